@@ -1,0 +1,152 @@
+// Package wire is the protocol between the host and the agent in the guest,
+// and the shape of what travels in it. It is the only package that both sides
+// import, and it imports the standard library alone.
+//
+// The link is any ordered stream of bytes: a virtio-serial port, a second UART,
+// or the only UART, where the kernel may write console text between two frames.
+// A frame is therefore found by its magic, bounded by its length and believed
+// only when its checksum holds; bytes that belong to no frame are console text.
+//
+//	offset size
+//	0      4    magic: 1e 'l' 'c' 1f
+//	4      1    Kind
+//	5      1    Stream
+//	6      2    zero
+//	8      4    Chan, little endian: the request that the frame belongs to
+//	12     4    length of the payload, little endian, at most MaxPayload
+//	16     n    payload
+//	16+n   4    CRC-32C of bytes 4 to 16+n, little endian
+//
+// A session starts with the guest's Hello. After that the host sends Requests,
+// each with a fresh Chan; the guest may answer each with any number of Data
+// frames and ends it with exactly one Result. A Result is the final record: a
+// link that closes without it has failed, whatever the data said.
+//
+// Data frames are paced by credit in both directions: a sender starts with
+// Window bytes a stream and may send only what the receiver has granted, so a
+// slow reader of one stream never holds up another stream or a Control frame.
+package wire
+
+import "encoding/json"
+
+// Version is sent in Hello. Host and guest are built from one tree, so a
+// difference means a stale guest binary, and the host refuses it.
+const Version = 1
+
+// MaxPayload bounds one frame's payload in bytes. virtio-serial moves 32 KiB
+// writes about three times as fast as 4 KiB ones; more brings nothing.
+const MaxPayload = 32 << 10
+
+// Window is the credit in bytes that each direction of a stream starts with.
+const Window = 8 * MaxPayload
+
+// Kind says what a frame carries.
+type Kind uint8
+
+const (
+	KindHello   Kind = 1 + iota // guest to host: JSON Hello
+	KindRequest                 // host to guest: JSON Request
+	KindResult                  // guest to host: JSON Result, ends its Chan
+	KindData                    // both: bytes of a Stream; empty means end of file
+	KindCredit                  // both: 4 bytes, little endian: more bytes granted on a Stream
+	KindControl                 // host to guest: JSON Control for a running request
+)
+
+// Stream names one flow of bytes within a Chan.
+type Stream uint8
+
+const (
+	Stdin  Stream = iota // host to guest
+	Stdout               // guest to host
+	Stderr               // guest to host
+	Extra                // guest to host: trace text and other captures
+)
+
+// Frame is one unit on the link.
+type Frame struct {
+	Kind    Kind
+	Stream  Stream
+	Chan    uint32
+	Payload []byte // at most MaxPayload
+}
+
+// Op is what a Request asks for.
+type Op string
+
+const (
+	OpExec       Op = "exec"        // run a program: ExecParams → ExecResult
+	OpTraceStart Op = "trace-start" // arm the task-creation trace: TraceParams → TraceArmed
+	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
+	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
+	OpStat       Op = "stat"        // guest state: no parameters → Stat
+	OpPowerOff   Op = "power-off"   // sync and power off; the Result comes first
+)
+
+// Request opens a Chan.
+type Request struct {
+	Op     Op              `json:"op"`
+	Params json.RawMessage `json:"params,omitempty"` // the parameters of Op
+}
+
+// Result closes a Chan. Err is empty on success; a failed request still may
+// carry a Value with what was done.
+type Result struct {
+	Err   string          `json:"err,omitempty"`
+	Value json.RawMessage `json:"value,omitempty"` // the result of Op
+}
+
+// Control acts on the running request of its Chan.
+type Control struct {
+	Signal int `json:"signal,omitempty"` // deliver to the program's process group
+	Rows   int `json:"rows,omitempty"`   // new terminal size, with Cols
+	Cols   int `json:"cols,omitempty"`
+}
+
+// Hello is the guest's first frame.
+type Hello struct {
+	Version   int      `json:"version"`
+	Arch      string   `json:"arch"`            // GOARCH of the agent
+	Release   string   `json:"release"`         // uname -r
+	Machine   string   `json:"machine"`         // uname -m
+	CPUs      int      `json:"cpus"`            // online
+	MemoryKB  int64    `json:"memory_kb"`       // MemTotal
+	Transport string   `json:"transport"`       // "virtio-serial", "uart"
+	InitSec   float64  `json:"init_sec"`        // CLOCK_BOOTTIME when PID 1 started, seconds
+	HelloSec  float64  `json:"hello_sec"`       // CLOCK_BOOTTIME when this was sent, seconds
+	Notes     []string `json:"notes,omitempty"` // what init could not do: a mount, a module
+}
+
+// ExecParams starts a program in the guest.
+type ExecParams struct {
+	Argv []string `json:"argv"`          // Argv[0] is looked up in the guest's PATH
+	Env  []string `json:"env,omitempty"` // added to the agent's environment
+	Dir  string   `json:"dir,omitempty"`
+	TTY  bool     `json:"tty,omitempty"` // a pseudo-terminal; output all on Stdout
+	Rows int      `json:"rows,omitempty"`
+	Cols int      `json:"cols,omitempty"`
+	// Stdin says that the host will send the program's input; without it the
+	// program reads /dev/null.
+	Stdin bool `json:"stdin,omitempty"`
+}
+
+// ExecResult is how the program ended. Exactly one of Exited and Signaled holds.
+type ExecResult struct {
+	PID      int  `json:"pid"`
+	Exited   bool `json:"exited"`
+	Code     int  `json:"code"` // exit status when Exited
+	Signaled bool `json:"signaled"`
+	Signal   int  `json:"signal"` // when Signaled
+	Core     bool `json:"core,omitempty"`
+}
+
+// FileParams names a file of the guest and the most that may be sent of it.
+type FileParams struct {
+	Path string `json:"path"`
+	Max  int64  `json:"max"`
+}
+
+// Stat is the guest's state on request.
+type Stat struct {
+	BootSec float64 `json:"boot_sec"` // CLOCK_BOOTTIME, seconds
+	Load    string  `json:"load"`     // /proc/loadavg
+}
