@@ -11,11 +11,15 @@
 //	0      4    magic: 1e 'l' 'c' 1f
 //	4      1    Kind
 //	5      1    Stream
-//	6      2    zero
+//	6      2    sequence number of the frame in its direction, little endian, wrapping
 //	8      4    Chan, little endian: the request that the frame belongs to
 //	12     4    length of the payload, little endian, at most MaxPayload
 //	16     n    payload
 //	16+n   4    CRC-32C of bytes 4 to 16+n, little endian
+//
+// The sequence number shows a frame that was lost to damage (Reader.Lost). A
+// receiver takes whatever number comes first: after a snapshot the host is new,
+// the guest is not.
 //
 // A session starts with the guest's Hello. After that the host sends Requests,
 // each with a fresh Chan; the guest may answer each with any number of Data
