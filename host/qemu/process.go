@@ -1,0 +1,311 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxStderr bounds what is kept of QEMU's own output, in bytes. The end is
+// kept: QEMU's reason for leaving is its last line.
+const MaxStderr = 64 << 10
+
+// quitGrace is how long Kill waits for QEMU to obey a quit command; QEMU 7.2
+// leaves within tens of milliseconds.
+const quitGrace = 500 * time.Millisecond
+
+// Process is a running QEMU.
+type Process struct {
+	argv  []string
+	pid   int
+	conns map[string]net.Conn
+	out   *tail
+	done  chan struct{}
+	err   error // set before done is closed
+
+	mu     sync.Mutex
+	reaped bool // the pid may be another process's by now
+	quit   func(context.Context) error
+}
+
+// Start runs c. QEMU lives no longer than ctx, and no longer than this program,
+// however that dies.
+//
+// The kernel sends the parent-death signal when the *thread* that forked
+// exits, not when the process does (prctl(2), PR_SET_PDEATHSIG), and the Go
+// runtime ends threads as it likes. So QEMU is forked from a thread that a
+// goroutine holds for as long as QEMU lives; when this program is killed all
+// its threads exit, that one too. A process group of its own keeps the
+// terminal's ^C from QEMU: the caller can still take its last words.
+func Start(ctx context.Context, c *Command) (*Process, error) {
+	path, err := find(c.Binary)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Binary, context.Cause(ctx))
+	}
+	ours, theirs, err := open(c.slots)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", c.Binary, err)
+	}
+	p := &Process{argv: c.Argv(), conns: ours, out: &tail{max: MaxStderr}, done: make(chan struct{})}
+	cmd := &exec.Cmd{
+		Path:        path,
+		Args:        p.argv,
+		Stdout:      p.out,
+		Stderr:      p.out,
+		ExtraFiles:  theirs,
+		WaitDelay:   2 * time.Second, // a child of QEMU's may still hold stderr
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			p.pid = cmd.Process.Pid
+		}
+		started <- err
+		if err == nil {
+			p.supervise(ctx, cmd)
+		}
+	}()
+	err = <-started
+	for i, s := range c.slots {
+		if s.file == nil {
+			theirs[i].Close()
+		}
+	}
+	if err != nil {
+		closeAll(ours)
+		return nil, fmt.Errorf("start %s: %w", c.Binary, err)
+	}
+	return p, nil
+}
+
+// open makes a socket pair for each slot that has no file yet.
+func open(slots []slot) (ours map[string]net.Conn, theirs []*os.File, err error) {
+	ours = map[string]net.Conn{}
+	for _, s := range slots {
+		f := s.file
+		if f == nil {
+			if ours[s.name], f, err = socketPair(s.name); err != nil {
+				closeAll(ours)
+				for i, f := range theirs {
+					if slots[i].file == nil {
+						f.Close()
+					}
+				}
+				return nil, nil, err
+			}
+		}
+		theirs = append(theirs, f)
+	}
+	return ours, theirs, nil
+}
+
+func socketPair(name string) (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair %s: %w", name, err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("socket pair %s: %w", name, err)
+	}
+	return conn, theirs, nil
+}
+
+func closeAll(conns map[string]net.Conn) {
+	for _, c := range conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// supervise runs on the thread that forked QEMU and holds it to the end.
+func (p *Process) supervise(ctx context.Context, cmd *exec.Cmd) {
+	stop := context.AfterFunc(ctx, p.signalKill)
+	defer stop()
+	// The zombie keeps its pid, so the group can be swept before it is reaped.
+	for unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	p.mu.Lock()
+	unix.Kill(-p.pid, unix.SIGKILL)
+	p.reaped = true
+	p.mu.Unlock()
+
+	err := cmd.Wait()
+	if cmd.ProcessState == nil {
+		p.err = fmt.Errorf("wait for %s: %w", p.argv[0], err)
+	} else if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws != 0 {
+		e := &ExitError{Code: ws.ExitStatus(), Stderr: p.out.String(), Argv: p.argv}
+		if ws.Signaled() {
+			e.Signal = ws.Signal()
+		}
+		p.err = e
+		if ctx.Err() != nil {
+			p.err = fmt.Errorf("%w: %w", context.Cause(ctx), e)
+		}
+	}
+	close(p.done)
+}
+
+// signalKill ends QEMU and all of its group at once.
+func (p *Process) signalKill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		unix.Kill(-p.pid, unix.SIGKILL)
+	}
+}
+
+// OnQuit gives Kill a polite way to end QEMU, which is QMP's quit. The
+// function returns when QEMU has taken the command, or with its context.
+func (p *Process) OnQuit(quit func(context.Context) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quit = quit
+}
+
+// Kill ends QEMU and returns when it is gone: first by the OnQuit function, so
+// that QEMU closes its files in order, and soon after by SIGKILL. It may be
+// called at any time, more than once.
+func (p *Process) Kill() {
+	p.mu.Lock()
+	quit := p.quit
+	p.mu.Unlock()
+	if quit != nil && p.running() {
+		ctx, cancel := context.WithTimeout(context.Background(), quitGrace)
+		defer cancel()
+		if quit(ctx) == nil {
+			select {
+			case <-p.done:
+			case <-ctx.Done():
+			}
+		}
+	}
+	p.signalKill()
+	<-p.done
+}
+
+func (p *Process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// PID is QEMU's process and process group.
+func (p *Process) PID() int { return p.pid }
+
+// Argv is the command line that runs.
+func (p *Process) Argv() []string { return p.argv }
+
+// Conn is our end of the chardev of that name, or nil when the command has
+// none. It is the same one each time; the caller closes it. What QEMU wrote
+// before its death can still be read after it.
+func (p *Process) Conn(name string) net.Conn { return p.conns[name] }
+
+// Done is closed when QEMU is gone.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait returns when QEMU is gone: nil after exit status 0, else an error that
+// holds an *ExitError, with the context's cause when that ended QEMU. It may
+// be called any number of times.
+func (p *Process) Wait() error {
+	<-p.done
+	return p.err
+}
+
+// Stderr is the end of what QEMU has written on its standard output and error
+// so far, at most MaxStderr bytes.
+func (p *Process) Stderr() string { return p.out.String() }
+
+// ExitError is QEMU's end by anything but exit status 0.
+type ExitError struct {
+	Code   int            // -1 after a signal
+	Signal syscall.Signal // 0 after an exit
+	Stderr string
+	Argv   []string
+}
+
+func (e *ExitError) Error() string {
+	how := fmt.Sprintf("exited with status %d", e.Code)
+	if e.Signal != 0 {
+		how = fmt.Sprintf("was ended by %s", unix.SignalName(e.Signal))
+	}
+	s := filepath.Base(e.Argv[0]) + " " + how
+	if last := lastLine(e.Stderr); last != "" {
+		s += ": " + last
+	}
+	return s
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
+}
+
+// NotFoundError says that a QEMU program is not on this host.
+type NotFoundError struct {
+	Binary string
+	Remedy string // what to type
+}
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("%s not found; %s", e.Binary, e.Remedy)
+}
+
+func find(binary string) (string, error) {
+	path, err := exec.LookPath(binary)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return "", &NotFoundError{Binary: binary, Remedy: "on Debian: apt-get install qemu-system-x86 qemu-system-arm"}
+	}
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", binary, err)
+	}
+	return path, nil
+}
+
+// tail keeps the last max bytes written to it.
+type tail struct {
+	mu  sync.Mutex
+	max int
+	buf []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if over := len(t.buf) - t.max; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
