@@ -1,0 +1,372 @@
+// Package agent answers the host's requests in the guest: it serves the
+// protocol of package wire over any link.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/guest/tracefs"
+	"labctl/guest/wire"
+)
+
+// maxRequests bounds how many requests run at once, and with it the memory that
+// the host can make the agent use.
+const maxRequests = 64
+
+// Guest is where the agent finds what only a real guest has.
+type Guest struct {
+	Tracefs string // root of tracefs, "/sys/kernel/tracing"
+	Proc    string // root of procfs, "/proc"
+	// Chunk is the most bytes of one Data frame; 0 means the protocol's bound. A
+	// serial line wants small frames: others wait behind a frame, and console
+	// text in the middle of one costs it all.
+	Chunk int
+}
+
+// Serve says hello and then answers requests until the host asks for power off
+// (nil), the link ends, the host breaks the protocol, or ctx is done. When it
+// returns, the programs it started are killed. A Read of the link that is under
+// way goes on until the link is closed.
+//
+// Serve collects every child of its process, as PID 1 has to, so nothing else
+// in the process may start programs while it runs.
+func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hello) error {
+	s := &session{
+		out:      wire.NewWriter(link),
+		guest:    guest,
+		children: newChildren(),
+		requests: make(map[uint32]*request),
+		powerOff: make(chan struct{}, maxRequests),
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go s.children.collect(ctx)
+	defer s.end(cancel)
+
+	if err := s.out.Send(wire.KindHello, 0, hello); err != nil {
+		return fmt.Errorf("say hello: %w", err)
+	}
+	broken := make(chan error, 1)
+	go func() { broken <- s.read(wire.NewReader(link, nil)) }()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.powerOff:
+		return nil
+	case err := <-broken:
+		return err
+	}
+}
+
+type session struct {
+	out      *wire.Writer
+	guest    Guest
+	children *children
+	powerOff chan struct{} // gets one after the Result of OpPowerOff
+
+	mu       sync.Mutex
+	requests map[uint32]*request
+
+	traceMu sync.Mutex
+	trace   *tracefs.Instance // armed, or nil
+}
+
+// request is one open Chan. The read loop finds its streams here; they are made
+// before the loop sees the next frame, so no frame is missed.
+type request struct {
+	ch      uint32
+	stdin   *wire.Receiver
+	senders [wire.Extra + 1]*wire.Sender
+
+	mu      sync.Mutex
+	control func(wire.Control) // nil until there is something to control
+	early   []wire.Control     // came before
+}
+
+// read acts on frames until the link ends. It never waits for a request.
+func (s *session) read(r *wire.Reader) error {
+	for {
+		f, err := r.Read()
+		if err != nil {
+			return fmt.Errorf("read link: %w", err)
+		}
+		s.mu.Lock()
+		req := s.requests[f.Chan]
+		s.mu.Unlock()
+		switch {
+		case f.Kind == wire.KindRequest && req != nil:
+			return fmt.Errorf("request on chan %d, which has one running", f.Chan)
+		case f.Kind == wire.KindRequest:
+			err = s.open(f)
+		case req == nil: // ended while the frame was on its way
+		default:
+			err = req.frame(f)
+		}
+		if err != nil {
+			return fmt.Errorf("chan %d: %w", f.Chan, err)
+		}
+	}
+}
+
+func (r *request) frame(f wire.Frame) error {
+	switch f.Kind {
+	case wire.KindData:
+		if f.Stream == wire.Stdin {
+			return r.stdin.Push(f.Payload)
+		}
+	case wire.KindCredit:
+		n, err := wire.ParseCredit(f.Payload)
+		if err != nil {
+			return err
+		}
+		if s := r.senders[f.Stream]; s != nil {
+			s.Grant(n)
+		}
+	case wire.KindControl:
+		c, err := wire.Decode[wire.Control](f.Payload)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.control != nil {
+			r.control(c)
+		} else if len(r.early) < 16 {
+			r.early = append(r.early, c)
+		}
+	}
+	return nil
+}
+
+// onControl names what acts on Control frames and catches up with early ones.
+func (r *request) onControl(f func(wire.Control)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.control = f
+	for _, c := range r.early {
+		f(c)
+	}
+	r.early = nil
+}
+
+// open starts a request in a goroutine of its own.
+func (s *session) open(f wire.Frame) error {
+	ch := f.Chan
+	q, err := wire.Decode[wire.Request](f.Payload)
+	if err != nil {
+		return s.out.Send(wire.KindResult, ch, wire.Result{Err: err.Error()})
+	}
+	r := &request{ch: ch, stdin: wire.NewReceiver(func(n uint32) error {
+		return s.out.SendCredit(ch, wire.Stdin, n)
+	})}
+	for _, st := range []wire.Stream{wire.Stdout, wire.Stderr, wire.Extra} {
+		r.senders[st] = wire.NewSender(s.out, ch, st, s.guest.Chunk)
+	}
+	s.mu.Lock()
+	full := len(s.requests) >= maxRequests
+	if !full {
+		s.requests[ch] = r
+	}
+	s.mu.Unlock()
+	if full {
+		return s.out.Send(wire.KindResult, ch, wire.Result{Err: fmt.Sprintf("more than %d requests at once", maxRequests)})
+	}
+	go func() {
+		value, err := s.do(r, q)
+		s.mu.Lock()
+		delete(s.requests, ch)
+		s.mu.Unlock()
+		r.stop(io.ErrClosedPipe)
+		// A link that fails here fails the read loop too.
+		s.out.Send(wire.KindResult, ch, result(value, err))
+		if q.Op == wire.OpPowerOff && err == nil {
+			s.powerOff <- struct{}{}
+		}
+	}()
+	return nil
+}
+
+// stop frees whoever waits on the request's streams.
+func (r *request) stop(err error) {
+	r.stdin.CloseWithError(err)
+	for _, s := range r.senders {
+		if s != nil {
+			s.Abort()
+		}
+	}
+}
+
+// result makes a Result that fits a frame.
+func result(value any, err error) wire.Result {
+	var res wire.Result
+	if err != nil {
+		res.Err = clip(err.Error(), 4<<10)
+	}
+	if value != nil {
+		p, merr := wire.Marshal(value)
+		// Room for Err, each byte of which JSON may write as six, and the frame of both.
+		if merr == nil && len(p) <= wire.MaxPayload-6*len(res.Err)-64 {
+			res.Value = p
+		} else if res.Err == "" {
+			res.Err = fmt.Sprintf("result of %d bytes does not fit a frame", len(p))
+		}
+	}
+	return res
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}
+
+// do runs one request to its result.
+func (s *session) do(r *request, q wire.Request) (any, error) {
+	switch q.Op {
+	case wire.OpExec:
+		p, err := wire.Decode[wire.ExecParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.exec(r, p)
+	case wire.OpReadFile:
+		p, err := wire.Decode[wire.FileParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.readFile(r.senders[wire.Stdout], p)
+	case wire.OpTraceStart:
+		p, err := wire.Decode[wire.TraceParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.traceStart(p)
+	}
+	if len(q.Params) != 0 {
+		return nil, fmt.Errorf("operation %q takes no parameters", clip(string(q.Op), 40))
+	}
+	switch q.Op {
+	case wire.OpTraceStop:
+		return s.traceStop(r.senders[wire.Extra])
+	case wire.OpStat:
+		return s.stat()
+	case wire.OpPowerOff:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("unknown operation %q", clip(string(q.Op), 40))
+}
+
+// end leaves nothing running, and no trace armed.
+func (s *session) end(cancel context.CancelFunc) {
+	s.mu.Lock()
+	for _, r := range s.requests {
+		r.stop(io.ErrUnexpectedEOF)
+	}
+	s.mu.Unlock()
+	s.children.killAll()
+	s.traceMu.Lock()
+	if s.trace != nil {
+		s.trace.Stop(io.Discard)
+		s.trace = nil
+	}
+	s.traceMu.Unlock()
+	cancel()
+}
+
+func (s *session) stat() (any, error) {
+	sec, err := BootTime()
+	if err != nil {
+		return nil, err
+	}
+	load, err := readSome(s.guest.Proc+"/loadavg", 256)
+	return wire.Stat{BootSec: sec, Load: load}, err
+}
+
+// BootTime is CLOCK_BOOTTIME in seconds.
+func BootTime() (float64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("read boot time: %w", err)
+	}
+	return float64(ts.Nano()) / 1e9, nil
+}
+
+func readSome(path string, max int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, max))
+	for len(b) > 0 && b[len(b)-1] == '\n' {
+		b = b[:len(b)-1]
+	}
+	return string(b), err
+}
+
+// readFile sends a regular file, as those of proc and sysfs are too. A file
+// longer than p.Max is an error, after p.Max bytes.
+func (s *session) readFile(out *wire.Sender, p wire.FileParams) error {
+	if p.Max < 0 {
+		return fmt.Errorf("read %s: max is %d, want 0 or more", p.Path, p.Max)
+	}
+	if fi, err := os.Stat(p.Path); err != nil {
+		return err
+	} else if !fi.Mode().IsRegular() {
+		return fmt.Errorf("read %s: not a regular file", p.Path)
+	}
+	f, err := os.Open(p.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = copyWhole(out, io.LimitReader(f, p.Max), s.chunk())
+	if err == nil {
+		var one [1]byte
+		if n, _ := f.Read(one[:]); n > 0 {
+			err = fmt.Errorf("read %s: more than %d bytes", p.Path, p.Max)
+		}
+	}
+	return errors.Join(err, out.Close())
+}
+
+func (s *session) chunk() int {
+	if s.guest.Chunk <= 0 {
+		return frameChunk
+	}
+	return s.guest.Chunk
+}
+
+func (s *session) traceStart(p wire.TraceParams) (any, error) {
+	s.traceMu.Lock()
+	defer s.traceMu.Unlock()
+	if s.trace != nil {
+		return nil, errors.New("start trace: one is armed already; stop it first")
+	}
+	fs, err := tracefs.Open(s.guest.Tracefs, s.guest.Proc)
+	if err != nil {
+		return nil, err
+	}
+	in, armed, err := fs.Start(p)
+	s.trace = in
+	return armed, err
+}
+
+func (s *session) traceStop(out *wire.Sender) (any, error) {
+	s.traceMu.Lock()
+	defer s.traceMu.Unlock()
+	if s.trace == nil {
+		return nil, errors.New("stop trace: none is armed")
+	}
+	w := newWholeWriter(out, s.chunk())
+	stopped, err := s.trace.Stop(w)
+	s.trace = nil
+	return stopped, errors.Join(err, w.Flush(), out.Close())
+}

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/guest/wire"
+)
+
+// grace is how long after a program's end its output may still come from
+// processes that it left behind.
+const grace = 500 * time.Millisecond
+
+// exec runs a program to its end. The Result follows the end of both streams.
+func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
+	if len(p.Argv) == 0 || p.Argv[0] == "" {
+		return nil, errors.New("exec: argv is empty")
+	}
+	path := p.Argv[0]
+	if !strings.Contains(path, "/") {
+		var err error
+		if path, err = exec.LookPath(path); err != nil {
+			return nil, fmt.Errorf("exec: %w", err)
+		}
+	}
+	std, err := openStdio(p)
+	if err != nil {
+		return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+	}
+	defer std.close()
+
+	ch, err := s.children.start(path, p.Argv, &syscall.ProcAttr{
+		Dir:   p.Dir,
+		Env:   environ(os.Environ(), p.Env),
+		Files: std.child[:],
+		Sys:   std.attr,
+	})
+	std.closeChild()
+	if err != nil {
+		return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+	}
+	r.onControl(func(c wire.Control) {
+		if c.Rows > 0 && c.Cols > 0 && p.TTY {
+			setSize(std.stdout, c.Rows, c.Cols)
+		}
+		if c.Signal > 0 {
+			s.children.signal(ch, syscall.Signal(c.Signal))
+		}
+	})
+	if p.Stdin {
+		go feed(std.stdin, r.stdin, p.TTY)
+	}
+	var pumps sync.WaitGroup
+	pumps.Go(func() { pump(r.senders[wire.Stdout], std.stdout, s.chunk()) })
+	if std.stderr != nil {
+		pumps.Go(func() { pump(r.senders[wire.Stderr], std.stderr, s.chunk()) })
+	}
+	<-ch.done
+	deadline := time.Now().Add(grace)
+	std.stdout.SetReadDeadline(deadline)
+	if std.stderr != nil {
+		std.stderr.SetReadDeadline(deadline)
+	}
+	pumps.Wait()
+	// The terminal is closed next: nothing may resize it from here on.
+	r.onControl(func(wire.Control) {})
+	return ended(ch), nil
+}
+
+// environ is env with add on top. Programs take the first of two equal names, so
+// what is replaced is left out.
+func environ(env, add []string) []string {
+	replaced := make(map[string]bool, len(add))
+	for _, kv := range add {
+		name, _, _ := strings.Cut(kv, "=")
+		replaced[name] = true
+	}
+	out := make([]string, 0, len(env)+len(add))
+	for _, kv := range env {
+		if name, _, _ := strings.Cut(kv, "="); !replaced[name] {
+			out = append(out, kv)
+		}
+	}
+	return append(out, add...)
+}
+
+func ended(ch *child) wire.ExecResult {
+	ws := ch.status
+	res := wire.ExecResult{PID: ch.pid, Exited: ws.Exited(), Signaled: ws.Signaled()}
+	if res.Exited {
+		res.Code = ws.ExitStatus()
+	} else {
+		res.Signal, res.Core = int(ws.Signal()), ws.CoreDump()
+	}
+	return res
+}
+
+// feed copies the host's input to the program. A program that does not read its
+// input to the end must not hold up the host, so the rest is dropped.
+func feed(w *os.File, in *wire.Receiver, tty bool) {
+	_, err := io.Copy(w, in)
+	if tty {
+		if err == nil {
+			typeEOF(w)
+		}
+	} else {
+		w.Close()
+	}
+	if err != nil {
+		io.Copy(io.Discard, in)
+	}
+}
+
+// pump sends what comes out of f until its end, or its deadline.
+func pump(out *wire.Sender, f *os.File, chunk int) {
+	buf := make([]byte, chunk)
+	for {
+		n, err := f.Read(buf)
+		if n > 0 {
+			if _, werr := out.Write(buf[:n]); werr != nil {
+				return
+			}
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			drain(out, f, buf)
+			break
+		}
+		if err != nil { // io.EOF, or EIO from a terminal that nobody has open
+			break
+		}
+	}
+	out.Close()
+}
+
+// drain sends what is in the pipe at the deadline. The host may have stalled
+// the stream until now, so this can be output of the program itself. It is
+// bounded, as what holds the pipe open may go on writing.
+func drain(out *wire.Sender, f *os.File, buf []byte) {
+	f.SetReadDeadline(time.Time{})
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	for left := pipeSize; left > 0; {
+		n := 0
+		if raw.Read(func(fd uintptr) bool {
+			n, _ = unix.Read(int(fd), buf)
+			return true
+		}); n <= 0 {
+			return
+		}
+		if _, err := out.Write(buf[:n]); err != nil {
+			return
+		}
+		left -= n
+	}
+}

@@ -1,0 +1,144 @@
+// Labinit is PID 1 of the guest: it makes the system usable, finds the link to
+// the host, and serves it until the host asks for power off or goes away.
+//
+// Options on the kernel command line:
+//
+//	labctl.link=virtio    the virtio-serial port named "labctl"
+//	labctl.link=tty:NAME  a serial line: tty:ttyS1, tty:ttyAMA0
+//	labctl.term=NAME      TERM of the programs that the guest runs
+//	labctl.quiet          kernel messages below "alert" stay off the console
+//
+// The archive that holds it must have /dev/console and /dev/null: the Go runtime
+// opens /dev/null, before any mount, for standard files that it lacks.
+//
+// When labinit cannot go on it says why in one line, "labinit: …", and exits,
+// on which the kernel panics: the host sees that, and a silent guest it does not.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/guest/agent"
+	"labctl/guest/wire"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "labinit: runs as PID 1 of a guest only")
+		os.Exit(2)
+	}
+	// A collection during boot costs more than the memory it would free.
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(64 << 20)
+	// Left alone, Go would die of these, and the kernel with it. Ignoring them
+	// instead would pass on to every program.
+	signal.Notify(make(chan os.Signal), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
+
+	if err := run(); err != nil {
+		say(err.Error())
+		os.Exit(1)
+	}
+}
+
+// run returns only when the guest cannot even power off.
+func run() error {
+	start, err := agent.BootTime()
+	if err != nil {
+		return err
+	}
+	notes := setUp()
+	opts, err := readOptions("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if opts.quiet {
+		notes.note("lower console log level", os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0))
+	}
+	for name, value := range map[string]string{"PATH": "/labctl:/bbin:/bin:/sbin:/usr/bin", "HOME": "/", "TERM": opts.term} {
+		os.Setenv(name, value)
+	}
+	notes.note("change to /", os.Chdir("/"))
+	loadModules("/labctl/modules", &notes)
+
+	link, err := openLink(opts.link, linkWait)
+	if err != nil {
+		return err
+	}
+	hello := wire.Hello{
+		Version:   wire.Version,
+		Arch:      runtime.GOARCH,
+		CPUs:      runtime.NumCPU(),
+		Transport: link.transport,
+		InitSec:   start,
+		Notes:     notes,
+	}
+	if err := describe(&hello); err != nil {
+		return err
+	}
+	guest := agent.Guest{Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk}
+	if err := agent.Serve(context.Background(), link, guest, hello); err != nil {
+		say(err.Error())
+	}
+	// The Result of power-off may still be on its way. The host leaves when it
+	// has it; a host that doesn't is not waited for.
+	gone := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, link.file)
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-time.After(200 * time.Millisecond):
+	}
+	unix.Sync()
+	return fmt.Errorf("power off: %w", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
+}
+
+// describe fills in what the machine is.
+func describe(h *wire.Hello) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	h.Release, h.Machine = unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])
+	var si syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&si); err != nil {
+		return fmt.Errorf("sysinfo: %w", err)
+	}
+	h.MemoryKB = int64(uint64(si.Totalram) * uint64(si.Unit) / 1024)
+	var err error
+	h.HelloSec, err = agent.BootTime()
+	return err
+}
+
+// notes collects what went wrong but does not keep the guest from serving.
+type notes []string
+
+func (n *notes) note(what string, err error) {
+	if err != nil && len(*n) < 64 {
+		*n = append(*n, fmt.Sprintf("%s: %.200v", what, err))
+	}
+}
+
+// say puts one line where the host can see it: the kernel log, which reaches
+// the console even when there is only an early one, and no /dev/console.
+func say(what string) {
+	line := "labinit: " + what
+	kmsg, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, line)
+		return
+	}
+	defer kmsg.Close()
+	fmt.Fprintf(kmsg, "<1>%.900s\n", line)
+}

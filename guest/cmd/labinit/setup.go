@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mounts are made in order. debugfs shows tracefs at /sys/kernel/debug/tracing by
+// itself, where old scripts look for it.
+var mounts = []struct {
+	kind, dir string
+	flags     uintptr
+	data      string
+}{
+	{"devtmpfs", "/dev", unix.MS_NOSUID, "mode=0755"}, // kernels may lack DEVTMPFS_MOUNT
+	{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"debugfs", "/sys/kernel/debug", 0, ""},
+	{"tracefs", "/sys/kernel/tracing", 0, ""},
+	{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666"},
+	{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+}
+
+// setUp mounts, names and connects the system. What fails is a note: a lab
+// that needs it fails there, with the note to explain it.
+func setUp() notes {
+	var n notes
+	for _, m := range mounts {
+		// In sysfs and devtmpfs the folder is the kernel's to make.
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			n.note("mount "+m.kind, err)
+			continue
+		}
+		err := unix.Mount(m.kind, m.dir, m.kind, m.flags, m.data)
+		if err != nil && !errors.Is(err, unix.EBUSY) { // busy: mounted by the kernel
+			n.note("mount "+m.kind+" on "+m.dir, err)
+		}
+	}
+	n.note("set host name", unix.Sethostname([]byte("labctl")))
+	n.note("bring up lo", loopbackUp())
+	return n
+}
+
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+}
+
+// loadModules loads the modules listed in the file, one path a line in load
+// order. No list is no modules. A module that fails is a note: the link that
+// needs it will be missed, which says so too.
+func loadModules(list string, n *notes) {
+	f, err := os.Open(list)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		n.note("load modules", err)
+		return
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		path := strings.TrimSpace(sc.Text())
+		if path == "" {
+			continue
+		}
+		n.note("load module", loadModule(path))
+	}
+	n.note("load modules", sc.Err())
+}
+
+// moduleCompressed is MODULE_INIT_COMPRESSED_FILE of include/uapi/linux/module.h.
+const moduleCompressed = 4
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags := 0
+	if !strings.HasSuffix(path, ".ko") { // .ko.xz, .ko.zst
+		flags = moduleCompressed
+	}
+	err = unix.FinitModule(int(f.Fd()), "", flags)
+	if err != nil && !errors.Is(err, unix.EEXIST) { // loaded, or built in
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,361 @@
+// Package tracefs drives the kernel's trace file system for one purpose: a
+// private trace instance with kprobe events, events and their stacks, armed,
+// read and removed without a trace left behind.
+//
+// See Documentation/trace/ftrace.rst and kprobetrace.rst in the kernel.
+package tracefs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"labctl/guest/wire"
+)
+
+// group holds the kprobe events that are made here.
+const group = "labctl"
+
+// maxTrace bounds the text that Stop copies, in bytes. The ring buffers bound it
+// first unless someone gave them gigabytes.
+const maxTrace = 1 << 30
+
+// files is what FS does to the file system; a test watches it.
+type files interface {
+	// Write writes text in one write to an existing file: tracefs takes a whole
+	// command a write. flag is os.O_TRUNC or os.O_APPEND.
+	Write(path, text string, flag int) error
+	Mkdir(path string) error
+	Rmdir(path string) error
+}
+
+// FS is a mounted tracefs.
+type FS struct {
+	root  string
+	proc  string
+	files files
+}
+
+// Open takes the tracefs mounted at root ("/sys/kernel/tracing") and the procfs
+// at proc.
+func Open(root, proc string) (*FS, error) {
+	if _, err := os.Stat(filepath.Join(root, "instances")); err != nil {
+		return nil, fmt.Errorf("open tracefs at %s: %w", root, bare(err))
+	}
+	return &FS{root: root, proc: proc, files: kernelFiles{}}, nil
+}
+
+type kernelFiles struct{}
+
+func (kernelFiles) Write(path, text string, flag int) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|flag, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	// Some commands take effect, and can fail, on close.
+	return errors.Join(err, f.Close())
+}
+
+func (kernelFiles) Mkdir(path string) error { return os.Mkdir(path, 0o755) }
+func (kernelFiles) Rmdir(path string) error { return syscall.Rmdir(path) }
+
+// Instance is a trace instance that is recording.
+type Instance struct {
+	fs     *FS
+	dir    string
+	events []string // files under events/ that were enabled
+	probes []string // kprobe events in group
+}
+
+// Start makes the instance p.Instance, takes the first alternative of each probe
+// that the kernel accepts, and starts recording. TraceArmed.Missing tells what an
+// optional part did not take, each with the kernel's reason. Leftovers of the
+// same instance are removed first. On an error nothing is left behind.
+func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, err error) {
+	if err := check(p); err != nil {
+		return nil, armed, err
+	}
+	armed.Symbols = make(map[string]string, len(p.Probes))
+	in := &Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance)}
+	if err := in.create(p); err != nil {
+		return nil, armed, fmt.Errorf("make trace instance %s: %w", p.Instance, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.remove())
+		}
+	}()
+	miss := func(what string, err error) {
+		armed.Missing = append(armed.Missing, clip(fmt.Sprintf("%s: %v", what, bare(err)), 400))
+	}
+
+	// It records from its creation on.
+	if err := in.write("tracing_on", "0"); err != nil {
+		return nil, armed, fmt.Errorf("hold trace: %w", err)
+	}
+	if p.BufferKB > 0 {
+		if err := in.write("buffer_size_kb", strconv.Itoa(p.BufferKB)); err != nil {
+			miss("buffer_size_kb", err)
+		}
+	}
+	for _, o := range []struct{ name, value string }{
+		{"stacktrace", bit(p.Stacks)},
+		{"sym-offset", "1"},
+		{"sym-addr", "0"},
+	} {
+		if err := in.write("options/"+o.name, o.value); err != nil {
+			miss("options/"+o.name, err)
+		}
+	}
+	// An optimised probe truncates the stacks taken in it (arm). Kernels
+	// without optimised probes have no such file.
+	optimize := filepath.Join(fsys.proc, "sys/debug/kprobes-optimization")
+	if err := fsys.files.Write(optimize, "0", os.O_TRUNC); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		miss("kprobes-optimization", err)
+	}
+	for _, probe := range p.Probes {
+		symbol, err := in.probe(probe)
+		switch {
+		case err == nil:
+			armed.Symbols[probe.Event] = symbol
+		case probe.Optional:
+			miss("probe "+probe.Event, err)
+		default:
+			return nil, armed, fmt.Errorf("probe %s: %w", probe.Event, err)
+		}
+	}
+	for _, e := range p.Events {
+		if err := in.enable(e); err != nil {
+			miss("event "+e, err)
+		}
+	}
+	if err := in.write("trace", "\n"); err != nil {
+		return nil, armed, fmt.Errorf("clear trace: %w", err)
+	}
+	if err := in.write("tracing_on", "1"); err != nil {
+		return nil, armed, fmt.Errorf("start trace: %w", err)
+	}
+	return in, armed, nil
+}
+
+// Stop stops recording, copies the trace as text to w, and removes the instance
+// and its probes, also after an error.
+func (in *Instance) Stop(w io.Writer) (wire.TraceStopped, error) {
+	var st wire.TraceStopped
+	err := in.write("tracing_on", "0")
+	if err != nil {
+		err = fmt.Errorf("stop trace: %w", err)
+	}
+	st.Entries, st.Overrun = in.stats()
+	n, cerr := in.copyTrace(w)
+	st.Bytes = n
+	return st, errors.Join(err, cerr, in.remove())
+}
+
+func (in *Instance) copyTrace(w io.Writer) (int64, error) {
+	f, err := os.Open(filepath.Join(in.dir, "trace"))
+	if err != nil {
+		return 0, fmt.Errorf("read trace: %w", err)
+	}
+	defer f.Close()
+	n, err := io.Copy(w, io.LimitReader(f, maxTrace))
+	if err != nil {
+		return n, fmt.Errorf("read trace: %w", err)
+	}
+	if n == maxTrace {
+		return n, fmt.Errorf("read trace: longer than %d bytes", maxTrace)
+	}
+	return n, nil
+}
+
+// stats adds up what the CPUs' buffers hold and lost. A CPU that cannot be read
+// (offline since) counts nothing.
+func (in *Instance) stats() (entries, overrun int64) {
+	cpus, _ := filepath.Glob(filepath.Join(in.dir, "per_cpu/cpu*/stats"))
+	for _, path := range cpus {
+		text, err := readHead(path, 4<<10)
+		if err != nil {
+			continue
+		}
+		e, o := parseStats(text)
+		entries, overrun = entries+e, overrun+o
+	}
+	return entries, overrun
+}
+
+// parseStats reads a per_cpu/cpuN/stats file: lines of "name: value".
+func parseStats(text string) (entries, overrun int64) {
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(line, ":")
+		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		if err != nil || n < 0 {
+			continue
+		}
+		switch name {
+		case "entries":
+			entries = n
+		case "overrun":
+			overrun = n
+		}
+	}
+	return entries, overrun
+}
+
+// create makes the instance's folder anew.
+func (in *Instance) create(p wire.TraceParams) error {
+	err := in.fs.files.Mkdir(in.dir)
+	if !errors.Is(err, fs.ErrExist) {
+		return bare(err)
+	}
+	for _, probe := range p.Probes {
+		in.write("events/"+group+"/"+probe.Event+"/enable", "0")
+	}
+	if err := in.fs.files.Rmdir(in.dir); err != nil {
+		return fmt.Errorf("remove the old one: %w", err)
+	}
+	return bare(in.fs.files.Mkdir(in.dir))
+}
+
+// remove takes everything away again: events first, since an enabled kprobe
+// event can be neither removed nor lose its instance.
+func (in *Instance) remove() error {
+	var errs []error
+	for _, e := range in.events {
+		if err := in.write("events/"+e+"/enable", "0"); err != nil {
+			errs = append(errs, fmt.Errorf("disable %s: %w", e, err))
+		}
+	}
+	if err := in.fs.files.Rmdir(in.dir); err != nil {
+		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
+	}
+	for _, e := range in.probes {
+		if err := in.fs.kprobe("-:" + group + "/" + e); err != nil {
+			errs = append(errs, fmt.Errorf("remove probe %s: %w", e, err))
+		}
+	}
+	in.events, in.probes = nil, nil
+	return errors.Join(errs...)
+}
+
+// probe makes the first alternative that the kernel takes and enables it in the
+// instance. The error names every refusal.
+func (in *Instance) probe(p wire.TraceProbe) (symbol string, err error) {
+	if err := in.fs.kprobe("-:" + group + "/" + p.Event); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("remove the old one: %w", err)
+	}
+	var refused []string
+	for _, a := range p.Alternatives {
+		cmd := strings.Join(append([]string{"p:" + group + "/" + p.Event, a.Symbol}, a.Args...), " ")
+		err := in.fs.kprobe(cmd)
+		if err == nil {
+			if err = in.enable(group + "/" + p.Event); err == nil {
+				in.probes = append(in.probes, p.Event)
+				return a.Symbol, nil
+			}
+			err = errors.Join(err, in.fs.kprobe("-:"+group+"/"+p.Event))
+		}
+		refused = append(refused, fmt.Sprintf("%s: %v", a.Symbol, err))
+	}
+	return "", fmt.Errorf("no alternative taken (%s)", strings.Join(refused, "; "))
+}
+
+// kprobe gives one command to kprobe_events. Opening it to truncate would remove
+// all probes, those of others too. The kernel's own words on a refusal are in
+// error_log, from 5.2 on.
+func (fsys *FS) kprobe(cmd string) error {
+	errorLog := filepath.Join(fsys.root, "error_log")
+	fsys.files.Write(errorLog, "\n", os.O_TRUNC)
+	err := fsys.files.Write(filepath.Join(fsys.root, "kprobe_events"), cmd+"\n", os.O_APPEND)
+	if err == nil {
+		return nil
+	}
+	err = bare(err)
+	if text, rerr := readHead(errorLog, 8<<10); rerr == nil {
+		if why := lastError(text); why != "" {
+			return fmt.Errorf("%w (%s)", err, why)
+		}
+	}
+	return err
+}
+
+// lastError is the last complaint of an error_log:
+//
+//	[   12.3] trace_kprobe: error: Invalid fetch argument
+//	  Command: p:labctl/x kernel_clone a=%nosuch
+//	                                     ^
+//
+// as "trace_kprobe: Invalid fetch argument at a=%nosuch".
+func lastError(text string) string {
+	var why, command string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if at, ok := strings.CutPrefix(line, "  Command: "); ok {
+			command = at
+			continue
+		}
+		if caret := strings.Index(line, "^"); caret >= 0 && strings.TrimSpace(line) == "^" {
+			if i := caret - len("  Command: "); command != "" && i >= 0 && i < len(command) {
+				word, _, _ := strings.Cut(command[i:], " ")
+				why += " at " + word
+			}
+			continue
+		}
+		if _, rest, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(line, "[") {
+			why, command = strings.Replace(rest, ": error: ", ": ", 1), ""
+		}
+	}
+	return clip(why, 160)
+}
+
+// enable switches an event ("sched/sched_process_fork") on in the instance.
+func (in *Instance) enable(event string) error {
+	if err := in.write("events/"+event+"/enable", "1"); err != nil {
+		return err
+	}
+	in.events = append(in.events, event)
+	return nil
+}
+
+func (in *Instance) write(file, text string) error {
+	return bare(in.fs.files.Write(filepath.Join(in.dir, file), text, os.O_TRUNC))
+}
+
+// bare drops the path from an error that already says what was done to what.
+func bare(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+func bit(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}
+
+func readHead(path string, max int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, max))
+	return string(b), err
+}
