@@ -1,0 +1,414 @@
+// Package debian brings Debian's kernel packages to this host by apt, without
+// touching the host: every pull works in a private root, which has its own
+// sources, lists, cache and status, and runs none of the host's hooks. From the
+// host come only the mirror, the keyring and the Acquire settings (proxies and
+// the like). apt checks the signature of the suite's index against the keyring
+// and the sum of every package against the index.
+package debian
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Root is a private apt root for one suite and one architecture. It is not safe
+// for two users at once; the caller locks.
+type Root struct {
+	Dir       string // created when missing
+	Suite     string // "trixie"
+	Component string // "main"
+	Arch      string // Debian's name: "arm64"
+}
+
+// Package is one package as the suite's index describes it.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	SHA256  string `json:"sha256"`
+	Size    int64  `json:"size"`
+}
+
+func (r *Root) archives() string { return filepath.Join(r.Dir, "archives") }
+func (r *Root) conf() string     { return filepath.Join(r.Dir, "apt.conf") }
+
+// setUp writes the root anew from the host's present settings. Lists and partial
+// downloads of earlier runs stay, for apt to go on from.
+func (r *Root) setUp(ctx context.Context) error {
+	host, err := readHost(ctx)
+	if err != nil {
+		return err
+	}
+	src, err := host.origin(os.Getenv("LABCTL_DEBIAN_MIRROR"))
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"archives/partial", "cache", "state/lists/partial", "etc/none"} {
+		if err := os.MkdirAll(filepath.Join(r.Dir, d), 0o755); err != nil {
+			return fmt.Errorf("make apt root: %w", err)
+		}
+	}
+	trusted, trustedParts := filepath.Join(r.Dir, "etc/none/trusted.gpg"), filepath.Join(r.Dir, "etc/none")
+	signedBy := src.keyrings
+	if src.keyBlock != "" {
+		signedBy = []string{filepath.Join(r.Dir, "etc/mirror.asc")}
+		if err := os.WriteFile(signedBy[0], []byte(src.keyBlock), 0o644); err != nil {
+			return fmt.Errorf("make apt root: %w", err)
+		}
+	}
+	options := "arch=" + r.Arch
+	if len(signedBy) > 0 {
+		options += " signed-by=" + strings.Join(signedBy, ",")
+	} else {
+		trusted, trustedParts = host.trusted, host.trustedParts
+	}
+
+	var b strings.Builder
+	set := func(key, val string) { fmt.Fprintf(&b, "%s \"%s\";\n", key, val) }
+	for _, o := range host.acquire {
+		set(o.key, o.value)
+	}
+	for _, o := range []struct{ key, value string }{
+		{"Dir::State", filepath.Join(r.Dir, "state")},
+		{"Dir::State::status", filepath.Join(r.Dir, "state/status")},
+		{"Dir::Cache", filepath.Join(r.Dir, "cache")},
+		{"Dir::Cache::archives", r.archives()},
+		{"Dir::Log", filepath.Join(r.Dir, "state")},
+		{"Dir::Etc", filepath.Join(r.Dir, "etc")},
+		{"Dir::Etc::main", "none/apt.conf"},
+		{"Dir::Etc::parts", "none"}, // the host's hooks live there
+		{"Dir::Etc::sourcelist", filepath.Join(r.Dir, "etc/sources.list")},
+		{"Dir::Etc::sourceparts", filepath.Join(r.Dir, "etc/none")},
+		{"Dir::Etc::preferences", filepath.Join(r.Dir, "etc/none/preferences")},
+		{"Dir::Etc::preferencesparts", filepath.Join(r.Dir, "etc/none")},
+		{"Dir::Etc::trusted", trusted},
+		{"Dir::Etc::trustedparts", trustedParts},
+		{"APT::Architecture", r.Arch},
+		{"APT::Architectures", r.Arch},
+		// As root, apt would download as the user _apt, who cannot enter a
+		// private directory.
+		{"APT::Sandbox::User", "root"},
+		// A suite whose index is only partly fetched must not look fetched.
+		{"APT::Update::Error-Mode", "any"},
+		{"Acquire::Languages", "none"},
+		{"Acquire::AllowInsecureRepositories", "false"},
+		{"Acquire::AllowWeakRepositories", "false"},
+		{"Acquire::AllowDowngradeToInsecureRepositories", "false"},
+		{"APT::Get::AllowUnauthenticated", "false"},
+	} {
+		set(o.key, o.value)
+	}
+	files := map[string]string{
+		r.conf():                                 b.String(),
+		filepath.Join(r.Dir, "state/status"):     "",
+		filepath.Join(r.Dir, "etc/sources.list"): fmt.Sprintf("deb [%s] %s %s %s\n", options, src.uri, r.Suite, r.Component),
+	}
+	for name, text := range files {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("make apt root: %w", err)
+		}
+	}
+	return nil
+}
+
+// Resolve fetches the suite's index and gives the packages that a meta package
+// stands for: everything named linux-* that it depends on at an exact version,
+// and so on. Up to 6.12 that is one image package; from 7.x an image package
+// that depends on its parts. The image package comes first.
+func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) ([]Package, error) {
+	report(Progress{Stage: StageIndex})
+	if err := r.setUp(ctx); err != nil {
+		return nil, err
+	}
+	err := r.apt(ctx, "apt-get", []string{"-q", "update"}, func(float64) { report(Progress{Stage: StageIndex}) }, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetch the index of %s: %w", r.Suite, err)
+	}
+	first, err := r.show(ctx, []exactDep{{name: meta}})
+	if err != nil {
+		return nil, err
+	}
+	var pkgs []Package
+	seen := map[string]bool{meta: true}
+	for next := exactKernelDeps(first[0]); len(next) > 0; {
+		var ask []exactDep
+		for _, d := range next {
+			if !seen[d.name] {
+				seen[d.name], ask = true, append(ask, d)
+			}
+		}
+		if next = nil; len(ask) == 0 {
+			break
+		}
+		if len(pkgs)+len(ask) > 32 {
+			return nil, fmt.Errorf("package %s stands for more than 32 packages", meta)
+		}
+		stanzas, err := r.show(ctx, ask)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range stanzas {
+			p, err := packageOf(s)
+			if err != nil {
+				return nil, err
+			}
+			if strings.HasPrefix(p.Name, "linux-image-") {
+				pkgs = append([]Package{p}, pkgs...)
+			} else {
+				pkgs = append(pkgs, p)
+			}
+			next = append(next, exactKernelDeps(s)...)
+		}
+	}
+	if len(pkgs) == 0 || !strings.HasPrefix(pkgs[0].Name, "linux-image-") {
+		return nil, fmt.Errorf("package %s of %s depends on no image package", meta, r.Suite)
+	}
+	return pkgs, nil
+}
+
+// show gives one stanza a package, in the order asked.
+func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, error) {
+	args := []string{"show", "--no-all-versions", "--"}
+	for _, d := range deps {
+		args = append(args, d.spec())
+	}
+	var out bytes.Buffer
+	if err := r.apt(ctx, "apt-cache", args, nil, &out); err != nil {
+		return nil, fmt.Errorf("look up %s in %s: %w", args[len(args)-1], r.Suite, err)
+	}
+	byName := map[string]map[string]string{}
+	for _, s := range parseControl(out.String()) {
+		if byName[s["Package"]] == nil {
+			byName[s["Package"]] = s
+		}
+	}
+	stanzas := make([]map[string]string, len(deps))
+	for i, d := range deps {
+		s := byName[d.name]
+		if s == nil || (d.version != "" && s["Version"] != d.version) {
+			return nil, fmt.Errorf("package %s is not in %s", d.spec(), r.Suite)
+		}
+		stanzas[i] = s
+	}
+	return stanzas, nil
+}
+
+// Download fetches the packages and gives their files, in order. What an earlier
+// try left is resumed; when that fails, it starts once more from nothing.
+func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progress)) ([]string, error) {
+	var total int64
+	args := []string{"-q", "download", "--"}
+	for _, p := range pkgs {
+		total += p.Size
+		args = append(args, exactDep{p.Name, p.Version}.spec())
+	}
+	progress := func(percent float64) {
+		report(Progress{Stage: StageDownload, Done: int64(percent / 100 * float64(total)), Total: total})
+	}
+	progress(0)
+	err := r.apt(ctx, "apt-get", args, progress, nil)
+	if err != nil && ctx.Err() == nil && r.hasPartial() {
+		if err := r.Drop(); err != nil {
+			return nil, err
+		}
+		err = r.apt(ctx, "apt-get", args, progress, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("download %s: %w", pkgs[0].Name, err)
+	}
+	progress(100)
+	var files []string
+	for _, p := range pkgs {
+		// apt quotes the colon of an epoch.
+		name := fmt.Sprintf("%s_%s_", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"))
+		for _, arch := range []string{r.Arch, "all"} {
+			if f := filepath.Join(r.archives(), name+arch+".deb"); fileExists(f) {
+				files = append(files, f)
+				break
+			}
+		}
+	}
+	if len(files) != len(pkgs) {
+		return nil, fmt.Errorf("download %s: apt said all is well, but %d of %d files are in %s", pkgs[0].Name, len(files), len(pkgs), r.archives())
+	}
+	return files, nil
+}
+
+func (r *Root) hasPartial() bool {
+	for _, d := range []string{r.archives(), filepath.Join(r.archives(), "partial")} {
+		entries, _ := os.ReadDir(d)
+		for _, e := range entries {
+			if e.Type().IsRegular() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Drop removes downloaded packages, partial ones, and apt's derived caches. The
+// lists stay, so the next Resolve fetches only what is new.
+func (r *Root) Drop() error {
+	for _, d := range []string{r.archives(), filepath.Join(r.Dir, "cache")} {
+		if err := os.RemoveAll(d); err != nil {
+			return fmt.Errorf("drop downloads: %w", err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(r.archives(), "partial"), 0o755); err != nil {
+		return fmt.Errorf("drop downloads: %w", err)
+	}
+	return nil
+}
+
+func fileExists(p string) bool {
+	st, err := os.Stat(p)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// apt runs one of apt's programs in the root.
+func (r *Root) apt(ctx context.Context, prog string, args []string, percent func(float64), stdout io.Writer) error {
+	if err := os.MkdirAll(filepath.Join(r.Dir, "cache"), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, prog, args...)
+	cmd.Dir = r.archives() // `apt-get download` writes here
+	cmd.Env = append(cleanEnv(), "APT_CONFIG="+r.conf())
+	cmd.Stdout = stdout
+	if percent != nil {
+		cmd.Args = append([]string{prog, "-o", "APT::Status-Fd=3"}, args...)
+	}
+	return run(ctx, cmd, percent)
+}
+
+// cleanEnv is the environment in which apt's messages are the ones parsed here
+// and asks nothing.
+func cleanEnv() []string {
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "LC_") && !strings.HasPrefix(e, "LANG") && !strings.HasPrefix(e, "APT_CONFIG=") {
+			env = append(env, e)
+		}
+	}
+	return append(env, "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+}
+
+// run starts cmd in a process group of its own and waits. When the context ends
+// the whole group is told to stop, and what is left of it afterwards is killed,
+// so none of apt's helpers outlives the call. When labctl itself is killed, the
+// kernel stops apt.
+func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
+	// The parent-death signal is tied to the thread that started the child.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	stderr := &tail{max: 8 << 10}
+	cmd.Stderr = stderr
+
+	done := make(chan struct{})
+	if percent == nil {
+		close(done)
+	} else {
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer pr.Close()
+		cmd.ExtraFiles = []*os.File{pw}
+		go func() {
+			defer close(done)
+			readStatus(pr, percent)
+		}()
+		defer pw.Close()
+	}
+	if err := cmd.Start(); err != nil {
+		for _, f := range cmd.ExtraFiles {
+			f.Close()
+		}
+		<-done
+		if errors.Is(err, exec.ErrNotFound) {
+			return errNoApt(cmd.Args[0])
+		}
+		return err
+	}
+	for _, f := range cmd.ExtraFiles {
+		f.Close() // the reader ends when apt and its helpers have
+	}
+	err := cmd.Wait()
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	<-done
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		if why := aptErrors(stderr.String()); why != "" {
+			return fmt.Errorf("%s: %s", cmd.Args[0], why)
+		}
+		return fmt.Errorf("%s: %w", cmd.Args[0], err)
+	}
+	return nil
+}
+
+// readStatus reads apt's status lines, "dlstatus:ITEM:PERCENT:TEXT".
+func readStatus(r io.Reader, percent func(float64)) {
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		f := strings.SplitN(sc.Text(), ":", 4)
+		if len(f) < 3 || f[0] != "dlstatus" {
+			continue
+		}
+		if p, err := strconv.ParseFloat(f[2], 64); err == nil && p >= 0 && p <= 100 {
+			percent(p)
+		}
+	}
+	io.Copy(io.Discard, r)
+}
+
+// aptErrors are apt's "E:" lines, else its warnings, else what it said last.
+func aptErrors(stderr string) string {
+	for _, prefix := range []string{"E: ", "W: ", ""} {
+		var lines []string
+		for line := range strings.Lines(stderr) {
+			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), prefix); ok && rest != "" {
+				lines = append(lines, rest)
+			}
+		}
+		if len(lines) > 0 {
+			return strings.Join(lines[max(0, len(lines)-3):], "; ")
+		}
+	}
+	return ""
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	max int
+	b   []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if n := len(t.b) - t.max; n > 0 {
+		t.b = append(t.b[:0], t.b[n:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.b) }
+
+// errNoApt is the answer on a host without apt.
+func errNoApt(prog string) error {
+	return fmt.Errorf("%w: %s is not installed, so labctl cannot pull Debian kernels here; give an image file instead: --kernel ./bzImage", ErrHostLacks, prog)
+}

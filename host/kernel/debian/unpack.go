@@ -1,0 +1,391 @@
+package debian
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/blakesmith/ar"
+	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
+)
+
+// Bounds on what a package may hold, in bytes. Debian's largest kernel package
+// is 110 MB and unpacks to 320 MB.
+const (
+	maxDeb   = 2 << 30
+	maxTotal = 8 << 30
+	maxFile  = 512 << 20
+	maxFiles = 100_000
+)
+
+// Tree is what Unpack found.
+type Tree struct {
+	Release string // `uname -r`: the name of the directory under lib/modules
+	Modules int    // modules in modules.zip
+	DTBs    int
+}
+
+// ZipZstd is the method of the zip entries that Unpack compresses itself
+// (APPNOTE.TXT 4.4.5). Readers register zstd.ZipDecompressor for it.
+const ZipZstd = zstd.ZipMethodWinZip
+
+// Unpack reads kernel packages in one pass each and writes into dir: vmlinuz,
+// config, dtb/ and modules.zip, whose names are relative to lib/modules/RELEASE.
+// Modules that are compressed in the package are stored as they are, others are
+// packed with zstd. The sum of each file is checked against its package; nothing
+// in dir may be used when the error is not nil.
+func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, report func(Progress)) (*Tree, error) {
+	u := &unpacker{ctx: ctx, dir: dir, report: report, haveFile: map[string]bool{}}
+	for _, p := range pkgs {
+		u.total += p.Size
+	}
+	out, err := os.Create(filepath.Join(dir, "modules.zip"))
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	buf := bufio.NewWriterSize(out, 1<<20)
+	u.zip = newZipper(buf)
+	for i, deb := range debs {
+		if err := u.deb(deb, pkgs[i]); err != nil {
+			u.zip.close()
+			return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
+		}
+	}
+	if err := u.zip.close(); err != nil {
+		return nil, fmt.Errorf("write modules.zip: %w", err)
+	}
+	if err := errors.Join(buf.Flush(), out.Close()); err != nil {
+		return nil, fmt.Errorf("write modules.zip: %w", err)
+	}
+	if !u.haveFile["vmlinuz"] || !u.haveFile["config"] || u.tree.Release == "" {
+		return nil, errors.New("the packages hold no kernel image with its configuration")
+	}
+	return &u.tree, nil
+}
+
+type unpacker struct {
+	ctx         context.Context
+	dir         string
+	report      func(Progress)
+	zip         *zipper
+	done, total int64 // bytes of packages read
+	unpacked    int64
+	files       int
+	haveFile    map[string]bool
+	tree        Tree
+}
+
+// deb unpacks one package and checks its sum.
+func (u *unpacker) deb(name string, pkg Package) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	src := &source{u: u, r: f, sum: sha256.New()}
+	// The reader must not be a Seeker: the sum is over all bytes.
+	r := bufio.NewReaderSize(src, 1<<20)
+	if err := u.ar(r); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(src.sum.Sum(nil)); got != pkg.SHA256 {
+		return fmt.Errorf("sha256 is %s, the index has %s", got, pkg.SHA256)
+	}
+	return nil
+}
+
+// source counts, sums and reports what is read of a package.
+type source struct {
+	u   *unpacker
+	r   io.Reader
+	sum hash.Hash
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if err := s.u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := s.r.Read(p)
+	s.sum.Write(p[:n])
+	s.u.done += int64(n)
+	s.u.report(Progress{Stage: StageUnpack, Done: s.u.done, Total: s.u.total})
+	return n, err
+}
+
+// ar finds data.tar in a package (deb(5)).
+func (u *unpacker) ar(r *bufio.Reader) (err error) {
+	if magic, _ := r.Peek(8); string(magic) != "!<arch>\n" {
+		return errors.New("not a Debian package: no ar header")
+	}
+	// The ar reader indexes without a check where a header's fields are too
+	// short.
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("broken ar header: %v", v)
+		}
+	}()
+	members := ar.NewReader(struct{ io.Reader }{r})
+	for range 16 {
+		h, err := members.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read ar: %w", err)
+		}
+		if h.Size < 0 || h.Size > maxDeb {
+			return fmt.Errorf("ar member %q has %d bytes", h.Name, h.Size)
+		}
+		compression, ok := strings.CutPrefix(strings.TrimSuffix(h.Name, "/"), "data.tar")
+		if !ok {
+			continue
+		}
+		data, err := decompressor(compression, members)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", h.Name, err)
+		}
+		defer data.Close()
+		if err := u.tar(data); err != nil {
+			return fmt.Errorf("read %s: %w", h.Name, err)
+		}
+		return nil
+	}
+	return errors.New("not a Debian package: no data.tar")
+}
+
+func decompressor(suffix string, r io.Reader) (io.ReadCloser, error) {
+	switch suffix {
+	case "":
+		return io.NopCloser(r), nil
+	case ".gz":
+		return gzip.NewReader(r)
+	case ".xz":
+		z, err := xz.NewReader(r, 128<<20) // dpkg-deb -z9 asks for 64 MiB
+		return io.NopCloser(z), err
+	case ".zst":
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(128<<20))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return nil, fmt.Errorf("compression %q is not known", suffix)
+}
+
+func (u *unpacker) tar(r io.Reader) error {
+	tr := tar.NewReader(bufio.NewReaderSize(r, 256<<10))
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue // nothing that is wanted is a link
+		}
+		u.files++
+		u.unpacked += h.Size
+		if h.Size < 0 || h.Size > maxFile || u.files > maxFiles || u.unpacked > maxTotal {
+			return fmt.Errorf("%s: the package is too large", h.Name)
+		}
+		if err := u.file(path.Clean("/" + h.Name)[1:], h.Size, tr); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+// file puts one file of the package where it belongs, by its clean name:
+//
+//	boot/vmlinuz-R, [usr/]lib/modules/R/vmlinuz   vmlinuz
+//	boot/config-R, [usr/]lib/modules/R/config     config
+//	usr/lib/linux-image-R/**.dtb                  dtb/
+//	[usr/]lib/modules/R/dtb/**.dtb                dtb/
+//	[usr/]lib/modules/R/**.ko*, modules.*         modules.zip
+func (u *unpacker) file(name string, size int64, r io.Reader) error {
+	name = strings.TrimPrefix(name, "usr/")
+	if rest, ok := strings.CutPrefix(name, "boot/"); ok {
+		for _, kind := range []string{"vmlinuz", "config"} {
+			if release, ok := strings.CutPrefix(rest, kind+"-"); ok {
+				return u.keep(release, kind, r)
+			}
+		}
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(name, "lib/linux-image-"); ok {
+		release, rest, _ := strings.Cut(rest, "/")
+		return u.dtb(release, rest, r)
+	}
+	rest, ok := strings.CutPrefix(name, "lib/modules/")
+	if !ok {
+		return nil
+	}
+	release, rest, ok := strings.Cut(rest, "/")
+	switch {
+	case !ok:
+		return nil
+	case rest == "vmlinuz" || rest == "config":
+		return u.keep(release, rest, r)
+	case strings.HasPrefix(rest, "dtb/"):
+		return u.dtb(release, strings.TrimPrefix(rest, "dtb/"), r)
+	case strings.HasPrefix(rest, "modules.") && !strings.Contains(rest, "/"), isModule(rest):
+		if err := u.release(release); err != nil {
+			return err
+		}
+		if u.haveFile[rest] {
+			return errors.New("is in the packages twice")
+		}
+		u.haveFile[rest] = true
+		if isModule(rest) {
+			u.tree.Modules++
+		}
+		data, err := readAll(r, size)
+		if err != nil {
+			return err
+		}
+		return u.zip.add(rest, data)
+	}
+	return nil
+}
+
+func isModule(name string) bool {
+	base := path.Base(name)
+	for _, suffix := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+		if strings.HasSuffix(base, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// readAll reads size bytes; the header of a tar may promise more than there is,
+// so the buffer grows with what comes.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	buf := bytes.NewBuffer(make([]byte, 0, min(size, 16<<20)+bytes.MinRead))
+	n, err := io.Copy(buf, r)
+	if err == nil && n != size {
+		err = io.ErrUnexpectedEOF
+	}
+	return buf.Bytes(), err
+}
+
+// release holds all files to one kernel.
+func (u *unpacker) release(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\\") {
+		return fmt.Errorf("release %q", name)
+	}
+	if u.tree.Release != "" && u.tree.Release != name {
+		return fmt.Errorf("belongs to %s, the rest to %s", name, u.tree.Release)
+	}
+	u.tree.Release = name
+	return nil
+}
+
+func (u *unpacker) keep(release, as string, r io.Reader) error {
+	if err := u.release(release); err != nil {
+		return err
+	}
+	return u.write(as, r)
+}
+
+func (u *unpacker) dtb(release, rest string, r io.Reader) error {
+	if !strings.HasSuffix(rest, ".dtb") {
+		return nil
+	}
+	if err := u.release(release); err != nil {
+		return err
+	}
+	u.tree.DTBs++
+	return u.write("dtb/"+rest, r)
+}
+
+// write makes a file below dir; name is clean and relative.
+func (u *unpacker) write(name string, r io.Reader) error {
+	if u.haveFile[name] {
+		return errors.New("is in the packages twice")
+	}
+	u.haveFile[name] = true
+	dst := filepath.Join(u.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
+
+// zipper writes modules.zip beside the decompression, which takes the longer of
+// the two.
+type zipper struct {
+	files chan zipFile
+	done  chan struct{}
+	err   error // set before done is closed
+	zw    *zip.Writer
+}
+
+type zipFile struct {
+	name string
+	data []byte
+}
+
+func newZipper(w io.Writer) *zipper {
+	z := &zipper{files: make(chan zipFile, 16), done: make(chan struct{}), zw: zip.NewWriter(w)}
+	z.zw.RegisterCompressor(ZipZstd, zstd.ZipCompressor(zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1)))
+	go z.run()
+	return z
+}
+
+func (z *zipper) run() {
+	defer close(z.done)
+	for f := range z.files {
+		if z.err != nil {
+			continue
+		}
+		h := &zip.FileHeader{Name: f.name, Method: ZipZstd}
+		if isModule(f.name) && !strings.HasSuffix(f.name, ".ko") {
+			h.Method = zip.Store
+		}
+		w, err := z.zw.CreateHeader(h)
+		if err == nil {
+			_, err = w.Write(f.data)
+		}
+		z.err = err
+	}
+	if err := z.zw.Close(); z.err == nil {
+		z.err = err
+	}
+}
+
+// add hands a file over; an error shows in close at the latest.
+func (z *zipper) add(name string, data []byte) error {
+	z.files <- zipFile{name, data}
+	return nil
+}
+
+func (z *zipper) close() error {
+	close(z.files)
+	<-z.done
+	return z.err
+}

@@ -1,0 +1,319 @@
+// Package image reads a kernel image without booting it: its kind and
+// architecture, the kernel behind the compression, and what that carries: the
+// release, BTF, the PVH entry and an embedded configuration.
+//
+// Formats: x86 bzImage (Documentation/arch/x86/boot.rst), arm64 Image
+// (Documentation/arch/arm64/booting.rst), EFI zboot
+// (drivers/firmware/efi/libstub/zboot-header.S), arm zImage
+// (arch/arm/boot/compressed/head.S) and ELF vmlinux. Whatever is found is
+// checked against the file's own size; an image is not trusted.
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"regexp"
+)
+
+// MaxSize bounds an image and anything decompressed from one, in bytes.
+const MaxSize = 512 << 20
+
+// ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
+var ErrNotKernel = errors.New("not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; gzip, xz, zstd or lz4 around it is fine)")
+
+// Kind is the outermost format of an image.
+type Kind string
+
+const (
+	BzImage    Kind = "bzImage"
+	Arm64Image Kind = "arm64 Image"
+	Zboot      Kind = "EFI zboot"
+	ZImage     Kind = "arm zImage"
+	ELF        Kind = "vmlinux"
+)
+
+// Image is a kernel image, taken apart.
+type Image struct {
+	Kind        Kind
+	Arch        string // GOARCH: amd64, 386, arm64, arm
+	Compression string // of the payload: gzip, xz, zstd, lz4; "" for none
+	Release     string // `uname -r`, from the banner
+	Banner      string // "Linux version …", one line
+	// Kernel is the kernel without compression: an ELF file on x86, where Kind
+	// is ELF, and the flat Image elsewhere.
+	Kernel []byte
+}
+
+// Parse takes an image apart. The error wraps ErrNotKernel when data is nothing
+// like a kernel, and says what is wrong when it is a damaged one.
+func Parse(data []byte) (*Image, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("%d bytes is more than a kernel has: %w", len(data), ErrNotKernel)
+	}
+	img, err := parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if img.Banner = findBanner(img.Kernel); img.Banner == "" {
+		return nil, fmt.Errorf("%s without a Linux banner: %w", img.Kind, ErrNotKernel)
+	}
+	img.Release = bannerRE.FindStringSubmatch(img.Banner)[1]
+	return img, nil
+}
+
+func parse(data []byte) (*Image, error) {
+	if c := compressionOf(data); c != "" { // Image.gz and the like
+		inner, err := decompress(c, data)
+		if err != nil {
+			return nil, fmt.Errorf("decompress (%s): %w", c, err)
+		}
+		img, err := parseBare(inner)
+		if err == nil && img.Compression == "" {
+			img.Compression = c
+		}
+		return img, err
+	}
+	return parseBare(data)
+}
+
+// parseBare takes apart what is not itself compressed.
+func parseBare(data []byte) (*Image, error) {
+	switch {
+	case bytes.HasPrefix(data, []byte(elf.ELFMAG)):
+		return parseELF(data)
+	case len(data) > 0x260 && string(data[0x202:0x206]) == "HdrS":
+		return parseBzImage(data)
+	case len(data) > 64 && string(data[:2]) == "MZ" && string(data[4:8]) == "zimg":
+		return parseZboot(data)
+	case len(data) > 64 && string(data[56:60]) == "ARM\x64":
+		return &Image{Kind: Arm64Image, Arch: "arm64", Kernel: data}, nil
+	case len(data) > 48 && binary.LittleEndian.Uint32(data[36:]) == 0x016f2818:
+		return parseZImage(data)
+	}
+	return nil, ErrNotKernel
+}
+
+func parseELF(data []byte) (*Image, error) {
+	f, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("read ELF: %w", err)
+	}
+	arch := map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm"}[f.Machine]
+	if arch == "" || (f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN) {
+		return nil, fmt.Errorf("ELF %s for %s: %w", f.Type, f.Machine, ErrNotKernel)
+	}
+	return &Image{Kind: ELF, Arch: arch, Kernel: data}, nil
+}
+
+func parseBzImage(data []byte) (*Image, error) {
+	le := binary.LittleEndian
+	// payload_offset and payload_length came with protocol 2.08 (2.6.26).
+	if v := le.Uint16(data[0x206:]); v < 0x208 {
+		return nil, fmt.Errorf("bzImage: boot protocol %#x is older than 0x208 and does not say where its payload is", v)
+	}
+	setup := int64(data[0x1f1])
+	if setup == 0 {
+		setup = 4
+	}
+	start := (setup+1)*512 + int64(le.Uint32(data[0x248:]))
+	payload, err := slice(data, start, int64(le.Uint32(data[0x24c:])))
+	if err != nil {
+		return nil, fmt.Errorf("bzImage payload: %w", err)
+	}
+	arch := "386"
+	if le.Uint16(data[0x236:])&1 != 0 { // XLF_KERNEL_64
+		arch = "amd64"
+	}
+	return unpack(BzImage, arch, compressionOf(payload), payload)
+}
+
+func parseZboot(data []byte) (*Image, error) {
+	le := binary.LittleEndian
+	payload, err := slice(data, int64(le.Uint32(data[8:])), int64(le.Uint32(data[12:])))
+	if err != nil {
+		return nil, fmt.Errorf("zboot payload: %w", err)
+	}
+	img, err := unpack(Zboot, "arm64", compressionOf(payload), payload)
+	if err != nil {
+		return nil, err
+	}
+	if len(img.Kernel) < 64 || string(img.Kernel[56:60]) != "ARM\x64" {
+		return nil, fmt.Errorf("zboot payload is no arm64 Image: %w", ErrNotKernel)
+	}
+	return img, nil
+}
+
+// parseZImage looks for the payload: the header of a zImage does not say where
+// it is, and the code before it may hold the same few magic bytes by chance.
+func parseZImage(data []byte) (*Image, error) {
+	const tries = 64
+	n := 0
+	for off := 48; off < len(data) && n < tries; off++ {
+		c := compressionOf(data[off:])
+		if c == "" {
+			continue
+		}
+		n++
+		if img, err := unpack(ZImage, "arm", c, data[off:]); err == nil && findBanner(img.Kernel) != "" {
+			return img, nil
+		}
+	}
+	return nil, errors.New("zImage: no payload that can be decompressed (gzip, xz, zstd, lz4)")
+}
+
+func unpack(kind Kind, arch, compression string, payload []byte) (*Image, error) {
+	if compression == "" {
+		return nil, fmt.Errorf("%s: payload is compressed in a way that labctl cannot read (begins % x; bzip2, lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
+	}
+	kernel, err := decompress(compression, payload)
+	if err != nil {
+		return nil, fmt.Errorf("%s: decompress payload (%s): %w", kind, compression, err)
+	}
+	return &Image{Kind: kind, Arch: arch, Compression: compression, Kernel: kernel}, nil
+}
+
+// slice is data[off:off+n] when that lies within data.
+func slice(data []byte, off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 || off > int64(len(data)) || n > int64(len(data))-off {
+		return nil, fmt.Errorf("bytes %d to %d lie outside the file of %d bytes: truncated?", off, off+n, len(data))
+	}
+	return data[off : off+n], nil
+}
+
+// The banner is linux_banner of init/version.c; there may be a second copy with
+// %s in it, linux_proc_banner.
+var bannerRE = regexp.MustCompile(`Linux version (\d{1,4}\.\d{1,4}[!-~]{0,128}) \([^\n\x00]{0,999}`)
+
+func findBanner(kernel []byte) string {
+	prefix := []byte("Linux version ")
+	for off := 0; ; {
+		i := bytes.Index(kernel[off:], prefix)
+		if i < 0 {
+			return ""
+		}
+		off += i
+		line := kernel[off:min(off+1400, len(kernel))]
+		if m := bannerRE.Find(line); m != nil && bytes.HasPrefix(line, m) {
+			return string(m)
+		}
+		off += len(prefix)
+	}
+}
+
+// VmlinuxELF is the kernel as an ELF file, and false where the format carries a
+// flat image.
+func (img *Image) VmlinuxELF() ([]byte, bool) {
+	return img.Kernel, bytes.HasPrefix(img.Kernel, []byte(elf.ELFMAG))
+}
+
+// HasPVH says whether the ELF has the note XEN_ELFNOTE_PHYS32_ENTRY, by which
+// QEMU starts a vmlinux directly (include/xen/interface/elfnote.h).
+func (img *Image) HasPVH() bool {
+	data, ok := img.VmlinuxELF()
+	if !ok {
+		return false
+	}
+	f, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		return false
+	}
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 || p.Off > uint64(len(data)) {
+			continue
+		}
+		if notes, err := slice(data, int64(p.Off), int64(p.Filesz)); err == nil && hasNote(notes, f.ByteOrder, "Xen", 18) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasNote walks ELF notes: name size, descriptor size, type, then name and
+// descriptor, each padded to four bytes.
+func hasNote(b []byte, order binary.ByteOrder, name string, typ uint32) bool {
+	pad := func(n uint32) uint64 { return (uint64(n) + 3) &^ 3 }
+	for len(b) >= 12 {
+		namesz, descsz := order.Uint32(b), order.Uint32(b[4:])
+		total := 12 + pad(namesz) + pad(descsz)
+		if total > uint64(len(b)) {
+			return false
+		}
+		if order.Uint32(b[8:]) == typ && string(bytes.TrimRight(b[12:12+namesz], "\x00")) == name {
+			return true
+		}
+		b = b[total:]
+	}
+	return false
+}
+
+// BTF is the kernel's raw BTF blob (Documentation/bpf/btf.rst), nil when it has
+// none. It is the .BTF section of an ELF file; in a flat image it is found by
+// its header, and the largest blob is the kernel's own.
+func (img *Image) BTF() []byte {
+	if data, ok := img.VmlinuxELF(); ok {
+		if f, err := elf.NewFile(bytes.NewReader(data)); err == nil {
+			if s := f.Section(".BTF"); s != nil && s.Type != elf.SHT_NOBITS && s.Flags&elf.SHF_COMPRESSED == 0 {
+				if b, err := slice(data, int64(s.Offset), int64(s.Size)); err == nil {
+					if n := btfSize(b); n > 0 {
+						return b[:n]
+					}
+				}
+			}
+		}
+	}
+	var best []byte
+	magic := []byte{0x9f, 0xeb, 1}
+	for off := 0; ; {
+		i := bytes.Index(img.Kernel[off:], magic)
+		if i < 0 {
+			return best
+		}
+		off += i
+		if n := btfSize(img.Kernel[off:]); n > len(best) {
+			best = img.Kernel[off : off+n]
+		}
+		off += len(magic)
+	}
+}
+
+// btfSize is the length of the BTF blob that b begins with, 0 when it does not.
+// The header is magic (2), version, flags, hdr_len (4), then offset and length
+// of types and of strings, counted from the header's end. The kernel lays types
+// first and strings, which begin and end with NUL, last.
+func btfSize(b []byte) int {
+	const hdrLen = 24
+	le := binary.LittleEndian
+	if len(b) < hdrLen || le.Uint16(b) != 0xeb9f || b[2] != 1 || b[3] != 0 || le.Uint32(b[4:]) != hdrLen {
+		return 0
+	}
+	typeOff, typeLen, strOff, strLen := uint64(le.Uint32(b[8:])), uint64(le.Uint32(b[12:])), uint64(le.Uint32(b[16:])), uint64(le.Uint32(b[20:]))
+	end := hdrLen + strOff + strLen
+	if typeOff != 0 || typeLen == 0 || typeLen%4 != 0 || strOff < typeLen || strLen < 2 || end > uint64(len(b)) {
+		return 0
+	}
+	if b[hdrLen+strOff] != 0 || b[end-1] != 0 {
+		return 0
+	}
+	return int(end)
+}
+
+// Config is the configuration embedded by CONFIG_IKCONFIG as /proc/config.gz
+// (kernel/configs.c), nil when there is none.
+func (img *Image) Config() []byte {
+	_, rest, ok := bytes.Cut(img.Kernel, []byte("IKCFG_ST"))
+	if !ok {
+		return nil
+	}
+	packed, _, ok := bytes.Cut(rest[:min(len(rest), 4<<20)], []byte("IKCFG_ED"))
+	if !ok || compressionOf(packed) != "gzip" {
+		return nil
+	}
+	cfg, err := decompressMax("gzip", packed, 16<<20)
+	if err != nil {
+		return nil
+	}
+	return cfg
+}

@@ -1,0 +1,250 @@
+package kernel
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
+
+	"labctl/host/kernel/debian"
+)
+
+// maxModule bounds one module without compression; the largest of Debian's is
+// amdgpu, 25 MB.
+const maxModule = 256 << 20
+
+// Module is a kernel module, or the knowledge that the kernel has it built in.
+type Module struct {
+	Name    string // as in lsmod: virtio_pci
+	BuiltIn bool   // the kernel has it built in; there is nothing to load
+	File    string // path below lib/modules/RELEASE, without a suffix for compression
+	Data    []byte // the ELF object without compression
+}
+
+// ErrNoModule is wrapped when a kernel has no module of a name, built in or not.
+var ErrNoModule = errors.New("no such module")
+
+// Modules gives the named modules and all that they depend on, in the order to
+// load them. A name may be written with dashes or underscores. A named module
+// that is built in is given with BuiltIn set and no data; dependencies that are
+// built in are left out. The dependencies are read from the modules themselves
+// (depends= of .modinfo, scripts/mod/modpost.c), for packages carry no
+// modules.dep.
+func (k *Kernel) Modules(names ...string) ([]Module, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	if _, ok := k.Files[modulesFile]; !ok {
+		return nil, fmt.Errorf("modules %s of kernel %s: %w: it comes without modules", strings.Join(names, ", "), k, ErrNoModule)
+	}
+	zr, err := zip.OpenReader(k.file(modulesFile))
+	if err != nil {
+		return nil, &CorruptError{Kernel: k.name(), File: k.file(modulesFile), Why: err.Error()}
+	}
+	defer zr.Close()
+	zr.RegisterDecompressor(debian.ZipZstd, zstd.ZipDecompressor(zstd.WithDecoderConcurrency(1)))
+
+	r := resolver{files: map[string]*zip.File{}, state: map[string]int{}}
+	var builtin *zip.File
+	for _, f := range zr.File {
+		if f.Name == "modules.builtin" {
+			builtin = f
+		}
+		if name, ok := moduleName(f.Name); ok && r.files[name] == nil {
+			r.files[name] = f
+		}
+	}
+	if r.builtin, err = builtinNames(builtin); err == nil {
+		for _, n := range names {
+			if err = r.add(fold(n), true); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		if errors.Is(err, zip.ErrChecksum) || errors.Is(err, zip.ErrFormat) {
+			return nil, &CorruptError{Kernel: k.name(), File: k.file(modulesFile), Why: err.Error()}
+		}
+		return nil, fmt.Errorf("modules of kernel %s: %w", k, err)
+	}
+	return r.order, nil
+}
+
+// fold is how the kernel writes a module's name.
+func fold(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// moduleName is the name of the module in a file, false for other files.
+func moduleName(file string) (string, bool) {
+	base, _, ok := strings.Cut(path.Base(file), ".ko")
+	return fold(base), ok && base != ""
+}
+
+// builtinNames reads modules.builtin: a path a line, as the module would have.
+func builtinNames(f *zip.File) (map[string]bool, error) {
+	names := map[string]bool{}
+	if f == nil {
+		return names, nil
+	}
+	data, err := readEntry(f)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, ok := moduleName(strings.TrimSpace(line)); ok {
+			names[name] = true
+		}
+	}
+	return names, nil
+}
+
+// resolver walks dependencies depth first.
+type resolver struct {
+	files   map[string]*zip.File
+	builtin map[string]bool
+	state   map[string]int // 1: being walked, 2: in order
+	order   []Module
+}
+
+func (r *resolver) add(name string, asked bool) error {
+	switch r.state[name] {
+	case 1:
+		return fmt.Errorf("module %s depends on itself", name)
+	case 2:
+		return nil
+	}
+	f := r.files[name]
+	if f == nil {
+		if r.builtin[name] {
+			if r.state[name] = 2; asked {
+				r.order = append(r.order, Module{Name: name, BuiltIn: true})
+			}
+			return nil
+		}
+		msg := ""
+		if near := Nearest(name, keys(r.files, r.builtin)); near != "" {
+			msg = "; did you mean " + near + "?"
+		}
+		return fmt.Errorf("module %s: %w%s", name, ErrNoModule, msg)
+	}
+	r.state[name] = 1
+	data, err := readModule(f)
+	if err != nil {
+		return fmt.Errorf("module %s: %w", name, err)
+	}
+	deps, err := dependsOf(data)
+	if err != nil {
+		return fmt.Errorf("module %s: %w", name, err)
+	}
+	for _, d := range deps {
+		if err := r.add(d, false); err != nil {
+			return fmt.Errorf("module %s needs: %w", name, err)
+		}
+	}
+	r.state[name] = 2
+	base, _, _ := strings.Cut(path.Base(f.Name), ".ko")
+	r.order = append(r.order, Module{Name: name, File: path.Join(path.Dir(f.Name), base+".ko"), Data: data})
+	return nil
+}
+
+func keys(files map[string]*zip.File, builtin map[string]bool) []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for n := range files {
+			if !yield(n) {
+				return
+			}
+		}
+		for n := range builtin {
+			if !yield(n) {
+				return
+			}
+		}
+	})
+}
+
+// readEntry reads a zip entry whole and checks its sum.
+func readEntry(f *zip.File) ([]byte, error) {
+	if f.UncompressedSize64 > maxModule {
+		return nil, fmt.Errorf("%s has %d bytes", f.Name, f.UncompressedSize64)
+	}
+	rc, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return io.ReadAll(io.LimitReader(rc, int64(f.UncompressedSize64)+1))
+}
+
+// readModule reads a module and undoes the compression that it was packaged with.
+func readModule(f *zip.File) ([]byte, error) {
+	data, err := readEntry(f)
+	if err != nil {
+		return nil, err
+	}
+	var r io.Reader
+	switch path.Ext(f.Name) {
+	case ".ko":
+		return data, nil
+	case ".xz":
+		r, err = xz.NewReader(bytes.NewReader(data), 64<<20)
+	case ".gz":
+		r, err = gzip.NewReader(bytes.NewReader(data))
+	case ".zst":
+		var d *zstd.Decoder
+		if d, err = zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxWindow(128<<20), zstd.WithDecoderConcurrency(1)); err == nil {
+			defer d.Close()
+			r = d
+		}
+	default:
+		err = fmt.Errorf("%s: compression is not known", f.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err == nil && len(out) > maxModule {
+		err = fmt.Errorf("%s: unpacks to more than %d bytes", f.Name, maxModule)
+	}
+	return out, err
+}
+
+// dependsOf reads depends= from a module's .modinfo section, which is a row of
+// NUL-terminated key=value strings.
+func dependsOf(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil, fmt.Errorf("read ELF: %w", err)
+	}
+	s := f.Section(".modinfo")
+	if s == nil {
+		return nil, errors.New("no .modinfo section: not a kernel module")
+	}
+	if s.Size > 1<<20 {
+		return nil, fmt.Errorf(".modinfo has %d bytes", s.Size)
+	}
+	info, err := s.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read .modinfo: %w", err)
+	}
+	var deps []string
+	for _, kv := range bytes.Split(info, []byte{0}) {
+		list, ok := bytes.CutPrefix(kv, []byte("depends="))
+		if !ok {
+			continue
+		}
+		for _, d := range strings.Split(string(list), ",") {
+			if d = fold(strings.TrimSpace(d)); d != "" {
+				deps = append(deps, d)
+			}
+		}
+	}
+	return deps, nil
+}
