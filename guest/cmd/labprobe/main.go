@@ -1,0 +1,99 @@
+// Labprobe makes the kernel do one thing and reports what it saw.
+//
+// Synopsis:
+//
+//	labprobe NAME [JSON]
+//	labprobe ps -ely|-ejH|-eLf
+//
+// Description:
+//
+//	NAME is a probe, JSON its parameters as one object. The result is one JSON
+//	document on standard output (wire.ProbeResult). Exit status: 0 done, 1 the
+//	probe could not do it, 2 usage. Without arguments it lists the probes.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"labctl/guest/probe"
+	_ "labctl/guest/probe/clone"
+	_ "labctl/guest/probe/kthread"
+	"labctl/guest/probe/ps"
+	"labctl/guest/wire"
+)
+
+// The main goroutine stays on the process's first thread, so that the task that
+// a trace shows as the creator has the pid that the probe reports.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
+		fmt.Fprint(stdout, usage())
+		return 0
+	}
+	name, args := args[0], args[1:]
+	if name == "ps" {
+		return text(stdout, stderr, args)
+	}
+	p, ok := probe.Lookup(name)
+	if !ok {
+		fmt.Fprintf(stderr, "labprobe: no probe %q: labprobe alone lists them\n", name)
+		return 2
+	}
+	var params json.RawMessage
+	switch len(args) {
+	case 0:
+	case 1:
+		params = json.RawMessage(args[0])
+	default:
+		fmt.Fprintf(stderr, "labprobe: %s: %d arguments: give the parameters as one JSON object\n", name, len(args))
+		return 2
+	}
+	res, err := p.Run(ctx, params)
+	if err == nil {
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		err = e.Encode(res)
+	}
+	if err != nil {
+		fail(stderr, name, err)
+		return 1
+	}
+	return 0
+}
+
+func text(stdout, stderr io.Writer, args []string) int {
+	if len(args) != 1 || !ps.Known(args[0]) {
+		fmt.Fprintf(stderr, "labprobe: ps: give one of %s\n", strings.Join(ps.Options, ", "))
+		return 2
+	}
+	if err := ps.Print(stdout, args[0], ps.Live()); err != nil {
+		fail(stderr, "ps", err)
+		return 1
+	}
+	return 0
+}
+
+// fail prints err on one line.
+func fail(stderr io.Writer, name string, err error) {
+	fmt.Fprintf(stderr, "labprobe: %s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString("usage: labprobe NAME [JSON]\n       labprobe ps " + strings.Join(ps.Options, "|") + "\n\nprobes, with their default parameters:\n")
+	for _, info := range wire.Probes() {
+		if _, ok := probe.Lookup(info.Name); ok {
+			fmt.Fprintf(&b, "  %-8s %s\n           %s\n", info.Name, info.Summary, info.Params)
+		}
+	}
+	return b.String()
+}

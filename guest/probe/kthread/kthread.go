@@ -1,0 +1,286 @@
+// Package kthread holds the probe that has kthreadd make a kernel thread.
+//
+// User space cannot ask for one directly. The kernel does on its own when it is
+// given new work, so each trigger turns something on, watches /proc for the
+// thread and turns it off again.
+package kthread
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"labctl/guest/probe"
+	"labctl/guest/probe/procfs"
+	"labctl/guest/wire"
+)
+
+func init() {
+	probe.Register(probe.Probe{Name: "kthread", Run: func(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error) {
+		return run(ctx, kernel{"/proc", "/sys"}, params)
+	}})
+}
+
+// kernel is where the kernel's files are.
+type kernel struct{ proc, sys string }
+
+// trigger is one way to make the kernel want a thread.
+type trigger struct {
+	name   string
+	method string
+	comm   string                 // the thread that must appear
+	others func(comm string) bool // threads that come with it, may be nil
+	// prepare brings the kernel to the state before, and says what it found.
+	// errAbsent means that this kernel or machine has no such thing.
+	prepare func(ctx context.Context, k kernel) (found string, err error)
+	// fire asks for the thread; undo restores what prepare found.
+	fire func(k kernel, found string) (undo func() error, err error)
+}
+
+var errAbsent = errors.New("not here")
+
+// triggers in order of preference: the first two leave no trace, a second CPU
+// can be new only once.
+var triggers = []trigger{
+	{
+		name:    "thp",
+		method:  "transparent huge pages turned off and on: start_stop_khugepaged",
+		comm:    "khugepaged",
+		prepare: thpOff,
+		fire: func(k kernel, found string) (func() error, error) {
+			return func() error { return write(k.thp(), found) }, write(k.thp(), "always")
+		},
+	},
+	{
+		name:    "psi",
+		method:  "a trigger written to /proc/pressure/cpu: psi_trigger_create",
+		comm:    "psimon",
+		prepare: psiThere,
+		fire:    psiWatch,
+	},
+	{
+		name:    "cpu1",
+		method:  "CPU 1 brought online: smpboot_create_threads, workqueue_prepare_cpu",
+		comm:    "cpuhp/1",
+		others:  func(comm string) bool { return strings.HasSuffix(comm, "/1") || strings.HasPrefix(comm, "kworker/1:") },
+		prepare: cpu1Offline,
+		fire: func(k kernel, found string) (func() error, error) {
+			return func() error { return write(k.cpu1(), found) }, write(k.cpu1(), "1")
+		},
+	},
+}
+
+func (k kernel) thp() string  { return filepath.Join(k.sys, "kernel/mm/transparent_hugepage/enabled") }
+func (k kernel) psi() string  { return filepath.Join(k.proc, "pressure/cpu") }
+func (k kernel) cpu1() string { return filepath.Join(k.sys, "devices/system/cpu/cpu1/online") }
+
+// run tries the triggers in order, or only the one that params name.
+func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResult, error) {
+	p := struct {
+		Trigger   *string `json:"trigger"`
+		TimeoutMS int     `json:"timeout_ms"`
+	}{TimeoutMS: 10_000}
+	if err := probe.Params(params, &p); err != nil {
+		return nil, err
+	}
+	if p.TimeoutMS < 1 || p.TimeoutMS > 600_000 {
+		return nil, fmt.Errorf("parameters: timeout_ms %d: give 1 to 600000", p.TimeoutMS)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(p.TimeoutMS)*time.Millisecond,
+		fmt.Errorf("no answer from kthreadd in %d ms", p.TimeoutMS))
+	defer cancel()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	var refused error
+	for _, t := range triggers {
+		if p.Trigger != nil && *p.Trigger != t.name {
+			continue
+		}
+		found, err := t.prepare(ctx, k)
+		if errors.Is(err, errAbsent) {
+			refused = errors.Join(refused, fmt.Errorf("%s: %w", t.name, err))
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trigger %s: %w", t.name, err)
+		}
+		res, err := t.pull(ctx, k, found)
+		if err != nil {
+			return nil, fmt.Errorf("trigger %s: %w", t.name, err)
+		}
+		return res, nil
+	}
+	if refused == nil {
+		return nil, fmt.Errorf("parameters: trigger %q: give thp, psi or cpu1", *p.Trigger)
+	}
+	return nil, fmt.Errorf("no way to have a kernel thread made (%s)", strings.ReplaceAll(refused.Error(), "\n", "; "))
+}
+
+// pull fires t and reports the threads that appeared. It undoes t even when they
+// did not.
+func (t trigger) pull(ctx context.Context, k kernel, found string) (res *wire.ProbeResult, err error) {
+	before, err := threads(k)
+	if err != nil {
+		return nil, err
+	}
+	undo, err := t.fire(k, found)
+	if undo != nil {
+		defer func() {
+			if undoErr := undo(); undoErr != nil {
+				res, err = nil, errors.Join(err, fmt.Errorf("restore %q: %w", found, undoErr))
+			}
+		}()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var fresh []procfs.Stat
+	if err := poll(ctx, func() (bool, error) {
+		now, err := threads(k)
+		fresh = appeared(before, now)
+		return slices.ContainsFunc(fresh, t.isWanted), err
+	}); err != nil {
+		return nil, fmt.Errorf("wait for %s: %w", t.comm, err)
+	}
+	res = &wire.ProbeResult{Probe: "kthread", Method: t.method, Tasks: []wire.Task{probe.Self()}}
+	var unrelated []string
+	for _, s := range fresh {
+		if t.isWanted(s) || t.others != nil && t.others(s.Comm) {
+			res.Tasks = append(res.Tasks, wire.Task{Role: "kthread", Comm: s.Comm, PID: s.PID, TID: s.PID, TGID: s.PID, PPID: s.PPID})
+		} else {
+			unrelated = append(unrelated, s.Comm)
+		}
+	}
+	res.Data = map[string]any{"trigger": t.name, "before": found, "unrelated": unrelated}
+	return res, nil
+}
+
+func (t trigger) isWanted(s procfs.Stat) bool { return s.Comm == t.comm }
+
+// threads are the kernel threads that kthreadd made.
+func threads(k kernel) ([]procfs.Stat, error) {
+	all, err := procfs.Processes(k.proc)
+	return slices.DeleteFunc(all, func(s procfs.Stat) bool { return !s.KernelThread() || s.PPID != kthreadd }), err
+}
+
+const kthreadd = 2 // rest_init makes it second
+
+// appeared are those of now that before does not have. A pid that was reused
+// has another start time.
+func appeared(before, now []procfs.Stat) []procfs.Stat {
+	type key struct {
+		pid   int
+		start uint64
+	}
+	old := map[key]bool{}
+	for _, s := range before {
+		old[key{s.PID, s.StartTime}] = true
+	}
+	return slices.DeleteFunc(slices.Clone(now), func(s procfs.Stat) bool { return old[key{s.PID, s.StartTime}] })
+}
+
+// poll calls done until it holds, fails or ctx ends.
+func poll(ctx context.Context, done func() (bool, error)) error {
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// thpOff stops khugepaged and returns the setting that it had.
+func thpOff(ctx context.Context, k kernel) (string, error) {
+	text, err := procfs.ReadFile(k.thp())
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("no transparent_hugepage in sysfs: %w", errAbsent)
+	}
+	if err != nil {
+		return "", err
+	}
+	found, err := chosen(string(text))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", k.thp(), err)
+	}
+	if err := write(k.thp(), "never"); err != nil {
+		return "", err
+	}
+	err = poll(ctx, func() (bool, error) {
+		now, err := threads(k)
+		return !slices.ContainsFunc(now, func(s procfs.Stat) bool { return s.Comm == "khugepaged" }), err
+	})
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("wait for khugepaged to end: %w", err), write(k.thp(), found))
+	}
+	return found, nil
+}
+
+// chosen is the word in brackets of "always [madvise] never".
+func chosen(text string) (string, error) {
+	for _, word := range strings.Fields(text) {
+		if inner, ok := strings.CutPrefix(word, "["); ok {
+			if inner, ok = strings.CutSuffix(inner, "]"); ok && inner != "" {
+				return inner, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%.60q: no [choice]", text)
+}
+
+// psiThere looks whether pressure stall information is on. The file exists in
+// 5.10 even when it is off, and then cannot be opened.
+func psiThere(_ context.Context, k kernel) (string, error) {
+	f, err := os.OpenFile(k.psi(), os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("no pressure stall information, boot with psi=1 (%v): %w", err, errAbsent)
+	}
+	return "no trigger", f.Close()
+}
+
+// psiWatch asks to be told of 0.5 s of stall in 1 s. The kernel ends the thread
+// when the file is closed.
+func psiWatch(k kernel, _ string) (func() error, error) {
+	f, err := os.OpenFile(k.psi(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteString("some 500000 1000000\x00")
+	return f.Close, err
+}
+
+// cpu1Offline wants CPU 1 there and offline. A CPU that was online once keeps
+// its threads parked, and then nothing new appears.
+func cpu1Offline(_ context.Context, k kernel) (string, error) {
+	text, err := procfs.ReadFile(k.cpu1())
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("no CPU 1 that can be brought online: %w", errAbsent)
+	}
+	if err != nil {
+		return "", err
+	}
+	if found := strings.TrimSpace(string(text)); found != "0" {
+		return "", fmt.Errorf("CPU 1 is online already, boot with maxcpus=1: %w", errAbsent)
+	}
+	now, err := threads(k)
+	if err != nil {
+		return "", err
+	}
+	if slices.ContainsFunc(now, func(s procfs.Stat) bool { return s.Comm == "cpuhp/1" }) {
+		return "", fmt.Errorf("CPU 1 has its threads from an earlier time: %w", errAbsent)
+	}
+	return "0", nil
+}
+
+func write(path, text string) error { return os.WriteFile(path, []byte(text), 0) }

@@ -1,0 +1,80 @@
+// Package probe is the registry of what labprobe can do. Each topic is a package
+// of its own that registers its probes when it is imported.
+package probe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"labctl/guest/probe/procfs"
+	"labctl/guest/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// Probe makes the kernel do one thing and reports what it saw. Its summary and
+// default parameters are in wire.Probes, where the host reads them too.
+type Probe struct {
+	Name string
+	// Run may be given no parameters. It leaves no task behind, whatever it returns.
+	Run func(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error)
+}
+
+var registered = map[string]Probe{}
+
+// Register adds p. It panics when p is not in wire.Probes, or there twice: the
+// host would not know it.
+func Register(p Probe) {
+	known := slices.ContainsFunc(wire.Probes(), func(i wire.ProbeInfo) bool { return i.Name == p.Name })
+	if _, twice := registered[p.Name]; twice || !known {
+		panic(fmt.Sprintf("probe %q: registered twice, or missing in wire.Probes", p.Name))
+	}
+	registered[p.Name] = p
+}
+
+// Lookup finds a probe by name.
+func Lookup(name string) (Probe, bool) {
+	p, ok := registered[name]
+	return p, ok
+}
+
+// Names are the registered probes, in the catalogue's order.
+func Names() []string {
+	var names []string
+	for _, info := range wire.Probes() {
+		if _, ok := registered[info.Name]; ok {
+			names = append(names, info.Name)
+		}
+	}
+	return names
+}
+
+// Params decodes raw into the defaults that into holds. A parameter that the
+// probe does not have is an error.
+func Params(raw json.RawMessage, into any) error {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("parameters %s: %w", raw, err)
+	}
+	if d.More() {
+		return fmt.Errorf("parameters %s: more than one JSON value", raw)
+	}
+	return nil
+}
+
+// Self is the calling thread. The caller has locked it (runtime.LockOSThread).
+func Self() wire.Task {
+	pid := unix.Getpid()
+	t := wire.Task{Role: "self", PID: pid, TID: unix.Gettid(), TGID: pid, PPID: unix.Getppid()}
+	if stat, err := procfs.ReadStat(fmt.Sprintf("/proc/self/task/%d/stat", t.TID)); err == nil {
+		t.Comm = stat.Comm
+	}
+	return t
+}

@@ -1,0 +1,24 @@
+package wire
+
+// ProbeInfo describes one probe of labprobe to both sides: the guest refuses to
+// register a probe that is not listed here, and the host lists and checks plans
+// from it without a guest.
+type ProbeInfo struct {
+	Name    string `json:"name"`
+	Summary string `json:"summary"`
+	Makes   string `json:"makes"`  // the role of the tasks it makes, "" for none
+	Params  string `json:"params"` // a JSON object: every parameter with its default; null means that the probe chooses
+}
+
+// Probes lists every probe, in the order of a lesson.
+func Probes() []ProbeInfo {
+	return []ProbeInfo{
+		{"ids", "report the probe's own ids and make nothing", "", `{}`},
+		{"spawn", "start itself again by Go's os.StartProcess", "child", `{}`},
+		{"fork", "fork a child by clone(SIGCHLD), or by the fork call where there is one", "child", `{"syscall":"clone","flags":0}`},
+		{"vfork", "suspend itself until a vfork child has ended", "child", `{"syscall":"vfork"}`},
+		{"thread", "make a thread with the flags of pthread_create, and join it", "thread", `{}`},
+		{"clone3", "make a child by clone3 with a struct clone_args", "child", `{"flags":0,"exit_signal":17,"size":64}`},
+		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger or a second CPU", "kthread", `{"trigger":null,"timeout_ms":10000}`},
+	}
+}
