@@ -1,0 +1,109 @@
+package qmp
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/digitalocean/go-qemu/qmp"
+)
+
+// MaxLine bounds one message from QEMU, in bytes. query-qmp-schema, the
+// longest of the ordinary ones, is about 200 KiB in QEMU 7.2; memory dumps by
+// human-monitor-command are as long as what was asked for.
+const MaxLine = 64 << 20
+
+// errTooLong is a message of more than the bound.
+var errTooLong = errors.New("message too long")
+
+// readLine returns the next line without its end, in memory of its own. With
+// its end a line has at most max bytes. A last line without an end is cut
+// short by the peer and is no line.
+func readLine(r *bufio.Reader, max int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > max {
+			return nil, fmt.Errorf("%w: over %d bytes", errTooLong, max)
+		}
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return bytes.TrimRight(line, "\r\n"), nil
+		case err == io.EOF && len(line) > 0:
+			return nil, io.ErrUnexpectedEOF
+		case err != bufio.ErrBufferFull:
+			return nil, err
+		}
+	}
+}
+
+// message is one line from QEMU; exactly one of greeting, event, ret and err
+// is set. QEMU's docs/interop/qmp-spec.txt, section 2.
+type message struct {
+	greeting *greeting
+	event    *qmp.Event
+	ret      json.RawMessage
+	err      *Error
+	id       *uint64 // of a reply; nil when QEMU could not read the command
+	line     []byte
+}
+
+type greeting struct {
+	Version      qmp.Version `json:"version"`
+	Capabilities []string    `json:"capabilities"`
+}
+
+func decode(line []byte) (message, error) {
+	var m struct {
+		QMP    *greeting       `json:"QMP"`
+		Event  *string         `json:"event"`
+		Return json.RawMessage `json:"return"`
+		Error  *Error          `json:"error"`
+		ID     *uint64         `json:"id"`
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		return message{}, fmt.Errorf("message %.80q: %w", line, err)
+	}
+	out := message{greeting: m.QMP, ret: m.Return, err: m.Error, id: m.ID, line: line}
+	if m.Event != nil {
+		out.event = new(qmp.Event)
+		if err := json.Unmarshal(line, out.event); err != nil {
+			return message{}, fmt.Errorf("event %.80q: %w", line, err)
+		}
+	}
+	n := 0
+	for _, set := range []bool{out.greeting != nil, out.event != nil, out.ret != nil, out.err != nil} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		return message{}, fmt.Errorf("message %.80q: want one of QMP, event, return, error", line)
+	}
+	if out.ret != nil && out.id == nil {
+		return message{}, fmt.Errorf("reply %.80q: no id", line)
+	}
+	return out, nil
+}
+
+// encode returns a command as one line with its id, whatever line breaks and
+// id it came with, and the command's name.
+func encode(command []byte, id uint64) (line []byte, name string, err error) {
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(command, &m); err != nil {
+		return nil, "", fmt.Errorf("command %.80q: %w", command, err)
+	}
+	if raw, ok := m["execute"]; !ok || json.Unmarshal(raw, &name) != nil || name == "" {
+		return nil, "", fmt.Errorf("command %.80q: want a command name in \"execute\"", command)
+	}
+	m["id"] = json.RawMessage(fmt.Sprint(id))
+	line, err = json.Marshal(m)
+	if err != nil {
+		return nil, name, fmt.Errorf("command %s: %w", name, err)
+	}
+	return append(line, '\n'), name, nil
+}
