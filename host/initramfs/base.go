@@ -1,0 +1,196 @@
+package initramfs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/u-root/gobusybox/src/pkg/golang"
+	"github.com/u-root/mkuimage/cpio"
+	"github.com/u-root/mkuimage/uimage"
+
+	"labctl/images"
+)
+
+// recipe is images/initramfs.yaml.
+type recipe struct {
+	Tags     []string `yaml:"tags"`
+	Commands struct {
+		Module string   `yaml:"module"`
+		Names  []string `yaml:"names"`
+	} `yaml:"commands"`
+	Aliases map[string]string `yaml:"aliases"` // second name → command
+	Links   map[string]string `yaml:"links"`   // path in the guest → command or alias
+	Folders []string          `yaml:"folders"` // mode 0755
+	Files   map[string]string `yaml:"files"`   // path in the guest → text, mode 0644
+}
+
+func parseRecipe(data []byte) (recipe, error) {
+	var r recipe
+	if err := yaml.UnmarshalWithOptions(data, &r, yaml.Strict()); err != nil {
+		return r, fmt.Errorf("read images/initramfs.yaml: %w", err)
+	}
+	if r.Commands.Module == "" || len(r.Commands.Names) == 0 {
+		return r, fmt.Errorf("read images/initramfs.yaml: commands: module and names must be given")
+	}
+	for alias, name := range r.Aliases {
+		if !slices.Contains(r.Commands.Names, name) {
+			return r, fmt.Errorf("read images/initramfs.yaml: aliases: %s: no command %q in names", alias, name)
+		}
+	}
+	for path, name := range r.Links {
+		if _, ok := r.Aliases[name]; !ok && !slices.Contains(r.Commands.Names, name) {
+			return r, fmt.Errorf("read images/initramfs.yaml: links: %s: no command %q in names or aliases", path, name)
+		}
+	}
+	return r, nil
+}
+
+// base returns the archive with u-root's commands.
+func (b *builder) base(ctx context.Context, arch string) (string, error) {
+	r, err := parseRecipe(images.Initramfs)
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(r) // comments and order of keys left out
+	if err != nil {
+		return "", err
+	}
+	k := newKey("base")
+	k.add(arch, string(text), filepath.Base(b.tool.module))
+	k.add(b.tool.id...)
+
+	path := make(chan string, 1)
+	// uimage takes no context. It is left to finish, under the lock, so that
+	// its work is not lost and nobody starts the same beside it.
+	err = await(ctx, func() error {
+		p, _, err := b.cache.get(ctx, k.name("base", arch), func(w io.Writer) error {
+			b.say(fmt.Sprintf("building u-root's commands for %s; kept for the next time", arch))
+			return b.buildBase(ctx, w, r, arch)
+		})
+		path <- p
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return <-path, nil
+}
+
+func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch string) error {
+	temp, err := os.MkdirTemp(b.cache.dir, tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+
+	module := filepath.Join(temp, "module")
+	packages, err := b.commandPackages(ctx, module, r, arch)
+	if err != nil {
+		return err
+	}
+	var records []cpio.Record
+	for _, name := range r.Folders {
+		records = append(records, cpio.Directory(name, 0o755))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
+		records = append(records, cpio.StaticFile(name, r.Files[name], 0o644))
+	}
+	skeleton, err := cpio.ArchiveFromRecords(records)
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(temp, "base.cpio")
+	work := filepath.Join(temp, "work")
+	if err := os.Mkdir(work, 0o755); err != nil {
+		return err
+	}
+	mods := []uimage.Modifier{
+		uimage.WithEnv(
+			golang.WithGOROOT(b.tool.root),
+			golang.WithGOOS("linux"),
+			golang.WithGOARCH(arch),
+			golang.DisableCGO(),
+			golang.WithGO111MODULE("on"),
+			golang.WithMod(golang.ModReadonly),
+			golang.WithWorkingDir(module),
+			golang.WithBuildTag(r.Tags...),
+		),
+		uimage.WithBusyboxCommands(packages...),
+		uimage.WithBusyboxBuildOpts(&golang.BuildOpts{
+			// gobusybox passes -a. Without it, and with the usual compiler
+			// flags, what is compiled here also serves labinit and labprobe.
+			EnableInlining: true,
+			ExtraArgs:      []string{"-a=false", "-buildvcs=false"},
+		}),
+		uimage.WithBaseArchive(skeleton),
+		uimage.WithSkipLDD(),
+		uimage.WithTempDir(work),
+		uimage.WithCPIOOutput(out),
+	}
+	for path, name := range r.Links {
+		mods = append(mods, uimage.WithSymlink(path, name))
+	}
+	if err := uimage.Create(nil, mods...); err != nil {
+		return err
+	}
+	archive, err := os.Open(out)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	_, err = io.Copy(w, archive)
+	return err
+}
+
+// commandPackages fills dir with a module in which all commands resolve to the
+// versions of labctl's go.mod, and returns their import paths.
+//
+// An alias becomes a package of its own, with the command's files: the
+// command's name in the one binary is the last element of its import path, and
+// a symbolic link to it helps only callers that give a path as argv[0]. Most
+// give "sh".
+func (b *builder) commandPackages(ctx context.Context, dir string, r recipe, arch string) ([]string, error) {
+	if err := os.CopyFS(dir, os.DirFS(b.tool.module)); err != nil {
+		return nil, err
+	}
+	var packages []string
+	for _, name := range r.Commands.Names {
+		packages = append(packages, r.Commands.Module+"/"+name)
+	}
+	for _, alias := range slices.Sorted(maps.Keys(r.Aliases)) {
+		out, err := b.tool.run(ctx, dir, arch, "list", "-json=Dir,GoFiles",
+			"-tags", strings.Join(r.Tags, ","), r.Commands.Module+"/"+r.Aliases[alias])
+		if err != nil {
+			return nil, err
+		}
+		var pkg struct {
+			Dir     string
+			GoFiles []string
+		}
+		if err := json.Unmarshal(out, &pkg); err != nil {
+			return nil, fmt.Errorf("go list: %w", err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, alias), 0o755); err != nil {
+			return nil, err
+		}
+		for _, name := range pkg.GoFiles {
+			data, err := os.ReadFile(filepath.Join(pkg.Dir, name))
+			if err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(filepath.Join(dir, alias, name), data, 0o644); err != nil {
+				return nil, err
+			}
+		}
+		packages = append(packages, "labctl/"+alias)
+	}
+	return packages, nil
+}

@@ -1,0 +1,279 @@
+package initramfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"labctl"
+	"labctl/images"
+)
+
+// TestBuild makes a real image for the host's architecture and runs the
+// commands of its base here. The base comes from the user's cache: it takes
+// long to build and its name holds all that it is made from.
+func TestBuild(t *testing.T) {
+	if !slices.Contains(Arches, runtime.GOARCH) {
+		t.Skipf("no guest has the host's architecture, %s", runtime.GOARCH)
+	}
+	opts := Options{
+		Arch:     runtime.GOARCH,
+		Base:     true,
+		Modules:  []Module{{Name: "dummy", Data: []byte("\x7fELF")}},
+		Files:    []File{{Path: "work/hello", Mode: 0o644, Data: []byte(t.TempDir())}}, // never cached
+		Progress: func(s string) { t.Log(s) },
+	}
+	img, err := Build(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes, %+v", img.Bytes, img.Timing)
+	if img.Cached {
+		t.Error("a new file in the overlay gave a cached image")
+	}
+	again, err := Build(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("again: %+v", again.Timing)
+	if !again.Cached || again.Path != img.Path {
+		t.Errorf("the same build again = %s, cached %v; want %s, cached", again.Path, again.Cached, img.Path)
+	}
+
+	data, err := os.ReadFile(img.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archives, err := readNewc(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(archives) != 3 {
+		t.Fatalf("image has %d archives; want base, guest and overlay", len(archives))
+	}
+	for i, want := range [][]string{
+		{"bbin/bb", "bbin/ls", "bbin/sh", "bin/sh", "etc/passwd"},
+		{"labctl/labinit", "labctl/labprobe"},
+		{"dev/console", "init", "labctl/modules.d/dummy.ko", "work/hello"},
+	} {
+		for _, name := range want {
+			if !slices.ContainsFunc(archives[i], func(e entry) bool { return e.name == name }) {
+				t.Errorf("archive %d lacks %s", i, name)
+			}
+		}
+	}
+	root := t.TempDir()
+	unpack(t, root, archives[0])
+	t.Run("commands", func(t *testing.T) { testCommands(t, root) })
+}
+
+func unpack(t *testing.T, root string, entries []entry) {
+	t.Helper()
+	for _, e := range entries {
+		path := filepath.Join(root, e.name)
+		var err error
+		switch e.mode &^ 0o7777 {
+		case 0o040000:
+			err = os.MkdirAll(path, 0o755)
+		case 0o100000:
+			err = os.WriteFile(path, e.data, fs.FileMode(e.mode&0o777))
+		case 0o120000:
+			err = os.Symlink(string(e.data), path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testCommands calls the base's shell as its users do: by a bare name looked
+// up in PATH, so that argv[0] is "sh", and by path.
+func testCommands(t *testing.T, root string) {
+	for _, tt := range []struct {
+		argv   []string
+		stdin  string
+		stdout string
+		code   int
+	}{
+		{argv: []string{"echo", "a", "b"}, stdout: "a b\n"},
+		{argv: []string{"sh", "-c", "cat /proc/version | wc -l"}, stdout: "1\n"},
+		{argv: []string{"gosh", "-c", "exit 7"}, code: 7},
+		{argv: []string{root + "/bin/sh", "-c", "echo $((6*7))"}, stdout: "42\n"},
+		{argv: []string{"sh", "-c", "false || echo or; true && echo and"}, stdout: "or\nand\n"},
+		{argv: []string{"sh", "-c", "echo hi >$F; echo ho >>$F; cat <$F | tr '[:lower:]' '[:upper:]'"}, stdout: "HI\nHO\n"},
+		{argv: []string{"sh", "-c", "for i in $(seq 3); do echo $i; done | sort -r | head -n 1"}, stdout: "3\n"},
+		{argv: []string{"sh", "-c", "sh -c 'exit 3'"}, code: 3},
+		{argv: []string{"sh", "-c", "nosuchcommand"}, code: 127},
+		{argv: []string{"sh"}, stdin: "echo from stdin\nexit 4\n", stdout: "from stdin\n", code: 4},
+		{argv: []string{"sh", "-c", "echo to stderr >&2"}},
+	} {
+		t.Run(strings.Join(tt.argv, " "), func(t *testing.T) {
+			t.Setenv("PATH", filepath.Join(root, "bbin"))
+			t.Setenv("F", filepath.Join(t.TempDir(), "f"))
+			cmd := exec.CommandContext(t.Context(), tt.argv[0], tt.argv[1:]...)
+			cmd.Stdin = strings.NewReader(tt.stdin)
+			out, err := cmd.Output()
+			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
+			if got := cmd.ProcessState.ExitCode(); got != tt.code || string(out) != tt.stdout {
+				t.Errorf("printed %q, exit status %d; want %q, %d", out, got, tt.stdout, tt.code)
+			}
+		})
+	}
+}
+
+// smallSource is a module like labctl's with guest programs that print text.
+func smallSource(t *testing.T, text string) fstest.MapFS {
+	t.Helper()
+	source := fstest.MapFS{}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := labctl.Source.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source[name] = &fstest.MapFile{Data: data}
+	}
+	for _, p := range programs {
+		source[p+"/main.go"] = &fstest.MapFile{Data: fmt.Appendf(nil, "package main\n\nfunc main() { println(%q) }\n", text)}
+		source[p+"/main_test.go"] = &fstest.MapFile{Data: []byte("not Go at all")}
+		source[p+"/testdata/x.go"] = &fstest.MapFile{Data: []byte("nor this")}
+	}
+	return source
+}
+
+func testBuilder(t *testing.T, dir string, source fs.FS) *builder {
+	t.Helper()
+	b, err := newBuilder(t.Context(), cache{dir: dir, limit: cacheLimit, grace: cacheGrace}, source, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestGuestIsRebuiltWhenItsSourceChanges(t *testing.T) {
+	dir := t.TempDir()
+	build := func(source fs.FS) *Image {
+		t.Helper()
+		img, err := testBuilder(t, dir, source).image(t.Context(), Options{Arch: "arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%+v", img.Timing)
+		return img
+	}
+	first := build(smallSource(t, "one"))
+	if same := build(smallSource(t, "one")); !same.Cached || same.Path != first.Path {
+		t.Errorf("no change: %s, cached %v; want %s, cached", same.Path, same.Cached, first.Path)
+	}
+	edited := smallSource(t, "one")
+	edited["guest/cmd/labprobe/main_test.go"].Data = []byte("a test alone")
+	if same := build(edited); !same.Cached {
+		t.Error("a change in a test file rebuilt the guest")
+	}
+	if other := build(smallSource(t, "two")); other.Cached || other.Path == first.Path {
+		t.Errorf("after an edit: %s, cached %v; want another image", other.Path, other.Cached)
+	}
+}
+
+func TestGuestDoesNotCompile(t *testing.T) {
+	source := smallSource(t, "one")
+	source["guest/cmd/labprobe/main.go"].Data = []byte("package main\n\nfunc main() { nosuch() }\n")
+	dir := t.TempDir()
+	_, err := testBuilder(t, dir, source).image(t.Context(), Options{Arch: "amd64"})
+	if err == nil || !strings.Contains(err.Error(), "undefined: nosuch") {
+		t.Errorf("image = %v; want the compiler's words", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, tempPrefix+"*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestTwoBuildsAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	var (
+		wg   sync.WaitGroup
+		imgs [2]*Image
+		errs [2]error
+	)
+	for i := range imgs {
+		b := testBuilder(t, dir, smallSource(t, "at once"))
+		wg.Go(func() { imgs[i], errs[i] = b.image(t.Context(), Options{Arch: "amd64"}) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	if imgs[0].Path != imgs[1].Path || imgs[0].Cached == imgs[1].Cached {
+		t.Errorf("images %s (cached %v), %s (cached %v); want one image, written once",
+			imgs[0].Path, imgs[0].Cached, imgs[1].Path, imgs[1].Cached)
+	}
+}
+
+func TestBuildRefusesArch(t *testing.T) {
+	if _, err := Build(t.Context(), Options{Arch: "riscv64"}); err == nil || !strings.Contains(err.Error(), "riscv64") {
+		t.Errorf("Build = %v; want an error that names riscv64", err)
+	}
+}
+
+func TestNoGo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := Build(t.Context(), Options{Arch: "amd64", Dir: t.TempDir()})
+	var missing *MissingGoError
+	if !errors.As(err, &missing) {
+		t.Errorf("Build without go on PATH = %v; want a MissingGoError", err)
+	}
+}
+
+func TestForeignWorkspace(t *testing.T) {
+	work := filepath.Join(t.TempDir(), "go.work")
+	if err := os.WriteFile(work, []byte("go 1.26\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOWORK", work)
+	_, err := Build(t.Context(), Options{Arch: "amd64", Dir: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), "GOWORK=off") {
+		t.Errorf("Build in a workspace = %v; want the remedy GOWORK=off", err)
+	}
+}
+
+func TestAwaitLetsGo(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	finish := make(chan struct{})
+	defer close(finish)
+	err := await(ctx, func() error { <-finish; return nil })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("await = %v; want a deadline", err)
+	}
+}
+
+func TestRecipe(t *testing.T) {
+	if _, err := parseRecipe(images.Initramfs); err != nil {
+		t.Error(err)
+	}
+	const commands = "commands: {module: m, names: [ls]}\n"
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"empty", "", "must be given"},
+		{"unknown field", commands + "comands: x\n", "comands"},
+		{"alias of nothing", commands + "aliases: {sh: gosh}\n", `no command "gosh"`},
+		{"link to nothing", commands + "links: {bin/sh: sh}\n", `no command "sh"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := parseRecipe([]byte(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("parseRecipe = %v; want an error with %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,194 @@
+package initramfs
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const (
+	cacheLimit = 1 << 30 // bytes
+	// cacheGrace is how long a file stays whatever the size, so that QEMU finds
+	// the image it was given.
+	cacheGrace = 10 * time.Minute
+	// leftoverAge is when a temporary file belongs to a process that has died.
+	leftoverAge = 24 * time.Hour
+	tempPrefix  = ".tmp-"
+)
+
+// DefaultDir is where archives are cached: initramfs under $LABCTL_CACHE, or
+// under labctl in the user's cache folder.
+func DefaultDir() (string, error) {
+	if dir := os.Getenv("LABCTL_CACHE"); dir != "" {
+		return filepath.Join(dir, "initramfs"), nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find a cache folder: %w: set LABCTL_CACHE", err)
+	}
+	return filepath.Join(dir, "labctl", "initramfs"), nil
+}
+
+// cache is a folder of files whose names tell all that went into them. A
+// file's modification time is when it was last asked for.
+type cache struct {
+	dir   string
+	limit int64 // bytes in all, beyond which the oldest go
+	grace time.Duration
+}
+
+// get returns the file called name, written by fill if it is not there. Of
+// several callers at once, in any process, one fills and the others wait.
+func (c cache) get(ctx context.Context, name string, fill func(io.Writer) error) (path string, hit bool, err error) {
+	path = filepath.Join(c.dir, name)
+	if ok, err := c.touch(ctx, path); ok || err != nil {
+		return path, ok, err
+	}
+	// One lock for each kind and architecture, not for each file: lock files
+	// can't be removed safely, so there should be few.
+	kind := name[:strings.LastIndexByte(name, '-')]
+	unlock, err := c.lock(ctx, kind+".lock", false)
+	if err != nil {
+		return "", false, err
+	}
+	defer unlock()
+	if ok, err := c.touch(ctx, path); ok || err != nil {
+		return path, ok, err
+	}
+	if err := c.write(path, fill); err != nil {
+		return "", false, err
+	}
+	return path, false, c.prune(ctx)
+}
+
+// write makes path whole or not at all.
+func (c cache) write(path string, fill func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(c.dir, tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := fill(f); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// touch reports whether path is there and marks it as used. It holds the
+// prune lock, so a file it has found is not removed in the same moment.
+func (c cache) touch(ctx context.Context, path string) (bool, error) {
+	unlock, err := c.lock(ctx, "prune.lock", true)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	now := time.Now()
+	err = os.Chtimes(path, now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// prune removes the files not asked for the longest until the rest fit.
+func (c cache) prune(ctx context.Context) error {
+	unlock, err := c.lock(ctx, "prune.lock", false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	var (
+		files []fs.FileInfo
+		total int64
+	)
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue // a temporary file that has just been renamed
+		}
+		switch {
+		case strings.HasPrefix(e.Name(), tempPrefix) && time.Since(info.ModTime()) > leftoverAge:
+			os.RemoveAll(filepath.Join(c.dir, e.Name()))
+		case filepath.Ext(e.Name()) == ".cpio":
+			files = append(files, info)
+			total += info.Size()
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int {
+		return cmp.Compare(a.ModTime().UnixNano(), b.ModTime().UnixNano())
+	})
+	for _, f := range files {
+		if total <= c.limit || time.Since(f.ModTime()) < c.grace {
+			break
+		}
+		if err := os.Remove(filepath.Join(c.dir, f.Name())); err != nil {
+			return err
+		}
+		total -= f.Size()
+	}
+	return nil
+}
+
+func (c cache) lock(ctx context.Context, name string, shared bool) (unlock func(), err error) {
+	l := flock.New(filepath.Join(c.dir, name))
+	try := l.TryLockContext
+	if shared {
+		try = l.TryRLockContext
+	}
+	if _, err := try(ctx, 20*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
+	}
+	return func() { l.Close() }, nil
+}
+
+// key hashes what goes into a file. Each item is led by its length, so that
+// no two lists of items run together to the same bytes.
+type key struct{ h hash.Hash }
+
+func newKey(kind string) key {
+	k := key{sha256.New()}
+	k.add(format, kind)
+	return k
+}
+
+func (k key) add(items ...string) {
+	for _, s := range items {
+		io.WriteString(k.h, strconv.Itoa(len(s))+":")
+		io.WriteString(k.h, s)
+	}
+}
+
+func (k key) sum() string { return hex.EncodeToString(k.h.Sum(nil))[:24] }
+
+func (k key) name(kind, arch string) string {
+	return kind + "-" + arch + "-" + k.sum() + ".cpio"
+}

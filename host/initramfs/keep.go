@@ -1,0 +1,13 @@
+//go:build tools
+
+package initramfs
+
+// Libraries of u-root's commands that nothing in labctl imports. The base is
+// built with the versions in labctl's go.mod, and `go mod tidy` would drop
+// what this file does not name.
+import (
+	_ "github.com/dustin/go-humanize"
+	_ "golang.org/x/exp/constraints"
+	_ "golang.org/x/term"
+	_ "mvdan.cc/sh/v3/interp"
+)
