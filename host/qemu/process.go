@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,7 +19,7 @@ import (
 )
 
 // MaxStderr bounds what is kept of QEMU's own output, in bytes. The end is
-// kept: QEMU's reason for leaving is its last line.
+// kept: QEMU's reason for leaving is in its last lines.
 const MaxStderr = 64 << 10
 
 // quitGrace is how long Kill waits for QEMU to obey a quit command; QEMU 7.2
@@ -254,16 +255,23 @@ func (e *ExitError) Error() string {
 	if e.Signal != 0 {
 		how = fmt.Sprintf("was ended by %s", unix.SignalName(e.Signal))
 	}
-	s := filepath.Base(e.Argv[0]) + " " + how
-	if last := lastLine(e.Stderr); last != "" {
-		s += ": " + last
+	name := filepath.Base(e.Argv[0])
+	if why := reason(e.Stderr, name+":"); why != "" {
+		return name + " " + how + ": " + why
 	}
-	return s
+	return name + " " + how
 }
 
-func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
+// reason is the last line that QEMU signed with its name, without it; hints
+// may follow that line. Else it is the last line.
+func reason(stderr, sign string) string {
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	for _, l := range slices.Backward(lines) {
+		if why, ok := strings.CutPrefix(l, sign); ok {
+			return strings.TrimSpace(why)
+		}
+	}
+	return strings.TrimSpace(lines[len(lines)-1])
 }
 
 // NotFoundError says that a QEMU program is not on this host.
