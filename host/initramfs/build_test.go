@@ -277,3 +277,44 @@ func TestRecipe(t *testing.T) {
 		})
 	}
 }
+
+// TestKeep checks that go.mod and go.sum still serve the base after `go mod
+// tidy`: each module that a command needs must be one that labctl's own
+// packages, with the imports in keep.go, need as well.
+func TestKeep(t *testing.T) {
+	r, err := parseRecipe(images.Initramfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := func(tags string, packages ...string) map[string]string {
+		t.Helper()
+		args := append([]string{"list", "-e", "-deps", "-tags", tags, "-f", "{{with .Module}}{{.Path}}{{end}} {{.ImportPath}}"}, packages...)
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = filepath.Join("..", "..")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		found := map[string]string{} // module → one of its packages
+		for line := range strings.Lines(string(out)) {
+			if f := strings.Fields(line); len(f) == 2 {
+				found[f[0]] = f[1]
+			}
+		}
+		return found
+	}
+	kept := modules("tools", "./...")
+	var commands []string
+	for _, name := range r.Commands.Names {
+		commands = append(commands, r.Commands.Module+"/"+name)
+	}
+	needed := modules(strings.Join(r.Tags, ","), commands...)
+	if len(needed) < 2 {
+		t.Fatalf("go list named the modules %v; want u-root and others", needed)
+	}
+	for module, pkg := range needed {
+		if _, ok := kept[module]; !ok {
+			t.Errorf("nothing keeps %s in go.mod: import %s in keep.go", module, pkg)
+		}
+	}
+}

@@ -7,6 +7,9 @@ package initramfs
 // what this file does not name.
 import (
 	_ "github.com/dustin/go-humanize"
+	_ "github.com/klauspost/pgzip"
+	_ "github.com/rck/unit"
+	_ "github.com/vishvananda/netlink"
 	_ "golang.org/x/exp/constraints"
 	_ "golang.org/x/term"
 	_ "mvdan.cc/sh/v3/interp"
