@@ -42,7 +42,7 @@ type repository interface {
 	Resolve(ctx context.Context, meta string, report func(Progress)) ([]debian.Package, error)
 	// Download gives the files of the packages, in their order.
 	Download(ctx context.Context, pkgs []debian.Package, report func(Progress)) ([]string, error)
-	// Drop forgets downloaded files.
+	// Drop forgets what was fetched.
 	Drop() error
 }
 

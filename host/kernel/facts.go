@@ -40,7 +40,7 @@ type Member struct {
 // Param is one parameter of a kernel function, in C.
 type Param struct {
 	Name string `json:"name"`
-	Type string `json:"type"` // "struct kernel_clone_args *"
+	Type string `json:"type"` // "struct kernel_clone_args *"; "..." ends a variadic list, without a name
 }
 
 // factsSchema is raised when wantedMembers, wantedParams or the meaning of a
@@ -150,7 +150,7 @@ func readFacts(blob []byte) (*Facts, error) {
 		}
 		params := []Param{}
 		for _, p := range proto.Params {
-			params = append(params, Param{p.Name, cType(p.Type, "", 0)})
+			params = append(params, Param{p.Name, paramType(p.Type, 0)})
 		}
 		f.Params[name] = params
 	}
@@ -243,11 +243,7 @@ func cType(t btf.Type, inner string, depth int) string {
 	case *btf.FuncProto:
 		var params []string
 		for _, p := range t.Params {
-			if _, void := p.Type.(*btf.Void); void {
-				params = append(params, "...")
-				continue
-			}
-			params = append(params, cType(p.Type, "", depth+1))
+			params = append(params, paramType(p.Type, depth+1))
 		}
 		if len(params) == 0 {
 			params = []string{"void"}
@@ -263,6 +259,14 @@ func cType(t btf.Type, inner string, depth int) string {
 		return cType(t.Type, inner, depth+1)
 	}
 	return base(t.TypeName())
+}
+
+// paramType is a parameter's type; a last one of type void stands for "...".
+func paramType(t btf.Type, depth int) string {
+	if _, void := t.(*btf.Void); void {
+		return "..."
+	}
+	return cType(t, "", depth)
 }
 
 // qualified puts a qualifier where C wants it: after the star for a pointer,

@@ -219,7 +219,7 @@ func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progres
 	progress(0)
 	err := r.apt(ctx, "apt-get", args, progress, nil)
 	if err != nil && ctx.Err() == nil && r.hasPartial() {
-		if err := r.Drop(); err != nil {
+		if err := r.clearArchives(); err != nil {
 			return nil, err
 		}
 		err = r.apt(ctx, "apt-get", args, progress, nil)
@@ -257,13 +257,20 @@ func (r *Root) hasPartial() bool {
 	return false
 }
 
-// Drop removes downloaded packages, partial ones, and apt's derived caches. The
-// lists stay, so the next Resolve fetches only what is new.
+// Drop removes the root with all that was fetched into it: a kernel once pulled
+// needs neither its packages nor the 20 MB of the suite's index. A pull that did
+// not end keeps its root, for the next to go on from.
 func (r *Root) Drop() error {
-	for _, d := range []string{r.archives(), filepath.Join(r.Dir, "cache")} {
-		if err := os.RemoveAll(d); err != nil {
-			return fmt.Errorf("drop downloads: %w", err)
-		}
+	if err := os.RemoveAll(r.Dir); err != nil {
+		return fmt.Errorf("drop apt root: %w", err)
+	}
+	return nil
+}
+
+// clearArchives forgets downloaded packages, whole and partial.
+func (r *Root) clearArchives() error {
+	if err := os.RemoveAll(r.archives()); err != nil {
+		return fmt.Errorf("drop downloads: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(r.archives(), "partial"), 0o755); err != nil {
 		return fmt.Errorf("drop downloads: %w", err)
