@@ -9,6 +9,7 @@ import (
 	_ "github.com/dustin/go-humanize"
 	_ "github.com/klauspost/pgzip"
 	_ "github.com/rck/unit"
+	_ "github.com/ulikunitz/xz"
 	_ "github.com/vishvananda/netlink"
 	_ "golang.org/x/exp/constraints"
 	_ "golang.org/x/term"
