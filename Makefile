@@ -1,0 +1,85 @@
+# labctl: `make lab` shows it at work, `make test` proves it. `make help` lists the rest.
+
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+# Emulated machines share the host's CPUs, and their deadlines suffer when too
+# many boot at once.
+TEST_P  ?= 2
+PKG     ?= ./...
+RUN     ?= .
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := build
+.PHONY: build lab test check bench qemu clean help need-go generated
+
+build: need-go ## build bin/labctl
+	@echo "build: bin/labctl $(VERSION)"
+	@$(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/labctl ./host/cmd/labctl
+
+lab: qemu build ## boot a kernel and show a task's creation, from end to end
+	@echo "lab: bin/labctl probe lab"
+	@bin/labctl probe lab
+
+test: need-go qemu ## run all tests, those that boot machines too (PKG=./host/... RUN=TestName narrow it)
+	@echo "test: go vet"
+	@$(GO) vet ./...
+	@echo "test: go test, $(TEST_P) packages at a time"
+	@$(GO) test -p $(TEST_P) -timeout 20m -run '$(RUN)' $(PKG)
+	@echo "test: all pass"
+
+check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, generated files
+	@echo "check: gofmt"
+	@bad=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && if [ -n "$$bad" ]; then echo "not in gofmt's form: run gofmt -w on"; echo "$$bad"; exit 1; fi
+	@echo "check: go vet"
+	@$(GO) vet ./...
+	@echo "check: staticcheck"
+	@$(GO) tool staticcheck ./...
+	@echo "check: import rules"
+	@$(GO) test ./host/imports
+	@echo "check: modules are what go.sum says, and go.mod is tidy"
+	@$(GO) mod verify
+	@$(GO) mod tidy -diff
+	@$(MAKE) generated
+	@echo "check: all well"
+
+# Generated files are compared with what they would be now, whatever else is
+# edited in the tree.
+generated: need-go
+	@echo "check: generated files"
+	@sums() { git ls-files -co --exclude-standard | sort | while IFS= read -r f; do if [ -f "$$f" ]; then cksum "$$f"; fi; done; }; \
+	before=$$(sums) && $(GO) generate ./... && after=$$(sums) && \
+	if [ "$$before" != "$$after" ]; then echo "generated files were stale; they are fresh now: look at git diff and commit"; exit 1; fi
+
+bench: need-go qemu ## run benchmarks, one package at a time
+	@echo "bench: go test -bench"
+	@$(GO) test -p 1 -timeout 20m -run '^$$' -bench . -benchmem $(PKG)
+
+qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
+	@missing=; \
+	for pair in x86_64:x86 aarch64:arm arm:arm; do \
+		command -v "qemu-system-$${pair%:*}" >/dev/null || case " $$missing " in \
+			*" qemu-system-$${pair#*:} "*) ;; \
+			*) missing="$$missing qemu-system-$${pair#*:}" ;; \
+		esac; \
+	done; \
+	if [ -z "$$missing" ]; then echo "qemu: present"; exit 0; fi; \
+	install="apt-get install -y --no-install-recommends$$missing"; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "qemu: missing, and there is no apt-get here: install what Debian calls$$missing" >&2; exit 3; \
+	elif [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif sudo -n true 2>/dev/null; then sudo="sudo -n "; \
+	else \
+		echo "qemu: missing:$$missing. Run: sudo apt-get update && sudo $$install" >&2; exit 3; \
+	fi; \
+	echo "qemu: missing:$$missing. Running: $${sudo}apt-get update && $${sudo}$$install"; \
+	$${sudo}apt-get update -q || echo "qemu: apt-get update met errors; going on with the lists that are there" >&2; \
+	$${sudo}env DEBIAN_FRONTEND=noninteractive $$install
+
+clean: ## remove bin and run records; cached kernels and images stay (labctl's cache folder)
+	rm -rf bin labctl-out
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+need-go:
+	@command -v $(GO) >/dev/null || { echo "no go command on PATH: install Go 1.26 or newer" >&2; exit 3; }
