@@ -31,6 +31,7 @@ var tiers = [][]string{
 	{"host/creation"},           // task creations, out of traces
 	{"host/record"},             // what a run leaves on disk
 	{"host/report"},             // pages out of records
+	{"host/probe"},              // one probe run in a machine, into a record
 	{"host/machine"},            // kernel, initramfs and QEMU put together
 	{"host/lab", "host/matrix"}, // plans of several runs
 	{"host/cmd"},                // flags to calls
@@ -76,7 +77,7 @@ var outside = map[string]string{
 
 // planned lists folders that the tables above name before they are there. A
 // name leaves this list when its folder comes; a slip of the pen is in neither.
-var planned = []string{"host/debug", "host/lab", "host/lab/judge", "host/matrix", "host/report"}
+var planned = []string{"host/debug", "host/lab", "host/lab/judge", "host/matrix"}
 
 // pkg is one package as go list sees it; paths are relative to the module, or
 // whole for packages of other modules.
