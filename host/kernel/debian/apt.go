@@ -320,7 +320,7 @@ func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 2 * time.Second
 	stderr := &tail{max: 8 << 10}
 	cmd.Stderr = stderr
 
@@ -383,15 +383,23 @@ func readStatus(r io.Reader, percent func(float64)) {
 	io.Copy(io.Discard, r)
 }
 
-// aptErrors are apt's "E:" lines, else its warnings, else what it said last.
+// aptErrors are apt's "E:" lines with the warnings that say what is wrong with a
+// signature; without any, its warnings, else what it said last.
 func aptErrors(stderr string) string {
-	for _, prefix := range []string{"E: ", "W: ", ""} {
-		var lines []string
-		for line := range strings.Lines(stderr) {
-			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), prefix); ok && rest != "" {
-				lines = append(lines, rest)
-			}
+	var errs, warnings, rest []string
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSpace(line)
+		if e, ok := strings.CutPrefix(line, "E: "); ok {
+			errs = append(errs, e)
+		} else if w, ok := strings.CutPrefix(line, "W: "); ok && strings.HasPrefix(w, "GPG error") {
+			errs = append(errs, w)
+		} else if ok {
+			warnings = append(warnings, w)
+		} else if line != "" {
+			rest = append(rest, line)
 		}
+	}
+	for _, lines := range [][]string{errs, warnings, rest} {
 		if len(lines) > 0 {
 			return strings.Join(lines[max(0, len(lines)-3):], "; ")
 		}

@@ -1,0 +1,223 @@
+package debian
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"labctl/host/kernel/internal/synth"
+)
+
+// The tests below run the host's apt against a signed archive on a local web
+// server. On a host without apt, ErrHostLacks is the answer that they want.
+
+const (
+	image   = "linux-image-7.2.12+deb14-arm64"
+	version = "7.2.12-1"
+)
+
+func split(payload string) []synth.Package {
+	pkgs := []synth.Package{
+		{Name: "linux-image-arm64", Version: version, Depends: "linux-base-arm64 (= " + version + "), " + image + " (= " + version + ")", Deb: []byte("meta")},
+		{Name: "linux-base-arm64", Version: version, Depends: "linux-base (>= 4.0)", Deb: []byte("meta base")},
+		{Name: image, Version: version, Depends: "kmod | x, linux-modules-7.2.12 (= " + version + ")", Deb: []byte("image " + payload)},
+		{Name: "linux-modules-7.2.12", Version: version, Deb: []byte("modules " + payload)},
+		{Name: "linux-base", Version: "4.12", Deb: []byte("not wanted")},
+	}
+	return pkgs
+}
+
+func newRoot(t *testing.T) *Root {
+	return &Root{Dir: filepath.Join(t.TempDir(), "apt", "forky-arm64"), Suite: "forky", Component: "main", Arch: "arm64"}
+}
+
+// haveApt says whether apt is here; where it is not, it checks that Resolve says so.
+func haveApt(t *testing.T) bool {
+	if _, err := exec.LookPath("apt-get"); err == nil {
+		return true
+	}
+	if _, err := newRoot(t).Resolve(t.Context(), "linux-image-arm64", func(Progress) {}); !errors.Is(err, ErrHostLacks) {
+		t.Errorf("without apt: got %v, want ErrHostLacks", err)
+	}
+	return false
+}
+
+func TestRoot(t *testing.T) {
+	if !haveApt(t) {
+		return
+	}
+	repo := synth.NewRepo(t, "forky", "arm64", split(strings.Repeat("x", 1<<20))...)
+	r := newRoot(t)
+	var last Progress
+	report := func(p Progress) { last = p }
+	pkgs, err := r.Resolve(t.Context(), "linux-image-arm64", report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range pkgs {
+		names = append(names, p.Name+" "+p.Version)
+	}
+	want := []string{image + " " + version, "linux-base-arm64 " + version, "linux-modules-7.2.12 " + version}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("packages (-want +got):\n%s", diff)
+	}
+	files, err := r.Download(t.Context(), pkgs, report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || int64(len(b)) != pkgs[i].Size || sum(b) != pkgs[i].SHA256 {
+			t.Errorf("%s: %d bytes, %v; want %d", f, len(b), err, pkgs[i].Size)
+		}
+	}
+	if last.Stage != StageDownload || last.Done != last.Total || last.Total < 2<<20 {
+		t.Errorf("last progress %+v", last)
+	}
+	if repo.HooksRan() {
+		t.Error("a hook of the host ran")
+	}
+	conf, err := os.ReadFile(r.conf())
+	if err != nil || !bytes.Contains(conf, []byte(`Acquire::Check-Valid-Until "false";`)) || bytes.Contains(conf, []byte("Invoke")) {
+		t.Errorf("apt.conf, %v:\n%s", err, conf)
+	}
+	if err := r.Drop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after Drop: %v", err)
+	}
+}
+
+// What is signed is what is used: each way to slip something in must fail.
+func TestRootVerifies(t *testing.T) {
+	if !haveApt(t) {
+		return
+	}
+	flip := func(t *testing.T, name string) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(t *testing.T, r *synth.Repo)
+		want   string
+	}{
+		{"no signature", func(t *testing.T, r *synth.Repo) { os.Remove(r.Path("dists/forky/Release.gpg")) }, "not signed"},
+		{"release changed", func(t *testing.T, r *synth.Repo) {
+			name := r.Path("dists/forky/Release")
+			b, _ := os.ReadFile(name)
+			os.WriteFile(name, append(b, " "...), 0o644)
+		}, "BADSIG"},
+		{"index changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("dists/forky/main/binary-arm64/Packages")) }, "Hash Sum mismatch"},
+		{"package changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("pool", image+"_"+version+"_arm64.deb")) }, "Hash Sum mismatch"},
+		{"signed by another key", func(t *testing.T, r *synth.Repo) {
+			key := filepath.Join(r.Dir, "host/key.gpg")
+			env := os.Getenv("APT_CONFIG")
+			other := synth.NewRepo(t, "forky", "arm64", split("other")...)
+			b, _ := os.ReadFile(filepath.Join(other.Dir, "host/key.gpg"))
+			os.WriteFile(key, b, 0o644)
+			t.Setenv("APT_CONFIG", env)
+		}, "NO_PUBKEY"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			repo := synth.NewRepo(t, "forky", "arm64", split("payload")...)
+			tt.change(t, repo)
+			r := newRoot(t)
+			pkgs, err := r.Resolve(t.Context(), "linux-image-arm64", func(Progress) {})
+			if err == nil {
+				_, err = r.Download(t.Context(), pkgs, func(Progress) {})
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRootCancelAndResume(t *testing.T) {
+	if !haveApt(t) {
+		return
+	}
+	repo := synth.NewRepo(t, "forky", "arm64", split("payload")...)
+	r := newRoot(t)
+	pkgs, err := r.Resolve(t.Context(), "linux-image-arm64", func(Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var hung atomic.Bool
+	release := make(chan struct{})
+	repo.Before = func(path string) {
+		if strings.Contains(path, image) && hung.CompareAndSwap(false, true) {
+			cancel()
+			<-release
+		}
+	}
+	began := time.Now()
+	_, err = r.Download(ctx, pkgs, func(Progress) {})
+	if !errors.Is(err, context.Canceled) || time.Since(began) > 20*time.Second {
+		t.Errorf("cancelled download: %v after %v", err, time.Since(began))
+	}
+	close(release)
+	if _, err := r.Download(t.Context(), pkgs, func(Progress) {}); err != nil {
+		t.Errorf("download after a cancelled one: %v", err)
+	}
+}
+
+// The whole process group goes when the context ends.
+func TestRunKillsGroup(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf("trap '' TERM; sleep 600 & echo $! > %s.new; mv %[1]s.new %[1]s; wait", pidFile))
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, cmd, nil) }()
+	var pid int
+	for deadline := time.Now().Add(10 * time.Second); pid == 0; time.Sleep(5 * time.Millisecond) {
+		b, _ := os.ReadFile(pidFile)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		if time.Now().After(deadline) {
+			t.Fatal("the shell did not start")
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	gone := false
+	for deadline := time.Now().Add(5 * time.Second); !gone && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		gone = errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) || zombie(pid)
+	}
+	if !gone {
+		t.Errorf("process %d is still there", pid)
+	}
+}
+
+// zombie says whether a process has ended but was not reaped: its parent is gone
+// and there may be no init to do it.
+func zombie(pid int) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(state, "Z")
+}
