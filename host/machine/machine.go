@@ -1,0 +1,257 @@
+// Package machine goes from names to a booted guest: a target's row, a kernel,
+// the link that both have, the modules for it, an initramfs and an accelerator.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"labctl/host/accel"
+	"labctl/host/initramfs"
+	"labctl/host/kernel"
+	"labctl/host/kernel/check"
+	"labctl/host/qemu"
+	"labctl/host/record"
+	"labctl/host/target"
+	"labctl/host/vm"
+)
+
+// Spec is what a user asks for. Zero values are the defaults.
+type Spec struct {
+	Arch     string // GOARCH; the host's, or the board's
+	Board    string
+	Kernel   string // what kernel.ParseRef takes; the newest cached long-term series
+	CPUs     int
+	MemoryMB int
+	Append   []string // more kernel arguments
+	Commands bool     // u-root's shell and commands in the initramfs
+	Features []string // of kconfig/features.yaml, beside what the target needs
+	Patience float64  // see vm.Config
+}
+
+// Env is where things are kept and who is told of progress.
+type Env struct {
+	Cache *kernel.Cache
+	Say   func(line string)
+	Pull  func(kernel.Progress)
+}
+
+// Machine is a guest that can be booted.
+type Machine struct {
+	Target  target.Target
+	Kernel  *kernel.Kernel
+	Link    target.Link
+	Verdict accel.Verdict
+	QEMU    string // version
+
+	spec    Spec
+	image   string
+	initrd  string
+	dtb     string
+	modules []initramfs.Module
+}
+
+// InputError is something that was asked for and cannot be: one line that says
+// what, where and what to do.
+type InputError struct{ Msg string }
+
+func (e *InputError) Error() string { return e.Msg }
+
+func inputf(format string, args ...any) error { return &InputError{fmt.Sprintf(format, args...)} }
+
+// FindTarget resolves --arch and --board.
+func FindTarget(arch, board string) (target.Target, error) {
+	name, flag := arch, "--arch"
+	if board != "" {
+		name, flag = board, "--board"
+	}
+	if name == "" {
+		return target.Host(), nil
+	}
+	var known []string
+	for _, t := range target.All {
+		if t.Board == (board != "") {
+			known = append(known, t.Name)
+		}
+	}
+	t, ok := target.Find(name)
+	switch {
+	case ok && t.Board && board == "":
+		return t, inputf("--arch %s: that is a board; write --board %s", name, name)
+	case ok && !t.Board && board != "":
+		return t, inputf("--board %s: that is an architecture; write --arch %s", name, name)
+	case !ok:
+		hint := ""
+		if near := kernel.Nearest(name, known); near != "" {
+			hint = fmt.Sprintf(", did you mean %s?", near)
+		}
+		return t, inputf("%s %s: not known%s (known: %s)", flag, name, hint, strings.Join(known, ", "))
+	case board != "" && arch != "" && arch != t.Arch:
+		return t, inputf("--board %s is %s, not --arch %s; leave --arch out", board, t.Arch, arch)
+	}
+	return t, nil
+}
+
+// Prepare finds or makes all that a boot needs.
+func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
+	m := &Machine{spec: spec}
+	var err error
+	if m.Target, err = FindTarget(spec.Arch, spec.Board); err != nil {
+		return nil, err
+	}
+	t := m.Target
+	if t.Fixed && (spec.CPUs > 0 && spec.CPUs != t.CPUs || spec.MemoryMB > 0 && spec.MemoryMB != t.MemoryMB) {
+		return nil, inputf("--board %s always has %d CPUs and %d MB of memory; leave --smp and --mem out", t.Name, t.CPUs, t.MemoryMB)
+	}
+	// QEMU first: without it nothing else is worth downloading.
+	if m.QEMU, err = qemu.Version(t.Binary); err != nil {
+		return nil, err
+	}
+	if m.Kernel, err = findKernel(ctx, env, spec.Kernel, t.Arch); err != nil {
+		return nil, err
+	}
+	m.image = m.Kernel.Image()
+	if t.DTB != "" {
+		if m.dtb, err = m.Kernel.DTB(t.DTB); err != nil {
+			return nil, inputf("--board %s: kernel %s has no device tree %s: %v", t.Name, m.Kernel, t.DTB, err)
+		}
+	}
+	if err := m.pickLink(env); err != nil {
+		return nil, err
+	}
+	if err := m.checkConfig(env); err != nil {
+		return nil, err
+	}
+	if m.Verdict, err = accel.Best(ctx, t.Binary, t.Arch); err != nil {
+		return nil, err
+	}
+	img, err := initramfs.Build(ctx, initramfs.Options{
+		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Progress: env.Say,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.initrd = img.Path
+	return m, nil
+}
+
+func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel, error) {
+	ref := env.Cache.Default(arch)
+	if name != "" {
+		var err error
+		if ref, err = kernel.ParseRef(name); err != nil {
+			return nil, inputf("--kernel: %v", err)
+		}
+	}
+	k, err := env.Cache.Get(ctx, ref, arch, env.Pull)
+	if err != nil {
+		return nil, err
+	}
+	if k.Arch != arch {
+		return nil, inputf("--kernel %s: it is an image for %s, not for %s", name, k.Arch, arch)
+	}
+	return k, nil
+}
+
+// virtioModules are what a virtio-serial port on PCI needs; Modules adds their
+// dependencies.
+var virtioModules = []string{"virtio_pci", "virtio_console"}
+
+// pickLink takes the target's first link that the kernel can drive.
+func (m *Machine) pickLink(env Env) error {
+	var why []string
+	for _, l := range m.Target.Links {
+		if l.Kind != "virtio" {
+			m.Link = l
+			return nil
+		}
+		pci, _ := m.Kernel.Option("VIRTIO_PCI")
+		con, _ := m.Kernel.Option("VIRTIO_CONSOLE")
+		if !m.Kernel.HasConfig() || pci == "y" && con == "y" {
+			m.Link = l
+			return nil
+		}
+		mods, err := m.Kernel.Modules(virtioModules...)
+		if err != nil {
+			why = append(why, fmt.Sprintf("virtio-serial: %v", err))
+			continue
+		}
+		m.Link = l
+		for _, mod := range mods {
+			m.modules = append(m.modules, initramfs.Module{Name: mod.Name, Data: mod.Data})
+		}
+		return nil
+	}
+	return inputf("kernel %s has no way to talk to labctl on %s: %s", m.Kernel, m.Target.Name, strings.Join(why, "; "))
+}
+
+// checkConfig refuses a kernel that would only hang.
+func (m *Machine) checkConfig(env Env) error {
+	if !m.Kernel.HasConfig() {
+		env.say("kernel %s: no configuration to check, booting it as it is", m.Kernel)
+		return nil
+	}
+	features := slices.Concat(m.Target.Features, m.spec.Features)
+	if m.Link.Kind == "virtio" {
+		features = append(features, "virtio-serial")
+	}
+	if missing := check.Check(m.Kernel.Option, features...); len(missing) > 0 {
+		return &InputError{(&check.Error{Kernel: m.Kernel.String(), Missing: missing}).Error()}
+	}
+	return nil
+}
+
+func (e Env) say(format string, args ...any) {
+	if e.Say != nil {
+		e.Say(fmt.Sprintf(format, args...))
+	}
+}
+
+// Boot starts the guest. dir, when it has a path, gets console.log and
+// qemu.txt; console, when set, gets the console live.
+func (m *Machine) Boot(ctx context.Context, dir record.Dir, console io.Writer) (*vm.VM, error) {
+	cfg := vm.Config{
+		Target: m.Target, Link: m.Link,
+		Image: m.image, Initrd: m.initrd, DTB: m.dtb,
+		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB,
+		Accel: m.Verdict.Accel, Append: m.spec.Append,
+		Console: console, Patience: m.spec.Patience,
+	}
+	if dir.Path != "" {
+		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
+	}
+	return vm.Boot(ctx, cfg)
+}
+
+// Describe fills a run record with what this machine is. v may be nil when the
+// boot failed.
+func (m *Machine) Describe(r *record.Run, v *vm.VM) {
+	cpus, mem := m.spec.CPUs, m.spec.MemoryMB
+	if cpus == 0 {
+		cpus = m.Target.CPUs
+	}
+	if mem == 0 {
+		mem = m.Target.MemoryMB
+	}
+	r.Target = record.Target{Name: m.Target.Name, Arch: m.Target.Arch, CPUs: cpus, MemoryMB: mem, Link: m.Link.Kind}
+	r.Kernel = record.Kernel{
+		Ref: m.Kernel.Ref.String(), Source: m.Kernel.Source, Release: m.Kernel.Release,
+		Version: m.Kernel.Version, SHA256: m.Kernel.Files["vmlinuz"].SHA256,
+	}
+	r.QEMU = record.QEMU{Binary: m.Target.Binary, Version: m.QEMU, Accel: m.Verdict.Accel, Reason: m.Verdict.Reason}
+	if v != nil {
+		for _, t := range v.Timings() {
+			r.Phases = append(r.Phases, record.Phase{Name: string(t.Phase), Seconds: t.Took.Seconds()})
+		}
+	}
+}
+
+// IsInput says whether err is the user's to mend.
+func IsInput(err error) bool {
+	var in *InputError
+	return errors.As(err, &in)
+}

@@ -1,0 +1,109 @@
+package probe
+
+import (
+	"fmt"
+
+	"labctl/guest/wire"
+	"labctl/host/clone"
+	"labctl/host/creation"
+	"labctl/host/record"
+)
+
+// kthreadd is the task that makes kernel threads (init/main.c, rest_init).
+const kthreadd = 2
+
+// Judge holds the tasks that a probe reports against the creations that the
+// kernel showed. It is a function of the record alone.
+func Judge(p *record.Probe) []record.Finding {
+	var j judge
+	if p.Result == nil {
+		return nil
+	}
+	self := p.Result.Tasks[0]
+	for _, t := range p.Result.Tasks {
+		if t.Role == "self" {
+			continue
+		}
+		who := fmt.Sprintf("%s %d", t.Role, t.TID)
+		c := find(p.Creations, t.TID)
+		j.same(who+" was made in the kernel", c != nil, true)
+		if c == nil {
+			continue
+		}
+		j.task(who, self, t, c)
+	}
+	j.add("the trace is whole", p.Lost == 0 && p.BadLines == 0, fmt.Sprintf("%d events lost, %d lines not read", p.Lost, p.BadLines), "0 and 0")
+	if info, ok := Find(p.Name); ok && info.Makes != "" {
+		n := 0
+		for _, t := range p.Result.Tasks {
+			if t.Role == info.Makes {
+				n++
+			}
+		}
+		j.add("tasks made of role "+info.Makes, n > 0, fmt.Sprint(n), "at least 1")
+	}
+	return j.all
+}
+
+type judge struct{ all []record.Finding }
+
+func (j *judge) add(what string, ok bool, got, want string) {
+	j.all = append(j.all, record.Finding{What: what, OK: ok, Got: got, Want: want})
+}
+
+func (j *judge) same(what string, got, want any) {
+	j.add(what, got == want, fmt.Sprint(got), fmt.Sprint(want))
+}
+
+func (j *judge) task(who string, self, t wire.Task, c *creation.Creation) {
+	if t.Role == "kthread" {
+		j.same(who+" was made by kthreadd", c.Requester.TID, kthreadd)
+		j.same(who+" came by", c.Via, "kthread")
+		j.add(who+" was asked for", c.AskedBy != nil, asker(c), "a task that asked kthreadd")
+	} else {
+		j.same(who+" was made by the probe's task", c.Requester.TID, self.TID)
+	}
+	if a := t.Asked; a != nil && !a.Unknown {
+		j.same(who+" came by the system call", c.Via, a.Syscall)
+		if c.Args == nil {
+			j.add(who+" flags as the kernel received them", false, "not traced", "traced")
+		} else {
+			j.same(who+" flags as the kernel received them", c.Args.Flags, clone.Flags(a.Flags))
+			if c.Args.ExitSignal != nil {
+				j.same(who+" exit signal as the kernel received it", *c.Args.ExitSignal, clone.Signal(a.ExitSignal))
+			}
+		}
+	}
+	j.add(who+" stack starts at the creation function", len(c.Stack.Frames) > 0 && c.Stack.Frames[0].Base() == c.Symbol, top(c), c.Symbol)
+	j.add(who+" stack goes down to the kernel's entry", !c.Stack.Truncated, bottom(c), "an entry from user mode or the start of a kernel thread")
+}
+
+func find(all []creation.Creation, tid int) *creation.Creation {
+	for i := range all {
+		if all[i].Child.TID == tid {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+func asker(c *creation.Creation) string {
+	if c.AskedBy == nil {
+		return "nobody seen"
+	}
+	return fmt.Sprintf("%s-%d", c.AskedBy.Comm, c.AskedBy.TID)
+}
+
+func top(c *creation.Creation) string {
+	if len(c.Stack.Frames) == 0 {
+		return "no stack"
+	}
+	return c.Stack.Frames[0].Name
+}
+
+func bottom(c *creation.Creation) string {
+	if n := len(c.Stack.Frames); n > 0 {
+		return c.Stack.Frames[n-1].Name
+	}
+	return "no stack"
+}

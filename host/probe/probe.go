@@ -1,0 +1,184 @@
+// Package probe runs labprobe's probes in a guest under the task-creation
+// trace, and holds what each probe asked for against what the kernel showed.
+package probe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"labctl/guest/wire"
+	"labctl/host/agent"
+	"labctl/host/creation"
+	"labctl/host/ftrace"
+	"labctl/host/kernel"
+	"labctl/host/record"
+	"labctl/host/text"
+	"labctl/host/vm"
+)
+
+// Path is labprobe in the guest.
+const Path = "/labctl/labprobe"
+
+// limits bound what a guest can make the host keep, in bytes.
+const (
+	maxResult = 1 << 20
+	maxStderr = 64 << 10
+	maxTrace  = 64 << 20
+)
+
+// deadline is for one probe on a machine that boots in two seconds; vm.Patient
+// scales it. The kthread probe may wait ten seconds by itself.
+const deadline = 60 * time.Second
+
+// Find returns the catalogue's entry of a probe.
+func Find(name string) (wire.ProbeInfo, bool) {
+	for _, p := range wire.Probes() {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return wire.ProbeInfo{}, false
+}
+
+// Names lists the probes in the order of a lesson.
+func Names() []string {
+	var names []string
+	for _, p := range wire.Probes() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// FailedError is a probe that could not do its work.
+type FailedError struct {
+	Name string
+	Why  string
+}
+
+func (e *FailedError) Error() string { return fmt.Sprintf("probe %s: %s", e.Name, e.Why) }
+
+// Run runs one probe in v, whose kernel is k. The record is filled as far as
+// the run came; trace is the kernel's own text. A probe that ran but does not
+// agree with the kernel is no error: see record.Probe.Findings.
+func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params json.RawMessage) (p record.Probe, trace []byte, err error) {
+	p = record.Probe{Name: name, Params: params}
+	facts, err := k.Facts(ctx)
+	if err != nil {
+		return p, nil, fmt.Errorf("probe %s: %w", name, err)
+	}
+	plan, err := creation.Plan(v.Hello().Arch, facts)
+	if err != nil {
+		return p, nil, fmt.Errorf("probe %s: %w", name, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, v.Patient(deadline), fmt.Errorf("probe %s: %w", name, ErrDeadline))
+	defer cancel()
+	defer context.AfterFunc(v.Context(), cancel)()
+
+	armed, err := v.Agent().TraceStart(ctx, plan)
+	if err != nil {
+		return p, nil, fmt.Errorf("probe %s: arm the trace: %w", name, err)
+	}
+	p.Armed = &armed
+
+	argv := []string{Path, name}
+	if len(params) > 0 {
+		argv = append(argv, string(params))
+	}
+	stdout, stderr := bounded{max: maxResult}, bounded{max: maxStderr}
+	exit, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: argv}, agent.IO{Stdout: &stdout, Stderr: &stderr})
+	if err != nil {
+		return p, nil, fmt.Errorf("probe %s: %w", name, err)
+	}
+	p.Exit, p.Stderr = &exit, text.Clean(stderr.String())
+
+	raw := bounded{max: maxTrace}
+	stopped, err := v.Agent().TraceStop(ctx, &raw)
+	if err != nil {
+		return p, raw.Bytes(), fmt.Errorf("probe %s: read the trace: %w", name, err)
+	}
+	p.Trace = &stopped
+	if raw.over {
+		return p, raw.Bytes(), fmt.Errorf("probe %s: the trace is longer than %d MB", name, maxTrace>>20)
+	}
+	if !exit.Exited || exit.Code != 0 {
+		return p, raw.Bytes(), &FailedError{name, why(exit, p.Stderr)}
+	}
+	if p.Result, err = decode(name, stdout.Bytes(), stdout.over); err != nil {
+		return p, raw.Bytes(), err
+	}
+	parsed, err := ftrace.Parse(bytes.NewReader(raw.Bytes()))
+	if err != nil {
+		return p, raw.Bytes(), fmt.Errorf("probe %s: %w", name, err)
+	}
+	p.Lost, p.BadLines = parsed.Lost+stopped.Overrun, parsed.BadLines
+	all, err := creation.Join(parsed.Events)
+	if err != nil {
+		return p, raw.Bytes(), fmt.Errorf("probe %s: %w", name, err)
+	}
+	for _, c := range all {
+		if made(p.Result, c.Child.TID) {
+			p.Creations = append(p.Creations, c)
+		} else {
+			p.Others++
+		}
+	}
+	p.Findings = Judge(&p)
+	return p, raw.Bytes(), nil
+}
+
+// ErrDeadline is the cause when a probe took too long.
+var ErrDeadline = fmt.Errorf("deadline: %w", context.DeadlineExceeded)
+
+func why(exit wire.ExecResult, stderr string) string {
+	s := text.Line(stderr, 300)
+	switch {
+	case exit.Signaled:
+		return fmt.Sprintf("ended by signal %d: %s", exit.Signal, s)
+	case s == "":
+		return fmt.Sprintf("exit status %d", exit.Code)
+	}
+	return s
+}
+
+// decode reads a probe's standard output, which the guest could have written
+// otherwise than labprobe does.
+func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
+	if over {
+		return nil, &FailedError{name, fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
+	}
+	d := json.NewDecoder(bytes.NewReader(out))
+	d.DisallowUnknownFields()
+	res := new(wire.ProbeResult)
+	if err := d.Decode(res); err != nil {
+		return nil, &FailedError{name, fmt.Sprintf("its result is no result: %v", err)}
+	}
+	if res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self" {
+		return nil, &FailedError{name, "its result does not name the probe and itself first"}
+	}
+	return res, nil
+}
+
+// made says whether a task is one that the probe reports as made.
+func made(r *wire.ProbeResult, tid int) bool {
+	return slices.ContainsFunc(r.Tasks, func(t wire.Task) bool { return t.Role != "self" && t.TID == tid })
+}
+
+// bounded is a buffer that drops what goes beyond its bound.
+type bounded struct {
+	bytes.Buffer
+	max  int
+	over bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := b.max - b.Len(); len(p) > room {
+		b.over = true
+		b.Buffer.Write(p[:room])
+		return len(p), nil
+	}
+	return b.Buffer.Write(p)
+}

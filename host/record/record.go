@@ -1,0 +1,257 @@
+// Package record is the run record: the folder that a run leaves behind and
+// from which everything after the VM works. Judging, comparing and rendering
+// read it; none of them starts a VM.
+//
+//	run.json     what was run, on what, how it ended (schema labctl/run/v1: type Run)
+//	console.log  every byte of the guest's console, as it came
+//	qemu.txt     QEMU's command line, quoted for a shell
+//	stacks.txt   the call stacks as they were printed
+//	trace.txt    the kernel's own text of the trace
+//
+// All files but console.log are written to a temporary name and renamed, so a
+// record that holds run.json is whole.
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"labctl/guest/wire"
+	"labctl/host/creation"
+)
+
+// Schema is the value of Run.Schema that this package writes and reads.
+const Schema = "labctl/run/v1"
+
+// maxRunJSON bounds run.json in bytes: a record may come from anywhere.
+const maxRunJSON = 64 << 20
+
+// File names inside a record.
+const (
+	RunFile     = "run.json"
+	ConsoleFile = "console.log"
+	QEMUFile    = "qemu.txt"
+	StacksFile  = "stacks.txt"
+	TraceFile   = "trace.txt"
+)
+
+// Run is run.json.
+type Run struct {
+	Schema  string    `json:"schema"`
+	Name    string    `json:"name"`              // "probe-fork"
+	Labctl  string    `json:"labctl"`            // labctl's version
+	Command []string  `json:"command,omitempty"` // how labctl was called
+	Started time.Time `json:"started"`           // host clock, UTC
+	Seconds float64   `json:"seconds"`           // wall time of the run
+
+	Target Target  `json:"target"`
+	Kernel Kernel  `json:"kernel"`
+	QEMU   QEMU    `json:"qemu"`
+	Phases []Phase `json:"phases"`
+
+	Probes  []Probe `json:"probes,omitempty"`
+	Outcome Outcome `json:"outcome"`
+}
+
+// Target is the machine that was booted.
+type Target struct {
+	Name     string `json:"name"` // host/target row
+	Arch     string `json:"arch"` // GOARCH
+	CPUs     int    `json:"cpus"`
+	MemoryMB int    `json:"memory_mb"`
+	Link     string `json:"link"` // "virtio-serial", "uart"
+}
+
+// Kernel is the kernel that was booted.
+type Kernel struct {
+	Ref     string `json:"ref"`     // as asked: "6.12"
+	Source  string `json:"source"`  // "debian", "file"
+	Release string `json:"release"` // uname -r
+	Version string `json:"version"` // of the package, where there is one
+	SHA256  string `json:"sha256"`  // of the image, hex
+}
+
+// QEMU is what ran the machine.
+type QEMU struct {
+	Binary  string `json:"binary"`
+	Version string `json:"version"`
+	Accel   string `json:"accel"`  // "tcg", "kvm"
+	Reason  string `json:"reason"` // why that acceleration
+}
+
+// Phase is one step of the boot.
+type Phase struct {
+	Name    string  `json:"name"`    // "qemu", "kernel", "init", "hello"
+	Seconds float64 `json:"seconds"` // wall time of the step on the host
+}
+
+// Probe is one probe's run.
+type Probe struct {
+	Name      string              `json:"name"`
+	Params    json.RawMessage     `json:"params,omitempty"`
+	Result    *wire.ProbeResult   `json:"result,omitempty"` // nil when the probe failed
+	Exit      *wire.ExecResult    `json:"exit,omitempty"`
+	Stderr    string              `json:"stderr,omitempty"`
+	Armed     *wire.TraceArmed    `json:"armed,omitempty"`
+	Trace     *wire.TraceStopped  `json:"trace,omitempty"`
+	Creations []creation.Creation `json:"creations,omitempty"` // of this probe's tasks
+	Others    int                 `json:"others"`              // task creations that were not this probe's
+	Lost      int64               `json:"lost,omitempty"`      // events that the trace says are missing
+	BadLines  int                 `json:"bad_lines,omitempty"` // lines of the trace that could not be read
+	Findings  []Finding           `json:"findings,omitempty"`
+}
+
+// Finding is one thing that was compared between what a probe asked and what
+// the kernel showed.
+type Finding struct {
+	What string `json:"what"` // "flags of child 123"
+	OK   bool   `json:"ok"`
+	Got  string `json:"got"`
+	Want string `json:"want"`
+}
+
+// Outcome is how the run ended.
+type Outcome struct {
+	// Kind is "ok", "checks", "boot", "crash", "deadline", "probe", "host" or
+	// "interrupted".
+	Kind    string `json:"kind"`
+	Message string `json:"message,omitempty"`
+	Phase   string `json:"phase,omitempty"` // for "boot" and "deadline"
+	Crash   string `json:"crash,omitempty"` // the console's report
+}
+
+// Dir is a record that is being written or read.
+type Dir struct{ Path string }
+
+// Create makes a new record folder: at dir when it is not empty, else at
+// labctl-out/TIME-NAME below the working directory. A dir that already holds a
+// run is refused, so that no record is ever overwritten.
+func Create(dir, name string, now time.Time) (Dir, error) {
+	if dir == "" {
+		base := filepath.Join("labctl-out", now.Format("20060102-150405")+"-"+name)
+		dir = base
+		for i := 2; ; i++ {
+			if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+				return Dir{}, fmt.Errorf("create run record: %w", err)
+			}
+			err := os.Mkdir(dir, 0o755)
+			if err == nil {
+				return Dir{dir}, nil
+			}
+			if !errors.Is(err, fs.ErrExist) {
+				return Dir{}, fmt.Errorf("create run record: %w", err)
+			}
+			dir = fmt.Sprintf("%s-%d", base, i)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Dir{}, fmt.Errorf("create run record: %w", err)
+	}
+	for _, f := range []string{RunFile, ConsoleFile} {
+		if _, err := os.Lstat(filepath.Join(dir, f)); err == nil {
+			return Dir{}, fmt.Errorf("create run record: %s already holds a run; give another --out", dir)
+		}
+	}
+	return Dir{dir}, nil
+}
+
+// File is the path of one file of the record.
+func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
+
+// WriteFile writes one file whole or not at all.
+func (d Dir) WriteFile(name string, data []byte) error {
+	f, err := os.CreateTemp(d.Path, "."+name+".*")
+	if err != nil {
+		return fmt.Errorf("write run record: %w", err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), d.File(name))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write run record %s: %w", d.File(name), err)
+	}
+	return nil
+}
+
+// WriteRun writes run.json, the last file of a record.
+func (d Dir) WriteRun(r *Run) error {
+	r.Schema = Schema
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write run record: %w", err)
+	}
+	return d.WriteFile(RunFile, append(b, '\n'))
+}
+
+// ReadRun reads run.json strictly: another schema, an unknown field or bytes
+// after the document are errors.
+func (d Dir) ReadRun() (*Run, error) {
+	f, err := os.Open(d.File(RunFile))
+	if err != nil {
+		return nil, fmt.Errorf("read run record: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRunJSON+1))
+	if err != nil {
+		return nil, fmt.Errorf("read run record %s: %w", d.File(RunFile), err)
+	}
+	r, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("read run record %s: %w", d.File(RunFile), err)
+	}
+	return r, nil
+}
+
+// Decode reads the bytes of a run.json.
+func Decode(b []byte) (*Run, error) {
+	if len(b) > maxRunJSON {
+		return nil, fmt.Errorf("more than %d MB", maxRunJSON>>20)
+	}
+	// The schema is looked at first: a newer record should say so, not name
+	// the first field that this version does not know.
+	var head struct{ Schema string }
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, at(b, err)
+	}
+	if head.Schema != Schema {
+		return nil, fmt.Errorf("schema is %q, this labctl reads %q", head.Schema, Schema)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	r := new(Run)
+	if err := dec.Decode(r); err != nil {
+		return nil, at(b, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("bytes after the document")
+	}
+	return r, nil
+}
+
+// at adds the line to a JSON error that knows its offset.
+func at(b []byte, err error) error {
+	var syn *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	off := int64(-1)
+	switch {
+	case errors.As(err, &syn):
+		off = syn.Offset
+	case errors.As(err, &typ):
+		off = typ.Offset
+	}
+	if off < 0 || off > int64(len(b)) {
+		return err
+	}
+	return fmt.Errorf("line %d: %w", 1+strings.Count(string(b[:off]), "\n"), err)
+}

@@ -1,0 +1,213 @@
+// Package report renders run records. It reads nothing but the record, so a
+// record can be shown again later, elsewhere.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"labctl/guest/wire"
+	"labctl/host/clone"
+	"labctl/host/creation"
+	"labctl/host/record"
+	"labctl/host/stack"
+	"labctl/host/text"
+)
+
+// Styles of stacks.
+const (
+	TRACE32 = "trace32"
+	Ftrace  = "ftrace"
+	JSON    = "json"
+)
+
+// Styles lists the values of Options.Style.
+var Styles = []string{TRACE32, Ftrace, JSON}
+
+// Options say how a run is printed.
+type Options struct {
+	Style string // one of Styles
+	Raw   bool   // with the frames that were trimmed
+}
+
+// Clean makes a guest's words fit for a terminal.
+func Clean(s string) string { return text.Line(s, 500) }
+
+// Probes prints a run of probes: the machine, a line for each task that was
+// made, then each probe's result and stacks.
+func Probes(w io.Writer, r *record.Run, o Options) error {
+	p := &printer{w: w}
+	p.head(r)
+	p.table(r)
+	for i := range r.Probes {
+		p.probe(&r.Probes[i], o)
+	}
+	return p.err
+}
+
+// printer keeps the first error of a series of writes.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) f(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func (p *printer) head(r *record.Run) {
+	p.f("%s on %s, QEMU %s (%s)", Clean(r.Kernel.Release), r.Target.Name, r.QEMU.Version, r.QEMU.Accel)
+	if len(r.Phases) > 0 {
+		total := 0.0
+		var parts []string
+		for _, ph := range r.Phases {
+			total += ph.Seconds
+			parts = append(parts, fmt.Sprintf("%s %.2f", ph.Name, ph.Seconds))
+		}
+		p.f(", up in %.2f s (%s)", total, strings.Join(parts, ", "))
+	}
+	p.f("\n\n")
+}
+
+func (p *printer) table(r *record.Run) {
+	if p.err != nil || len(r.Probes) == 0 {
+		return
+	}
+	w := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PROBE\tREQUESTER\tCHILD\tDEPTH\tAGREES\tFLAGS IN THE KERNEL")
+	for i := range r.Probes {
+		pr := &r.Probes[i]
+		verdict := "yes"
+		switch {
+		case pr.Result == nil:
+			verdict = "failed"
+		case failed(pr) > 0:
+			verdict = "NO"
+		}
+		if len(pr.Creations) == 0 {
+			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t-\n", pr.Name, verdict)
+		}
+		for j := range pr.Creations {
+			c := &pr.Creations[j]
+			flags := "not traced"
+			if c.Args != nil {
+				flags = c.Args.Text
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", pr.Name,
+				task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), len(c.Stack.Frames), verdict, flags)
+		}
+	}
+	p.err = w.Flush()
+}
+
+func task(comm string, tid int) string { return fmt.Sprintf("%s-%d", Clean(comm), tid) }
+
+func failed(p *record.Probe) int {
+	n := 0
+	for _, f := range p.Findings {
+		if !f.OK {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *printer) probe(pr *record.Probe, o Options) {
+	p.f("\n== %s", pr.Name)
+	if pr.Result != nil {
+		p.f(": %s", Clean(pr.Result.Method))
+	}
+	p.f("\n")
+	if pr.Result != nil {
+		p.tasks(pr.Result.Tasks)
+	}
+	if pr.Armed != nil {
+		for _, m := range pr.Armed.Missing {
+			p.f("   not traced: %s\n", Clean(m))
+		}
+	}
+	for _, f := range pr.Findings {
+		if !f.OK {
+			p.f("   FAIL %s: got %s, want %s\n", Clean(f.What), Clean(f.Got), Clean(f.Want))
+		}
+	}
+	switch {
+	case len(pr.Creations) == 0:
+	case o.Style == JSON:
+		b, err := json.MarshalIndent(pr.Creations, "", "  ")
+		if err != nil {
+			p.err = err
+			return
+		}
+		p.f("%s\n", b)
+	case o.Style == Ftrace:
+		for i := range pr.Creations {
+			c := &pr.Creations[i]
+			p.f("# %s makes %s\n%s", task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), whole(&c.Stack, o.Raw).Ftrace())
+			if r := c.AskedBy; r != nil {
+				p.f("# asked for by %s\n%s", task(r.Comm, r.TID), whole(&r.Stack, o.Raw).Ftrace())
+			}
+		}
+	default:
+		p.f("%s", creation.Text(raw(pr.Creations, o.Raw)))
+	}
+}
+
+func (p *printer) tasks(tasks []wire.Task) {
+	if p.err != nil {
+		return
+	}
+	w := tabwriter.NewWriter(p.w, 3, 0, 2, ' ', 0)
+	for _, t := range tasks {
+		asked := ""
+		if a := t.Asked; a != nil {
+			asked = a.Syscall
+			if !a.Unknown {
+				asked += "(" + clone.Text(clone.Flags(a.Flags), clone.Signal(a.ExitSignal)) + ")"
+			}
+			asked = "asked by " + asked
+		}
+		fmt.Fprintf(w, "   %s\t%s\tpid %d\ttid %d\ttgid %d\tppid %d\t%s\n", Clean(t.Role), Clean(t.Comm), t.PID, t.TID, t.TGID, t.PPID, Clean(asked))
+	}
+	p.err = w.Flush()
+}
+
+// whole puts the trimmed frames back on top.
+func whole(s *stack.Stack, raw bool) *stack.Stack {
+	if !raw || len(s.Trimmed) == 0 {
+		return s
+	}
+	cp := *s
+	cp.Frames = nil
+	for _, f := range s.Trimmed {
+		f.Note = strings.TrimPrefix(f.Note+"; trimmed", "; ")
+		if f.Kind == "" {
+			f.Kind = stack.Function
+		}
+		cp.Frames = append(cp.Frames, f)
+	}
+	cp.Frames = append(cp.Frames, s.Frames...)
+	return &cp
+}
+
+func raw(all []creation.Creation, with bool) []creation.Creation {
+	if !with {
+		return all
+	}
+	out := make([]creation.Creation, len(all))
+	for i, c := range all {
+		c.Stack = *whole(&c.Stack, true)
+		if c.AskedBy != nil {
+			r := *c.AskedBy
+			r.Stack = *whole(&r.Stack, true)
+			c.AskedBy = &r
+		}
+		out[i] = c
+	}
+	return out
+}

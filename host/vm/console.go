@@ -1,0 +1,165 @@
+package vm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"labctl/host/crash"
+	"labctl/host/text"
+)
+
+// tailBytes is how much of the console is kept at hand.
+const tailBytes = 16 << 10
+
+// tailLines is how many of its last lines an error shows.
+const tailLines = 20
+
+// initLine is what run_init_process (init/main.c) prints just before PID 1's
+// program starts.
+var initLine = []byte("Run " + InitPath + " as init process")
+
+// console takes all that the guest's console says. It is drained to its end
+// whatever happens to the log, or the guest would block on its UART.
+type console struct {
+	first    chan struct{} // closed at the first byte
+	init     chan struct{} // closed when PID 1 is about to run
+	panicked chan struct{} // closed at a panic's first line
+	reported chan struct{} // closed at a panic's last line
+	ended    chan struct{} // closed when the console's stream has ended
+
+	mu     sync.Mutex
+	log    *os.File
+	logErr error
+	live   io.Writer
+	scan   crash.Scanner
+	last   []byte
+	seen   [4]bool // which of the first four channels are closed
+	reads  bool
+}
+
+func newConsole(path string, live io.Writer) (*console, error) {
+	c := &console{live: live}
+	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.ended} {
+		*ch = make(chan struct{})
+	}
+	if path != "" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("keep the console: %w", err)
+		}
+		c.log = f
+	}
+	return c, nil
+}
+
+// read drains the console's socket.
+func (c *console) read(r io.ReadCloser) {
+	c.mu.Lock()
+	c.reads = true
+	c.mu.Unlock()
+	defer close(c.ended)
+	defer r.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		c.take(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+// stray takes console text from the agent's link, where both share one UART.
+func (c *console) stray(p []byte) { c.take(p) }
+
+func (c *console) take(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.log != nil && c.logErr == nil {
+		if _, err := c.log.Write(p); err != nil {
+			c.logErr = fmt.Errorf("keep the console: %w", err)
+		}
+	}
+	if c.live != nil {
+		c.live.Write(p)
+	}
+	c.scan.Write(p)
+	c.last = append(c.last, p...)
+	c.mark(0, c.first, true)
+	c.mark(1, c.init, bytes.Contains(c.last[max(0, len(c.last)-len(p)-len(initLine)):], initLine))
+	c.mark(2, c.panicked, c.scan.Panic() != nil)
+	c.mark(3, c.reported, c.scan.Ended())
+	if over := len(c.last) - tailBytes; over > 0 {
+		c.last = append(c.last[:0], c.last[over:]...)
+	}
+}
+
+func (c *console) mark(i int, ch chan struct{}, now bool) {
+	if now && !c.seen[i] {
+		c.seen[i] = true
+		close(ch)
+	}
+}
+
+func (c *console) report() *crash.Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return copyReport(c.scan.Panic())
+}
+
+func (c *console) reports() []*crash.Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*crash.Report
+	for _, r := range c.scan.Reports() {
+		all = append(all, copyReport(r))
+	}
+	return all
+}
+
+// copyReport takes a report out of the scanner, which may still add to it.
+func copyReport(r *crash.Report) *crash.Report {
+	if r == nil {
+		return nil
+	}
+	cp := *r
+	cp.Lines = append([]string(nil), r.Lines...)
+	return &cp
+}
+
+func (c *console) tail() []string {
+	c.mu.Lock()
+	s := string(c.last)
+	c.mu.Unlock()
+	lines := strings.Split(strings.TrimRight(text.Lines(s), "\n"), "\n")
+	if len(lines) > tailLines {
+		lines = lines[len(lines)-tailLines:]
+	}
+	return lines
+}
+
+// close waits for the stream's end, which comes with QEMU's, and closes the log.
+func (c *console) close() error {
+	c.mu.Lock()
+	reads := c.reads
+	c.mu.Unlock()
+	if reads {
+		<-c.ended
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.log == nil {
+		return nil
+	}
+	err := errors.Join(c.logErr, c.log.Close())
+	c.log = nil
+	return err
+}

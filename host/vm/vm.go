@@ -1,0 +1,464 @@
+// Package vm is one guest from QEMU's start to its end: the phases of its boot
+// and their deadlines, its console, its agent, and how it died.
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"labctl/guest/wire"
+	"labctl/host/agent"
+	"labctl/host/crash"
+	"labctl/host/qemu"
+	"labctl/host/qemu/qmp"
+	"labctl/host/target"
+)
+
+// InitPath is PID 1 in the initramfs.
+const InitPath = "/labctl/labinit"
+
+// Names of the sockets between labctl and QEMU.
+const (
+	consoleConn = "console"
+	linkConn    = "labctl"
+)
+
+// Config is a guest to boot. Everything in it is decided: nothing is looked up.
+type Config struct {
+	Target   target.Target
+	Link     target.Link
+	Image    string // kernel
+	Initrd   string
+	DTB      string // empty: the machine's own
+	CPUs     int    // 0: the target's
+	MemoryMB int    // 0: the target's
+	Accel    string // "tcg", "kvm"
+	Append   []string
+
+	// ConsoleLog is written as the console comes; CommandLog gets QEMU's
+	// command line. Empty ones are not written.
+	ConsoleLog string
+	CommandLog string
+	// Console, when set, gets the console live, raw.
+	Console io.Writer
+	// Patience multiplies every deadline; 0 is 1.
+	Patience float64
+}
+
+// Phase is a step of the boot.
+type Phase string
+
+const (
+	PhaseQEMU   Phase = "qemu"   // QEMU starts, until it answers QMP
+	PhaseKernel Phase = "kernel" // until the kernel's first line
+	PhaseInit   Phase = "init"   // until PID 1 runs
+	PhaseHello  Phase = "hello"  // until the agent's first frame
+)
+
+// phases lists the steps in order with their deadlines. They are for a machine
+// of two busy cores without KVM, where a Debian kernel takes 2 to 10 seconds.
+var phases = []struct {
+	Phase    Phase
+	Deadline time.Duration
+}{
+	{PhaseQEMU, 20 * time.Second},
+	{PhaseKernel, 60 * time.Second},
+	{PhaseInit, 180 * time.Second},
+	{PhaseHello, 60 * time.Second},
+}
+
+// Timing is how long a phase took on the host's clock.
+type Timing struct {
+	Phase Phase
+	Took  time.Duration
+}
+
+// BootError is a guest that did not come up.
+type BootError struct {
+	Phase    Phase
+	After    time.Duration // since QEMU's start
+	Deadline bool          // the phase took too long
+	Cause    error
+	Tail     []string // the console's last lines, cleaned
+	Log      string   // where the whole console is, if kept
+}
+
+func (e *BootError) Error() string {
+	what := "ended"
+	if e.Deadline {
+		what = "took too long"
+	}
+	s := fmt.Sprintf("boot: phase %s %s after %.1f s", e.Phase, what, e.After.Seconds())
+	if e.Cause != nil {
+		s += ": " + e.Cause.Error()
+	}
+	return s
+}
+
+func (e *BootError) Unwrap() error { return e.Cause }
+
+// CrashError is a guest whose kernel died.
+type CrashError struct {
+	Report *crash.Report
+	Log    string
+}
+
+func (e *CrashError) Error() string { return e.Report.Error() }
+
+// ErrPoweredOff says that the guest powered off or restarted by itself: QEMU
+// left with status 0 and the console shows no panic.
+var ErrPoweredOff = errors.New("the guest powered off")
+
+// VM is a guest whose agent has said hello.
+type VM struct {
+	cfg     Config
+	proc    *qemu.Process
+	mon     *qmp.Monitor
+	con     *console
+	client  *agent.Client
+	hello   wire.Hello
+	timings []Timing
+	started time.Time
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// Boot starts the guest and returns once its agent is there. The guest lives
+// no longer than ctx. Errors are *BootError, *CrashError, *qemu.NotFoundError
+// or the context's cause.
+func Boot(ctx context.Context, cfg Config) (*VM, error) {
+	cmd, err := command(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.CommandLog != "" {
+		if err := os.WriteFile(cfg.CommandLog, []byte(cmd.String()+"\n"), 0o644); err != nil {
+			return nil, fmt.Errorf("write QEMU's command line: %w", err)
+		}
+	}
+	con, err := newConsole(cfg.ConsoleLog, cfg.Console)
+	if err != nil {
+		return nil, err
+	}
+	v := &VM{cfg: cfg, con: con, started: time.Now()}
+	v.ctx, v.cancel = context.WithCancelCause(ctx)
+	if v.proc, err = qemu.Start(v.ctx, cmd); err != nil {
+		v.cancel(err)
+		con.close()
+		return nil, err
+	}
+	if err := v.boot(); err != nil {
+		err = v.Why(err)
+		v.Close()
+		return nil, err
+	}
+	go v.watch()
+	return v, nil
+}
+
+// boot walks the phases.
+func (v *VM) boot() error {
+	go v.con.read(v.proc.Conn(consoleConn))
+	v.client = agent.New(v.proc.Conn(linkConn), v.con.stray)
+
+	at := v.started
+	done := func(p Phase, now time.Time) {
+		v.timings = append(v.timings, Timing{p, now.Sub(at)})
+		at = now
+	}
+	// Phase by phase, so that a deadline names the one that is stuck.
+	if err := v.step(0, func(ctx context.Context) error {
+		mon, err := qmp.New(ctx, v.proc.Conn(qemu.QMPName))
+		if err != nil {
+			return err
+		}
+		v.mon = mon
+		v.proc.OnQuit(mon.Quit)
+		return nil
+	}); err != nil {
+		return err
+	}
+	done(PhaseQEMU, time.Now())
+
+	hello := make(chan error, 1)
+	go func() {
+		h, err := v.client.Hello(v.ctx)
+		v.hello = h
+		hello <- err
+	}()
+	// A quiet kernel says nothing before the agent does, so each wait ends with
+	// the hello too.
+	var helloErr error
+	said := false
+	wait := func(ch <-chan struct{}) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if said {
+				return helloErr
+			}
+			select {
+			case <-ch:
+				return nil
+			case helloErr = <-hello:
+				said = true
+				return helloErr
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	if err := v.step(1, wait(v.con.first)); err != nil {
+		return err
+	}
+	done(PhaseKernel, time.Now())
+	if err := v.step(2, wait(v.con.init)); err != nil {
+		return err
+	}
+	initAt := time.Now()
+	if err := v.step(3, wait(nil)); err != nil {
+		return err
+	}
+	// The guest knows best when PID 1 began: the console lags.
+	helloAt := time.Now()
+	if d := v.hello.HelloSec - v.hello.InitSec; d > 0 && d < helloAt.Sub(at).Seconds() {
+		initAt = helloAt.Add(-time.Duration(d * float64(time.Second)))
+	}
+	done(PhaseInit, initAt)
+	done(PhaseHello, helloAt)
+	return nil
+}
+
+// errDeadline marks a phase's own deadline among the causes of a context.
+var errDeadline = errors.New("deadline")
+
+// step runs one phase under its deadline and ends early when the guest dies.
+func (v *VM) step(i int, f func(context.Context) error) error {
+	limit := phases[i].Deadline
+	if v.cfg.Patience > 0 {
+		limit = time.Duration(float64(limit) * v.cfg.Patience)
+	}
+	ctx, cancel := context.WithTimeoutCause(v.ctx, limit, errDeadline)
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case <-v.con.panicked:
+			stop(errDied)
+		case <-v.proc.Done():
+			stop(errDied)
+		case <-ctx.Done():
+		}
+	}()
+	err := f(ctx)
+	if err == nil {
+		return nil
+	}
+	return &BootError{
+		Phase: phases[i].Phase, After: time.Since(v.started).Round(time.Millisecond),
+		Deadline: errors.Is(err, errDeadline), Cause: err,
+		Tail: v.con.tail(), Log: v.cfg.ConsoleLog,
+	}
+}
+
+// errDied is a cause that Why replaces by what killed the guest.
+var errDied = errors.New("the guest ended")
+
+// watch ends the VM's context when the guest dies.
+func (v *VM) watch() {
+	select {
+	case <-v.con.panicked:
+	case <-v.proc.Done():
+	case <-v.client.Done():
+	case <-v.ctx.Done():
+		return
+	}
+	v.cancel(v.Why(errDied))
+}
+
+// settle is how long a dying guest is given to finish its last words.
+const settle = 3 * time.Second
+
+// Why explains err: when the guest died under an operation, the operation's own
+// error is only that the link ended. It waits for the last words on the
+// console and returns the *CrashError, ErrPoweredOff or QEMU's error; a
+// *BootError keeps its phase with that as its cause. Other errors come back as
+// they are.
+func (v *VM) Why(err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(v.ctx); cause != nil && v.ctx.Err() != nil {
+		return cause
+	}
+	var boot *BootError
+	isBoot := errors.As(err, &boot)
+	died := errors.Is(err, errDied) || errors.Is(err, agent.ErrClosed) || errors.Is(err, qmp.ErrClosed) || isBoot && boot.Deadline
+	if !died {
+		return err
+	}
+	v.awaitEnd(isBoot && boot.Deadline)
+	if r := v.con.report(); r != nil {
+		return &CrashError{Report: r, Log: v.cfg.ConsoleLog}
+	}
+	why := err
+	select {
+	case <-v.proc.Done():
+		if why = v.proc.Wait(); why == nil {
+			why = ErrPoweredOff
+		}
+	default:
+		if isBoot && boot.Deadline {
+			why = nil
+		}
+	}
+	if isBoot {
+		boot.Cause, boot.Tail = why, v.con.tail()
+		return boot
+	}
+	return why
+}
+
+// awaitEnd waits until a panic's report is whole or QEMU is gone and its
+// console read to the end. A guest that is merely late is not waited for.
+func (v *VM) awaitEnd(late bool) {
+	if late && v.con.report() == nil {
+		return
+	}
+	timer := time.NewTimer(settle)
+	defer timer.Stop()
+	gone := v.proc.Done()
+	for {
+		select {
+		case <-gone:
+			gone = nil
+		case <-v.con.ended:
+			return
+		case <-v.con.reported:
+			return
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// Hello is the agent's first frame.
+func (v *VM) Hello() wire.Hello { return v.hello }
+
+// Agent is the link to the agent.
+func (v *VM) Agent() *agent.Client { return v.client }
+
+// QMP is the monitor.
+func (v *VM) QMP() *qmp.Monitor { return v.mon }
+
+// PID is QEMU's process.
+func (v *VM) PID() int { return v.proc.PID() }
+
+// Context ends with the guest; its cause says why.
+func (v *VM) Context() context.Context { return v.ctx }
+
+// Timings are the phases of the boot.
+func (v *VM) Timings() []Timing { return v.timings }
+
+// BootTime is from QEMU's start to the hello.
+func (v *VM) BootTime() time.Duration {
+	var d time.Duration
+	for _, t := range v.timings {
+		d += t.Took
+	}
+	return d
+}
+
+// Patient scales a deadline that was set for a machine on which a boot takes
+// two seconds by how long it took here.
+func (v *VM) Patient(d time.Duration) time.Duration {
+	f := max(1, v.BootTime().Seconds()/2)
+	if v.cfg.Patience > 0 {
+		f *= v.cfg.Patience
+	}
+	return time.Duration(float64(d) * f)
+}
+
+// Reports are the crashes on the console so far, oopses included.
+func (v *VM) Reports() []*crash.Report { return v.con.reports() }
+
+// Tail is the console's last lines, cleaned.
+func (v *VM) Tail() []string { return v.con.tail() }
+
+// Close ends QEMU and the console's log. The guest's memory is all the state
+// there is, so nothing is lost by not shutting it down. Close returns what went
+// wrong in writing the log.
+func (v *VM) Close() error {
+	v.proc.Kill()
+	if v.client != nil {
+		v.client.Close()
+	}
+	if v.mon != nil {
+		v.mon.Disconnect()
+	}
+	v.cancel(errors.New("the VM was closed"))
+	return v.con.close()
+}
+
+// command builds QEMU's command line.
+func command(cfg Config) (*qemu.Command, error) {
+	t := cfg.Target
+	cpu := t.CPU
+	if cfg.Accel == "kvm" {
+		cpu = "host"
+	}
+	devices := []qemu.Device{
+		qemu.Defaults{}, qemu.Sandbox{},
+		qemu.Machine{Type: t.Machine},
+		qemu.Accel{Name: cfg.Accel, Thread: t.TCGThread},
+		qemu.CPU(cpu), qemu.QMP{},
+	}
+	if !t.Fixed {
+		devices = append(devices, qemu.Memory{MiB: pick(cfg.MemoryMB, t.MemoryMB)}, qemu.SMP(pick(cfg.CPUs, t.CPUs)))
+	} else if cfg.MemoryMB > 0 && cfg.MemoryMB != t.MemoryMB || cfg.CPUs > 0 && cfg.CPUs != t.CPUs {
+		return nil, fmt.Errorf("%s always has %d CPUs and %d MB of memory", t.Name, t.CPUs, t.MemoryMB)
+	}
+	last := t.ConsoleSerial
+	link := "labctl.link=virtio"
+	if cfg.Link.Kind == "uart" {
+		last = max(last, cfg.Link.Serial)
+		link = "labctl.link=tty:" + cfg.Link.TTY
+	} else {
+		devices = append(devices, qemu.VirtioSerial{Driver: "virtio-serial-pci", Ports: []string{linkConn}})
+	}
+	for i := 0; i <= last; i++ {
+		switch {
+		case i == t.ConsoleSerial:
+			devices = append(devices, qemu.Serial{Name: consoleConn})
+		case cfg.Link.Kind == "uart" && i == cfg.Link.Serial:
+			devices = append(devices, qemu.Serial{Name: linkConn})
+		default:
+			devices = append(devices, qemu.NoSerial{})
+		}
+	}
+	// panic=-1 resets at once and -no-reboot makes that QEMU's end, so a panic
+	// is known as soon as it is printed.
+	args := append([]string{}, t.Console...)
+	args = append(args, t.Append...)
+	args = append(args, "rdinit="+InitPath, "panic=-1", link)
+	args = append(args, cfg.Append...)
+	for _, a := range args {
+		if strings.ContainsAny(a, "\n\x00") {
+			return nil, fmt.Errorf("kernel argument %q: holds a line break", a)
+		}
+	}
+	devices = append(devices, qemu.Kernel{Image: cfg.Image, Initrd: cfg.Initrd, DTB: cfg.DTB, Append: args})
+	return qemu.New(t.Binary, devices...)
+}
+
+func pick(v, otherwise int) int {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
