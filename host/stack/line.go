@@ -58,8 +58,7 @@ func ParseFrame(text string) (Frame, bool) {
 	}
 	if name == "0" || strings.HasPrefix(name, "0x") {
 		pc, ok := parseHex(name)
-		f.PC, f.Kind = pc, Unknown
-		return f, ok
+		return Frame{PC: pc, Kind: Unknown}, ok
 	}
 	if sym, place, ok := strings.Cut(name, "+"); ok {
 		off, size, both := strings.Cut(place, "/")
@@ -74,7 +73,7 @@ func ParseFrame(text string) (Frame, bool) {
 		}
 		name = sym
 	}
-	if name == "" {
+	if name == "" || name[0] >= '0' && name[0] <= '9' {
 		return f, false
 	}
 	f.Name = Sanitise(name)

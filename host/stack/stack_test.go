@@ -105,7 +105,7 @@ func TestParseFrame(t *testing.T) {
 			t.Errorf("ParseFrame(%q) = %v, %v\n%s", c.in, got, ok, cmp.Diff(c.want, got))
 		}
 	}
-	for _, in := range []string{"", "   ", "+0x1/0x2", "f+zz/0x2", "f+0x1/0xq", "0xqq", "f+0x1/0x2 word", "[<zz>] f", "[<12", "a b c d e f", "f+0x1ffffffffffffffff/0x2"} {
+	for _, in := range []string{"", "   ", "+0x1/0x2", "f+zz/0x2", "0+0x1", "12", "f+0x1/0xq", "0xqq", "f+0x1/0x2 word", "[<zz>] f", "[<12", "a b c d e f", "f+0x1ffffffffffffffff/0x2"} {
 		if got, ok := ParseFrame(in); ok {
 			t.Errorf("ParseFrame(%q) = %+v, want none", in, got)
 		}
@@ -259,7 +259,7 @@ func TestJSON(t *testing.T) {
 }
 
 func FuzzParseFrame(f *testing.F) {
-	for _, s := range []string{"kernel_clone+0x1/0x3f0", "f+0x18/0x20 [m] <ffff1234>", "[<0>] kthreadd+0x27d/0x300", "0x7ed0aaf0", "0", "[FTRACE TRAMPOLINE]", "f [m 12]"} {
+	for _, s := range []string{"kernel_clone+0x1/0x3f0", "f+0x18/0x20 [m] <ffff1234>", "[<0>] kthreadd+0x27d/0x300", "0x7ed0aaf0", "0", "[FTRACE TRAMPOLINE]", "f [m 12]", "0 [m]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
