@@ -11,7 +11,10 @@
 // All signals are blocked around the call, as syscall.forkExec does, and the child
 // keeps them blocked: a Go signal handler would look for its g. A fault in the
 // child is therefore fatal to it (force_sig with a blocked signal takes the
-// default action), and in a CLONE_THREAD child to the whole program.
+// default action), and in a CLONE_THREAD child to the whole program. Kernels
+// without commit 0258b5fd7c71 ("coredump: Limit coredumps to a single thread
+// group") end every process that shares the address space of one that dumps core,
+// unless PR_SET_DUMPABLE is 0: there a faulting CLONE_VM child takes us along.
 //
 // CLONE_VFORK suspends the calling thread in the kernel until the child ends or
 // execs, without the runtime knowing. Other goroutines go on as long as

@@ -80,15 +80,21 @@ func hammer(t *testing.T) {
 			if len(keep) == 64 {
 				keep = nil
 				runtime.GC()
+				time.Sleep(time.Millisecond)
 			}
 		}
 	}()
 	t.Cleanup(func() { close(stop); <-done })
 }
 
-// TestKinds makes each kind of child 1000 times while the collector runs, and
-// checks the child's own view of its ids against the parent's.
+// TestKinds makes each kind of child 1000 times (100 with -short, for emulated
+// guests) while the collector runs, and checks the child's own view of its ids
+// against the parent's.
 func TestKinds(t *testing.T) {
+	runs := 1000
+	if testing.Short() {
+		runs = 100
+	}
 	hammer(t)
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
@@ -97,7 +103,7 @@ func TestKinds(t *testing.T) {
 			tid := p.Syscall(unix.SYS_GETTID)
 			ppid := p.Syscall(unix.SYS_GETPPID)
 			p.Exit(7)
-			for i := range 1000 {
+			for i := range runs {
 				c, err := Spawn(k.kind, k.args, p)
 				if errors.Is(err, unix.ENOSYS) && k.kind == Clone3 {
 					t.Skip("this kernel has no clone3 (before 5.3)")
@@ -269,8 +275,13 @@ func TestFutex(t *testing.T) {
 }
 
 // TestFault shows that a fault kills the child by its signal's default action
-// and leaves the Go program, whose handlers the child has copies of, alone.
+// and leaves the Go program, whose handlers the child has copies of, alone. The
+// address space is set not to be dumped meanwhile, see the package's comment.
 func TestFault(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	for _, k := range []Kind{Clone, Fork, VFork} {
 		p := newProgram(t)
 		p.Load(p.scrap, p.Const(8))

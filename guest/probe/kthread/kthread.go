@@ -38,13 +38,16 @@ type trigger struct {
 	comm   string                 // the thread that must appear
 	others func(comm string) bool // threads that come with it, may be nil
 	// prepare brings the kernel to the state before, and says what it found.
-	// errAbsent means that this kernel or machine has no such thing.
+	// An absent error lets the next trigger try.
 	prepare func(ctx context.Context, k kernel) (found string, err error)
 	// fire asks for the thread; undo restores what prepare found.
 	fire func(k kernel, found string) (undo func() error, err error)
 }
 
-var errAbsent = errors.New("not here")
+// absent says why this kernel or machine has not what a trigger needs.
+type absent string
+
+func (a absent) Error() string { return string(a) }
 
 // triggers in order of preference: the first two leave no trace, a second CPU
 // can be new only once.
@@ -99,14 +102,14 @@ func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResu
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	var refused error
+	var refused []string
 	for _, t := range triggers {
 		if p.Trigger != nil && *p.Trigger != t.name {
 			continue
 		}
 		found, err := t.prepare(ctx, k)
-		if errors.Is(err, errAbsent) {
-			refused = errors.Join(refused, fmt.Errorf("%s: %w", t.name, err))
+		if why := absent(""); errors.As(err, &why) {
+			refused = append(refused, t.name+": "+string(why))
 			continue
 		}
 		if err != nil {
@@ -121,7 +124,7 @@ func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResu
 	if refused == nil {
 		return nil, fmt.Errorf("parameters: trigger %q: give thp, psi or cpu1", *p.Trigger)
 	}
-	return nil, fmt.Errorf("no way to have a kernel thread made (%s)", strings.ReplaceAll(refused.Error(), "\n", "; "))
+	return nil, fmt.Errorf("no way to have a kernel thread made (%s)", strings.Join(refused, "; "))
 }
 
 // pull fires t and reports the threads that appeared. It undoes t even when they
@@ -151,7 +154,7 @@ func (t trigger) pull(ctx context.Context, k kernel, found string) (res *wire.Pr
 		return nil, fmt.Errorf("wait for %s: %w", t.comm, err)
 	}
 	res = &wire.ProbeResult{Probe: "kthread", Method: t.method, Tasks: []wire.Task{probe.Self()}}
-	var unrelated []string
+	unrelated := []string{}
 	for _, s := range fresh {
 		if t.isWanted(s) || t.others != nil && t.others(s.Comm) {
 			res.Tasks = append(res.Tasks, wire.Task{Role: "kthread", Comm: s.Comm, PID: s.PID, TID: s.PID, TGID: s.PID, PPID: s.PPID})
@@ -205,7 +208,7 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 func thpOff(ctx context.Context, k kernel) (string, error) {
 	text, err := procfs.ReadFile(k.thp())
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("no transparent_hugepage in sysfs: %w", errAbsent)
+		return "", absent("no transparent_hugepage in sysfs")
 	}
 	if err != nil {
 		return "", err
@@ -244,7 +247,7 @@ func chosen(text string) (string, error) {
 func psiThere(_ context.Context, k kernel) (string, error) {
 	f, err := os.OpenFile(k.psi(), os.O_RDWR, 0)
 	if err != nil {
-		return "", fmt.Errorf("no pressure stall information, boot with psi=1 (%v): %w", err, errAbsent)
+		return "", absent(fmt.Sprintf("no pressure stall information, boot with psi=1 (%v)", err))
 	}
 	return "no trigger", f.Close()
 }
@@ -265,20 +268,20 @@ func psiWatch(k kernel, _ string) (func() error, error) {
 func cpu1Offline(_ context.Context, k kernel) (string, error) {
 	text, err := procfs.ReadFile(k.cpu1())
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("no CPU 1 that can be brought online: %w", errAbsent)
+		return "", absent("no CPU 1 that can be brought online")
 	}
 	if err != nil {
 		return "", err
 	}
 	if found := strings.TrimSpace(string(text)); found != "0" {
-		return "", fmt.Errorf("CPU 1 is online already, boot with maxcpus=1: %w", errAbsent)
+		return "", absent("CPU 1 is online already, boot with maxcpus=1")
 	}
 	now, err := threads(k)
 	if err != nil {
 		return "", err
 	}
 	if slices.ContainsFunc(now, func(s procfs.Stat) bool { return s.Comm == "cpuhp/1" }) {
-		return "", fmt.Errorf("CPU 1 has its threads from an earlier time: %w", errAbsent)
+		return "", absent("CPU 1 has its threads from an earlier time")
 	}
 	return "0", nil
 }

@@ -42,7 +42,8 @@ func pidWidth(text string) int {
 	return max(5, len(strconv.Itoa(limit-1)))
 }
 
-// parsePasswd maps uid to name. Lines of another form are passed over.
+// parsePasswd maps uid to name. Lines of another form are passed over. 0 is root
+// without a file, which a guest may lack.
 func parsePasswd(text string) map[int]string {
 	names := map[int]string{}
 	for line := range strings.Lines(text) {
@@ -54,6 +55,9 @@ func parsePasswd(text string) map[int]string {
 		if _, known := names[uid]; err == nil && !known {
 			names[uid] = printable(fields[0])
 		}
+	}
+	if _, known := names[0]; !known {
+		names[0] = "root"
 	}
 	return names
 }
@@ -105,8 +109,9 @@ func parseDrivers(text string) []driver {
 		if errs != [3]error{} {
 			continue
 		}
-		// "system" devices have one name; a serial driver with one port still counts.
-		d.numbered = !strings.HasPrefix(fields[4], "system")
+		// console and tty are single; hvc is a range of "system", and a serial
+		// driver with one port still numbers it.
+		d.numbered = ranged || !strings.HasPrefix(fields[4], "system")
 		all = append(all, d)
 	}
 	return all

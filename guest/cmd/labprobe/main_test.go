@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"labctl/guest/probe"
+	"labctl/guest/wire"
+)
+
+// TestMain lets the test binary be labprobe, which spawn needs.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "ids" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestCatalogueAndRegistryAgree(t *testing.T) {
+	var names []string
+	for _, info := range wire.Probes() {
+		names = append(names, info.Name)
+		if info.Summary == "" || strings.Contains(info.Summary, "\n") || strings.HasSuffix(info.Summary, ".") {
+			t.Errorf("%s: summary %q; want one line without a full stop", info.Name, info.Summary)
+		}
+		if !slices.Contains([]string{"", "child", "thread", "kthread"}, info.Makes) {
+			t.Errorf("%s makes %q; want a role of wire.Task", info.Name, info.Makes)
+		}
+	}
+	if got := probe.Names(); !slices.Equal(got, names) {
+		t.Errorf("registered %v; the catalogue has %v", got, names)
+	}
+}
+
+// TestCatalogueParameters runs each probe that is harmless here with the
+// parameters that the catalogue gives, and wants what it gives without any.
+func TestCatalogueParameters(t *testing.T) {
+	for _, info := range wire.Probes() {
+		if info.Makes == "kthread" {
+			// Changes the machine's settings: its parameters alone are looked at here.
+			if strings.Contains(stderrOf(t, info.Name, strings.Replace(info.Params, "null", `"none"`, 1)), "unknown field") {
+				t.Errorf("%s does not know its own parameters %s", info.Name, info.Params)
+			}
+			continue
+		}
+		var with, without wire.ProbeResult
+		for res, args := range map[*wire.ProbeResult][]string{&with: {info.Name, info.Params}, &without: {info.Name}} {
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+				t.Fatalf("labprobe %v = %d, %s", args, code, stderr.String())
+			}
+			if err := json.Unmarshal(stdout.Bytes(), res); err != nil {
+				t.Fatalf("labprobe %v printed no JSON document: %v", args, err)
+			}
+		}
+		if len(with.Tasks) != len(without.Tasks) || with.Method != without.Method {
+			t.Errorf("%s with %s: %+v; without: %+v", info.Name, info.Params, with, without)
+		}
+		if last := with.Tasks[len(with.Tasks)-1]; info.Makes != "" && last.Role != info.Makes {
+			t.Errorf("%s made a %s; the catalogue says %s", info.Name, last.Role, info.Makes)
+		}
+	}
+}
+
+func stderrOf(t *testing.T, args ...string) string {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), args, &stdout, &stderr); code == 0 {
+		t.Errorf("labprobe %v = 0; want an error", args)
+	}
+	return stderr.String()
+}
+
+func TestRun(t *testing.T) {
+	for _, tc := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string // parts
+	}{
+		{nil, 0, "clone3", ""},
+		{[]string{"--help"}, 0, "usage: labprobe NAME [JSON]", ""},
+		{[]string{"nope"}, 2, "", `no probe "nope"`},
+		{[]string{"ids", "{}", "{}"}, 2, "", "one JSON object"},
+		{[]string{"ids", "{"}, 1, "", "labprobe: ids: parameters {"},
+		{[]string{"ids"}, 0, `"role": "self"`, ""},
+		{[]string{"ps"}, 2, "", "-ely, -ejH, -eLf"},
+		{[]string{"ps", "-x"}, 2, "", "-ely, -ejH, -eLf"},
+		{[]string{"ps", "-ely"}, 0, "S   UID   PID  PPID  C PRI  NI   RSS    SZ WCHAN  TTY          TIME CMD", ""},
+		{[]string{"clone3", `{"size":8}`}, 1, "", "invalid argument"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), tc.args, &stdout, &stderr)
+		if code != tc.code || !strings.Contains(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
+			t.Errorf("labprobe %v = %d\nstdout %s\nstderr %s\nwant %d, %q, %q", tc.args, code, stdout.String(), stderr.String(), tc.code, tc.stdout, tc.stderr)
+		}
+		if code != 0 && (stdout.Len() > 0 || strings.Count(stderr.String(), "\n") != 1) {
+			t.Errorf("labprobe %v: stdout %q, stderr %q; want nothing and one line", tc.args, stdout.String(), stderr.String())
+		}
+		if code == 0 && stderr.Len() > 0 {
+			t.Errorf("labprobe %v: stderr %q; want nothing", tc.args, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package probe
+
+import (
+	"encoding/json"
+	"os"
+	"runtime"
+	"testing"
+
+	"labctl/guest/wire"
+)
+
+func TestRegisterWantsTheCatalogue(t *testing.T) {
+	defer func(was map[string]Probe) { registered = was }(registered)
+	registered = map[string]Probe{}
+	panics := func(name string) (did bool) {
+		defer func() { did = recover() != nil }()
+		Register(Probe{Name: name})
+		return false
+	}
+	last, first := wire.Probes()[len(wire.Probes())-1].Name, wire.Probes()[0].Name
+	for _, tc := range []struct {
+		name string
+		want bool
+	}{{"no-such-probe", true}, {"", true}, {last, false}, {first, false}, {first, true}} {
+		if got := panics(tc.name); got != tc.want {
+			t.Errorf("Register(%q) panics: %v; want %v", tc.name, got, tc.want)
+		}
+	}
+	if got := Names(); len(got) != 2 || got[0] != first || got[1] != last {
+		t.Errorf("Names() = %v; want %v, in the catalogue's order", got, []string{first, last})
+	}
+}
+
+func TestParams(t *testing.T) {
+	for _, tc := range []struct {
+		raw  string
+		want int
+		ok   bool
+	}{
+		{"", 5, true}, {" \n", 5, true}, {"{}", 5, true}, {"null", 5, true}, {`{"n":7}`, 7, true},
+		{`{"m":7}`, 0, false}, {`{"n":"x"}`, 0, false}, {`{"n":1}{}`, 0, false}, {`[]`, 0, false}, {`{`, 0, false},
+	} {
+		p := struct{ N int }{5}
+		err := Params(json.RawMessage(tc.raw), &p)
+		if (err == nil) != tc.ok || tc.ok && p.N != tc.want {
+			t.Errorf("Params(%q) = %d, %v; want %d, ok %v", tc.raw, p.N, err, tc.want, tc.ok)
+		}
+	}
+}
+
+func TestSelf(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	got := Self()
+	if got.Role != "self" || got.PID != os.Getpid() || got.TGID != got.PID || got.PPID != os.Getppid() || got.TID == 0 || got.Comm == "" {
+		t.Errorf("Self() = %+v; want pid and tgid %d, ppid %d, a tid and a name", got, os.Getpid(), os.Getppid())
+	}
+}
