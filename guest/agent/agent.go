@@ -96,6 +96,9 @@ func (s *session) read(r *wire.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read link: %w", err)
 		}
+		if n := r.Lost(); n > 0 {
+			return fmt.Errorf("read link: %d frames lost", n)
+		}
 		s.mu.Lock()
 		req := s.requests[f.Chan]
 		s.mu.Unlock()
@@ -103,7 +106,7 @@ func (s *session) read(r *wire.Reader) error {
 		case f.Kind == wire.KindRequest && req != nil:
 			return fmt.Errorf("request on chan %d, which has one running", f.Chan)
 		case f.Kind == wire.KindRequest:
-			err = s.open(f)
+			s.open(f)
 		case req == nil: // ended while the frame was on its way
 		default:
 			err = req.frame(f)
@@ -156,11 +159,12 @@ func (r *request) onControl(f func(wire.Control)) {
 }
 
 // open starts a request in a goroutine of its own.
-func (s *session) open(f wire.Frame) error {
+func (s *session) open(f wire.Frame) {
 	ch := f.Chan
 	q, err := wire.Decode[wire.Request](f.Payload)
 	if err != nil {
-		return s.out.Send(wire.KindResult, ch, wire.Result{Err: err.Error()})
+		s.refuse(ch, err.Error())
+		return
 	}
 	r := &request{ch: ch, stdin: wire.NewReceiver(func(n uint32) error {
 		return s.out.SendCredit(ch, wire.Stdin, n)
@@ -175,7 +179,8 @@ func (s *session) open(f wire.Frame) error {
 	}
 	s.mu.Unlock()
 	if full {
-		return s.out.Send(wire.KindResult, ch, wire.Result{Err: fmt.Sprintf("more than %d requests at once", maxRequests)})
+		s.refuse(ch, fmt.Sprintf("more than %d requests at once", maxRequests))
+		return
 	}
 	go func() {
 		value, err := s.do(r, q)
@@ -189,7 +194,12 @@ func (s *session) open(f wire.Frame) error {
 			s.powerOff <- struct{}{}
 		}
 	}()
-	return nil
+}
+
+// refuse ends a Chan that was not opened. The read loop must not wait for the
+// link, hence the goroutine.
+func (s *session) refuse(ch uint32, why string) {
+	go s.out.Send(wire.KindResult, ch, result(nil, errors.New(why)))
 }
 
 // stop frees whoever waits on the request's streams.

@@ -546,6 +546,19 @@ func TestServeEnds(t *testing.T) {
 		}
 		h.done <- nil
 	})
+	t.Run("lost frame", func(t *testing.T) {
+		h := serve(t)
+		h.out.Write(wire.Frame{Kind: wire.KindData, Chan: 9})
+		b, err := wire.AppendFrame(nil, wire.Frame{Kind: wire.KindData, Chan: 9}, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.link.Write(b)
+		if err := <-h.done; err == nil || !strings.Contains(err.Error(), "2 frames lost") {
+			t.Errorf("Serve() = %v, want 2 frames lost", err)
+		}
+		h.done <- nil
+	})
 	t.Run("overrun", func(t *testing.T) {
 		h := serve(t)
 		c := h.start(wire.OpExec, wire.ExecParams{Argv: []string{"sleep", "100"}, Stdin: true})

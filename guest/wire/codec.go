@@ -116,8 +116,9 @@ func NewReader(r io.Reader, stray func([]byte)) *Reader {
 }
 
 // Lost is how many frames the sequence numbers show to be missing since the
-// first frame, modulo 65536 a gap. A Reader cannot mend them: a receiver that
-// needs all bytes must give up when Lost is not zero.
+// first frame, modulo 65536 a gap. A frame numbered 0 is a new Writer at the
+// other end and no gap. A Reader cannot mend a loss: whoever needs all frames
+// must give up when Lost is not zero.
 func (r *Reader) Lost() uint64 { return r.lost }
 
 // Read returns the next frame. Its Payload is valid until the next Read. What
@@ -173,7 +174,7 @@ func (r *Reader) parse() (f Frame, n int, more bool) {
 		return Frame{}, 0, false
 	}
 	seq := binary.LittleEndian.Uint16(b[6:])
-	if r.started {
+	if r.started && seq != 0 {
 		r.lost += uint64(seq - r.seq)
 	}
 	r.started, r.seq = true, seq+1

@@ -90,6 +90,7 @@ func TestReader(t *testing.T) {
 		{"frame inside a cut frame", cat(F[:100], D), []Frame{data}, F[:100], 0},
 		{"cut at the end", cat(H, D[:len(D)-1]), []Frame{hello}, D[:len(D)-1], 0},
 		{"payload is a frame", mustFrame(t, Frame{Kind: KindData, Payload: D}, 0), []Frame{{Kind: KindData, Payload: D}}, nil, 0},
+		{"new writer", cat(D, F, H, D), []Frame{data, full, hello, data}, nil, 0},
 		{"sequence wraps", cat(mustFrame(t, data, 65535), H), []Frame{data, hello}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,8 +18,8 @@
 //	16+n   4    CRC-32C of bytes 4 to 16+n, little endian
 //
 // The sequence number shows a frame that was lost to damage (Reader.Lost). A
-// receiver takes whatever number comes first: after a snapshot the host is new,
-// the guest is not.
+// receiver takes whatever number comes first, and 0 at any time: after a
+// snapshot the host is new, the guest is not.
 //
 // A session starts with the guest's Hello. After that the host sends Requests,
 // each with a fresh Chan; the guest may answer each with any number of Data
@@ -29,6 +29,8 @@
 // Data frames are paced by credit in both directions: a sender starts with
 // Window bytes a stream and may send only what the receiver has granted, so a
 // slow reader of one stream never holds up another stream or a Control frame.
+// Each side must go on reading while it writes, credit included: two sides that
+// both write first into a full link wait for each other for ever.
 package wire
 
 import "encoding/json"
@@ -83,7 +85,7 @@ const (
 	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat
-	OpPowerOff   Op = "power-off"   // sync and power off; the Result comes first
+	OpPowerOff   Op = "power-off"   // sync and power off, once the host has the Result and leaves, or soon
 )
 
 // Request opens a Chan.
@@ -129,7 +131,7 @@ type ExecParams struct {
 	Rows int      `json:"rows,omitempty"`
 	Cols int      `json:"cols,omitempty"`
 	// Stdin says that the host will send the program's input; without it the
-	// program reads /dev/null.
+	// program reads /dev/null, or a terminal at which nobody types.
 	Stdin bool `json:"stdin,omitempty"`
 }
 
@@ -143,7 +145,8 @@ type ExecResult struct {
 	Core     bool `json:"core,omitempty"`
 }
 
-// FileParams names a file of the guest and the most that may be sent of it.
+// FileParams names a regular file of the guest and the most bytes that may be
+// sent of it. A longer file is an error, after Max bytes.
 type FileParams struct {
 	Path string `json:"path"`
 	Max  int64  `json:"max"`

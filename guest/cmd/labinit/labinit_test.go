@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseOptions(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		want options
+	}{
+		{"", options{term: "linux"}},
+		{"console=ttyS0 rdinit=/labctl/labinit labctl.link=virtio panic=-1\n", options{link: "virtio", term: "linux"}},
+		{"labctl.link=virtio labctl.link=tty:ttyS1 labctl.term=xterm-256color labctl.quiet", options{link: "tty:ttyS1", term: "xterm-256color", quiet: true}},
+		{"xlabctl.link=a labctl.linkx=b labctl.link", options{term: "linux"}},
+	} {
+		if got := parseOptions(tt.line); got != tt.want {
+			t.Errorf("parseOptions(%q) = %+v, want %+v", tt.line, got, tt.want)
+		}
+	}
+}
+
+func FuzzParseOptions(f *testing.F) {
+	f.Add("console=ttyS0 labctl.link=virtio labctl.quiet")
+	f.Fuzz(func(t *testing.T, line string) {
+		if o := parseOptions(line); strings.ContainsAny(o.link+o.term, " \t\n") {
+			t.Errorf("parseOptions(%q) = %+v", line, o)
+		}
+	})
+}
+
+func TestOpenLinkErrors(t *testing.T) {
+	for _, tt := range []struct{ how, want string }{
+		{"", "labctl.link= is missing"},
+		{"carrier-pigeon", "want virtio or tty:NAME"},
+		{"tty:", "want virtio or tty:NAME"},
+		{"tty:../mem", "want virtio or tty:NAME"},
+		{"tty:no-such-line", "no such file"},
+	} {
+		if _, err := openLink(tt.how, 0); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("openLink(%q) = %v, want %q in it", tt.how, err, tt.want)
+		}
+	}
+}
+
+func TestOpenPort(t *testing.T) {
+	class, dev := t.TempDir(), t.TempDir()
+	for port, name := range map[string]string{"vport1p0": "other\n", "vport3p1": "labctl\n", "vport3p2": "labctl2\n"} {
+		if err := os.Mkdir(filepath.Join(class, port), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(class, port, "name"), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openPort(class, dev); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("openPort before its node is there = %v, want %v", err, os.ErrNotExist)
+	}
+	want := filepath.Join(dev, "vport3p1")
+	if err := os.WriteFile(want, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := openPort(class, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Name() != want {
+		t.Errorf("openPort() = %s, want %s", f.Name(), want)
+	}
+}
+
+// Every byte must pass a raw line unchanged, both ways; a terminal shows that.
+func TestOpenTTYRaw(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	var name string
+	rc, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) {
+		unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
+		n, _ := unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		name = "/dev/pts/" + strconv.Itoa(n)
+	})
+	tty, err := openTTY(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	for _, way := range []struct {
+		name     string
+		from, to *os.File
+	}{{"in", master, tty}, {"out", tty, master}} {
+		if _, err := way.from.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		way.to.SetReadDeadline(time.Now().Add(5 * time.Second))
+		var got []byte
+		for len(got) < len(all) {
+			buf := make([]byte, len(all))
+			n, err := way.to.Read(buf)
+			if err != nil {
+				t.Fatalf("%s: got %d bytes, then %v", way.name, len(got), err)
+			}
+			got = append(got, buf[:n]...)
+		}
+		if string(got) != string(all) {
+			t.Errorf("%s: got %q", way.name, got)
+		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	var n notes
+	n.note("fine", nil)
+	for range 100 {
+		n.note("mount x", errors.New(strings.Repeat("e", 1000)))
+	}
+	if len(n) != 64 || len(n[0]) > 250 {
+		t.Errorf("%d notes of %d bytes, want 64 of at most 250", len(n), len(n[0]))
+	}
+}
+
+func TestLoadModulesNotes(t *testing.T) {
+	var n notes
+	loadModules(filepath.Join(t.TempDir(), "none"), &n)
+	if len(n) != 0 {
+		t.Errorf("without a list: %q", n)
+	}
+	list := filepath.Join(t.TempDir(), "modules")
+	if err := os.WriteFile(list, []byte("\n/no/such.ko\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	loadModules(list, &n)
+	if len(n) != 1 || !strings.Contains(n[0], "/no/such.ko") {
+		t.Errorf("notes = %q, want one on /no/such.ko", n)
+	}
+}
