@@ -110,21 +110,27 @@ func builtinNames(f *zip.File) (map[string]bool, error) {
 type resolver struct {
 	files   map[string]*zip.File
 	builtin map[string]bool
-	state   map[string]int // 1: being walked, 2: in order
+	state   map[string]int // 0, walking or inOrder
 	order   []Module
 }
 
+const (
+	walking = 1 + iota // its dependencies are being added
+	inOrder
+)
+
 func (r *resolver) add(name string, asked bool) error {
 	switch r.state[name] {
-	case 1:
+	case walking:
 		return fmt.Errorf("module %s depends on itself", name)
-	case 2:
+	case inOrder:
 		return nil
 	}
 	f := r.files[name]
 	if f == nil {
 		if r.builtin[name] {
-			if r.state[name] = 2; asked {
+			if asked {
+				r.state[name] = inOrder
 				r.order = append(r.order, Module{Name: name, BuiltIn: true})
 			}
 			return nil
@@ -135,7 +141,7 @@ func (r *resolver) add(name string, asked bool) error {
 		}
 		return fmt.Errorf("module %s: %w%s", name, ErrNoModule, msg)
 	}
-	r.state[name] = 1
+	r.state[name] = walking
 	data, err := readModule(f)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
@@ -149,7 +155,7 @@ func (r *resolver) add(name string, asked bool) error {
 			return fmt.Errorf("module %s needs: %w", name, err)
 		}
 	}
-	r.state[name] = 2
+	r.state[name] = inOrder
 	base, _, _ := strings.Cut(path.Base(f.Name), ".ko")
 	r.order = append(r.order, Module{Name: name, File: path.Join(path.Dir(f.Name), base+".ko"), Data: data})
 	return nil

@@ -50,7 +50,11 @@ func ParseRef(s string) (Ref, error) {
 	}
 	known := knownRefs()
 	msg := fmt.Sprintf("kernel %q is not known", s)
-	if near := Nearest(s, known); near != "" {
+	near := Nearest(s, known)
+	if near == "" && !isDebian {
+		near = Nearest(KindDebian+":"+s, known) // a suite without its source
+	}
+	if near != "" {
 		msg += fmt.Sprintf(": did you mean %s?", near)
 	}
 	if _, err := os.Stat(s); err == nil && s != "" {
@@ -81,12 +85,18 @@ func looksLikeRelease(s string) bool {
 }
 
 // Nearest gives the known name that got is most likely a slip of, or "" when
-// none is near: at most a third of its characters, and at least one, may differ.
+// none is near: a third of its characters, and at least one, may differ. Of two
+// that are as near, the one of the same length wins.
 func Nearest(got string, known []string) string {
-	best, bestDist := "", max(1, len(got)/3)+1
+	limit := max(1, len(got)/3)
+	best, bestCost := "", 2*limit+2
 	for _, k := range known {
-		if d := editDistance(got, k); d < bestDist {
-			best, bestDist = k, d
+		cost := 2 * editDistance(got, k)
+		if len(k) != len(got) {
+			cost++
+		}
+		if cost < bestCost {
+			best, bestCost = k, cost
 		}
 	}
 	return best
