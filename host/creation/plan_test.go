@@ -1,0 +1,166 @@
+package creation
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"labctl/host/kernel"
+)
+
+// members makes facts of "struct.member" and offsets.
+func members(m map[string]int) map[string]kernel.Member {
+	out := map[string]kernel.Member{}
+	for name, off := range m {
+		out[name] = kernel.Member{Offset: off, Size: 8}
+	}
+	return out
+}
+
+var (
+	structParam = []kernel.Param{{Name: "args", Type: "struct kernel_clone_args *"}}
+	valueParam  = []kernel.Param{{Name: "clone_flags", Type: "long unsigned int"}}
+)
+
+// Offsets are those of Debian's kernels.
+var (
+	facts510 = &kernel.Facts{HasBTF: true, Params: map[string][]kernel.Param{"kernel_clone": structParam},
+		Members: members(map[string]int{
+			"kernel_clone_args.flags": 0, "kernel_clone_args.exit_signal": 32, "kernel_clone_args.stack": 40, "kernel_clone_args.stack_size": 48,
+			"kthread_create_info.threadfn": 0, "kthread_create_info.data": 8,
+		})}
+	facts612 = &kernel.Facts{HasBTF: true, Params: map[string][]kernel.Param{"kernel_clone": structParam},
+		Members: members(map[string]int{
+			"kernel_clone_args.flags": 0, "kernel_clone_args.exit_signal": 40, "kernel_clone_args.stack": 48, "kernel_clone_args.stack_size": 56,
+			"kernel_clone_args.fn": 96, "kernel_clone_args.fn_arg": 104,
+			"kthread_create_info.full_name": 0, "kthread_create_info.threadfn": 8, "kthread_create_info.data": 16,
+		})}
+)
+
+func TestPlanProbesTheCreationFunction(t *testing.T) {
+	for _, c := range []struct {
+		name, arch string
+		facts      *kernel.Facts
+		want       []string // the alternatives in order: symbol and arguments
+	}{
+		{"5.10", "amd64", facts510, []string{
+			"kernel_clone flags=+0(%di):x64 exit_signal=+32(%di):s32 stack=+40(%di):x64 stack_size=+48(%di):x64 kt_threadfn=+0(+48(%di)):x64 kt_data=+8(+48(%di)):x64",
+			"kernel_clone flags=+0(%di):x64 exit_signal=+32(%di):s32 stack=+40(%di):x64 stack_size=+48(%di):x64",
+			"_do_fork clone_flags=%di:x64 flags=+0(%di):x64",
+			"do_fork clone_flags=%di:x64",
+		}},
+		{"6.12", "arm64", facts612, []string{
+			"kernel_clone flags=+0(%x0):x64 exit_signal=+40(%x0):s32 fn=+96(%x0):x64 fn_arg=+104(%x0):x64 stack=+48(%x0):x64 stack_size=+56(%x0):x64 kt_threadfn=+8(+104(%x0)):x64 kt_data=+16(+104(%x0)):x64 kt_name=+0(+0(+104(%x0))):string lr=%x30:symbol",
+			"kernel_clone flags=+0(%x0):x64 exit_signal=+40(%x0):s32 fn=+96(%x0):x64 fn_arg=+104(%x0):x64 stack=+48(%x0):x64 stack_size=+56(%x0):x64 kt_threadfn=+8(+104(%x0)):x64 kt_data=+16(+104(%x0)):x64 kt_name=+0(+0(+104(%x0))):string lr=%x30:x64",
+			"kernel_clone flags=+0(%x0):x64 exit_signal=+40(%x0):s32 fn=+96(%x0):x64 fn_arg=+104(%x0):x64 stack=+48(%x0):x64 stack_size=+56(%x0):x64 lr=%x30:symbol",
+			"kernel_clone flags=+0(%x0):x64 exit_signal=+40(%x0):s32 fn=+96(%x0):x64 fn_arg=+104(%x0):x64 stack=+48(%x0):x64 stack_size=+56(%x0):x64 lr=%x30:x64",
+			"_do_fork clone_flags=%x0:x64 flags=+0(%x0):x64 lr=%x30:symbol",
+			"_do_fork clone_flags=%x0:x64 flags=+0(%x0):x64 lr=%x30:x64",
+			"do_fork clone_flags=%x0:x64 lr=%x30:symbol",
+			"do_fork clone_flags=%x0:x64 lr=%x30:x64",
+		}},
+		{"no BTF", "arm", nil, []string{
+			"kernel_clone flags=+0(%r0):x64",
+			"_do_fork clone_flags=%r0:x32 flags=+0(%r0):x64",
+			"do_fork clone_flags=%r0:x32",
+		}},
+		{"a _do_fork of known type: struct", "amd64",
+			&kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": structParam}, Members: members(map[string]int{"kernel_clone_args.flags": 0, "kernel_clone_args.exit_signal": 32})},
+			[]string{
+				"kernel_clone flags=+0(%di):x64 exit_signal=+32(%di):s32",
+				"_do_fork flags=+0(%di):x64 exit_signal=+32(%di):s32",
+				"do_fork clone_flags=%di:x64",
+			}},
+		{"a _do_fork of known type: by value", "amd64", &kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": valueParam}}, []string{
+			"kernel_clone flags=+0(%di):x64",
+			"_do_fork clone_flags=%di:x64",
+			"do_fork clone_flags=%di:x64",
+		}},
+	} {
+		p, err := Plan(c.arch, c.facts)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		var got []string
+		for _, a := range p.Probes[0].Alternatives {
+			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
+		}
+		if d := cmp.Diff(c.want, got); d != "" || p.Probes[0].Event != EventClone || p.Probes[0].Optional {
+			t.Errorf("%s: %s, optional %v: -want +got\n%s", c.name, p.Probes[0].Event, p.Probes[0].Optional, d)
+		}
+	}
+}
+
+func TestPlanProbesTheRequest(t *testing.T) {
+	for arch, want := range map[string][]string{
+		"amd64": {
+			"__kthread_create_on_node threadfn=%di:x64 data=%si:x64 namefmt=+0(%cx):string threadfn_sym=%di:symbol",
+			"__kthread_create_on_node threadfn=%di:x64 data=%si:x64 namefmt=+0(%cx):string",
+			"kthread_create_on_node threadfn=%di:x64 data=%si:x64 namefmt=+0(%cx):string threadfn_sym=%di:symbol",
+			"kthread_create_on_node threadfn=%di:x64 data=%si:x64 namefmt=+0(%cx):string",
+		},
+		"arm64": {
+			"__kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string threadfn_sym=%x0:symbol lr=%x30:symbol",
+			"__kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string lr=%x30:x64",
+			"kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string threadfn_sym=%x0:symbol lr=%x30:symbol",
+			"kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string lr=%x30:x64",
+		},
+	} {
+		p, err := Plan(arch, facts612)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range p.Probes[1].Alternatives {
+			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
+		}
+		if d := cmp.Diff(want, got); d != "" || p.Probes[1].Event != EventKthread || !p.Probes[1].Optional {
+			t.Errorf("%s: %s, optional %v: -want +got\n%s", arch, p.Probes[1].Event, p.Probes[1].Optional, d)
+		}
+		if p.Events[0] != "sched/sched_process_fork" || !p.Stacks {
+			t.Errorf("%s: events %v, stacks %v; want sched/sched_process_fork first, with stacks", arch, p.Events, p.Stacks)
+		}
+	}
+}
+
+func TestPlanRefusesAnUnknownArchitecture(t *testing.T) {
+	_, err := Plan("riscv64", facts612)
+	want := `plan the trace: no calling convention for architecture "riscv64"`
+	if err == nil || err.Error() != want {
+		t.Errorf("Plan(riscv64): %v, want %s", err, want)
+	}
+}
+
+// Every field that Plan fetches and Join reads is in the real traces.
+func TestTracesHaveThePlan(t *testing.T) {
+	for name, text := range traces(t) {
+		if strings.Contains(name, "nobtf") {
+			continue
+		}
+		arch, facts := "amd64", facts612
+		if strings.Contains(name, "arm64") {
+			arch = "arm64"
+		}
+		if strings.HasPrefix(name, "5.10") {
+			facts = facts510
+		} else if strings.HasPrefix(name, "6.1.") {
+			continue // its offsets are not among the facts here
+		}
+		p, err := Plan(arch, facts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, probe := range p.Probes {
+			_, line, ok := strings.Cut(text, ": "+probe.Event+": (")
+			line, _, _ = strings.Cut(line, "\n")
+			for _, arg := range probe.Alternatives[0].Args {
+				key, _, _ := strings.Cut(arg, "=")
+				if !ok || !strings.Contains(line, " "+key+"=") {
+					t.Errorf("%s: event %s lacks %s", name, probe.Event, key)
+				}
+			}
+		}
+	}
+}
