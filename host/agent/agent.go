@@ -390,4 +390,3 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 	}
 	return res, werr
 }
-

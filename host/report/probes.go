@@ -166,13 +166,13 @@ func (p *printer) tasks(tasks []wire.Task) {
 	for _, t := range tasks {
 		asked := ""
 		if a := t.Asked; a != nil {
-			asked = a.Syscall
+			asked = Clean(a.Syscall)
 			if !a.Unknown {
 				asked += "(" + clone.Text(clone.Flags(a.Flags), clone.Signal(a.ExitSignal)) + ")"
 			}
-			asked = "asked by " + asked
+			asked = "\tasked by " + asked
 		}
-		fmt.Fprintf(w, "   %s\t%s\tpid %d\ttid %d\ttgid %d\tppid %d\t%s\n", Clean(t.Role), Clean(t.Comm), t.PID, t.TID, t.TGID, t.PPID, Clean(asked))
+		fmt.Fprintf(w, "   %s\t%s\tpid %d\ttid %d\ttgid %d\tppid %d%s\n", Clean(t.Role), Clean(t.Comm), t.PID, t.TID, t.TGID, t.PPID, asked)
 	}
 	p.err = w.Flush()
 }

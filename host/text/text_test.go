@@ -47,3 +47,25 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+func TestWriter(t *testing.T) {
+	in := "한국 \x1b[2J\r\nlone\rcr \xff end\xea"
+	want := "한국 \ufffd[2J\nlone\ufffdcr \ufffd end\ufffd"
+	for size := 1; size <= len(in); size++ {
+		var b strings.Builder
+		w := NewWriter(&b)
+		for p := []byte(in); len(p) > 0; {
+			n := min(size, len(p))
+			if got, err := w.Write(p[:n]); got != n || err != nil {
+				t.Fatalf("Write = %d, %v, want %d, nil", got, err, n)
+			}
+			p = p[n:]
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.String(); got != want {
+			t.Errorf("in writes of %d: got %q, want %q", size, got, want)
+		}
+	}
+}

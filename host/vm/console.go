@@ -19,9 +19,9 @@ const tailBytes = 16 << 10
 // tailLines is how many of its last lines an error shows.
 const tailLines = 20
 
-// initLine is what run_init_process (init/main.c) prints just before PID 1's
+// initLine ends what run_init_process (init/main.c) prints just before PID 1's
 // program starts.
-var initLine = []byte("Run " + InitPath + " as init process")
+var initLine = []byte(" as init process")
 
 // console takes all that the guest's console says. It is drained to its end
 // whatever happens to the log, or the guest would block on its UART.

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"labctl/host/kernel"
+	"labctl/host/machine"
+)
+
+// version is set by the Makefile.
+var version string
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
+		return bi.Main.Version
+	}
+	return "devel"
+}
+
+// errDeadline is the cause of a context that a --timeout ended.
+var errDeadline = errors.New("deadline: --timeout has passed")
+
+// app is what commands share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	quiet bool
+
+	mu  sync.Mutex // of the progress on stderr
+	bar *progressbar.ProgressBar
+	cur string
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "labctl",
+		Short: "Boot real kernels in QEMU and see how they make tasks",
+		Long: `labctl boots a real Linux kernel in QEMU, with no KVM and no hardware, runs
+probes in it that make processes, threads and kernel threads, and shows the
+kernel's own call stacks of their making, printed as TRACE32 prints them.
+
+Exit status: 0 all checks hold; 1 a check fails; 2 usage or bad input; 3 this
+host lacks something; 4 the guest crashed; 5 deadline; 128+N ended by signal N.`,
+		Example: `  labctl doctor
+  labctl probe run fork --arch arm64
+  labctl boot --arch arm64 --cmd 'cat /proc/version'
+  labctl boot --board raspi3b`,
+		Version:           versionString(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              cobra.ArbitraryArgs,
+		RunE:              needSubcommand,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress on standard error")
+	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.probeCmd())
+	return root
+}
+
+// needSubcommand is the RunE of commands that only hold others.
+func needSubcommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	var known []string
+	for _, s := range c.Commands() {
+		if s.IsAvailableCommand() {
+			known = append(known, s.Name())
+		}
+	}
+	return usageError{unknown(c.CommandPath(), args[0], known)}
+}
+
+// unknown is the one line for a name that is not among the known ones.
+func unknown(what, got string, known []string) error {
+	hint := ""
+	if near := kernel.Nearest(got, known); near != "" {
+		hint = fmt.Sprintf(", did you mean %s?", near)
+	}
+	return fmt.Errorf("%s: %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
+}
+
+// noArgs refuses arguments in one line.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", c.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+// env opens the caches and wires progress to standard error.
+func (a *app) env() (machine.Env, error) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		return machine.Env{}, err
+	}
+	return machine.Env{Cache: cache, Say: a.say, Pull: a.pullProgress}, nil
+}
+
+// say prints one line of progress.
+func (a *app) say(line string) {
+	if a.quiet {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.endBar()
+	fmt.Fprintln(a.stderr, line)
+}
+
+// pullProgress shows a download: a bar on a terminal, a line a stage elsewhere.
+func (a *app) pullProgress(p kernel.Progress) {
+	if a.quiet {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stage := string(p.Stage)
+	if p.Note != "" {
+		stage += " " + p.Note
+	}
+	if stage != a.cur {
+		a.endBar()
+		a.cur = stage
+		if !a.terminal() || p.Total == 0 {
+			fmt.Fprintln(a.stderr, stage)
+		}
+	}
+	if !a.terminal() || p.Total == 0 {
+		return
+	}
+	if a.bar == nil {
+		a.bar = progressbar.NewOptions64(p.Total,
+			progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription(stage),
+			progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(30))
+	}
+	a.bar.Set64(p.Done)
+}
+
+func (a *app) endBar() {
+	if a.bar != nil {
+		a.bar.Finish()
+		a.bar = nil
+	}
+}
+
+func (a *app) terminal() bool { return isTerminal(a.stderr) }
+
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// printJSON writes v to standard output.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// machineFlags are the flags that choose a machine.
+func machineFlags(c *cobra.Command, s *machine.Spec) {
+	f := c.Flags()
+	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64 (default: the host's)")
+	f.StringVar(&s.Board, "board", "", "board: raspi3b; it implies the architecture")
+	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, a path with a slash (default: the newest cached long-term series)")
+	f.IntVar(&s.CPUs, "smp", 0, "number of CPUs (default: the machine's)")
+	f.IntVar(&s.MemoryMB, "mem", 0, "memory in MB (default: the machine's)")
+	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
+	f.Float64Var(&s.Patience, "patience", 1, "multiply every boot deadline, for a slow or busy host")
+}

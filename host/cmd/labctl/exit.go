@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"labctl/host/initramfs"
+	"labctl/host/kernel"
+	"labctl/host/machine"
+	"labctl/host/qemu"
+	"labctl/host/vm"
+)
+
+// Exit statuses. They are part of labctl's interface.
+const (
+	exitOK       = 0
+	exitCheck    = 1 // a check fails
+	exitInput    = 2 // usage, and input that is not what it should be
+	exitHost     = 3 // this host lacks something
+	exitCrash    = 4 // the guest crashed or went away
+	exitDeadline = 5
+)
+
+// checkError says that labctl did its work and the kernel did not show what it
+// should.
+type checkError struct{ failed int }
+
+func (e checkError) Error() string { return fmt.Sprintf("%d checks failed", e.failed) }
+
+// usageError is a command line that cannot be.
+type usageError struct{ error }
+
+// statusError ends labctl with a guest program's own status, and no message.
+type statusError struct{ code int }
+
+func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// exitCode is the one place where outcomes become exit statuses.
+func exitCode(err error) int {
+	var (
+		status   statusError
+		check    checkError
+		usage    usageError
+		signal   interrupted
+		boot     *vm.BootError
+		crashed  *vm.CrashError
+		noQEMU   *qemu.NotFoundError
+		qemuExit *qemu.ExitError
+		noGo     *initramfs.MissingGoError
+		corrupt  *kernel.CorruptError
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &status):
+		return status.code
+	case errors.As(err, &signal):
+		return 128 + int(signal.sig)
+	case errors.As(err, &check):
+		return exitCheck
+	case errors.As(err, &crashed), errors.Is(err, vm.ErrPoweredOff):
+		return exitCrash
+	case errors.As(err, &boot) && boot.Deadline, errors.Is(err, errDeadline):
+		return exitDeadline
+	case errors.As(err, &usage), machine.IsInput(err), errors.As(err, &corrupt),
+		errors.Is(err, kernel.ErrNotCached), errors.Is(err, kernel.ErrNotKernel):
+		return exitInput
+	case errors.As(err, &noQEMU), errors.As(err, &qemuExit), errors.As(err, &noGo),
+		errors.Is(err, kernel.ErrHostLacks):
+		return exitHost
+	}
+	return exitInput
+}
+
+// finish reports err, once, and gives the exit status.
+func (a *app) finish(err error) int {
+	var status statusError
+	if err != nil && !errors.As(err, &status) {
+		a.report(err)
+	}
+	return exitCode(err)
+}
+
+// report prints an error: one line, and for a guest that died or hung what its
+// console said.
+func (a *app) report(err error) {
+	fmt.Fprintf(a.stderr, "labctl: %v\n", err)
+	var boot *vm.BootError
+	var crashed *vm.CrashError
+	switch {
+	case errors.As(err, &crashed):
+		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
+	case errors.As(err, &boot):
+		a.showConsole("the console's last lines", boot.Tail, boot.Log)
+	}
+}
+
+func (a *app) showConsole(what string, lines []string, log string) {
+	if len(lines) > 0 && !(len(lines) == 1 && lines[0] == "") {
+		fmt.Fprintf(a.stderr, "%s:\n", what)
+		for _, l := range lines {
+			fmt.Fprintf(a.stderr, "  | %s\n", l)
+		}
+	} else {
+		fmt.Fprintln(a.stderr, "the console said nothing")
+	}
+	if log != "" {
+		fmt.Fprintf(a.stderr, "the whole console: %s\n", log)
+	}
+}

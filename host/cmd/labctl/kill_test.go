@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestKillLeavesNothing kills labctl in ways that it cannot handle, at several
+// moments of a run. QEMU must be gone soon after.
+func TestKillLeavesNothing(t *testing.T) {
+	tmp := t.TempDir()
+	for _, wait := range []time.Duration{0, 300 * time.Millisecond, 1500 * time.Millisecond, 4 * time.Second, 9 * time.Second} {
+		cmd := exec.Command("labctl", "boot", "--arch", "arm64", "--kernel", "6.12")
+		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if wait > 0 { // the moment counts from QEMU's start
+			for end := time.Now().Add(time.Minute); len(qemusOf(tmp)) == 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("QEMU did not start within a minute")
+				}
+			}
+		}
+		time.Sleep(wait)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		in.Close()
+		left := qemusOf(tmp)
+		for end := time.Now().Add(2 * time.Second); len(left) > 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			left = qemusOf(tmp)
+		}
+		if len(left) > 0 {
+			t.Errorf("killed %v after QEMU's start: QEMU %v is left", wait, left)
+		}
+	}
+	// What a killed labctl could not remove is its console's folder, which is
+	// what someone who looks for the reason wants. Nothing else may be there.
+	others, _ := filepath.Glob(filepath.Join(tmp, "*"))
+	for _, o := range others {
+		if ok, _ := filepath.Match("labctl-boot-*", filepath.Base(o)); !ok {
+			t.Errorf("left behind: %s", o)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"labctl/host/kernel"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"labctl": main})
+}
+
+// TestScript runs labctl as a user would. Scripts under vm/ boot real kernels
+// from the user's own cache, so that only the first run downloads; the others
+// have an empty cache.
+func TestScript(t *testing.T) {
+	runScripts(t, "testdata/script", func(env *testscript.Env) {
+		env.Setenv("LABCTL_CACHE", filepath.Join(env.WorkDir, "cache"))
+	})
+}
+
+func TestScriptVM(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runScripts(t, "testdata/vm", func(env *testscript.Env) {
+		env.Setenv("LABCTL_CACHE", cache.Dir())
+	})
+}
+
+func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 dir,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			// The guest's programs are built with the caches of this user.
+			for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOFLAGS", "GOPROXY", "GONOSUMDB", "GOSUMDB", "GOTOOLCHAIN"} {
+				if v := goEnv(t, name); v != "" {
+					env.Setenv(name, v)
+				}
+			}
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, "tmp"))
+			setup(env)
+			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"empty":  empty,
+			"noqemu": noQEMU,
+		},
+	})
+}
+
+func goEnv(t *testing.T, name string) string {
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatalf("go env %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// empty DIR: nothing is left in the folder.
+func empty(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: empty DIR")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	if err != nil && !os.IsNotExist(err) {
+		ts.Fatalf("%v", err)
+	}
+	if len(entries) > 0 {
+		ts.Fatalf("%s holds %v, want nothing", args[0], entries)
+	}
+}
+
+// noqemu: no QEMU of this script's is left. They are told by the script's own
+// folder, which is the TMPDIR in their environment.
+func noQEMU(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: noqemu")
+	}
+	if left := qemusOf(ts.Getenv("TMPDIR")); len(left) > 0 {
+		ts.Fatalf("QEMU is left behind: %v", left)
+	}
+}
+
+// qemusOf lists the QEMU processes whose environment has this TMPDIR.
+func qemusOf(tmp string) []string {
+	var left []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		env, err := os.ReadFile(filepath.Join(d, "environ"))
+		if err != nil || !strings.Contains("\x00"+string(env), "\x00TMPDIR="+tmp+"\x00") {
+			continue
+		}
+		cmd, err := os.ReadFile(filepath.Join(d, "cmdline"))
+		if err == nil && strings.HasPrefix(filepath.Base(strings.SplitN(string(cmd), "\x00", 2)[0]), "qemu-system-") {
+			left = append(left, filepath.Base(d))
+		}
+	}
+	return left
+}
