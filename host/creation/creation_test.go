@@ -370,6 +370,7 @@ func TestOtherWaysIn(t *testing.T) {
 		at+"task_newtask: pid=0 comm=swapper/0 clone_flags=100 oom_score_adj=0",
 		at+"<stack trace>\n => copy_process+0x1/0x2\n => fork_idle+0x1/0x2\n => ret_from_fork+0x1/0x2",
 		at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=51",
+		at+"<stack trace>\n => 0\n => 0",                                // nothing but end marks
 		at+"clone: (kernel_clone+0x0/0x3f0) flags=0x100 exit_signal=17", // no stack of the fork: the entry's is taken
 		at+stk,
 		at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=52",

@@ -239,6 +239,9 @@ func (c *Creation) takeStack(s *stack.Stack) {
 		})
 	}
 	t.Classify()
+	if len(t.Frames) == 0 {
+		return // nothing but end marks
+	}
 	c.Stack = t
 	c.Symbol = t.Frames[0].Base()
 	c.Via = via(&t)
