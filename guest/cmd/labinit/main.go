@@ -42,7 +42,7 @@ func main() {
 	debug.SetMemoryLimit(64 << 20)
 	// Left alone, Go would die of these, and the kernel with it. Ignoring them
 	// instead would pass on to every program.
-	signal.Notify(make(chan os.Signal), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
 
 	if err := run(); err != nil {
 		say(err.Error())
