@@ -23,7 +23,7 @@ const maxCache = 1 << 20
 // key is all of the host that a verdict rests on.
 type key struct {
 	QEMU    string      `json:"qemu"`
-	ModTime time.Time   `json:"mod_time"` // of the binary
+	ModTime int64       `json:"mod_time"` // of the binary, ns since 1970
 	Kernel  string      `json:"kernel"`   // uname -r
 	Boot    string      `json:"boot"`     // /proc/sys/kernel/random/boot_id: firmware settings and modules may change between boots
 	Device  fs.FileMode `json:"device"`   // of /dev/kvm; 0 when absent
@@ -39,7 +39,7 @@ type entry struct {
 }
 
 func hostKey(f qemu.Features) key {
-	k := key{QEMU: f.Version, ModTime: f.ModTime.UTC(), User: os.Geteuid()}
+	k := key{QEMU: f.Version, ModTime: f.ModTime.UnixNano(), User: os.Geteuid()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		k.Kernel = unix.ByteSliceToString(u.Release[:])

@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +19,9 @@ const (
 	// guestLimit is for the trial guest, which takes 0.3 s with QEMU's start
 	// under TCG on an idle host. A KVM that takes longer is of no use.
 	guestLimit = 4 * time.Second
-	// kernelLimit is for a kernel's first line.
-	kernelLimit = 4 * time.Second
-	// kernelLife is how long a kernel must live after it by default.
-	kernelLife = time.Second
+	// firstLine and life are the defaults of Options.
+	firstLine = 4 * time.Second
+	life      = time.Second
 	// maxConsole bounds what is kept of a console, in bytes. The start is kept.
 	maxConsole = 256 << 10
 )
@@ -31,10 +31,10 @@ type Options struct {
 	Binary string
 	Arch   string // GOARCH of the guest
 	// Kernel, when set, is booted after the trial guest, with Initrd when that
-	// is set: it must print its first line within 4 s and live on for Life, 1 s
-	// when zero.
-	Kernel, Initrd string
-	Life           time.Duration
+	// is set. It must print its first line within FirstLine, 4 s when zero, and
+	// live on for Life, 1 s when zero.
+	Kernel, Initrd  string
+	FirstLine, Life time.Duration
 }
 
 // failure is a finding about the accelerator, as opposed to an error of the
@@ -100,10 +100,7 @@ const banner = "Linux version "
 
 // boot tries a real kernel.
 func (g guest) boot(ctx context.Context, accel string, o Options) error {
-	life := o.Life
-	if life == 0 {
-		life = kernelLife
-	}
+	first, life := cmp.Or(o.FirstLine, firstLine), cmp.Or(o.Life, life)
 	devices := append(g.common(accel), qemu.SMP(2), qemu.Memory{MiB: 512},
 		qemu.Kernel{Image: o.Kernel, Initrd: o.Initrd, Append: []string{"earlyprintk=ttyS0", "earlycon", "panic=-1"}})
 	born := time.Duration(0)
@@ -111,7 +108,7 @@ func (g guest) boot(ctx context.Context, accel string, o Options) error {
 		if born == 0 && strings.Contains(console, banner) {
 			born = age
 		}
-		return born == 0 && age > kernelLimit || born > 0 && age > born+life
+		return born == 0 && age > first || born > 0 && age > born+life
 	})
 	if err != nil {
 		return err
