@@ -126,7 +126,9 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if err := m.checkConfig(env); err != nil {
 		return nil, err
 	}
-	if m.Verdict, err = accel.Best(ctx, t.Binary, t.Arch); err != nil {
+	if !t.KVM {
+		m.Verdict = accel.Verdict{Arch: t.Arch, Accel: "tcg", Reason: t.Name + " is emulated as a whole", QEMU: m.QEMU}
+	} else if m.Verdict, err = accel.Best(ctx, t.Binary, t.Arch); err != nil {
 		return nil, err
 	}
 	img, err := initramfs.Build(ctx, initramfs.Options{
@@ -146,6 +148,9 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 		if ref, err = kernel.ParseRef(name); err != nil {
 			return nil, inputf("--kernel: %v", err)
 		}
+	}
+	if _, err := env.Cache.Find(ref, arch); errors.Is(err, kernel.ErrNotCached) {
+		env.say("kernel %s for %s is not here yet: pulling it", ref, arch)
 	}
 	k, err := env.Cache.Get(ctx, ref, arch, env.Pull)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"labctl/host/creation"
 	"labctl/host/ftrace"
 	"labctl/host/kernel"
+	"labctl/host/probe/judge"
 	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/vm"
@@ -126,7 +127,7 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params js
 			p.Others++
 		}
 	}
-	p.Findings = Judge(&p)
+	p.Findings = judge.Probe(&p)
 	return p, raw.Bytes(), nil
 }
 

@@ -26,6 +26,10 @@ type Target struct {
 	Machine   string // -machine
 	CPU       string // -cpu under emulation; "host" replaces it under KVM
 	TCGThread string // -accel tcg,thread=; empty leaves QEMU's choice
+	// KVM says that the machine can run under KVM, with these options to
+	// -machine. Boards cannot: their CPU and devices are emulated as a whole.
+	KVM        bool
+	KVMOptions []string
 
 	// CPUs and MemoryMB are defaults; a fixed board takes no others.
 	CPUs     int
@@ -70,6 +74,8 @@ var All = []Target{
 		Name: "arm64", Summary: "Arm 64-bit (QEMU virt)", Arch: "arm64",
 		Binary: "qemu-system-aarch64", Package: "qemu-system-arm",
 		Machine: "virt", CPU: "cortex-a57",
+		// The default GICv2 is not there on hosts that have a GICv3 alone.
+		KVM: true, KVMOptions: []string{"gic-version=max"},
 		CPUs: 2, MemoryMB: 512,
 		Console: []string{"console=ttyAMA0"},
 		// virt has one UART that Linux sees, so without virtio there is no second road.

@@ -281,8 +281,9 @@ func (v *VM) watch() {
 	v.cancel(v.Why(errDied))
 }
 
-// settle is how long a dying guest is given to finish its last words.
-const settle = 3 * time.Second
+// settle is how long a dying guest is given to finish its last words, and QEMU
+// to go. Both take milliseconds, but on a busy host many of them.
+const settle = 15 * time.Second
 
 // Why explains err: when the guest died under an operation, the operation's own
 // error is only that the link ended. It waits for the last words on the
@@ -408,13 +409,13 @@ func (v *VM) Close() error {
 // command builds QEMU's command line.
 func command(cfg Config) (*qemu.Command, error) {
 	t := cfg.Target
-	cpu := t.CPU
+	cpu, board := t.CPU, qemu.Machine{Type: t.Machine}
 	if cfg.Accel == "kvm" {
-		cpu = "host"
+		cpu, board.Options = "host", t.KVMOptions
 	}
 	devices := []qemu.Device{
 		qemu.Defaults{}, qemu.Sandbox{},
-		qemu.Machine{Type: t.Machine},
+		board,
 		qemu.Accel{Name: cfg.Accel, Thread: t.TCGThread},
 		qemu.CPU(cpu), qemu.QMP{},
 	}

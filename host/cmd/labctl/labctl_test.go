@@ -75,8 +75,11 @@ func empty(ts *testscript.TestScript, neg bool, args []string) {
 	if err != nil && !os.IsNotExist(err) {
 		ts.Fatalf("%v", err)
 	}
-	if len(entries) > 0 {
-		ts.Fatalf("%s holds %v, want nothing", args[0], entries)
+	for _, e := range entries {
+		// golang.org/x/tools makes this folder here when it runs in a test binary.
+		if e.Name() != "goimports" {
+			ts.Fatalf("%s holds %v, want nothing", args[0], entries)
+		}
 	}
 }
 

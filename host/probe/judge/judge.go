@@ -1,4 +1,6 @@
-package probe
+// Package judge holds what a probe asked for against what the kernel showed. It
+// works from the record alone.
+package judge
 
 import (
 	"fmt"
@@ -12,9 +14,9 @@ import (
 // kthreadd is the task that makes kernel threads (init/main.c, rest_init).
 const kthreadd = 2
 
-// Judge holds the tasks that a probe reports against the creations that the
-// kernel showed. It is a function of the record alone.
-func Judge(p *record.Probe) []record.Finding {
+// Probe compares the tasks that a probe reports with the creations that the
+// kernel showed.
+func Probe(p *record.Probe) []record.Finding {
 	var j judge
 	if p.Result == nil {
 		return nil
@@ -33,7 +35,10 @@ func Judge(p *record.Probe) []record.Finding {
 		j.task(who, self, t, c)
 	}
 	j.add("the trace is whole", p.Lost == 0 && p.BadLines == 0, fmt.Sprintf("%d events lost, %d lines not read", p.Lost, p.BadLines), "0 and 0")
-	if info, ok := Find(p.Name); ok && info.Makes != "" {
+	for _, info := range wire.Probes() {
+		if info.Name != p.Name || info.Makes == "" {
+			continue
+		}
 		n := 0
 		for _, t := range p.Result.Tasks {
 			if t.Role == info.Makes {
