@@ -1,0 +1,17 @@
+package kernel
+
+import (
+	"context"
+
+	"labctl/host/kernel/debian"
+	"labctl/host/kernel/image"
+)
+
+// ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
+var ErrNotKernel = image.ErrNotKernel
+
+// Mirror is where Debian kernels would be pulled from.
+func Mirror(ctx context.Context) (string, error) { return debian.Mirror(ctx) }
+
+// Dir is labctl's cache folder.
+func (c *Cache) Dir() string { return c.dir }
