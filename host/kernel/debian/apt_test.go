@@ -168,12 +168,12 @@ func TestRootCancelAndResume(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var hung atomic.Bool
 	release := make(chan struct{})
-	repo.Before = func(path string) {
+	repo.Before(func(path string) {
 		if strings.Contains(path, image) && hung.CompareAndSwap(false, true) {
 			cancel()
 			<-release
 		}
-	}
+	})
 	began := time.Now()
 	_, err = r.Download(ctx, pkgs, func(Progress) {})
 	if !errors.Is(err, context.Canceled) || time.Since(began) > 20*time.Second {

@@ -33,13 +33,12 @@ type Repo struct {
 	URL   string
 	Suite string
 	Arch  string
-	// Before, when set, is called before a request is answered.
-	Before func(path string)
 
-	mu   sync.Mutex
-	gets map[string]int
-	key  *signingKey
-	t    testing.TB
+	mu     sync.Mutex
+	before func(path string)
+	gets   map[string]int
+	key    *signingKey
+	t      testing.TB
 }
 
 // NewRepo serves an archive with these packages. It also points APT_CONFIG at a
@@ -52,7 +51,7 @@ func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.gets[req.URL.Path]++
-		before := r.Before
+		before := r.before
 		r.mu.Unlock()
 		if before != nil {
 			before(req.URL.Path)
@@ -64,6 +63,13 @@ func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 	r.Publish(pkgs...)
 	r.host(t)
 	return r
+}
+
+// Before has f called before each request is answered.
+func (r *Repo) Before(f func(path string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = f
 }
 
 // Gets counts the requests for paths that end in suffix.
