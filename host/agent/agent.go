@@ -34,6 +34,13 @@ type GuestError struct {
 
 func (e *GuestError) Error() string { return fmt.Sprintf("guest: %s: %s", e.Op, e.Msg) }
 
+// A UART moves about ten bytes a millisecond towards the guest, so that a frame
+// of full length would hold up a signal behind it for seconds.
+const (
+	uart      = "uart" // wire.Hello.Transport
+	uartChunk = 2 << 10
+)
+
 // Client speaks to one agent. Its methods are safe for concurrent use.
 type Client struct {
 	conn io.ReadWriteCloser
@@ -42,6 +49,7 @@ type Client struct {
 	hello chan wire.Hello
 
 	mu    sync.Mutex
+	chunk int // most bytes of a Stdin frame; 0 is wire.MaxPayload
 	calls map[uint32]*Call
 	next  uint32
 	err   error
@@ -128,6 +136,11 @@ func (c *Client) take(f wire.Frame) error {
 		if err != nil {
 			return fmt.Errorf("guest: %w", err)
 		}
+		if h.Transport == uart {
+			c.mu.Lock()
+			c.chunk = uartChunk
+			c.mu.Unlock()
+		}
 		select {
 		case c.hello <- h:
 		default: // a second Hello: the agent was started again; its requests are gone
@@ -193,7 +206,7 @@ func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 	}
 	c.next++
 	call := &Call{c: c, op: op, id: c.next, done: make(chan struct{})}
-	call.stdin = wire.NewSender(c.w, call.id, wire.Stdin, 0)
+	call.stdin = wire.NewSender(c.w, call.id, wire.Stdin, c.chunk)
 	for i := range call.outs {
 		stream := wire.Stdout + wire.Stream(i)
 		call.outs[i] = wire.NewReceiver(func(n uint32) error { return c.w.SendCredit(call.id, stream, n) })
