@@ -16,9 +16,9 @@ build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
 	@$(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/labctl ./host/cmd/labctl
 
-lab: qemu build ## boot a kernel and show a task's creation, from end to end
-	@echo "lab: bin/labctl probe lab"
-	@bin/labctl probe lab
+lab: qemu build ## boot x86_64 and arm64, run every probe, print the stacks
+	@echo "lab: bin/labctl probe run --all --arch amd64,arm64"
+	@bin/labctl probe run --all --arch amd64,arm64
 
 test: need-go qemu ## run all tests, those that boot machines too (PKG=./host/... RUN=TestName narrow it)
 	@echo "test: go vet"

@@ -187,6 +187,9 @@ func (m *Machine) pickLink(env Env) error {
 		}
 		m.Link = l
 		for _, mod := range mods {
+			if mod.BuiltIn {
+				continue
+			}
 			m.modules = append(m.modules, initramfs.Module{Name: mod.Name, Data: mod.Data})
 		}
 		return nil
