@@ -333,13 +333,13 @@ func (v *VM) awaitEnd(late bool) {
 	}
 	timer := time.NewTimer(settle)
 	defer timer.Stop()
-	gone := v.proc.Done()
-	for {
+	gone, ended := v.proc.Done(), (<-chan struct{})(v.con.ended)
+	for gone != nil || ended != nil {
 		select {
 		case <-gone:
 			gone = nil
-		case <-v.con.ended:
-			return
+		case <-ended:
+			ended = nil
 		case <-v.con.reported:
 			return
 		case <-timer.C:
