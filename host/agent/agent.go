@@ -4,12 +4,15 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"labctl/guest/wire"
 	"labctl/host/text"
@@ -46,7 +49,8 @@ type Client struct {
 	conn io.ReadWriteCloser
 	w    *wire.Writer
 
-	hello chan wire.Hello
+	hello   chan wire.Hello
+	greeted bool // of the reading goroutine
 
 	mu    sync.Mutex
 	chunk int // most bytes of a Stdin frame; 0 is wire.MaxPayload
@@ -136,15 +140,17 @@ func (c *Client) take(f wire.Frame) error {
 		if err != nil {
 			return fmt.Errorf("guest: %w", err)
 		}
+		if c.greeted {
+			// Its requests are gone: nobody will send their final records.
+			return fmt.Errorf("%w: the guest's agent started again", ErrClosed)
+		}
+		c.greeted = true
 		if h.Transport == uart {
 			c.mu.Lock()
 			c.chunk = uartChunk
 			c.mu.Unlock()
 		}
-		select {
-		case c.hello <- h:
-		default: // a second Hello: the agent was started again; its requests are gone
-		}
+		c.hello <- h
 		return nil
 	}
 	c.mu.Lock()
@@ -159,7 +165,9 @@ func (c *Client) take(f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindData:
 		if r := call.out(f.Stream); r != nil {
-			return r.Push(f.Payload)
+			if err := r.Push(f.Payload); err != nil {
+				return fmt.Errorf("guest: %s: %w", call.op, err)
+			}
 		}
 	case wire.KindCredit:
 		n, err := wire.ParseCredit(f.Payload)
@@ -289,21 +297,15 @@ func (c *Client) do(ctx context.Context, op wire.Op, params, v any, stream func(
 	if err != nil {
 		return err
 	}
-	copied := make(chan error, 1)
-	if w != nil {
-		go func() { _, err := io.Copy(w, stream(call)); copied <- err }()
-	} else {
-		copied <- nil
+	if w == nil {
+		return call.Wait(ctx, v)
 	}
-	if err := call.Wait(ctx, v); err != nil {
-		return err
+	d := drainTo(w, stream(call))
+	err = call.Wait(ctx, v)
+	if werr := d.finish(ctx); err == nil {
+		err = werr
 	}
-	select {
-	case err := <-copied:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return err
 }
 
 // TraceStart arms the trace.
@@ -346,7 +348,8 @@ type IO struct {
 }
 
 // Exec runs a program and waits for its end and for all of its output. When
-// ctx ends first the program's process group is killed.
+// ctx ends first the program's process group is killed, and what it still says
+// is dropped.
 func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecResult, error) {
 	p.Stdin = s.Stdin != nil
 	call, err := c.Start(wire.OpExec, p)
@@ -356,50 +359,120 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 	if s.Started != nil {
 		s.Started(call)
 	}
+	unread := make(chan error, 1)
 	if s.Stdin != nil {
 		// Not waited for: a read of the host's terminal cannot be interrupted,
 		// and Abort makes the write fail once the program is gone.
 		go func() {
-			io.Copy(call.Stdin(), s.Stdin)
+			in := source{r: s.Stdin}
+			io.Copy(call.Stdin(), &in)
+			if in.err != nil {
+				unread <- fmt.Errorf("read the input for the guest: %w", in.err)
+			}
 			call.Stdin().Close()
 		}()
 	}
-	copied := make(chan error, 2)
-	pump := func(w io.Writer, r io.Reader) {
-		if w == nil {
-			w = io.Discard
-		}
-		_, err := io.Copy(w, r)
-		if err != nil {
-			// The stream must be drained, or the program blocks for ever on a
-			// host whose pipe is gone.
-			io.Copy(io.Discard, r)
-		}
-		copied <- err
-	}
-	go pump(s.Stdout, call.Stdout())
-	go pump(s.Stderr, call.Stderr())
+	stdout, stderr := drainTo(s.Stdout, call.Stdout()), drainTo(s.Stderr, call.Stderr())
 
 	var res wire.ExecResult
-	if err := call.Wait(ctx, &res); err != nil {
-		if ctx.Err() != nil {
-			call.Control(wire.Control{Signal: int(syscall.SIGKILL)})
-		}
+	err = call.Wait(ctx, &res)
+	if err != nil && ctx.Err() != nil {
+		// In the background: a guest that hangs takes nothing from the link.
+		go call.Control(wire.Control{Signal: int(syscall.SIGKILL)})
+	}
+	errOut, errErr := stdout.finish(ctx), stderr.finish(ctx)
+	switch {
+	case err != nil:
 		return res, err
+	case !valid(res):
+		return res, &GuestError{Op: wire.OpExec, Msg: fmt.Sprintf("the final record is neither an exit nor a signal: %+v", res)}
 	}
-	var werr error
-	for range 2 {
-		select {
-		case err := <-copied:
-			if werr == nil {
-				werr = err
-			}
-		case <-ctx.Done():
-			return res, context.Cause(ctx)
+	select {
+	case err = <-unread:
+	default:
+	}
+	return res, cmp.Or(errOut, errErr, err)
+}
+
+// valid says whether exactly one end is given, by numbers that Linux has.
+func valid(r wire.ExecResult) bool {
+	if r.Exited {
+		return !r.Signaled && r.Code >= 0 && r.Code <= 255
+	}
+	return r.Signaled && r.Signal >= 1 && r.Signal <= 127
+}
+
+// source remembers why a Reader ended, which io.Copy mixes with the Writer's
+// errors.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// drain copies a stream to a Writer and reads the stream to its end whatever
+// becomes of the Writer: a guest whose bytes are not taken would wait for ever,
+// and its final record with it.
+type drain struct {
+	w    io.Writer
+	turn chan struct{} // held by a Write to w
+	left atomic.Bool   // no more Writes
+	werr error
+	rerr error
+	done chan struct{}
+}
+
+func drainTo(w io.Writer, r io.Reader) *drain {
+	d := &drain{w: w, turn: make(chan struct{}, 1), done: make(chan struct{})}
+	if w == nil {
+		d.w = io.Discard
+	}
+	go func() {
+		defer close(d.done)
+		_, d.rerr = io.Copy(d, r)
+	}()
+	return d
+}
+
+// Write never fails, so that the copy goes on.
+func (d *drain) Write(p []byte) (int, error) {
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	if d.werr == nil && !d.left.Load() {
+		var n int
+		if n, d.werr = d.w.Write(p); d.werr == nil && n < len(p) {
+			d.werr = io.ErrShortWrite
 		}
 	}
-	if res.Exited == res.Signaled {
-		return res, &GuestError{Op: wire.OpExec, Msg: "the final record says neither exit nor signal"}
+	return len(p), nil
+}
+
+// stuck is how long finish waits for a Write that does not return: that of a
+// pipe whose reader sleeps.
+const stuck = time.Second
+
+// finish waits for the stream's end. When ctx ends first nothing is written to
+// w any more, so that the caller has it for itself.
+func (d *drain) finish(ctx context.Context) error {
+	select {
+	case <-d.done:
+		return cmp.Or(d.werr, d.rerr)
+	case <-ctx.Done():
 	}
-	return res, werr
+	d.left.Store(true)
+	timer := time.NewTimer(stuck)
+	defer timer.Stop()
+	select {
+	case d.turn <- struct{}{}:
+		<-d.turn
+	case <-timer.C:
+	}
+	return context.Cause(ctx)
 }
