@@ -8,15 +8,22 @@ package crash
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"labctl/host/text"
 )
 
+// Bounds on what a guest can make a Scanner keep: 26 MB.
 const (
-	maxLine  = 4 << 10 // bytes kept of one console line
-	maxLines = 400     // lines kept of one report
+	maxLine    = 1 << 10 // bytes of one line; the kernel's own bound (LOG_LINE_MAX)
+	maxLines   = 400     // lines of one report
+	maxReports = 64      // a panic takes the last place from an oops
 )
+
+// near is how many lines after an oops's end a panic still belongs to it: x86
+// prints the registers once more between the two.
+const near = 60
 
 // Kind says how bad a report is.
 type Kind string
@@ -30,7 +37,7 @@ const (
 type Report struct {
 	Kind  Kind
 	Title string   // "Attempted to kill init! exitcode=0x00000200"
-	Lines []string // the console from the first bad line on, cleaned, at most 400
+	Lines []string // the console from the first bad line on, cleaned, at most 400 of at most 1 KiB
 }
 
 // Error makes a Report the cause of a run's end.
@@ -68,7 +75,9 @@ type Scanner struct {
 	all  []*Report
 	// open says that lines still belong to the last report: an oops ends with
 	// its "end trace" line, a panic with the console.
-	open bool
+	open  bool
+	since int  // lines since the last report's end
+	ended bool // the panic's own last line was there
 }
 
 // Write never fails.
@@ -86,7 +95,7 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		if i < 0 {
 			break
 		}
-		s.take(text.Lines(string(s.line)))
+		s.take(clip(text.Lines(string(s.line))))
 		s.line = s.line[:0]
 		p = p[i+1:]
 	}
@@ -96,18 +105,9 @@ func (s *Scanner) Write(p []byte) (int, error) {
 // take judges one line.
 func (s *Scanner) take(line string) {
 	msg := message(line)
+	s.since++
 	if kind, title, ok := opens(msg); ok {
-		cur := s.current()
-		switch {
-		case cur != nil && cur.Kind == Panic: // a panic is the last report
-		case cur != nil && kind == Panic:
-			// An oops that panics is one death, and its own line says more.
-			cur.Kind, cur.Title = Panic, cur.Title+" ("+title+")"
-			s.open = true
-		case !s.open:
-			s.all = append(s.all, &Report{Kind: kind, Title: title})
-			s.open = true
-		}
+		s.begin(kind, title)
 	}
 	if !s.open {
 		return
@@ -116,9 +116,31 @@ func (s *Scanner) take(line string) {
 	if len(cur.Lines) < maxLines {
 		cur.Lines = append(cur.Lines, line)
 	}
-	if cur.Kind == Oops && strings.HasPrefix(msg, "---[ end trace") {
-		s.open = false
+	switch {
+	case cur.Kind == Oops && strings.HasPrefix(msg, "---[ end trace"):
+		s.open, s.since = false, 0
+	case cur.Kind == Panic && (strings.HasPrefix(msg, "---[ end Kernel panic") || strings.HasPrefix(msg, "Reboot failed")):
+		s.ended = true
 	}
+}
+
+// begin acts on a line that opens a report.
+func (s *Scanner) begin(kind Kind, title string) {
+	cur := s.current()
+	switch {
+	case cur != nil && cur.Kind == Panic: // a panic is the last report
+		return
+	case kind == Panic && cur != nil && (s.open || s.since <= near):
+		// An oops that panics is one death, and its own line says more.
+		cur.Kind, cur.Title = Panic, clip(cur.Title+" ("+title+")")
+	case kind == Panic:
+		s.all = append(s.all[:min(len(s.all), maxReports-1)], &Report{Kind: kind, Title: title})
+	case s.open || len(s.all) == maxReports: // another line of the same oops, or one too many
+		return
+	default:
+		s.all = append(s.all, &Report{Kind: kind, Title: title})
+	}
+	s.open = true
 }
 
 func opens(msg string) (Kind, string, bool) {
@@ -140,17 +162,25 @@ func (s *Scanner) current() *Report {
 	return s.all[len(s.all)-1]
 }
 
-// message is a console line without its printk time stamp and caller tag:
-// "[    1.234567][    T1] text".
+// stamp is what printk puts before a message: a time, and a caller's tag where
+// the kernel has PRINTK_CALLER.
+var stamp = regexp.MustCompile(`\[ *[0-9]+\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? `)
+
+// message is a console line without printk's stamp. What a program wrote
+// before, without an end of line, goes too.
 func message(line string) string {
-	for strings.HasPrefix(line, "[") {
-		i := strings.IndexByte(line, ']')
-		if i < 0 || i > 24 {
-			break
-		}
-		line = strings.TrimPrefix(line[i+1:], " ")
+	if at := stamp.FindStringIndex(line); at != nil {
+		return line[at[1]:]
 	}
 	return line
+}
+
+// clip cuts a line at maxLine bytes, which cleaning may have made more of.
+func clip(s string) string {
+	if len(s) <= maxLine {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxLine], "")
 }
 
 // Panic is the report of a panic, nil as long as there was none.
@@ -164,8 +194,6 @@ func (s *Scanner) Panic() *Report {
 // Reports are all reports so far.
 func (s *Scanner) Reports() []*Report { return s.all }
 
-// Ended says whether a panic's report has come to its last line.
-func (s *Scanner) Ended() bool {
-	r := s.Panic()
-	return r != nil && strings.Contains(r.Lines[len(r.Lines)-1], "---[ end Kernel panic")
-}
+// Ended says whether a panic's report has come to its last line. A kernel that
+// restarts at once ends without one.
+func (s *Scanner) Ended() bool { return s.ended }

@@ -1,0 +1,206 @@
+package crash
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the headers of testdata/*.log")
+
+// split takes a log's header off: lines "# want: KIND: TITLE", one a report.
+func split(log string) (header, body string) {
+	for strings.HasPrefix(log, "# ") {
+		line, rest, _ := strings.Cut(log, "\n")
+		header, log = header+line+"\n", rest
+	}
+	return header, log
+}
+
+func header(s *Scanner) string {
+	var b strings.Builder
+	for _, r := range s.Reports() {
+		fmt.Fprintf(&b, "# want: %s: %s\n", r.Kind, r.Title)
+	}
+	if b.Len() == 0 {
+		b.WriteString("# want: nothing\n")
+	}
+	return b.String()
+}
+
+// scan gives log to a new Scanner in pieces of at most max bytes.
+func scan(log string, max int) *Scanner {
+	s := new(Scanner)
+	for len(log) > 0 {
+		n := min(len(log), 1+rand.IntN(max))
+		s.Write([]byte(log[:n]))
+		log = log[n:]
+	}
+	return s
+}
+
+// TestLogs reads the tails of real consoles; testdata/README says how each came
+// to be.
+func TestLogs(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.log")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no logs: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, body := split(string(b))
+			s := scan(body, len(body))
+			if *update {
+				want = header(s)
+				if err := os.WriteFile(file, []byte(want+body), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(want, header(s)); diff != "" {
+				t.Errorf("reports (-want +got):\n%s", diff)
+			}
+			for _, r := range s.Reports() {
+				for _, l := range r.Lines {
+					if !strings.Contains(body, strings.TrimRight(l, "\r")) {
+						t.Errorf("line %q is not in the log", l)
+					}
+				}
+			}
+			for range 30 {
+				again := scan(body, 1+rand.IntN(200))
+				if diff := cmp.Diff(s.Reports(), again.Reports()); diff != "" {
+					t.Fatalf("written in other pieces (-whole +pieces):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestScanner(t *testing.T) {
+	const oops = "[    1.000000] Internal error: Oops: 0000000096000044 [#1] SMP\n[    1.000001] pc : x+0x1/0x2\n"
+	const end = "[    1.000002] ---[ end trace 0000000000000000 ]---\n"
+	const panicked = "[    1.000003] Kernel panic - not syncing: Fatal exception\n"
+	for _, tt := range []struct {
+		name string
+		in   string
+		want string
+	}{
+		{"nothing", "[    0.000000] Linux version 6.12\n", "# want: nothing\n"},
+		{"a caller's tag", "[    1.000000][   T12] Kernel panic - not syncing: x\n", "# want: panic: x\n"},
+		{"no stamp", "Kernel panic - not syncing: x\n", "# want: panic: x\n"},
+		{"behind a program's unfinished line", "~> [    1.000000] Kernel panic - not syncing: x\n", "# want: panic: x\n"},
+		{"CR LF", "[    1.000000] Kernel panic - not syncing: x\r\n", "# want: panic: x\n"},
+		{"in the middle of a message", "[    1.000000] EXT4: no BUG: here, no Kernel panic - not syncing: x\n", "# want: nothing\n"},
+		{"no end of line yet", "[    1.000000] Kernel panic - not syncing: x", "# want: nothing\n"},
+		{"escapes", "Kernel panic - not syncing: \x1b[2Jx\u202e\n", "# want: panic: \ufffd[2Jx\ufffd\n"},
+		{"oops", oops + end, "# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"oops that panics", oops + end + panicked, "# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
+		{"oops without an end that panics", oops + panicked, "# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
+		{"oops in a panic", panicked + oops + end, "# want: panic: Fatal exception\n"},
+		{"two panics", panicked + panicked, "# want: panic: Fatal exception\n"},
+		{"oops, and long after it a panic", oops + end + strings.Repeat("work goes on\n", 100) + panicked,
+			"# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n# want: panic: Fatal exception\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := scan(tt.in, 7)
+			if diff := cmp.Diff(tt.want, header(s)); diff != "" {
+				t.Errorf("reports (-want +got):\n%s", diff)
+			}
+			if got, want := s.Panic() != nil, strings.Contains(tt.want, "panic: "); got != want {
+				t.Errorf("Panic() != nil is %t, want %t", got, want)
+			}
+			if s.Ended() {
+				t.Error("Ended() = true before the panic's last line")
+			}
+		})
+	}
+}
+
+func TestEnded(t *testing.T) {
+	for _, last := range []string{"---[ end Kernel panic - not syncing: x ]---\n", "[    2.000000] Reboot failed -- System halted\r\n"} {
+		// Longer than is kept.
+		s := scan(last+"Kernel panic - not syncing: x\n"+strings.Repeat("frame\n", 2*maxLines), 4096)
+		if s.Ended() {
+			t.Errorf("%q before the panic ends it", last)
+		}
+		if s.Write([]byte(last)); !s.Ended() {
+			t.Errorf("Ended() = false after %q", last)
+		}
+	}
+}
+
+// bounded holds a Scanner against its limits.
+func bounded(t *testing.T, s *Scanner) {
+	t.Helper()
+	if n := len(s.Reports()); n > maxReports {
+		t.Errorf("%d reports, want at most %d", n, maxReports)
+	}
+	for i, r := range s.Reports() {
+		if n := len(r.Lines); n == 0 || n > maxLines {
+			t.Errorf("report %d has %d lines, want 1 to %d", i, n, maxLines)
+		}
+		for _, l := range append(r.Lines, r.Title) {
+			if len(l) > maxLine || !utf8.ValidString(l) || strings.ContainsAny(l, "\x1b\n\r\x00") {
+				t.Errorf("report %d: bad line of %d bytes: %.80q", i, len(l), l)
+			}
+		}
+		if r.Kind == Panic && i != len(s.Reports())-1 {
+			t.Errorf("report %d of %d is a panic: want it last", i, len(s.Reports()))
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	one := "BUG: " + strings.Repeat("\xff", 3*maxLine) + "\n" + strings.Repeat(strings.Repeat("한", maxLine)+"\n", 2*maxLines) + "---[ end trace 0 ]---\n"
+	s := new(Scanner)
+	for range 2 * maxReports {
+		s.Write([]byte(one))
+	}
+	bounded(t, s)
+	if got := len(s.Reports()); got != maxReports {
+		t.Errorf("%d reports, want %d", got, maxReports)
+	}
+	s.Write([]byte(strings.Repeat("x\n", near+1) + "Kernel panic - not syncing: at last\n"))
+	bounded(t, s)
+	if r := s.Panic(); r == nil || r.Title != "at last" {
+		t.Errorf("Panic() = %+v after %d oopses, want it all the same", r, maxReports)
+	}
+}
+
+func FuzzScanner(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.log")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, uint8(40))
+	}
+	f.Add([]byte("BUG: x\n---[ end trace\nOops: \xff\r\nx[    0.000000] Kernel panic - not syncing: \xc3"), uint8(3))
+	f.Fuzz(func(t *testing.T, log []byte, size uint8) {
+		whole := new(Scanner)
+		whole.Write(log)
+		bounded(t, whole)
+		pieces := scan(string(log), 1+int(size))
+		if diff := cmp.Diff(whole.Reports(), pieces.Reports()); diff != "" {
+			t.Errorf("written in other pieces (-whole +pieces):\n%s", diff)
+		}
+		if whole.Ended() && whole.Panic() == nil {
+			t.Error("Ended without a panic")
+		}
+	})
+}
