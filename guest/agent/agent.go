@@ -73,8 +73,9 @@ type session struct {
 	mu       sync.Mutex
 	requests map[uint32]*request
 
-	traceMu sync.Mutex
-	trace   *tracefs.Instance // armed, or nil
+	traceMu   sync.Mutex        // held, too, while a stopped trace is removed
+	trace     *tracefs.Instance // armed, or nil
+	removeErr error             // of the last removal, for the next trace-start
 }
 
 // request is one open Chan. The read loop finds its streams here; they are made
@@ -284,6 +285,7 @@ func (s *session) end(cancel context.CancelFunc) {
 	s.traceMu.Lock()
 	if s.trace != nil {
 		s.trace.Stop(io.Discard)
+		s.trace.Remove()
 		s.trace = nil
 	}
 	s.traceMu.Unlock()
@@ -360,6 +362,10 @@ func (s *session) traceStart(p wire.TraceParams) (any, error) {
 	if s.trace != nil {
 		return nil, errors.New("start trace: one is armed already; stop it first")
 	}
+	if err := s.removeErr; err != nil {
+		s.removeErr = nil
+		return nil, fmt.Errorf("remove the trace before: %w", err)
+	}
 	fs, err := tracefs.Open(s.guest.Tracefs, s.guest.Proc)
 	if err != nil {
 		return nil, err
@@ -369,14 +375,22 @@ func (s *session) traceStart(p wire.TraceParams) (any, error) {
 	return armed, err
 }
 
+// traceStop sends the trace and removes it behind the final record's back: under
+// emulation removing takes as long as all the rest, and the host waits for the
+// record alone. The next trace-start waits for the removal, and reports its
+// failure.
 func (s *session) traceStop(out *wire.Sender) (any, error) {
 	s.traceMu.Lock()
-	defer s.traceMu.Unlock()
 	if s.trace == nil {
+		s.traceMu.Unlock()
 		return nil, errors.New("stop trace: none is armed")
 	}
 	w := newWholeWriter(out, s.chunk())
 	stopped, err := s.trace.Stop(w)
-	s.trace = nil
+	go func() {
+		defer s.traceMu.Unlock()
+		s.removeErr = s.trace.Remove()
+		s.trace = nil
+	}()
 	return stopped, errors.Join(err, w.Flush(), out.Close())
 }

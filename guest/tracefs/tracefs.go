@@ -89,7 +89,7 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, in.remove())
+			err = errors.Join(err, in.Remove())
 		}
 	}()
 	miss := func(what string, err error) {
@@ -136,17 +136,14 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 			miss("event "+e, err)
 		}
 	}
-	if err := in.write("trace", "\n"); err != nil {
-		return nil, armed, fmt.Errorf("clear trace: %w", err)
-	}
 	if err := in.write("tracing_on", "1"); err != nil {
 		return nil, armed, fmt.Errorf("start trace: %w", err)
 	}
 	return in, armed, nil
 }
 
-// Stop stops recording, copies the trace as text to w, and removes the instance
-// and its probes, also after an error.
+// Stop stops recording and copies the trace as text to w. Remove must follow, also
+// after an error.
 func (in *Instance) Stop(w io.Writer) (wire.TraceStopped, error) {
 	var st wire.TraceStopped
 	err := in.write("tracing_on", "0")
@@ -156,7 +153,7 @@ func (in *Instance) Stop(w io.Writer) (wire.TraceStopped, error) {
 	st.Entries, st.Overrun = in.stats()
 	n, cerr := in.copyTrace(w)
 	st.Bytes = n
-	return st, errors.Join(err, cerr, in.remove())
+	return st, errors.Join(err, cerr)
 }
 
 func (in *Instance) copyTrace(w io.Writer) (int64, error) {
@@ -223,9 +220,9 @@ func (in *Instance) create(p wire.TraceParams) error {
 	return bare(in.fs.files.Mkdir(in.dir))
 }
 
-// remove takes everything away again: events first, since an enabled kprobe
-// event can be neither removed nor lose its instance.
-func (in *Instance) remove() error {
+// Remove takes everything away again, the instance and its probes: events first,
+// since an enabled kprobe event can be neither removed nor lose its instance.
+func (in *Instance) Remove() error {
 	var errs []error
 	for _, e := range in.events {
 		if err := in.write("events/"+e+"/enable", "0"); err != nil {

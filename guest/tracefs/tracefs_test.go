@@ -153,6 +153,9 @@ func TestStartStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := in.Remove(); err != nil {
+		t.Fatal(err)
+	}
 	if want := (wire.TraceStopped{Bytes: int64(text.Len()), Entries: 7, Overrun: 1}); stopped != want || text.Len() == 0 {
 		t.Errorf("Stop() = %+v, want %+v", stopped, want)
 	}
@@ -167,7 +170,6 @@ func TestStartStop(t *testing.T) {
 		"p:labctl/clone _do_fork flags=%di:x64",
 		"events/labctl/clone/enable=1",
 		"events/sched/sched_process_fork/enable=1",
-		"trace=",
 		"tracing_on=1", // last
 		"tracing_on=0",
 		"events/labctl/clone/enable=0",
@@ -191,7 +193,7 @@ func TestStartOverLeftovers(t *testing.T) {
 	if err != nil {
 		t.Fatalf("second Start: %v", err)
 	}
-	if _, err := in.Stop(&bytes.Buffer{}); err != nil {
+	if err := in.Remove(); err != nil {
 		t.Fatal(err)
 	}
 	if len(k.probes) != 0 {

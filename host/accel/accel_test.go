@@ -3,6 +3,7 @@ package accel
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"labctl/host/cachedir"
 	"labctl/host/qemu"
 )
 
@@ -312,11 +314,11 @@ func TestCache(t *testing.T) {
 		t.Error("load of another binary succeeded")
 	}
 
-	path, err := cacheFile()
+	dir, err := cachedir.Dir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte("{ garbage"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, noteName), []byte("{ garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := load("b", "amd64", k); ok {
@@ -366,7 +368,7 @@ func TestStoreAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left, _ := filepath.Glob(filepath.Join(dir, ".accel-*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "."+noteName+"-*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
@@ -376,9 +378,13 @@ func FuzzCache(f *testing.F) {
 	f.Add([]byte(`{"b amd64":{"verdict":{"accel":"-net"}}}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		for _, e := range parse(text) {
+		var all kept
+		if json.Unmarshal(text, &all) != nil {
+			return
+		}
+		for _, e := range all {
 			if e.holds(e.Verdict.Arch, e.Key, time.Now()) && e.Verdict.Accel != "kvm" && e.Verdict.Accel != "tcg" {
-				t.Errorf("parse(%q) holds %q", text, e.Verdict.Accel)
+				t.Errorf("%q holds %q", text, e.Verdict.Accel)
 			}
 		}
 	})

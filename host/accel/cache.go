@@ -1,24 +1,21 @@
 package accel
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/cachedir"
 	"labctl/host/qemu"
 )
 
 // doubtAfter is how long a verdict against KVM is believed.
 const doubtAfter = 24 * time.Hour
 
-// maxCache bounds the cache file, in bytes.
-const maxCache = 1 << 20
+// noteName is the note of verdicts in the cache folder.
+const noteName = "accel.json"
 
 // key is all of the host that a verdict rests on.
 type key struct {
@@ -56,11 +53,11 @@ func hostKey(f qemu.Features) key {
 // load finds a verdict for the same host. A file that cannot be read is as
 // good as none.
 func load(binary, arch string, k key) (Verdict, bool) {
-	path, err := cacheFile()
-	if err != nil {
+	var all kept
+	if !cachedir.Recall(noteName, &all) {
 		return Verdict{}, false
 	}
-	e, ok := read(path)[name(binary, arch)]
+	e, ok := all[name(binary, arch)]
 	return e.Verdict, ok && e.holds(arch, k, time.Now())
 }
 
@@ -73,70 +70,12 @@ func (e entry) holds(arch string, k key, now time.Time) bool {
 // store keeps a verdict. Of two processes at once one may lose its verdict,
 // and will try again; the file is whole at any time.
 func store(binary string, k key, v Verdict) error {
-	path, err := cacheFile()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("keep the acceleration verdict: %w", err)
-	}
-	all := read(path)
-	if all == nil {
+	all := kept{}
+	if !cachedir.Recall(noteName, &all) || all == nil {
 		all = kept{}
 	}
 	all[name(binary, v.Arch)] = entry{k, v}
-	text, err := json.MarshalIndent(all, "", "\t")
-	if err != nil {
-		return fmt.Errorf("keep the acceleration verdict: %w", err)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".accel-*")
-	if err != nil {
-		return fmt.Errorf("keep the acceleration verdict: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(text, '\n'))
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the acceleration verdict: %w", err)
-	}
-	return nil
+	return cachedir.Remember(noteName, all)
 }
 
 func name(binary, arch string) string { return binary + " " + arch }
-
-func read(path string) kept {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxCache))
-	if err != nil {
-		return nil
-	}
-	return parse(text)
-}
-
-func parse(text []byte) kept {
-	var all kept
-	if json.Unmarshal(text, &all) != nil {
-		return nil
-	}
-	return all
-}
-
-func cacheFile() (string, error) {
-	if dir := os.Getenv("LABCTL_CACHE"); dir != "" {
-		return filepath.Join(dir, "accel.json"), nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set LABCTL_CACHE", err)
-	}
-	return filepath.Join(dir, "labctl", "accel.json"), nil
-}

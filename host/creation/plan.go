@@ -46,8 +46,10 @@ var events = []string{
 	"task/task_rename",
 }
 
-// bufferKB holds about five thousand events with their stacks, a CPU.
-const bufferKB = 4096
+// bufferKB holds about a thousand events with their stacks, a CPU; a probe leaves
+// a hundred. Lost ones are counted. Clearing more memory than needed is what
+// arming spends its time on under emulation.
+const bufferKB = 1024
 
 // Plan says what to arm in a guest of the architecture arch (a GOARCH) so that
 // Join can tell its task creations. Facts come from the kernel's image; without

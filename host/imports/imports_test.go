@@ -19,14 +19,15 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig"},                               // data, embedded
-	{"guest/wire"},                                          // the one thing that both sides know
-	{"guest/tracefs", "guest/rawclone"},                     // one kernel interface each
-	{"guest/agent", "guest/probe"},                          // what the guest's programs do
-	{"guest/cmd"},                                           // programs of the guest
-	{"host/text", "host/target", "host/clone"},              // words and rows
-	{"host/agent", "host/stack", "host/crash", "host/qemu"}, // one outside thing each
-	{"host/accel"},                                          // which of QEMU's accelerators works
+	{"", "images", "kconfig"},           // data, embedded
+	{"guest/wire"},                      // the one thing that both sides know
+	{"guest/tracefs", "guest/rawclone"}, // one kernel interface each
+	{"guest/agent", "guest/probe"},      // what the guest's programs do
+	{"guest/labinit", "guest/labprobe"}, // programs of the guest
+	{"guest/cmd"},                       // both in one file
+	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
+	{"host/agent", "host/stack", "host/crash", "host/qemu"},     // one outside thing each
+	{"host/accel"}, // which of QEMU's accelerators works
 	{"host/vm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
 	{"host/creation"},           // task creations, out of traces
 	{"host/record"},             // what a run leaves on disk

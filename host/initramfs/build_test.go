@@ -145,11 +145,9 @@ func smallSource(t *testing.T, text string) fstest.MapFS {
 		}
 		source[name] = &fstest.MapFile{Data: data}
 	}
-	for _, p := range programs {
-		source[p+"/main.go"] = &fstest.MapFile{Data: fmt.Appendf(nil, "package main\n\nfunc main() { println(%q) }\n", text)}
-		source[p+"/main_test.go"] = &fstest.MapFile{Data: []byte("not Go at all")}
-		source[p+"/testdata/x.go"] = &fstest.MapFile{Data: []byte("nor this")}
-	}
+	source[program+"/main.go"] = &fstest.MapFile{Data: fmt.Appendf(nil, "package main\n\nfunc main() { println(%q) }\n", text)}
+	source[program+"/main_test.go"] = &fstest.MapFile{Data: []byte("not Go at all")}
+	source[program+"/testdata/x.go"] = &fstest.MapFile{Data: []byte("nor this")}
 	return source
 }
 
@@ -178,7 +176,7 @@ func TestGuestIsRebuiltWhenItsSourceChanges(t *testing.T) {
 		t.Errorf("no change: %s, cached %v; want %s, cached", same.Path, same.Cached, first.Path)
 	}
 	edited := smallSource(t, "one")
-	edited["guest/cmd/labprobe/main_test.go"].Data = []byte("a test alone")
+	edited[program+"/main_test.go"].Data = []byte("a test alone")
 	if same := build(edited); !same.Cached {
 		t.Error("a change in a test file rebuilt the guest")
 	}
@@ -189,7 +187,7 @@ func TestGuestIsRebuiltWhenItsSourceChanges(t *testing.T) {
 
 func TestGuestDoesNotCompile(t *testing.T) {
 	source := smallSource(t, "one")
-	source["guest/cmd/labprobe/main.go"].Data = []byte("package main\n\nfunc main() { nosuch() }\n")
+	source["guest/cmd/labguest/main.go"].Data = []byte("package main\n\nfunc main() { nosuch() }\n")
 	dir := t.TempDir()
 	_, err := testBuilder(t, dir, source).image(t.Context(), Options{Arch: "amd64"})
 	if err == nil || !strings.Contains(err.Error(), "undefined: nosuch") {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"labctl/host/cachedir"
 )
 
 const (
@@ -33,14 +35,8 @@ const (
 // DefaultDir is where archives are cached: initramfs under $LABCTL_CACHE, or
 // under labctl in the user's cache folder.
 func DefaultDir() (string, error) {
-	if dir := os.Getenv("LABCTL_CACHE"); dir != "" {
-		return filepath.Join(dir, "initramfs"), nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set LABCTL_CACHE", err)
-	}
-	return filepath.Join(dir, "labctl", "initramfs"), nil
+	dir, err := cachedir.Dir()
+	return filepath.Join(dir, "initramfs"), err
 }
 
 // cache is a folder of files whose names tell all that went into them. A

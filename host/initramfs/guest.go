@@ -6,18 +6,19 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// programs are the packages of the guest's own programs, as folders of the
-// module. Each is put under /labctl by its last name.
-var programs = []string{"guest/cmd/labinit", "guest/cmd/labprobe"}
+// program is the package of the guest's own programs, as a folder of the module.
+// The file is put in the archive under its first name; the others are links.
+const program = "guest/cmd/labguest"
 
-// guest returns the archive with labinit and labprobe. They are built from the
+var programNames = []string{"labinit", "labprobe"}
+
+// guest returns the archive with labinit and labprobe. Both are built from the
 // sources that labctl carries: changing one means building labctl anew, and
 // then this notices by itself.
 func (b *builder) guest(ctx context.Context, arch string) (string, error) {
@@ -25,7 +26,7 @@ func (b *builder) guest(ctx context.Context, arch string) (string, error) {
 	k.add(arch, b.sourceSum)
 	k.add(b.tool.id...)
 	p, _, err := b.cache.get(ctx, k.name("guest", arch), func(w io.Writer) error {
-		b.say("building labinit and labprobe for " + arch)
+		b.say("building the guest's programs for " + arch)
 		return b.buildGuest(ctx, w, arch)
 	})
 	return p, err
@@ -49,20 +50,20 @@ func (b *builder) buildGuest(ctx context.Context, w io.Writer, arch string) erro
 	if err != nil {
 		return fmt.Errorf("unpack sources: %w", err)
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out + "/"}
-	for _, p := range programs {
-		args = append(args, "./"+p)
+	if _, err := b.tool.run(ctx, src, arch, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "./"+program); err != nil {
+		return err
 	}
-	if _, err := b.tool.run(ctx, src, arch, args...); err != nil {
+	data, err := os.ReadFile(out)
+	if err != nil {
 		return err
 	}
 	a := newArchive(w)
-	for _, p := range programs {
-		data, err := os.ReadFile(filepath.Join(out, path.Base(p)))
-		if err != nil {
-			return err
+	for i, name := range programNames {
+		mode := uint64(cpio.S_IFREG | 0o755)
+		if i > 0 {
+			mode, data = cpio.S_IFLNK|0o777, []byte(programNames[0])
 		}
-		if err := a.add("labctl/"+path.Base(p), cpio.S_IFREG|0o755, data); err != nil {
+		if err := a.add("labctl/"+name, mode, data); err != nil {
 			return err
 		}
 	}

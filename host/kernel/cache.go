@@ -13,6 +13,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
 )
 
@@ -62,17 +63,12 @@ type Row struct {
 // Open makes the cache usable. An empty dir means the user's: LABCTL_CACHE, else
 // labctl in os.UserCacheDir.
 func Open(dir string) (*Cache, error) {
+	var err error
 	if dir == "" {
-		dir = os.Getenv("LABCTL_CACHE")
+		dir, err = cachedir.Dir()
+	} else {
+		dir, err = filepath.Abs(dir)
 	}
-	if dir == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			return nil, fmt.Errorf("find the cache directory: %w; set LABCTL_CACHE", err)
-		}
-		dir = filepath.Join(base, "labctl")
-	}
-	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open kernel cache: %w", err)
 	}

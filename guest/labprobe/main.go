@@ -1,4 +1,4 @@
-// Labprobe makes the kernel do one thing and reports what it saw.
+// Package labprobe makes the kernel do one thing and reports what it saw.
 //
 // Synopsis:
 //
@@ -10,15 +10,13 @@
 //	NAME is a probe, JSON its parameters as one object. The result is one JSON
 //	document on standard output (wire.ProbeResult). Exit status: 0 done, 1 the
 //	probe could not do it, 2 usage. Without arguments it lists the probes.
-package main
+package labprobe
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"strings"
 
 	"labctl/guest/probe"
@@ -28,13 +26,10 @@ import (
 	"labctl/guest/wire"
 )
 
-// The main goroutine stays on the process's first thread, so that the task that
-// a trace shows as the creator has the pid that the probe reports.
-func init() { runtime.LockOSThread() }
-
-func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// Main is the program labprobe with its arguments; it gives the exit status. The
+// caller has locked the goroutine to the process's first thread, so that the task
+// that a trace shows as the creator has the pid that the probe reports.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
 		fmt.Fprint(stdout, usage())
 		return 0

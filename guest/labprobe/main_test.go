@@ -1,9 +1,11 @@
-package main
+package labprobe
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,10 +14,13 @@ import (
 	"labctl/guest/wire"
 )
 
+// The test binary, too, stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 // TestMain lets the test binary be labprobe, which spawn needs.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "ids" {
-		main()
+		os.Exit(Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
@@ -50,7 +55,7 @@ func TestCatalogueParameters(t *testing.T) {
 		var with, without wire.ProbeResult
 		for res, args := range map[*wire.ProbeResult][]string{&with: {info.Name, info.Params}, &without: {info.Name}} {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			if code := Main(t.Context(), args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 				t.Fatalf("labprobe %v = %d, %s", args, code, stderr.String())
 			}
 			if err := json.Unmarshal(stdout.Bytes(), res); err != nil {
@@ -68,7 +73,7 @@ func TestCatalogueParameters(t *testing.T) {
 
 func stderrOf(t *testing.T, args ...string) string {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), args, &stdout, &stderr); code == 0 {
+	if code := Main(t.Context(), args, &stdout, &stderr); code == 0 {
 		t.Errorf("labprobe %v = 0; want an error", args)
 	}
 	return stderr.String()
@@ -92,7 +97,7 @@ func TestRun(t *testing.T) {
 		{[]string{"clone3", `{"size":8}`}, 1, "", "invalid argument"},
 	} {
 		var stdout, stderr bytes.Buffer
-		code := run(t.Context(), tc.args, &stdout, &stderr)
+		code := Main(t.Context(), tc.args, &stdout, &stderr)
 		if code != tc.code || !strings.Contains(stdout.String(), tc.stdout) || !strings.Contains(stderr.String(), tc.stderr) {
 			t.Errorf("labprobe %v = %d\nstdout %s\nstderr %s\nwant %d, %q, %q", tc.args, code, stdout.String(), stderr.String(), tc.code, tc.stdout, tc.stderr)
 		}

@@ -1,4 +1,4 @@
-// Labinit is PID 1 of the guest: it makes the system usable, finds the link to
+// Package labinit is PID 1 of the guest: it makes the system usable, finds the link to
 // the host, and serves it until the host asks for power off or goes away.
 //
 // Options on the kernel command line:
@@ -13,7 +13,7 @@
 //
 // When labinit cannot go on it says why in one line, "labinit: …", and exits,
 // on which the kernel panics: the host sees that, and a silent guest it does not.
-package main
+package labinit
 
 import (
 	"context"
@@ -32,7 +32,8 @@ import (
 	"labctl/guest/wire"
 )
 
-func main() {
+// Main is the program. It does not return.
+func Main() {
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "labinit: runs as PID 1 of a guest only")
 		os.Exit(2)

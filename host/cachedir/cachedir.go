@@ -1,0 +1,81 @@
+// Package cachedir is labctl's cache folder and the small JSON files in it that
+// remember what was slow to find out.
+package cachedir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Env names the cache folder where the user's own is not wanted.
+const Env = "LABCTL_CACHE"
+
+// maxNote bounds a note, in bytes.
+const maxNote = 1 << 20
+
+// Dir is the cache folder as an absolute path: $LABCTL_CACHE, or labctl in the
+// user's cache folder. It may not be there yet.
+func Dir() (string, error) {
+	dir := os.Getenv(Env)
+	if dir == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find a cache folder: %w: set %s", err, Env)
+		}
+		dir = filepath.Join(base, "labctl")
+	}
+	return filepath.Abs(dir)
+}
+
+// Recall reads the note called name into v. It reports false when there is none
+// or it is unreadable, which is as good as none; v may be changed then.
+func Recall(name string, v any) bool {
+	dir, err := Dir()
+	if err != nil {
+		return false
+	}
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxNote))
+	return err == nil && json.Unmarshal(text, v) == nil
+}
+
+// Remember keeps v as the note called name. Readers see the old one or the new
+// one whole; of two writers at once the later wins.
+func Remember(name string, v any) error {
+	dir, err := Dir()
+	if err != nil {
+		return err
+	}
+	if err := remember(dir, name, v); err != nil {
+		return fmt.Errorf("remember %s: %w", name, err)
+	}
+	return nil
+}
+
+func remember(dir, name string, v any) error {
+	text, err := json.MarshalIndent(v, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(dir, "."+name+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(append(text, '\n'))
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), filepath.Join(dir, name))
+}
