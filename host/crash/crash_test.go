@@ -162,9 +162,9 @@ func bounded(t *testing.T, s *Scanner) {
 }
 
 func TestBounds(t *testing.T) {
-	one := "BUG: " + strings.Repeat("\xff", 3*maxLine) + "\n" + strings.Repeat(strings.Repeat("한", maxLine)+"\n", 2*maxLines) + "---[ end trace 0 ]---\n"
+	one := "BUG: " + strings.Repeat("\xff", 3*maxLine) + "\n" + strings.Repeat(strings.Repeat("한", maxLine/2)+"\n", maxLines+10) + "---[ end trace 0 ]---\n"
 	s := new(Scanner)
-	for range 2 * maxReports {
+	for range maxReports + 4 {
 		s.Write([]byte(one))
 	}
 	bounded(t, s)
