@@ -8,8 +8,8 @@
 //	stacks.txt   the call stacks as they were printed
 //	trace.txt    the kernel's own text of the trace
 //
-// All files but console.log are written to a temporary name and renamed, so a
-// record that holds run.json is whole.
+// console.log and qemu.txt are written as the guest runs, the others to a
+// temporary name that is renamed, run.json last: a record that holds it is whole.
 package record
 
 import (
@@ -21,7 +21,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"labctl/guest/wire"
@@ -67,7 +66,7 @@ type Target struct {
 	Arch     string `json:"arch"` // GOARCH
 	CPUs     int    `json:"cpus"`
 	MemoryMB int    `json:"memory_mb"`
-	Link     string `json:"link"` // "virtio-serial", "uart"
+	Link     string `json:"link"` // "virtio", "uart"
 }
 
 // Kernel is the kernel that was booted.
@@ -155,12 +154,18 @@ func Create(dir, name string, now time.Time) (Dir, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Dir{}, fmt.Errorf("create run record: %w", err)
 	}
-	for _, f := range []string{RunFile, ConsoleFile} {
-		if _, err := os.Lstat(filepath.Join(dir, f)); err == nil {
-			return Dir{}, fmt.Errorf("create run record: %s already holds a run; give another --out", dir)
+	// The console's file, made here and by one alone, is the claim on the folder.
+	_, err := os.Lstat(filepath.Join(dir, RunFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		var f *os.File
+		if f, err = os.OpenFile(filepath.Join(dir, ConsoleFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+			return Dir{dir}, f.Close()
 		}
 	}
-	return Dir{dir}, nil
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return Dir{}, fmt.Errorf("create run record: %s already holds a run; give another --out", dir)
+	}
+	return Dir{}, fmt.Errorf("create run record: %w", err)
 }
 
 // File is the path of one file of the record.
@@ -186,12 +191,17 @@ func (d Dir) WriteFile(name string, data []byte) error {
 
 // WriteRun writes run.json, the last file of a record.
 func (d Dir) WriteRun(r *Run) error {
-	r.Schema = Schema
-	b, err := json.MarshalIndent(r, "", "  ")
+	b, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("write run record: %w", err)
 	}
-	return d.WriteFile(RunFile, append(b, '\n'))
+	return d.WriteFile(RunFile, b)
+}
+
+func encode(r *Run) ([]byte, error) {
+	r.Schema = Schema
+	b, err := json.MarshalIndent(r, "", "  ")
+	return append(b, '\n'), err
 }
 
 // ReadRun reads run.json strictly: another schema, an unknown field or bytes
@@ -239,7 +249,8 @@ func Decode(b []byte) (*Run, error) {
 	return r, nil
 }
 
-// at adds the line to a JSON error that knows its offset.
+// at adds the line to a JSON error that knows its offset, which is behind the
+// byte that is wrong.
 func at(b []byte, err error) error {
 	var syn *json.SyntaxError
 	var typ *json.UnmarshalTypeError
@@ -253,5 +264,5 @@ func at(b []byte, err error) error {
 	if off < 0 || off > int64(len(b)) {
 		return err
 	}
-	return fmt.Errorf("line %d: %w", 1+strings.Count(string(b[:off]), "\n"), err)
+	return fmt.Errorf("line %d: %w", 1+bytes.Count(b[:max(0, off-1)], []byte("\n")), err)
 }

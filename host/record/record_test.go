@@ -1,0 +1,392 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"labctl/guest/wire"
+	"labctl/host/clone"
+	"labctl/host/creation"
+	"labctl/host/stack"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/full.json")
+
+// full is a run with a value in every field.
+func full() *Run {
+	sig, status := clone.Signal(17), 256
+	frames := []stack.Frame{{
+		Name: "kernel_clone", PC: 0xffff800080001000, Offset: 0x10, Size: 0x400, Module: "m", Kind: stack.Function,
+		Args: []stack.Arg{{Name: "flags", Value: "SIGCHLD"}}, AllArgs: true, Exception: true, Note: "a note",
+	}}
+	st := stack.Stack{Frames: frames, Trimmed: frames, Truncated: true, Origin: "sched_process_fork"}
+	return &Run{
+		Name: "probe-fork", Labctl: "v1", Command: []string{"labctl", "probe", "run", "fork"},
+		Started: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Seconds: 4.5,
+		Target: Target{Name: "arm64", Arch: "arm64", CPUs: 2, MemoryMB: 512, Link: "virtio"},
+		Kernel: Kernel{Ref: "6.12", Source: "debian", Release: "6.12.0-arm64", Version: "6.12.0-1", SHA256: "00ff"},
+		QEMU:   QEMU{Binary: "qemu-system-aarch64", Version: "7.2.22", Accel: "tcg", Reason: "no /dev/kvm"},
+		Phases: []Phase{{Name: "qemu", Seconds: 0.1}, {Name: "kernel", Seconds: 1}},
+		Probes: []Probe{{
+			Name: "fork", Params: json.RawMessage(`{"flags":256}`),
+			Result: &wire.ProbeResult{
+				Probe: "fork", Method: "clone(SIGCHLD)",
+				Tasks: []wire.Task{
+					{Role: "self", Comm: "labprobe", PID: 10, TID: 10, TGID: 10, PPID: 1},
+					{Role: "child", Comm: "labprobe", PID: 11, TID: 11, TGID: 11, PPID: 10, Asked: &wire.Asked{Syscall: "clone", Flags: 256, ExitSignal: 17, Unknown: true}, Status: &status},
+				},
+				Data: map[string]any{"k": "v"},
+			},
+			Exit:   &wire.ExecResult{PID: 10, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+			Stderr: "words",
+			Armed:  &wire.TraceArmed{Symbols: map[string]string{"creation": "kernel_clone"}, Missing: []string{"kthread_create: no such symbol"}},
+			Trace:  &wire.TraceStopped{Bytes: 1, Entries: 2, Overrun: 3},
+			Creations: []creation.Creation{{
+				Time: 5e9, CPU: 1, Via: "clone", Symbol: "kernel_clone",
+				Requester: creation.Task{TID: 10, Comm: "labprobe"},
+				Child:     creation.Child{TID: 11, Comm: "labprobe", Name: "sh", Exec: "/bin/sh"},
+				Args:      &creation.Args{Flags: 256, ExitSignal: &sig, Text: "CLONE_VM|SIGCHLD"},
+				Entered:   2, Stack: st,
+				AskedBy: &creation.Request{Time: 4e9, CPU: 1, Task: creation.Task{TID: 9, Comm: "sh"}, Format: "k/%d", Function: "worker", Stack: st},
+				Notes:   []string{"a note"},
+			}},
+			Others: 3, Lost: 1, BadLines: 2,
+			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
+		}},
+		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", Crash: "line\nline"},
+	}
+}
+
+// empty finds fields without a value, by their path.
+func empty(v reflect.Value, path string) (found []string) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return empty(v.Elem(), path)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			break
+		}
+		for i := range v.NumField() {
+			found = append(found, empty(v.Field(i), path+"."+v.Type().Field(i).Name)...)
+		}
+		return found
+	case reflect.Slice:
+		if v.Len() > 0 && v.Type().Elem().Kind() == reflect.Struct {
+			return empty(v.Index(v.Len()-1), path)
+		}
+	}
+	if v.IsZero() {
+		return []string{path}
+	}
+	return nil
+}
+
+// TestSchema holds the form of run.json: a change of testdata/full.json is a
+// change that readers of old records see.
+func TestSchema(t *testing.T) {
+	run := full()
+	d, err := Create(filepath.Join(t.TempDir(), "r"), "x", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WriteRun(run); err != nil {
+		t.Fatal(err)
+	}
+	if missing := empty(reflect.ValueOf(run), ""); len(missing) > 0 {
+		t.Errorf("full() has no value for %q", missing)
+	}
+	got, err := os.ReadFile(d.File(RunFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const golden = "testdata/full.json"
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("run.json (-want +got):\n%s", diff)
+	}
+	back, err := d.ReadRun()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(compact(t, run), compact(t, back)); diff != "" {
+		t.Errorf("read back (-want +got):\n%s", diff)
+	}
+}
+
+// compact undoes the indentation that raw JSON in a record takes on.
+func compact(t *testing.T, r *Run) *Run {
+	t.Helper()
+	for i, p := range r.Probes {
+		var b bytes.Buffer
+		if len(p.Params) > 0 {
+			if err := json.Compact(&b, p.Params); err != nil {
+				t.Fatal(err)
+			}
+			r.Probes[i].Params = b.Bytes()
+		}
+	}
+	return r
+}
+
+// TestReal reads a record that labctl wrote of a run, and writes it again.
+func TestReal(t *testing.T) {
+	want, err := os.ReadFile("testdata/real.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Decode(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Probes) != 2 || r.Outcome.Kind != "ok" || len(r.Probes[0].Creations) == 0 {
+		t.Errorf("read %d probes, outcome %q", len(r.Probes), r.Outcome.Kind)
+	}
+	d := Dir{t.TempDir()}
+	if err := d.WriteRun(r); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(d.File(RunFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("written again (-want +got):\n%s", diff)
+	}
+}
+
+func TestDecodeErrors(t *testing.T) {
+	const ok = `{"schema":"labctl/run/v1"`
+	for _, tt := range []struct {
+		name, in, want string
+	}{
+		{"nothing", "", "line 1: unexpected end of JSON input"},
+		{"cut short", ok + ",\n\"name\": \"x\",\n", "line 2: unexpected end of JSON input"},
+		{"no JSON", "{\n\n oops", "line 3: invalid character 'o'"},
+		{"line break in a string", "{\n\"schema\": \"labctl\n\"}", "line 2: invalid character '\\n' in string literal"},
+		{"null", "null", `schema is ""`},
+		{"a list", "[]", "line 1: json: cannot unmarshal array"},
+		{"no schema", `{"name":"x"}`, `schema is "", this labctl reads "labctl/run/v1"`},
+		{"newer schema with new fields", `{"schema":"labctl/run/v2","new":1}`, `schema is "labctl/run/v2", this labctl reads "labctl/run/v1"`},
+		{"escapes in the schema", `{"schema":"\u001b[2J"}`, `schema is "\x1b[2J"`},
+		{"schema of another type", `{"schema":1}`, "line 1: json: cannot unmarshal number"},
+		{"unknown field", ok + `,"nmae":"x"}`, `unknown field "nmae"`},
+		{"unknown field deep inside", ok + `,"probes":[{"result":{"x":1}}]}`, `unknown field "x"`},
+		{"another type", ok + ",\n\n\"target\":\n{\"cpus\": \"two\"}}", "line 4: json: cannot unmarshal string"},
+		{"number out of range", ok + ",\n\"seconds\": 1e999}", "line 2: json: cannot unmarshal number 1e999"},
+		{"second document", ok + "}\n{}", "line 2: invalid character '{' after top-level value"},
+		{"bytes after it", ok + "}\n\x00", "line 2: invalid character '\\x00' after top-level value"},
+		{"too long", ok + "}" + strings.Repeat(" ", maxRunJSON), "more than 64 MB"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Decode([]byte(tt.in))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Decode = %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestReadRun(t *testing.T) {
+	d := Dir{t.TempDir()}
+	if _, err := d.ReadRun(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadRun of nothing = %v, want ErrNotExist", err)
+	}
+	if err := d.WriteFile(RunFile, []byte("{\n}x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ReadRun(); err == nil || !strings.Contains(err.Error(), d.File(RunFile)+": line 2: ") {
+		t.Errorf("ReadRun = %v, want the file and the line", err)
+	}
+	// A file with a hole: long, but no space on the disk.
+	if err := os.Truncate(d.File(RunFile), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ReadRun(); err == nil || !strings.Contains(err.Error(), "more than 64 MB") {
+		t.Errorf("ReadRun of a terabyte = %v, want a bound", err)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	t.Chdir(t.TempDir())
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, want := range []string{"labctl-out/20260102-030405-x", "labctl-out/20260102-030405-x-2", "labctl-out/20260102-030405-x-3"} {
+		d, err := Create("", "x", now)
+		if err != nil || d.Path != want {
+			t.Errorf("Create = %q, %v, want %q", d.Path, err, want)
+		}
+	}
+	for name, file := range map[string]string{"a run": RunFile, "a console": ConsoleFile} {
+		d := Dir{strings.ReplaceAll(name, " ", "-")}
+		if err := os.Mkdir(d.Path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(d.File(file), []byte("old"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Create(d.Path, "x", now); err == nil || !strings.Contains(err.Error(), d.Path+" already holds a run") {
+			t.Errorf("Create over %s = %v, want a refusal", name, err)
+		}
+		if b, err := os.ReadFile(d.File(file)); err != nil || string(b) != "old" {
+			t.Errorf("%s is %q, %v after a refusal", name, b, err)
+		}
+	}
+	// A folder that holds something else is taken as it is.
+	if err := os.MkdirAll("mine/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create("mine", "x", now); err != nil {
+		t.Errorf("Create in a folder with other things = %v", err)
+	}
+	if err := os.WriteFile("file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create("file", "x", now); err == nil {
+		t.Error("Create at a file = nil")
+	}
+}
+
+func TestCreateAtOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	now := time.Now()
+	const n = 32
+	paths := make([]string, n)
+	claimed := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			d, err := Create("", "x", now)
+			if err != nil {
+				t.Error(err)
+			}
+			paths[i] = d.Path
+			_, claimed[i] = Create("one", "x", now)
+		})
+	}
+	wg.Wait()
+	seen := map[string]bool{}
+	won := 0
+	for i, p := range paths {
+		if seen[p] {
+			t.Errorf("%s was given twice", p)
+		}
+		seen[p] = true
+		if claimed[i] == nil {
+			won++
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d calls got the same folder, want 1", won)
+	}
+}
+
+func TestWriteFile(t *testing.T) {
+	d := Dir{t.TempDir()}
+	a, b := bytes.Repeat([]byte("a"), 300<<10), bytes.Repeat([]byte("b"), 200<<10)
+	if err := d.WriteFile("f", a); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	for _, data := range [][]byte{a, b} {
+		writers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := d.WriteFile("f", data); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 300 {
+		got, err := os.ReadFile(d.File("f"))
+		if err != nil || !bytes.Equal(got, a) && !bytes.Equal(got, b) {
+			t.Errorf("read %d bytes, %v: neither writer's file", len(got), err)
+			break
+		}
+	}
+	close(stop)
+	writers.Wait()
+	if st, err := os.Stat(d.File("f")); err != nil || st.Mode().Perm() != 0o644 {
+		t.Errorf("mode %v, %v, want 0644", st.Mode(), err)
+	}
+	if err := d.WriteFile("no/such", nil); err == nil {
+		t.Error("WriteFile below a missing folder = nil")
+	}
+	if err := os.Mkdir(d.File("folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WriteFile("folder", a); err == nil {
+		t.Error("WriteFile over a folder = nil")
+	}
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 2 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, name := range []string{"testdata/real.json", "testdata/full.json"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	for _, s := range []string{
+		`{"Schema":"labctl/run/v1","schema":"labctl/run/v1"}`,
+		`{"schema":"labctl/run/v1","probes":[{"params":null,"result":{"data":{"x":[1e5,null,"\ud800"]}}}],"started":"2026-01-02T03:04:05+23:59"}`,
+		"{\"schema\":\"labctl/run/v1\",\"probes\":[{\"params\":{\"a\" : \"\xff<\"}}]}",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := Decode(b)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\x1b") {
+				t.Errorf("error is not one clean line: %q", err)
+			}
+			return
+		}
+		first, err := encode(r)
+		if err != nil {
+			t.Fatalf("write what was read: %v", err)
+		}
+		again, err := Decode(first)
+		if err != nil {
+			t.Fatalf("read what was written: %v\n%s", err, first)
+		}
+		if second, err := encode(again); err != nil || !bytes.Equal(first, second) {
+			t.Errorf("not stable: %v\n%s", err, cmp.Diff(string(first), string(second)))
+		}
+	})
+}
