@@ -1,6 +1,7 @@
 package text
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -49,7 +50,7 @@ func FuzzClean(f *testing.F) {
 }
 
 func TestWriter(t *testing.T) {
-	in := "한국 \x1b[2J\r\nlone\rcr \xff end\xea"
+	in := "한국 \x1b[2J\r\r\nlone\rcr \xff end\xea"
 	want := "한국 \ufffd[2J\nlone\ufffdcr \ufffd end\ufffd"
 	for size := 1; size <= len(in); size++ {
 		var b strings.Builder
@@ -68,4 +69,47 @@ func TestWriter(t *testing.T) {
 			t.Errorf("in writes of %d: got %q, want %q", size, got, want)
 		}
 	}
+}
+
+func TestWriterErrors(t *testing.T) {
+	w := NewWriter(failing{})
+	if n, err := w.Write([]byte{0xed}); n != 1 || err != nil {
+		t.Errorf("Write of half a character = %d, %v; it is kept for later", n, err)
+	}
+	if err := w.Flush(); err != errFull {
+		t.Errorf("Flush = %v, want %v", err, errFull)
+	}
+	if n, err := w.Write([]byte("x")); n != 0 || err != errFull {
+		t.Errorf("Write = %d, %v, want 0, %v", n, err, errFull)
+	}
+}
+
+var errFull = errors.New("full")
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errFull }
+
+// FuzzWriter: however a text is cut, what comes out is the same, and clean.
+func FuzzWriter(f *testing.F) {
+	f.Add([]byte("한\r\r\n\x1b[2J\xed\x95\r"), uint8(2))
+	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
+		var whole, parts strings.Builder
+		w := NewWriter(&whole)
+		w.Write(in)
+		w.Flush()
+		w = NewWriter(&parts)
+		for p := in; len(p) > 0; {
+			n := min(1+int(size), len(p))
+			w.Write(p[:n])
+			p = p[n:]
+		}
+		w.Flush()
+		if whole.String() != parts.String() {
+			t.Errorf("whole %q, in pieces %q", whole.String(), parts.String())
+		}
+		if got := whole.String(); Clean(got) != got {
+			t.Errorf("Writer let through %q", got)
+		}
+	})
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // Writer cleans what is written through it as Clean does, keeping characters
-// whole over the borders of writes. CR is kept before LF only.
+// whole over the borders of writes. CRs before LF are dropped.
 type Writer struct {
 	w    io.Writer
 	rest []byte // the start of a character, or a CR
@@ -25,7 +25,7 @@ func (t *Writer) Write(p []byte) (int, error) {
 			if len(b) == 1 {
 				break
 			}
-			if b[1] == '\n' {
+			if b[1] == '\n' || b[1] == '\r' {
 				b = b[1:]
 				continue
 			}
@@ -41,6 +41,9 @@ func (t *Writer) Write(p []byte) (int, error) {
 		b = b[n:]
 	}
 	t.rest = append(t.rest, b...)
+	if len(out) == 0 {
+		return len(p), nil
+	}
 	if _, err := t.w.Write(out); err != nil {
 		return 0, err
 	}
