@@ -38,14 +38,21 @@ func Clean(s string) string { return text.Line(s, 500) }
 
 // Probes prints a run of probes: the machine, a line for each task that was
 // made, then each probe's result and stacks.
+//
+// Nothing of the record is trusted: words are cleaned where they are put in a
+// line, so that none can look like another line, and all of it on its way out.
 func Probes(w io.Writer, r *record.Run, o Options) error {
-	p := &printer{w: w}
+	out := text.NewWriter(w)
+	p := &printer{w: out}
 	p.head(r)
 	p.table(r)
 	for i := range r.Probes {
 		p.probe(&r.Probes[i], o)
 	}
-	return p.err
+	if p.err != nil {
+		return p.err
+	}
+	return out.Flush()
 }
 
 // printer keeps the first error of a series of writes.
@@ -61,13 +68,13 @@ func (p *printer) f(format string, args ...any) {
 }
 
 func (p *printer) head(r *record.Run) {
-	p.f("%s on %s, QEMU %s (%s)", Clean(r.Kernel.Release), r.Target.Name, r.QEMU.Version, r.QEMU.Accel)
+	p.f("%s on %s, QEMU %s (%s)", Clean(r.Kernel.Release), Clean(r.Target.Name), Clean(r.QEMU.Version), Clean(r.QEMU.Accel))
 	if len(r.Phases) > 0 {
 		total := 0.0
 		var parts []string
 		for _, ph := range r.Phases {
 			total += ph.Seconds
-			parts = append(parts, fmt.Sprintf("%s %.2f", ph.Name, ph.Seconds))
+			parts = append(parts, fmt.Sprintf("%s %.2f", Clean(ph.Name), ph.Seconds))
 		}
 		p.f(", up in %.2f s (%s)", total, strings.Join(parts, ", "))
 	}
@@ -90,15 +97,15 @@ func (p *printer) table(r *record.Run) {
 			verdict = "NO"
 		}
 		if len(pr.Creations) == 0 {
-			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t-\n", pr.Name, verdict)
+			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t-\n", Clean(pr.Name), verdict)
 		}
 		for j := range pr.Creations {
 			c := &pr.Creations[j]
 			flags := "not traced"
 			if c.Args != nil {
-				flags = c.Args.Text
+				flags = Clean(c.Args.Text)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", pr.Name,
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", Clean(pr.Name),
 				task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), len(c.Stack.Frames), verdict, flags)
 		}
 	}
@@ -118,7 +125,7 @@ func failed(p *record.Probe) int {
 }
 
 func (p *printer) probe(pr *record.Probe, o Options) {
-	p.f("\n== %s", pr.Name)
+	p.f("\n== %s", Clean(pr.Name))
 	if pr.Result != nil {
 		p.f(": %s", Clean(pr.Result.Method))
 	}
@@ -146,15 +153,14 @@ func (p *printer) probe(pr *record.Probe, o Options) {
 		}
 		p.f("%s\n", b)
 	case o.Style == Ftrace:
-		for i := range pr.Creations {
-			c := &pr.Creations[i]
-			p.f("# %s makes %s\n%s", task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), whole(&c.Stack, o.Raw).Ftrace())
+		for _, c := range shown(pr.Creations, o.Raw) {
+			p.f("# %s makes %s\n%s", task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), c.Stack.Ftrace())
 			if r := c.AskedBy; r != nil {
-				p.f("# asked for by %s\n%s", task(r.Comm, r.TID), whole(&r.Stack, o.Raw).Ftrace())
+				p.f("# asked for by %s\n%s", task(r.Comm, r.TID), r.Stack.Ftrace())
 			}
 		}
 	default:
-		p.f("%s", creation.Text(raw(pr.Creations, o.Raw)))
+		p.f("%s", creation.Text(shown(pr.Creations, o.Raw)))
 	}
 }
 
@@ -177,37 +183,59 @@ func (p *printer) tasks(tasks []wire.Task) {
 	p.err = w.Flush()
 }
 
-// whole puts the trimmed frames back on top.
-func whole(s *stack.Stack, raw bool) *stack.Stack {
-	if !raw || len(s.Trimmed) == 0 {
-		return s
-	}
-	cp := *s
-	cp.Frames = nil
-	for _, f := range s.Trimmed {
-		f.Note = strings.TrimPrefix(f.Note+"; trimmed", "; ")
-		if f.Kind == "" {
-			f.Kind = stack.Function
-		}
-		cp.Frames = append(cp.Frames, f)
-	}
-	cp.Frames = append(cp.Frames, s.Frames...)
-	return &cp
-}
-
-func raw(all []creation.Creation, with bool) []creation.Creation {
-	if !with {
-		return all
-	}
+// shown is the creations as they are printed: cleaned copies, with the trimmed
+// frames back on top when raw.
+func shown(all []creation.Creation, raw bool) []creation.Creation {
 	out := make([]creation.Creation, len(all))
 	for i, c := range all {
-		c.Stack = *whole(&c.Stack, true)
+		c.Via, c.Symbol, c.Requester.Comm = Clean(c.Via), Clean(c.Symbol), Clean(c.Requester.Comm)
+		c.Child.Comm, c.Child.Name = Clean(c.Child.Comm), Clean(c.Child.Name)
+		c.Stack = whole(&c.Stack, raw)
+		if c.Args != nil {
+			a := *c.Args
+			a.Text = Clean(a.Text)
+			c.Args = &a
+		}
+		notes := c.Notes
+		c.Notes = nil
+		for _, n := range notes {
+			c.Notes = append(c.Notes, Clean(n))
+		}
 		if c.AskedBy != nil {
 			r := *c.AskedBy
-			r.Stack = *whole(&r.Stack, true)
+			r.Comm = Clean(r.Comm)
+			r.Stack = whole(&r.Stack, raw)
 			c.AskedBy = &r
 		}
 		out[i] = c
 	}
 	return out
+}
+
+func whole(s *stack.Stack, raw bool) stack.Stack {
+	cp := *s
+	cp.Frames = nil
+	if raw {
+		for _, f := range s.Trimmed {
+			f.Note = strings.TrimPrefix(f.Note+"; trimmed", "; ")
+			if f.Kind == "" {
+				f.Kind = stack.Function
+			}
+			cp.Frames = append(cp.Frames, frame(f))
+		}
+	}
+	for _, f := range s.Frames {
+		cp.Frames = append(cp.Frames, frame(f))
+	}
+	return cp
+}
+
+func frame(f stack.Frame) stack.Frame {
+	f.Name, f.Module, f.Note = stack.Sanitise(f.Name), stack.Sanitise(f.Module), Clean(f.Note)
+	args := f.Args
+	f.Args = nil
+	for _, a := range args {
+		f.Args = append(f.Args, stack.Arg{Name: Clean(a.Name), Value: Clean(a.Value)})
+	}
+	return f
 }
