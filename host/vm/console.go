@@ -39,7 +39,7 @@ type console struct {
 	scan   crash.Scanner
 	last   []byte
 	seen   [4]bool // which of the first four channels are closed
-	reads  bool
+	reads  bool    // ended will be closed
 }
 
 func newConsole(path string, live io.Writer) (*console, error) {
@@ -57,11 +57,15 @@ func newConsole(path string, live io.Writer) (*console, error) {
 	return c, nil
 }
 
-// read drains the console's socket.
-func (c *console) read(r io.ReadCloser) {
+// start begins to drain the console's socket.
+func (c *console) start(r io.ReadCloser) {
 	c.mu.Lock()
 	c.reads = true
 	c.mu.Unlock()
+	go c.read(r)
+}
+
+func (c *console) read(r io.ReadCloser) {
 	defer close(c.ended)
 	defer r.Close()
 	buf := make([]byte, 32<<10)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"labctl/guest/wire"
@@ -127,6 +128,7 @@ type VM struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	closed atomic.Bool // by Close: QEMU's end says nothing of the guest
 }
 
 // Boot starts the guest and returns once its agent is there. The guest lives
@@ -164,7 +166,7 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 
 // boot walks the phases.
 func (v *VM) boot() error {
-	go v.con.read(v.proc.Conn(consoleConn))
+	v.con.start(v.proc.Conn(consoleConn))
 	v.client = agent.New(v.proc.Conn(linkConn), v.con.stray)
 
 	at := v.started
@@ -271,14 +273,18 @@ var errDied = errors.New("the guest ended")
 
 // watch ends the VM's context when the guest dies.
 func (v *VM) watch() {
+	err := errDied
 	select {
 	case <-v.con.panicked:
 	case <-v.proc.Done():
 	case <-v.client.Done():
+		err = v.client.Err()
 	case <-v.ctx.Done():
 		return
 	}
-	v.cancel(v.Why(errDied))
+	if why := v.Why(err); !v.closed.Load() {
+		v.cancel(why)
+	}
 }
 
 // settle is how long a dying guest is given to finish its last words, and QEMU
@@ -395,6 +401,7 @@ func (v *VM) Tail() []string { return v.con.tail() }
 // there is, so nothing is lost by not shutting it down. Close returns what went
 // wrong in writing the log.
 func (v *VM) Close() error {
+	v.closed.Store(true)
 	v.proc.Kill()
 	if v.client != nil {
 		v.client.Close()
