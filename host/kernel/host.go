@@ -10,6 +10,20 @@ import (
 // ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
 var ErrNotKernel = image.ErrNotKernel
 
+// Stage is a step of a pull.
+type Stage = debian.Stage
+
+// The steps of a pull; see package debian.
+const (
+	StageWait     = debian.StageWait
+	StageDamaged  = debian.StageDamaged
+	StageIndex    = debian.StageIndex
+	StageDownload = debian.StageDownload
+	StageUnpack   = debian.StageUnpack
+	StageInspect  = debian.StageInspect
+	StageDone     = debian.StageDone
+)
+
 // Mirror is where Debian kernels would be pulled from.
 func Mirror(ctx context.Context) (string, error) { return debian.Mirror(ctx) }
 

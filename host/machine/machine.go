@@ -37,7 +37,16 @@ type Spec struct {
 type Env struct {
 	Cache *kernel.Cache
 	Say   func(line string)
-	Pull  func(kernel.Progress)
+	Pull  func(what string, p kernel.Progress) // what names the kernel
+}
+
+// PullOf is Pull for one kernel.
+func (e Env) PullOf(ref kernel.Ref, arch string) func(kernel.Progress) {
+	if e.Pull == nil {
+		return nil
+	}
+	what := fmt.Sprintf("kernel %s for %s", ref, arch)
+	return func(p kernel.Progress) { e.Pull(what, p) }
 }
 
 // Machine is a guest that can be booted.
@@ -149,10 +158,7 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 			return nil, inputf("--kernel: %v", err)
 		}
 	}
-	if _, err := env.Cache.Find(ref, arch); errors.Is(err, kernel.ErrNotCached) {
-		env.say("kernel %s for %s is not here yet: pulling it", ref, arch)
-	}
-	k, err := env.Cache.Get(ctx, ref, arch, env.Pull)
+	k, err := env.Cache.Get(ctx, ref, arch, env.PullOf(ref, arch))
 	if err != nil {
 		return nil, err
 	}

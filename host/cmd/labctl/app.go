@@ -8,10 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
-	"sync"
-	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -40,14 +37,11 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	quiet bool
-
-	mu  sync.Mutex // of the progress on stderr
-	bar *progressbar.ProgressBar
-	cur string
+	progress progress
 }
 
 func (a *app) root() *cobra.Command {
+	a.progress.w, a.progress.terminal = a.stderr, isTerminal(a.stderr)
 	root := &cobra.Command{
 		Use:   "labctl",
 		Short: "Boot real kernels in QEMU and see how they make tasks",
@@ -71,7 +65,7 @@ host lacks something; 4 the guest crashed; 5 deadline; 128+N ended by signal N.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress on standard error")
+	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
 	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.probeCmd())
 	return root
 }
@@ -113,58 +107,11 @@ func (a *app) env() (machine.Env, error) {
 	if err != nil {
 		return machine.Env{}, err
 	}
-	return machine.Env{Cache: cache, Say: a.say, Pull: a.pullProgress}, nil
+	return machine.Env{Cache: cache, Say: a.say, Pull: a.progress.pull}, nil
 }
 
 // say prints one line of progress.
-func (a *app) say(line string) {
-	if a.quiet {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.endBar()
-	fmt.Fprintln(a.stderr, line)
-}
-
-// pullProgress shows a download: a bar on a terminal, a line a stage elsewhere.
-func (a *app) pullProgress(p kernel.Progress) {
-	if a.quiet {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	stage := string(p.Stage)
-	if p.Note != "" {
-		stage += " " + p.Note
-	}
-	if stage != a.cur {
-		a.endBar()
-		a.cur = stage
-		if !a.terminal() || p.Total == 0 {
-			fmt.Fprintln(a.stderr, stage)
-		}
-	}
-	if !a.terminal() || p.Total == 0 {
-		return
-	}
-	if a.bar == nil {
-		a.bar = progressbar.NewOptions64(p.Total,
-			progressbar.OptionSetWriter(a.stderr), progressbar.OptionSetDescription(stage),
-			progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(30))
-	}
-	a.bar.Set64(p.Done)
-}
-
-func (a *app) endBar() {
-	if a.bar != nil {
-		a.bar.Finish()
-		a.bar = nil
-	}
-}
-
-func (a *app) terminal() bool { return isTerminal(a.stderr) }
+func (a *app) say(line string) { a.progress.say(line) }
 
 func isTerminal(v any) bool {
 	f, ok := v.(*os.File)

@@ -129,13 +129,10 @@ func (a *app) kernelPull() *cobra.Command {
 			}
 			for _, ref := range refs {
 				for _, arch := range archs {
-					k, err := env.Cache.Pull(c.Context(), ref, arch, env.Pull)
+					k, err := env.Cache.Pull(c.Context(), ref, arch, env.PullOf(ref, arch))
 					if err != nil {
 						return err
 					}
-					a.mu.Lock()
-					a.endBar()
-					a.mu.Unlock()
 					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", ref, arch, k)
 				}
 			}
