@@ -159,3 +159,36 @@ type Stat struct {
 	BootSec float64 `json:"boot_sec"` // CLOCK_BOOTTIME, seconds
 	Load    string  `json:"load"`     // /proc/loadavg
 }
+
+// UnpackParams says where a tar archive's entries go. Entries are relative to
+// Dir and may not leave it; folders on the way are made.
+type UnpackParams struct {
+	Dir string `json:"dir"`
+}
+
+// Unpacked is what OpUnpack did.
+type Unpacked struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// PackParams names files and folders of the guest, relative to Dir. What is not
+// there is left out and counted; folders are taken whole.
+type PackParams struct {
+	Dir   string   `json:"dir"`
+	Paths []string `json:"paths"`
+	Max   int64    `json:"max"` // bytes of files at most; more is an error
+}
+
+// Packed is what OpPack did.
+type Packed struct {
+	Files   int   `json:"files"`
+	Bytes   int64 `json:"bytes"`
+	Missing int   `json:"missing"` // of Paths
+}
+
+// ResumeParams is what a restored guest cannot know.
+type ResumeParams struct {
+	UnixNano int64  `json:"unix_nano"` // wall clock
+	Entropy  []byte `json:"entropy"`   // fresh random bytes of the host's, at least 32
+}
