@@ -116,6 +116,9 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if t.Fixed && (spec.CPUs > 0 && spec.CPUs != t.CPUs || spec.MemoryMB > 0 && spec.MemoryMB != t.MemoryMB) {
 		return nil, inputf("--board %s always has %d CPUs and %d MB of memory; leave --smp and --mem out", t.Name, t.CPUs, t.MemoryMB)
 	}
+	if spec.CPUs < 0 || spec.MemoryMB < 0 {
+		return nil, inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
+	}
 	// QEMU first: without it nothing else is worth downloading.
 	if m.QEMU, err = qemu.Version(t.Binary); err != nil {
 		return nil, err

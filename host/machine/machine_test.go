@@ -1,0 +1,214 @@
+package machine
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"labctl/host/initramfs"
+	"labctl/host/kernel"
+	"labctl/host/target"
+)
+
+func TestFindTarget(t *testing.T) {
+	for _, tt := range []struct {
+		arch, board string
+		want        string // target's name
+		err         string
+	}{
+		{"", "", target.Host().Name, ""},
+		{"arm64", "", "arm64", ""},
+		{"", "raspi3b", "raspi3b", ""},
+		{"arm64", "raspi3b", "raspi3b", ""},
+		{"amd64", "raspi3b", "", "--board raspi3b is arm64, not --arch amd64; leave --arch out"},
+		{"raspi3b", "", "", "--arch raspi3b: that is a board; write --board raspi3b"},
+		{"", "arm64", "", "--board arm64: that is an architecture; write --arch arm64"},
+		{"arm46", "", "", "--arch arm46: not known, did you mean arm64? (known: amd64, arm64"},
+		{"", "raspi3", "", "--board raspi3: not known, did you mean raspi3b? (known: raspi3b"},
+		{"sparc", "", "", "--arch sparc: not known (known: amd64, arm64"},
+		{"\x1b[2J", "", "", "not known"},
+	} {
+		got, err := FindTarget(tt.arch, tt.board)
+		switch {
+		case tt.err == "" && (err != nil || got.Name != tt.want):
+			t.Errorf("FindTarget(%q, %q) = %s, %v; want %s", tt.arch, tt.board, got.Name, err, tt.want)
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || !IsInput(err)):
+			t.Errorf("FindTarget(%q, %q) = %v; want an InputError with %q", tt.arch, tt.board, err, tt.err)
+		}
+	}
+}
+
+// cached gives a kernel of the user's cache, which is pulled when it is not there.
+func cached(t *testing.T, series, arch string) *kernel.Kernel {
+	t.Helper()
+	c, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := findKernel(t.Context(), Env{Cache: c, Say: func(s string) { t.Log(s) }}, series, arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// file makes a kernel of an image alone, with a configuration beside it unless
+// that is empty. What labctl finds in it goes to a cache of the test's own.
+func file(t *testing.T, arch, config string) *kernel.Kernel {
+	t.Helper()
+	dir := t.TempDir()
+	image, err := os.ReadFile(cached(t, "6.12", arch).Image())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"vmlinuz": image, "config": []byte(config)} {
+		if len(data) == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := kernel.Open(filepath.Join(dir, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := findKernel(t.Context(), Env{Cache: c}, filepath.Join(dir, "vmlinuz"), arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func row(t *testing.T, name string) target.Target {
+	t.Helper()
+	tgt, ok := target.Find(name)
+	if !ok {
+		t.Fatalf("no target %s", name)
+	}
+	return tgt
+}
+
+func names(mods []initramfs.Module) (out []string) {
+	for _, m := range mods {
+		out = append(out, m.Name)
+	}
+	return out
+}
+
+func TestPickLink(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		target  string
+		kernel  func(*testing.T) *kernel.Kernel
+		want    string   // the link's kind
+		modules []string // a module after those that it needs
+		err     string
+	}{
+		{"built in", "arm64", func(t *testing.T) *kernel.Kernel { return cached(t, "6.12", "arm64") }, "virtio", nil, ""},
+		{"modules", "arm64", func(t *testing.T) *kernel.Kernel { return cached(t, "5.10", "arm64") }, "virtio", []string{"virtio", "virtio_ring", "virtio_pci", "virtio_console"}, ""},
+		{"modules", "amd64", func(t *testing.T) *kernel.Kernel { return cached(t, "5.10", "amd64") }, "virtio", []string{"virtio", "virtio_ring", "virtio_pci", "virtio_console"}, ""},
+		{"a board without PCI", "raspi3b", func(t *testing.T) *kernel.Kernel { return cached(t, "6.12", "arm64") }, "uart", nil, ""},
+		{"no configuration", "arm64", func(t *testing.T) *kernel.Kernel { return file(t, "arm64", "") }, "virtio", nil, ""},
+		{"built in, by the file beside", "arm64", func(t *testing.T) *kernel.Kernel {
+			return file(t, "arm64", "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=y\n")
+		}, "virtio", nil, ""},
+		{"modules that are not at hand", "arm64", func(t *testing.T) *kernel.Kernel {
+			return file(t, "arm64", "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=m\n")
+		}, "", nil, "has no way to talk to labctl on arm64: virtio-serial: "},
+	} {
+		t.Run(tt.target+" "+tt.name, func(t *testing.T) {
+			m := &Machine{Target: row(t, tt.target), Kernel: tt.kernel(t)}
+			err := m.pickLink(Env{})
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) || !IsInput(err) {
+					t.Errorf("pickLink = %v, want an InputError with %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || m.Link.Kind != tt.want {
+				t.Errorf("pickLink = %v, link %q, want %q", err, m.Link.Kind, tt.want)
+			}
+			got := names(m.modules)
+			slices.Sort(got)
+			want := slices.Sorted(slices.Values(tt.modules))
+			for _, w := range want {
+				if !slices.Contains(got, w) {
+					t.Errorf("modules %q lack %s", got, w)
+				}
+			}
+			if len(want) == 0 && len(got) > 0 {
+				t.Errorf("modules %q, want none", got)
+			}
+			for _, mod := range m.modules {
+				if len(mod.Data) == 0 {
+					t.Errorf("module %s is empty", mod.Name)
+				}
+			}
+			if order := names(m.modules); len(order) > 0 && order[len(order)-1] != "virtio_console" {
+				t.Errorf("modules in the order %q, want virtio_console after what it needs", order)
+			}
+		})
+	}
+}
+
+// TestPickLinkFallsBack: without virtio a PC still has its second UART.
+func TestPickLinkFallsBack(t *testing.T) {
+	m := &Machine{Target: row(t, "amd64"), Kernel: file(t, "amd64", "CONFIG_VIRTIO_PCI=m\n")}
+	if err := m.pickLink(Env{}); err != nil || m.Link.Kind != "uart" || m.Link.TTY != "ttyS1" || len(m.modules) != 0 {
+		t.Errorf("pickLink = %v, link %+v, modules %q; want ttyS1", err, m.Link, names(m.modules))
+	}
+}
+
+func TestCheckConfig(t *testing.T) {
+	var said []string
+	env := Env{Say: func(s string) { said = append(said, s) }}
+	m := &Machine{Target: row(t, "arm64"), Kernel: file(t, "arm64", ""), Link: target.Link{Kind: "virtio"}}
+	if err := m.checkConfig(env); err != nil || len(said) != 1 || !strings.Contains(said[0], "no configuration to check") {
+		t.Errorf("without a configuration checkConfig = %v and says %q; want a warning", err, said)
+	}
+	m.Kernel = file(t, "arm64", "CONFIG_PRINTK=y\n")
+	if err := m.checkConfig(env); !IsInput(err) || !strings.Contains(err.Error(), "CONFIG_") {
+		t.Errorf("with an option alone checkConfig = %v; want an InputError that names what lacks", err)
+	}
+	m.Kernel = cached(t, "6.12", "arm64")
+	if err := m.checkConfig(env); err != nil {
+		t.Errorf("for a Debian kernel checkConfig = %v", err)
+	}
+	m.spec.Features = []string{"no-such-feature"}
+	if err := m.checkConfig(env); !IsInput(err) || !strings.Contains(err.Error(), "no-such-feature") {
+		t.Errorf("with an unknown feature checkConfig = %v", err)
+	}
+}
+
+func TestPrepareRefuses(t *testing.T) {
+	c, err := kernel.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("no kernel\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		spec Spec
+		want string
+	}{
+		{"board's memory", Spec{Board: "raspi3b", MemoryMB: 512}, "--board raspi3b always has 4 CPUs and 1024 MB of memory; leave --smp and --mem out"},
+		{"board's CPUs", Spec{Board: "raspi3b", CPUs: 2}, "always has 4 CPUs"},
+		{"fewer than no CPUs", Spec{Arch: "arm64", CPUs: -1}, "--smp -1 --mem 0: want numbers above 0"},
+		{"less than no memory", Spec{Arch: "arm64", MemoryMB: -5}, "--smp 0 --mem -5"},
+		{"kernel's name", Spec{Arch: "arm64", Kernel: "six"}, "--kernel"},
+		{"no kernel", Spec{Arch: "arm64", Kernel: text}, text},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Prepare(t.Context(), Env{Cache: c}, tt.spec)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("Prepare = %v, want one line with %q", err, tt.want)
+			}
+		})
+	}
+}
