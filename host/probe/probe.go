@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -151,11 +153,17 @@ func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
 	if over {
 		return nil, &FailedError{name, fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
 	}
+	res := new(wire.ProbeResult)
 	d := json.NewDecoder(bytes.NewReader(out))
 	d.DisallowUnknownFields()
-	res := new(wire.ProbeResult)
-	if err := d.Decode(res); err != nil {
-		return nil, &FailedError{name, fmt.Sprintf("its result is no result: %v", err)}
+	err := d.Decode(res)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("bytes after the document")
+		}
+	}
+	if err != nil {
+		return nil, &FailedError{name, "its result is no result: " + text.Line(err.Error(), 300)}
 	}
 	if res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self" {
 		return nil, &FailedError{name, "its result does not name the probe and itself first"}

@@ -21,6 +21,10 @@ func Probe(p *record.Probe) []record.Finding {
 	if p.Result == nil {
 		return nil
 	}
+	if len(p.Result.Tasks) == 0 || p.Result.Tasks[0].Role != "self" {
+		j.add("the probe reports itself", false, "nothing", "a first task of role self")
+		return j.all
+	}
 	self := p.Result.Tasks[0]
 	for _, t := range p.Result.Tasks {
 		if t.Role == "self" {

@@ -45,6 +45,18 @@ func TestProbe(t *testing.T) {
 		{"stack not trimmed", func(p *record.Probe) { p.Creations[0].Stack.Frames[0].Name = "ftrace_caller" }, "child 11 stack starts at the creation function"},
 		{"events lost", func(p *record.Probe) { p.Lost = 3 }, "the trace is whole"},
 		{"nothing made", func(p *record.Probe) { p.Result.Tasks = p.Result.Tasks[:1] }, "tasks made of role child"},
+		{"no tasks at all", func(p *record.Probe) { p.Result.Tasks = nil }, "the probe reports itself"},
+		{"itself not first", func(p *record.Probe) { p.Result.Tasks = p.Result.Tasks[1:] }, "the probe reports itself"},
+		{"no result", func(p *record.Probe) { p.Result = nil }, ""},
+		{"not asked by kthreadd", func(p *record.Probe) {
+			p.Name, p.Result.Tasks[1].Role, p.Result.Tasks[1].Asked = "kthread", "kthread", nil
+			p.Creations[0].Via, p.Creations[0].AskedBy = "kthread", &creation.Request{}
+		}, "kthread 11 was made by kthreadd"},
+		{"no stack", func(p *record.Probe) { p.Creations[0].Stack.Frames = nil }, "child 11 stack starts at the creation function"},
+		{"lines not read", func(p *record.Probe) { p.BadLines = 1 }, "the trace is whole"},
+		{"a library asked", func(p *record.Probe) {
+			p.Result.Tasks[1].Asked = &wire.Asked{Syscall: "os.StartProcess", Unknown: true}
+		}, ""},
 		{"kthread without a request", func(p *record.Probe) {
 			p.Name, p.Result.Tasks[1].Role, p.Result.Tasks[1].Asked = "kthread", "kthread", nil
 			p.Creations[0].Via, p.Creations[0].Requester.TID = "kthread", 2

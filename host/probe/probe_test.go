@@ -1,0 +1,105 @@
+package probe
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"labctl/guest/wire"
+)
+
+const good = `{"probe":"fork","method":"m","tasks":[{"role":"self","pid":1,"tid":1,"tgid":1,"ppid":0},{"role":"child","pid":2,"tid":2,"tgid":2,"ppid":1}]}`
+
+func TestDecode(t *testing.T) {
+	for _, tt := range []struct {
+		name, out string
+		over      bool
+		want      string // in the error; "" for none
+	}{
+		{"good", good + "\n", false, ""},
+		{"nothing", "", false, "no result: EOF"},
+		{"cut short", good[:40], false, "unexpected EOF"},
+		{"too long", good, true, "longer than 1024 KB"},
+		{"more after it", good + "{}", false, "bytes after the document"},
+		{"words after it", good + "\x1b[2J", false, "bytes after the document"},
+		{"unknown field", `{"probe":"fork","\u001b[2J":1}`, false, "unknown field"},
+		{"another probe's", strings.Replace(good, `"probe":"fork"`, `"probe":"vfork"`, 1), false, "does not name the probe"},
+		{"no tasks", `{"probe":"fork","method":"","tasks":[]}`, false, "itself first"},
+		{"itself not first", strings.Replace(good, `"self"`, `"child"`, 1), false, "itself first"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			res, err := decode("fork", []byte(tt.out), tt.over)
+			if tt.want == "" {
+				if err != nil || len(res.Tasks) != 2 || !made(res, 2) || made(res, 1) || made(res, 3) {
+					t.Errorf("decode = %+v, %v", res, err)
+				}
+				return
+			}
+			var failed *FailedError
+			if !errors.As(err, &failed) || failed.Name != "fork" || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("decode = %v, want a FailedError with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte(`{"probe":"fork","tasks":[{"role":"self","status":256}],"data":{"\ud800":1e400}}`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		res, err := decode("fork", out, false)
+		if err != nil {
+			if s := err.Error(); strings.ContainsAny(s, "\n\x1b") || !utf8.ValidString(s) || len(s) > 400 {
+				t.Errorf("error is not one clean line: %q", s)
+			}
+			return
+		}
+		if res.Probe != "fork" || len(res.Tasks) == 0 || made(&wire.ProbeResult{Tasks: res.Tasks[:1]}, res.Tasks[0].TID) {
+			t.Errorf("decode took %+v", res)
+		}
+	})
+}
+
+func TestBounded(t *testing.T) {
+	b := bounded{max: 10}
+	for _, s := range []string{"12345", "67890", "", "x", "yy"} {
+		if n, err := b.Write([]byte(s)); n != len(s) || err != nil {
+			t.Errorf("Write(%q) = %d, %v", s, n, err)
+		}
+	}
+	if b.String() != "1234567890" || !b.over {
+		t.Errorf("kept %q, over %t", b.String(), b.over)
+	}
+	b = bounded{max: 10}
+	if b.Write([]byte("1234567890")); b.over {
+		t.Error("over at the bound")
+	}
+}
+
+func TestWhy(t *testing.T) {
+	for _, tt := range []struct {
+		exit   wire.ExecResult
+		stderr string
+		want   string
+	}{
+		{wire.ExecResult{Exited: true, Code: 2}, "", "exit status 2"},
+		{wire.ExecResult{Exited: true, Code: 2}, "labprobe: no\n \x1b[2Jsuch", "labprobe: no \ufffd[2Jsuch"},
+		{wire.ExecResult{Signaled: true, Signal: 11}, "last words\n", "ended by signal 11: last words"},
+	} {
+		if got := why(tt.exit, tt.stderr); got != tt.want {
+			t.Errorf("why(%+v, %q) = %q, want %q", tt.exit, tt.stderr, got, tt.want)
+		}
+	}
+}
+
+func TestCatalogue(t *testing.T) {
+	for _, name := range Names() {
+		if p, ok := Find(name); !ok || p.Name != name {
+			t.Errorf("Find(%q) = %+v, %t", name, p, ok)
+		}
+	}
+	if _, ok := Find("no-such"); ok {
+		t.Error("Find found what is not there")
+	}
+}
