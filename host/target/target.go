@@ -64,6 +64,7 @@ var All = []Target{
 		// another thread forks ends in "Oops: int3": the patched byte is seen
 		// before its handler is (6.12 and 7.2: 5 of 5 runs; 5.10 hangs).
 		TCGThread: "single",
+		KVM:       true,
 		CPUs:      2, MemoryMB: 512,
 		Console: []string{"console=ttyS0"},
 		Links:   []Link{{Kind: "virtio"}, {Kind: "uart", TTY: "ttyS1", Serial: 1}},
