@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,10 @@ type Guest struct {
 	// serial line wants small frames: others wait behind a frame, and console
 	// text in the middle of one costs it all.
 	Chunk int
+	// SetClock and AddEntropy do what only a guest's init may; nil ones make
+	// OpResume an error.
+	SetClock   func(time.Time) error
+	AddEntropy func([]byte) error
 }
 
 // Serve says hello and then answers requests until the host asks for power off
@@ -41,6 +46,7 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 	s := &session{
 		out:      wire.NewWriter(link),
 		guest:    guest,
+		hello:    hello,
 		children: newChildren(),
 		requests: make(map[uint32]*request),
 		powerOff: make(chan struct{}, maxRequests),
@@ -67,6 +73,7 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 type session struct {
 	out      *wire.Writer
 	guest    Guest
+	hello    wire.Hello // as it was sent
 	children *children
 	powerOff chan struct{} // gets one after the Result of OpPowerOff
 
@@ -259,6 +266,24 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 			return nil, err
 		}
 		return s.traceStart(p)
+	case wire.OpUnpack:
+		p, err := wire.Decode[wire.UnpackParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return unpack(r.stdin, p)
+	case wire.OpPack:
+		p, err := wire.Decode[wire.PackParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.pack(r.senders[wire.Stdout], p)
+	case wire.OpResume:
+		p, err := wire.Decode[wire.ResumeParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.resume(p)
 	}
 	if len(q.Params) != 0 {
 		return nil, fmt.Errorf("operation %q takes no parameters", clip(string(q.Op), 40))
@@ -347,6 +372,12 @@ func (s *session) readFile(out *wire.Sender, p wire.FileParams) error {
 		}
 	}
 	return errors.Join(err, out.Close())
+}
+
+func (s *session) pack(out *wire.Sender, p wire.PackParams) (any, error) {
+	w := newWholeWriter(out, s.chunk())
+	packed, err := pack(w, p)
+	return packed, errors.Join(err, w.Flush(), out.Close())
 }
 
 func (s *session) chunk() int {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,11 +26,17 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	if len(p.Argv) == 0 || p.Argv[0] == "" {
 		return nil, errors.New("exec: argv is empty")
 	}
+	// Looked at first: the kernel's ENOENT does not say which of the two it means.
+	if fi, err := os.Stat(cmp.Or(p.Dir, "/")); err != nil {
+		return nil, fmt.Errorf("exec: working directory: %w", err)
+	} else if !fi.IsDir() {
+		return nil, fmt.Errorf("exec: working directory: %s is not a folder", p.Dir)
+	}
 	path := p.Argv[0]
 	if !strings.Contains(path, "/") {
 		var err error
 		if path, err = exec.LookPath(path); err != nil {
-			return nil, fmt.Errorf("exec: %w", err)
+			return unstarted(err), fmt.Errorf("exec: %w", err)
 		}
 	}
 	std, err := openStdio(p)
@@ -46,7 +53,7 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	})
 	std.closeChild()
 	if err != nil {
-		return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+		return unstarted(err), fmt.Errorf("exec %s: %w", p.Argv[0], err)
 	}
 	r.onControl(func(c wire.Control) {
 		if c.Rows > 0 && c.Cols > 0 && p.TTY {
@@ -74,6 +81,18 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	// The terminal is closed next: nothing may resize it from here on.
 	r.onControl(func(wire.Control) {})
 	return ended(ch), nil
+}
+
+// unstarted says by number why a program does not run.
+func unstarted(err error) wire.ExecResult {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		errno = unix.ENOENT
+	case !errors.As(err, &errno):
+		errno = unix.EINVAL
+	}
+	return wire.ExecResult{Errno: int(errno)}
 }
 
 // environ is env with add on top. Programs take the first of two equal names, so

@@ -86,7 +86,10 @@ func run() error {
 	if err := describe(&hello); err != nil {
 		return err
 	}
-	guest := agent.Guest{Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk}
+	guest := agent.Guest{
+		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk,
+		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
+	}
 	if err := agent.Serve(context.Background(), link, guest, hello); err != nil {
 		say(err.Error())
 	}

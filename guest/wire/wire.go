@@ -87,6 +87,9 @@ const (
 	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat
+	OpUnpack     Op = "unpack"      // tar archive on Stdin → files: UnpackParams → Unpacked
+	OpPack       Op = "pack"        // files → tar archive on Stdout: PackParams → Packed
+	OpResume     Op = "resume"      // after a restore: ResumeParams → Hello, with a new HelloSec
 	OpPowerOff   Op = "power-off"   // sync and power off, once the host has the Result and leaves, or soon
 )
 
@@ -137,7 +140,8 @@ type ExecParams struct {
 	Stdin bool `json:"stdin,omitempty"`
 }
 
-// ExecResult is how the program ended. Exactly one of Exited and Signaled holds.
+// ExecResult is how the program ended. Exactly one of Exited and Signaled holds,
+// or, beside an error, Errno.
 type ExecResult struct {
 	PID      int  `json:"pid"`
 	Exited   bool `json:"exited"`
@@ -145,6 +149,7 @@ type ExecResult struct {
 	Signaled bool `json:"signaled"`
 	Signal   int  `json:"signal"` // when Signaled
 	Core     bool `json:"core,omitempty"`
+	Errno    int  `json:"errno,omitempty"` // why it could not be started: ENOENT for no such program
 }
 
 // FileParams names a regular file of the guest and the most bytes that may be
