@@ -28,7 +28,7 @@ var tiers = [][]string{
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/crash", "host/qemu"},     // one outside thing each
 	{"host/accel"}, // which of QEMU's accelerators works
-	{"host/vm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
+	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
 	{"host/creation"},           // task creations, out of traces
 	{"host/record"},             // what a run leaves on disk
 	{"host/report"},             // pages out of records
@@ -64,7 +64,7 @@ var rules = []rule{
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},
 }
 
-var startsVM = []string{"host/vm", "host/qemu", "host/machine", "host/accel"}
+var startsVM = []string{"host/vm", "host/warm", "host/qemu", "host/machine", "host/accel"}
 
 const judging = "what comes after a run works from its record alone, later and elsewhere"
 

@@ -23,7 +23,7 @@ import (
 func boot(t *testing.T, m *Machine) (*vm.VM, record.Dir) {
 	t.Helper()
 	dir := record.Dir{Path: t.TempDir()}
-	v, err := m.Boot(t.Context(), dir, nil)
+	v, err := m.Boot(t.Context(), Env{Say: func(s string) { t.Log(s) }}, dir, nil)
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
@@ -62,7 +62,7 @@ func TestBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := Env{Cache: cache, Say: func(s string) { t.Log(s) }}
-	m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Commands: true})
+	m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Commands: true, Cold: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ type Spec struct {
 	Commands bool     // u-root's shell and commands in the initramfs
 	Features []string // of kconfig/features.yaml, beside what the target needs
 	Patience float64  // see vm.Config
+	Cold     bool     // boot from the kernel on, without a template
 }
 
 // Env is where things are kept and who is told of progress.
@@ -228,20 +229,29 @@ func (e Env) say(format string, args ...any) {
 	}
 }
 
-// Boot starts the guest. dir, when it has a path, gets console.log and
-// qemu.txt; console, when set, gets the console live.
-func (m *Machine) Boot(ctx context.Context, dir record.Dir, console io.Writer) (*vm.VM, error) {
-	cfg := vm.Config{
-		Target: m.Target, Link: m.Link,
-		Image: m.image, Initrd: m.initrd, DTB: m.dtb,
-		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB,
-		Accel: m.Verdict.Accel, Append: m.spec.Append,
-		Console: console, Patience: m.spec.Patience,
-	}
+// Boot starts the guest, from a template where the machine can. dir, when it has
+// a path, gets console.log and qemu.txt; console, when set, gets the console
+// live.
+func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.Writer) (*vm.VM, error) {
+	cfg := m.config()
+	cfg.Console = console
 	if dir.Path != "" {
 		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
 	}
-	return vm.Boot(ctx, cfg)
+	if !m.Warm() {
+		return vm.Boot(ctx, cfg)
+	}
+	return m.bootWarm(ctx, env, cfg)
+}
+
+// config is the machine without what one run of it adds.
+func (m *Machine) config() vm.Config {
+	return vm.Config{
+		Target: m.Target, Link: m.Link,
+		Image: m.image, Initrd: m.initrd, DTB: m.dtb,
+		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB,
+		Accel: m.Verdict.Accel, Append: m.spec.Append, Patience: m.spec.Patience,
+	}
 }
 
 // Describe fills a run record with what this machine is. v may be nil when the

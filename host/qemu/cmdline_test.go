@@ -36,7 +36,7 @@ func TestArgv(t *testing.T) {
 			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/it's, a/ram", Share: true}, Stopped{}, QMP{},
 		},
 		"clone": {
-			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/ram"}, Incoming("defer"), QMP{}, Options{"-name", ""},
+			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/ram"}, Incoming{State: os.Stdin, FD: new(int)}, QMP{}, Options{"-name", ""},
 		},
 		"firmware": {
 			Defaults{}, Machine{Type: "q35"}, Firmware("/tmp/bios.bin"), Serial{Name: "console", Console: "dropped without a kernel"},

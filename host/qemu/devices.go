@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -75,6 +76,8 @@ type Memory struct {
 	// stores to it; without Share the file is mapped private and is not changed.
 	File  string
 	Share bool
+	// Inherit is an open file in the place of File, which needs no name.
+	Inherit *os.File
 }
 
 func (m Memory) Args(c *Cmdline) error {
@@ -82,7 +85,11 @@ func (m Memory) Args(c *Cmdline) error {
 		return fmt.Errorf("memory of %d MiB: want at least 1", m.MiB)
 	}
 	c.Add("-m", strconv.Itoa(m.MiB)+"M")
-	if m.File == "" {
+	path := Value(m.File)
+	if m.Inherit != nil {
+		path = fmt.Sprintf("/proc/self/fd/%d", c.File(m.Inherit))
+	}
+	if path == "" {
 		return nil
 	}
 	if err := c.ID("ram"); err != nil {
@@ -93,7 +100,7 @@ func (m Memory) Args(c *Cmdline) error {
 		share = "on"
 	}
 	// A second -machine adds to the first one's options.
-	c.Add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.MiB, Value(m.File), share),
+	c.Add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.MiB, path, share),
 		"-machine", "memory-backend=ram")
 	return nil
 }
@@ -241,10 +248,18 @@ type Stopped struct{}
 
 func (Stopped) Args(c *Cmdline) error { c.Add("-S"); return nil }
 
-// Incoming waits for a migration: "defer" until QMP's migrate-incoming.
-type Incoming string
+// Incoming waits for a machine's state, which QMP's migrate-incoming then reads
+// from "fd:N", N being what *FD is set to.
+type Incoming struct {
+	State *os.File
+	FD    *int
+}
 
-func (i Incoming) Args(c *Cmdline) error { c.Add("-incoming", string(i)); return nil }
+func (i Incoming) Args(c *Cmdline) error {
+	*i.FD = c.File(i.State)
+	c.Add("-incoming", "defer")
+	return nil
+}
 
 // PCIDevice is a -device that needs nothing else: "virtio-rng-pci", "pvpanic".
 type PCIDevice string

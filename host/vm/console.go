@@ -42,7 +42,7 @@ type console struct {
 	reads  bool    // ended will be closed
 }
 
-func newConsole(path string, live io.Writer) (*console, error) {
+func newConsole(path string, before []byte, live io.Writer) (*console, error) {
 	c := &console{live: live}
 	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.ended} {
 		*ch = make(chan struct{})
@@ -53,6 +53,9 @@ func newConsole(path string, live io.Writer) (*console, error) {
 			return nil, fmt.Errorf("keep the console: %w", err)
 		}
 		c.log = f
+		if _, err := f.Write(before); err != nil {
+			c.logErr = fmt.Errorf("keep the console: %w", err)
+		}
 	}
 	return c, nil
 }

@@ -45,10 +45,20 @@ type Config struct {
 	// command line. Empty ones are not written.
 	ConsoleLog string
 	CommandLog string
+	// ConsoleBefore opens the log: what the console of a snapshot said before
+	// it was saved.
+	ConsoleBefore []byte
 	// Console, when set, gets the console live, raw.
 	Console io.Writer
 	// Patience multiplies every deadline; 0 is 1.
 	Patience float64
+
+	// RAM, when set, is the guest's memory, so that Save can leave it behind: an
+	// empty file that is as long as the memory.
+	RAM *os.File
+	// Snapshot, when set, is where the guest starts from. All else must be as it
+	// was when the snapshot was saved.
+	Snapshot *Snapshot
 }
 
 // Phase is a step of the boot.
@@ -59,18 +69,21 @@ const (
 	PhaseKernel Phase = "kernel" // until the kernel's first line
 	PhaseInit   Phase = "init"   // until PID 1 runs
 	PhaseHello  Phase = "hello"  // until the agent's first frame
+
+	// From a snapshot, after PhaseQEMU:
+	PhaseRestore Phase = "restore" // until QEMU has the devices' state
+	PhaseResume  Phase = "resume"  // until the agent answers
 )
 
-// phases lists the steps in order with their deadlines. They are for a machine
-// of two busy cores without KVM, where a Debian kernel takes 2 to 10 seconds.
-var phases = []struct {
-	Phase    Phase
-	Deadline time.Duration
-}{
-	{PhaseQEMU, 20 * time.Second},
-	{PhaseKernel, 60 * time.Second},
-	{PhaseInit, 180 * time.Second},
-	{PhaseHello, 60 * time.Second},
+// deadlines are for a machine of two busy cores without KVM, where a Debian
+// kernel takes 2 to 10 seconds to come up and a snapshot a fifth of one.
+var deadlines = map[Phase]time.Duration{
+	PhaseQEMU:    20 * time.Second,
+	PhaseKernel:  60 * time.Second,
+	PhaseInit:    180 * time.Second,
+	PhaseHello:   60 * time.Second,
+	PhaseRestore: 10 * time.Second,
+	PhaseResume:  10 * time.Second,
 }
 
 // Timing is how long a phase took on the host's clock.
@@ -135,7 +148,14 @@ type VM struct {
 // no longer than ctx. Errors are *BootError, *CrashError, *qemu.NotFoundError
 // or the context's cause.
 func Boot(ctx context.Context, cfg Config) (*VM, error) {
-	cmd, err := command(cfg)
+	var restore restore
+	if cfg.Snapshot != nil {
+		if err := restore.open(cfg.Snapshot); err != nil {
+			return nil, err
+		}
+		defer restore.close()
+	}
+	cmd, err := command(cfg, &restore)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +164,7 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 			return nil, fmt.Errorf("write QEMU's command line: %w", err)
 		}
 	}
-	con, err := newConsole(cfg.ConsoleLog, cfg.Console)
+	con, err := newConsole(cfg.ConsoleLog, cfg.ConsoleBefore, cfg.Console)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +175,7 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 		con.close()
 		return nil, err
 	}
-	if err := v.boot(); err != nil {
+	if err := v.boot(&restore); err != nil {
 		err = v.Why(err)
 		v.Close()
 		return nil, err
@@ -164,8 +184,9 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	return v, nil
 }
 
-// boot walks the phases.
-func (v *VM) boot() error {
+// boot walks the phases, one by one, so that a deadline names the one that is
+// stuck.
+func (v *VM) boot(r *restore) error {
 	v.con.start(v.proc.Conn(consoleConn))
 	v.client = agent.New(v.proc.Conn(linkConn), v.con.stray)
 
@@ -174,8 +195,7 @@ func (v *VM) boot() error {
 		v.timings = append(v.timings, Timing{p, now.Sub(at)})
 		at = now
 	}
-	// Phase by phase, so that a deadline names the one that is stuck.
-	if err := v.step(0, func(ctx context.Context) error {
+	if err := v.step(PhaseQEMU, func(ctx context.Context) error {
 		mon, err := qmp.New(ctx, v.proc.Conn(qemu.QMPName))
 		if err != nil {
 			return err
@@ -187,6 +207,9 @@ func (v *VM) boot() error {
 		return err
 	}
 	done(PhaseQEMU, time.Now())
+	if v.cfg.Snapshot != nil {
+		return v.restore(r, done)
+	}
 
 	hello := make(chan error, 1)
 	go func() {
@@ -214,15 +237,15 @@ func (v *VM) boot() error {
 			}
 		}
 	}
-	if err := v.step(1, wait(v.con.first)); err != nil {
+	if err := v.step(PhaseKernel, wait(v.con.first)); err != nil {
 		return err
 	}
 	done(PhaseKernel, time.Now())
-	if err := v.step(2, wait(v.con.init)); err != nil {
+	if err := v.step(PhaseInit, wait(v.con.init)); err != nil {
 		return err
 	}
 	initAt := time.Now()
-	if err := v.step(3, wait(nil)); err != nil {
+	if err := v.step(PhaseHello, wait(nil)); err != nil {
 		return err
 	}
 	// The guest knows best when PID 1 began: the console lags.
@@ -239,8 +262,8 @@ func (v *VM) boot() error {
 var errDeadline = errors.New("deadline")
 
 // step runs one phase under its deadline and ends early when the guest dies.
-func (v *VM) step(i int, f func(context.Context) error) error {
-	limit := phases[i].Deadline
+func (v *VM) step(p Phase, f func(context.Context) error) error {
+	limit := deadlines[p]
 	if v.cfg.Patience > 0 {
 		limit = time.Duration(float64(limit) * v.cfg.Patience)
 	}
@@ -262,7 +285,7 @@ func (v *VM) step(i int, f func(context.Context) error) error {
 		return nil
 	}
 	return &BootError{
-		Phase: phases[i].Phase, After: time.Since(v.started).Round(time.Millisecond),
+		Phase: p, After: time.Since(v.started).Round(time.Millisecond),
 		Deadline: errors.Is(err, errDeadline), Cause: err,
 		Tail: v.con.tail(), Log: v.cfg.ConsoleLog,
 	}
@@ -384,7 +407,11 @@ func (v *VM) BootTime() time.Duration {
 // Patient scales a deadline that was set for a machine on which a boot takes
 // two seconds by how long it took here.
 func (v *VM) Patient(d time.Duration) time.Duration {
-	f := max(1, v.BootTime().Seconds()/2)
+	boot := v.BootTime()
+	if s := v.cfg.Snapshot; s != nil {
+		boot = max(boot, s.BootTime)
+	}
+	f := max(1, boot.Seconds()/2)
 	if v.cfg.Patience > 0 {
 		f *= v.cfg.Patience
 	}
@@ -414,7 +441,7 @@ func (v *VM) Close() error {
 }
 
 // command builds QEMU's command line.
-func command(cfg Config) (*qemu.Command, error) {
+func command(cfg Config, r *restore) (*qemu.Command, error) {
 	t := cfg.Target
 	cpu, board := t.CPU, qemu.Machine{Type: t.Machine}
 	if cfg.Accel == "kvm" {
@@ -427,7 +454,12 @@ func command(cfg Config) (*qemu.Command, error) {
 		qemu.CPU(cpu), qemu.QMP{},
 	}
 	if !t.Fixed {
-		devices = append(devices, qemu.Memory{MiB: pick(cfg.MemoryMB, t.MemoryMB)}, qemu.SMP(pick(cfg.CPUs, t.CPUs)))
+		mem := qemu.Memory{MiB: pick(cfg.MemoryMB, t.MemoryMB), Inherit: cfg.RAM, Share: cfg.RAM != nil}
+		if cfg.Snapshot != nil {
+			mem.File = cfg.Snapshot.RAM
+			devices = append(devices, qemu.Incoming{State: r.state, FD: &r.fd})
+		}
+		devices = append(devices, mem, qemu.SMP(pick(cfg.CPUs, t.CPUs)))
 	} else if cfg.MemoryMB > 0 && cfg.MemoryMB != t.MemoryMB || cfg.CPUs > 0 && cfg.CPUs != t.CPUs {
 		return nil, fmt.Errorf("%s always has %d CPUs and %d MB of memory", t.Name, t.CPUs, t.MemoryMB)
 	}

@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 					if tgt.DTB != "" {
 						cfg.DTB = "/k/board.dtb"
 					}
-					cmd, err := command(cfg)
+					cmd, err := command(cfg, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -105,7 +105,7 @@ func TestCommandSizes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.Link, tt.cfg.Image, tt.cfg.Accel = tt.cfg.Target.Links[0], "/k", "tcg"
-			cmd, err := command(tt.cfg)
+			cmd, err := command(tt.cfg, nil)
 			got := fmt.Sprint(err)
 			if err == nil {
 				got = cmd.String()
@@ -134,7 +134,7 @@ func is(c *console) string {
 }
 
 func TestConsoleChannels(t *testing.T) {
-	c, err := newConsole("", nil)
+	c, err := newConsole("", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestConsoleChannels(t *testing.T) {
 // nothing before it.
 func TestConsoleFull(t *testing.T) {
 	var live bytes.Buffer
-	c, err := newConsole("/dev/full", &live)
+	c, err := newConsole("/dev/full", nil, &live)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestConsoleFull(t *testing.T) {
 
 func TestConsoleLog(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "console.log")
-	c, err := newConsole(name, nil)
+	c, err := newConsole(name, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,13 +215,13 @@ func TestConsoleLog(t *testing.T) {
 		t.Errorf("log = %q, %v, want %q", got, err, want)
 	}
 	c.stray([]byte("after the end"))
-	if _, err := newConsole(filepath.Join(name, "x"), nil); err == nil {
+	if _, err := newConsole(filepath.Join(name, "x"), nil, nil); err == nil {
 		t.Error("newConsole below a file = nil")
 	}
 }
 
 func TestConsoleTail(t *testing.T) {
-	c, err := newConsole("", nil)
+	c, err := newConsole("", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ host lacks something; 4 the guest crashed; 5 deadline; 128+N ended by signal N.`
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
-	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.probeCmd())
+	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.probeCmd(), a.vmCmd())
 	return root
 }
 
@@ -134,5 +134,6 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f.IntVar(&s.CPUs, "smp", 0, "number of CPUs (default: the machine's)")
 	f.IntVar(&s.MemoryMB, "mem", 0, "memory in MB (default: the machine's)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
+	f.BoolVar(&s.Cold, "cold", false, "boot from the kernel on, instead of from a saved machine")
 	f.Float64Var(&s.Patience, "patience", 1, "multiply every boot deadline, for a slow or busy host")
 }

@@ -72,6 +72,9 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 		return err
 	}
 	o.spec.Commands = true
+	if o.console {
+		o.spec.Cold = true // a machine that was saved has said it all
+	}
 	m, err := machine.Prepare(ctx, env, o.spec)
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 		console = text.NewWriter(a.stderr)
 	}
 	a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err := m.Boot(ctx, dir, console)
+	v, err := m.Boot(ctx, env, dir, console)
 	if err != nil {
 		return err
 	}

@@ -227,7 +227,7 @@ func (r *probeRun) do(ctx context.Context, env machine.Env) (err error) {
 		err = errors.Join(err, r.write())
 	}()
 	r.a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err := m.Boot(ctx, r.dir, nil)
+	v, err := m.Boot(ctx, env, r.dir, nil)
 	m.Describe(&r.run, v)
 	if err != nil {
 		return err

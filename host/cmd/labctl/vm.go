@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"labctl/host/machine"
+	"labctl/host/target"
+	"labctl/host/warm"
+)
+
+func (a *app) vmCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "vm",
+		Short: "Keep machines that start at once",
+		Long: `A machine is booted once, saved when it has come up, and started from there
+each time after: a fifth of a second instead of seconds. Every start has the
+machine as it was saved, its own memory, the right time and its own random
+numbers. --cold boots from the kernel on.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: needSubcommand,
+	}
+	c.AddCommand(a.vmLs(), a.vmWarm(), a.vmGC())
+	return c
+}
+
+func (a *app) vmLs() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "ls",
+		Short: "List the templates, the last used first",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			store, err := warm.Open("", 0)
+			if err != nil {
+				return err
+			}
+			all, err := store.List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(all)
+			}
+			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "MACHINE\tKERNEL\tCPUS\tMEMORY\tCOMMANDS\tDISK\tBOOT\tSTARTS\tMADE\tUSED\tKEY")
+			var sum int64
+			for _, t := range all {
+				sum += t.Disk
+				commands := "no"
+				if t.Commands {
+					commands = "yes"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d MB\t%s\t%d MB\t%.1f s\t%d\t%s\t%s\t%s\n", t.Target, t.Kernel, t.CPUs, t.MemoryMB, commands,
+					t.Disk>>20, t.BootSeconds, t.Hits, humanize.Time(t.Made), humanize.Time(t.Used), t.Key)
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%d templates, %d MB of at most %d MB\n", len(all), sum>>20, warm.DefaultLimit>>20)
+			var never []string
+			for _, t := range target.All {
+				if !t.Snapshot {
+					never = append(never, t.Name)
+				}
+			}
+			if len(never) > 0 {
+				fmt.Fprintf(a.stdout, "always booted from the kernel on, because QEMU cannot restore them: %s\n", strings.Join(never, ", "))
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) vmWarm() *cobra.Command {
+	var spec machine.Spec
+	c := &cobra.Command{
+		Use:     "warm",
+		Short:   "Make the template of a machine now",
+		Example: "  labctl vm warm --arch arm64 --kernel 5.10\n  labctl vm warm --arch amd64 --commands",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			env, err := a.env()
+			if err != nil {
+				return err
+			}
+			// Probes want a kernel that can be traced.
+			spec.Features = []string{"trace"}
+			m, err := machine.Prepare(c.Context(), env, spec)
+			if err != nil {
+				return err
+			}
+			if !m.Warm() {
+				return &machine.InputError{Msg: fmt.Sprintf("vm warm: QEMU cannot restore %s; it is always booted from the kernel on", m.Target.Name)}
+			}
+			start := time.Now()
+			t, err := m.Template(c.Context(), env)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%s on %s: template %s, %d MB, in %.1f s\n", t.Kernel, t.Target, t.Key, t.Disk>>20, time.Since(start).Seconds())
+			return nil
+		},
+	}
+	machineFlags(c, &spec)
+	c.Flags().Lookup("cold").Hidden = true
+	c.Flags().BoolVar(&spec.Commands, "commands", false, "with u-root's commands, as `labctl boot` has it; probes do without")
+	return c
+}
+
+func (a *app) vmGC() *cobra.Command {
+	var all bool
+	var limit int64
+	c := &cobra.Command{
+		Use:     "gc",
+		Short:   "Remove the templates that were used least recently",
+		Example: "  labctl vm gc\n  labctl vm gc --limit 1024\n  labctl vm gc --all",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if limit < 0 {
+				return usageError{fmt.Errorf("vm gc: --limit %d: want a number of MB", limit)}
+			}
+			store, err := warm.Open("", 0)
+			if err != nil {
+				return err
+			}
+			if all {
+				limit = 0
+			}
+			gone, err := store.GC(limit << 20)
+			for _, t := range gone {
+				fmt.Fprintf(a.stdout, "removed %s on %s (%d MB, last used %s)\n", t.Kernel, t.Target, t.Disk>>20, humanize.Time(t.Used))
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "remove every template")
+	c.Flags().Int64Var(&limit, "limit", warm.DefaultLimit>>20, "keep at most this many MB")
+	return c
+}

@@ -1,0 +1,135 @@
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"labctl/host/qemu"
+	"labctl/host/vm"
+	"labctl/host/warm"
+)
+
+// maxConsole bounds what is kept of a template's console, in bytes.
+const maxConsole = 1 << 20
+
+// Warm says whether Boot starts from a template.
+func (m *Machine) Warm() bool { return m.Target.Snapshot && !m.spec.Cold }
+
+// bootWarm starts from the machine's template, made first if need be. A template
+// that does not come back is thrown away and the run goes on cold: a template
+// saves time, nothing depends on it.
+func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM, error) {
+	t, err := m.template(ctx, env, cfg)
+	if err == nil {
+		warmed := cfg
+		warmed.Snapshot = &vm.Snapshot{RAM: t.RAM(), State: t.State(), BootTime: time.Duration(t.BootSeconds * float64(time.Second))}
+		if warmed.ConsoleBefore, err = t.Console(); err == nil {
+			var v *vm.VM
+			if v, err = vm.Boot(ctx, warmed); err == nil {
+				return v, nil
+			}
+		}
+		if dropErr := t.Drop(); dropErr != nil {
+			err = errors.Join(err, dropErr)
+		}
+	}
+	var boot *vm.BootError
+	var crashed *vm.CrashError
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.As(err, &boot) && !vm.IsRestoreError(err), errors.As(err, &crashed) && t == nil:
+		return nil, err // the boot that was to become the template
+	}
+	env.say("starting warm: %v; booting from the kernel on", oneLine(err))
+	return vm.Boot(ctx, cfg)
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// Template returns the machine's template, made now if there is none.
+func (m *Machine) Template(ctx context.Context, env Env) (*warm.Template, error) {
+	return m.template(ctx, env, m.config())
+}
+
+// template boots by cfg when there is none yet.
+func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.Template, error) {
+	store, err := warm.Open("", 0)
+	if err != nil {
+		return nil, err
+	}
+	key, err := m.key(cfg)
+	if err != nil {
+		return nil, err
+	}
+	mem := cfg.MemoryMB
+	if mem == 0 {
+		mem = m.Target.MemoryMB
+	}
+	return store.Get(ctx, key, mem, func(d *warm.Draft) (warm.Info, error) {
+		env.say("booting %s on %s once; it starts from there the next time", m.Kernel, m.Target.Name)
+		made := cfg
+		made.RAM = d.RAM
+		tee := &limited{w: d.Console, left: maxConsole}
+		made.Console = tee
+		if cfg.Console != nil {
+			made.Console = io.MultiWriter(tee, cfg.Console)
+		}
+		v, err := vm.Boot(ctx, made)
+		if err != nil {
+			return warm.Info{}, err
+		}
+		defer v.Close()
+		if err := v.Save(ctx, d.State); err != nil {
+			return warm.Info{}, err
+		}
+		cpus := cfg.CPUs
+		if cpus == 0 {
+			cpus = m.Target.CPUs
+		}
+		return warm.Info{
+			Target: m.Target.Name, Kernel: m.Kernel.Release, CPUs: cpus, MemoryMB: mem,
+			Commands: m.spec.Commands, BootSeconds: v.BootTime().Seconds(),
+		}, nil
+	})
+}
+
+// key is a hash of all that makes the machine: QEMU and its command line, the
+// kernel by its content, and the initramfs by its name, which has the hash of its
+// content.
+func (m *Machine) key(cfg vm.Config) (string, error) {
+	f, err := qemu.Probe(m.Target.Binary)
+	if err != nil {
+		return "", err
+	}
+	line, err := vm.CommandLine(cfg)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, s := range []string{"template 1", f.Path, f.Version, f.ModTime.UTC().Format(time.RFC3339Nano), f.Host, line, m.Kernel.Files["vmlinuz"].SHA256} {
+		fmt.Fprintf(h, "%d %s\n", len(s), s)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12]), nil
+}
+
+// limited drops what goes beyond its bound.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	if _, err := l.w.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

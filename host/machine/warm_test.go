@@ -1,0 +1,155 @@
+package machine
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"labctl/guest/wire"
+	"labctl/host/agent"
+	"labctl/host/kernel"
+	"labctl/host/record"
+	"labctl/host/vm"
+	"labctl/host/warm"
+)
+
+// ask runs a line in the guest's shell.
+func ask(t *testing.T, v *vm.VM, line string) string {
+	t.Helper()
+	var out bytes.Buffer
+	res, err := v.Agent().Exec(v.Context(), wire.ExecParams{Argv: []string{"/bin/sh", "-c", line}}, agent.IO{Stdout: &out})
+	if err != nil || res.Code != 0 {
+		t.Fatalf("%s: %+v, %v", line, res, v.Why(err))
+	}
+	return out.String()
+}
+
+// Many machines from one template: each has its own memory and its own random
+// numbers, and knows what time it is.
+func TestWarm(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		t.Run(arch, func(t *testing.T) {
+			var said []string
+			env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
+			m, err := Prepare(t.Context(), env, Spec{Arch: arch, Kernel: "6.12", Commands: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tmpl, err := m.Template(t.Context(), env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store, err := warm.Open("", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hits := func() int64 {
+				all, err := store.List()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, x := range all {
+					if x.Key == tmpl.Key {
+						return x.Hits
+					}
+				}
+				return -1
+			}
+			before := hits()
+
+			random := map[string]bool{}
+			var vms []*vm.VM
+			for range 3 { // all at once
+				v, dir := boot(t, m)
+				vms = append(vms, v)
+				var phases []string
+				for _, p := range v.Timings() {
+					phases = append(phases, string(p.Phase))
+				}
+				if got, want := strings.Join(phases, " "), "qemu restore resume"; got != want {
+					t.Fatalf("phases %q, want %q (%v)", got, want, said)
+				}
+				if h := v.Hello(); h.Release != m.Kernel.Release || h.Arch != arch {
+					t.Errorf("hello %+v after a restore", h)
+				}
+				if b, err := os.ReadFile(dir.File(record.ConsoleFile)); err != nil || !bytes.Contains(b, []byte("Linux version "+m.Kernel.Release)) {
+					t.Errorf("console.log of %d bytes, %v: the template's boot is not in it", len(b), err)
+				}
+			}
+			for i, v := range vms {
+				r := ask(t, v, "head -c 32 /dev/urandom | hexdump")
+				if random[r] {
+					t.Errorf("two machines of one template gave the same random bytes:\n%s", r)
+				}
+				random[r] = true
+
+				asked := time.Now()
+				clock, err := time.Parse(time.UnixDate, strings.TrimSpace(ask(t, v, "date -u")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := clock.Sub(asked); d < -5*time.Second || d > 30*time.Second {
+					t.Errorf("the guest's clock is %v off", d)
+				}
+				ask(t, v, fmt.Sprintf("echo machine %d > /tmp/mine", i))
+			}
+			for i, v := range vms {
+				if got, want := ask(t, v, "cat /tmp/mine"), fmt.Sprintf("machine %d\n", i); got != want {
+					t.Errorf("/tmp/mine of machine %d holds %q", i, got)
+				}
+			}
+			if got, want := hits(), before+3; got != want {
+				t.Errorf("%d starts counted, want %d", got, want)
+			}
+		})
+	}
+}
+
+// A template that does not come back is thrown away, and the run goes on.
+func TestDamagedTemplate(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
+	// An argument of its own, so that no other test's template is damaged.
+	m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Append: []string{"labctl.test=damaged"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl, err := m.Template(t.Context(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tmpl.Drop() })
+	st, err := os.Stat(tmpl.State())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(tmpl.State(), st.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	said = nil
+	v, err := m.Boot(t.Context(), env, record.Dir{}, nil)
+	if err != nil {
+		t.Fatalf("Boot over a damaged template = %v, said %q", err, said)
+	}
+	defer v.Close()
+	if got := v.Timings()[1].Phase; got != vm.PhaseKernel {
+		t.Errorf("second phase %s, want %s", got, vm.PhaseKernel)
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "booting from the kernel on") {
+		t.Errorf("said %q, want one line", said)
+	}
+	if _, err := os.Stat(tmpl.State()); !os.IsNotExist(err) {
+		t.Errorf("the damaged template is still there: %v", err)
+	}
+}

@@ -1,0 +1,177 @@
+package vm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"labctl/guest/wire"
+)
+
+// Snapshot is a machine that was saved when its agent had said hello: its memory
+// and the state of everything else. Any number of machines start from one; each
+// maps the memory privately, so they share its pages and cannot change it.
+type Snapshot struct {
+	RAM   string // the memory, a file as long as it
+	State string // QEMU's migration stream without the memory
+	// BootTime is how long the boot took that the snapshot was taken after.
+	BootTime time.Duration
+}
+
+// ignoreShared leaves memory that is shared with a file out of the migration
+// stream (QEMU: migration/ram.c, ramblock_is_ignored). The side that loads sets
+// it too, or the streams do not match.
+var ignoreShared = map[string]any{
+	"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}},
+}
+
+// Save stops the machine for good and writes its state to w. The machine must
+// have been booted with Config.RAM, which then holds the memory. Nothing may be
+// under way on the link: half a frame would be half a frame in every clone.
+func (v *VM) Save(ctx context.Context, w io.Writer) error {
+	if err := v.save(ctx, w); err != nil {
+		return fmt.Errorf("save the machine: %w", v.Why(err))
+	}
+	return nil
+}
+
+func (v *VM) save(ctx context.Context, w io.Writer) error {
+	if err := v.mon.Execute(ctx, "stop", nil, nil); err != nil {
+		return err
+	}
+	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
+		return err
+	}
+	// QEMU 7.2 cannot write a migration to a file that it has open: it takes a
+	// socket, by its path, or a program, which the sandbox forbids.
+	dir, err := os.MkdirTemp("", "labctl-save-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "state")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	copied := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			_, err = io.Copy(w, conn)
+		}
+		copied <- err
+	}()
+	if err := v.mon.Execute(ctx, "migrate", map[string]any{"uri": "unix:" + path}, nil); err != nil {
+		return err
+	}
+	if err := v.migrated(ctx); err != nil {
+		return err
+	}
+	select {
+	case err := <-copied:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// migrated waits for the end of a migration, out or in.
+func (v *VM) migrated(ctx context.Context) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		var st struct {
+			Status string `json:"status"`
+			Error  string `json:"error-desc"`
+		}
+		if err := v.mon.Execute(ctx, "query-migrate", nil, &st); err != nil {
+			return err
+		}
+		switch st.Status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return fmt.Errorf("QEMU: migration %s: %s", st.Status, st.Error)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// restore is what a start from a snapshot needs of the host.
+type restore struct {
+	state *os.File
+	fd    int // of state in QEMU
+}
+
+func (r *restore) open(s *Snapshot) (err error) {
+	if r.state, err = os.Open(s.State); err != nil {
+		return fmt.Errorf("start from a snapshot: %w", err)
+	}
+	return nil
+}
+
+func (r *restore) close() { r.state.Close() }
+
+// entropyBytes is what the kernel's random pool takes for a full seed.
+const entropyBytes = 64
+
+// restore brings the machine back and tells it what it cannot know: what time it
+// is, and that its random numbers must be others than those of its twins.
+func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
+	if err := v.step(PhaseRestore, func(ctx context.Context) error {
+		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
+			return err
+		}
+		if err := v.mon.Execute(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", r.fd)}, nil); err != nil {
+			return err
+		}
+		if err := v.migrated(ctx); err != nil {
+			return err
+		}
+		return v.mon.Execute(ctx, "cont", nil, nil)
+	}); err != nil {
+		return err
+	}
+	done(PhaseRestore, time.Now())
+	if err := v.step(PhaseResume, func(ctx context.Context) error {
+		entropy := make([]byte, entropyBytes)
+		rand.Read(entropy)
+		h, err := v.client.Resume(ctx, wire.ResumeParams{UnixNano: time.Now().UnixNano(), Entropy: entropy})
+		v.hello = h
+		return err
+	}); err != nil {
+		return err
+	}
+	done(PhaseResume, time.Now())
+	return nil
+}
+
+// IsRestoreError says whether err is a snapshot that does not come back, which a
+// boot from the kernel on may not share.
+func IsRestoreError(err error) bool {
+	var boot *BootError
+	return errors.As(err, &boot) && (boot.Phase == PhaseRestore || boot.Phase == PhaseResume)
+}
+
+// CommandLine is the command line of a boot, as a text to tell machines apart by.
+func CommandLine(cfg Config) (string, error) {
+	cfg.RAM, cfg.Snapshot = nil, nil
+	cmd, err := command(cfg, nil)
+	if err != nil {
+		return "", err
+	}
+	return cmd.String(), nil
+}

@@ -1,0 +1,181 @@
+package warm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func store(t *testing.T, limit int64) *Store {
+	t.Helper()
+	s, err := Open(filepath.Join(t.TempDir(), "templates"), limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// fill makes a template whose memory takes that many MB.
+func fill(mb int) func(*Draft) (Info, error) {
+	return func(d *Draft) (Info, error) {
+		if _, err := d.RAM.Write(make([]byte, mb<<20)); err != nil {
+			return Info{}, err
+		}
+		fmt.Fprint(d.State, "state")
+		fmt.Fprint(d.Console, "console")
+		return Info{Target: "amd64", Kernel: "6.12", MemoryMB: 64}, nil
+	}
+}
+
+func files(t *testing.T, s *Store) string {
+	t.Helper()
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".lock") {
+			names = append(names, e.Name())
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestGet(t *testing.T) {
+	s := store(t, 0)
+	a, err := s.Get(t.Context(), "k", 64, fill(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := files(t, s), "k.console k.hits k.json k.ram k.state"; got != want {
+		t.Errorf("files %q, want %q", got, want)
+	}
+	st, err := os.Stat(a.RAM())
+	if err != nil || st.Size() != 64<<20 || a.Disk > 2<<20 || st.Mode().Perm() != 0o600 {
+		t.Errorf("memory %v, %v, on disk %d; want 64 MB, sparse, for the user alone", st, err, a.Disk)
+	}
+	if b, err := a.Console(); err != nil || string(b) != "console" {
+		t.Errorf("Console = %q, %v", b, err)
+	}
+	b, err := s.Get(t.Context(), "k", 64, func(*Draft) (Info, error) {
+		t.Error("made again")
+		return Info{}, nil
+	})
+	if err != nil || b.Kernel != "6.12" || b.Made.IsZero() {
+		t.Errorf("second Get = %+v, %v", b, err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Hits != 2 {
+		t.Errorf("List = %+v, %v; want one with 2 starts", all, err)
+	}
+	if err := a.Drop(); err != nil || files(t, s) != "" {
+		t.Errorf("Drop = %v, left %q", err, files(t, s))
+	}
+}
+
+func TestMakerFails(t *testing.T) {
+	s := store(t, 0)
+	broken := errors.New("broken")
+	if _, err := s.Get(t.Context(), "k", 64, func(d *Draft) (Info, error) {
+		d.RAM.Write(make([]byte, 1<<20))
+		return Info{}, broken
+	}); err != broken {
+		t.Errorf("Get = %v, want the maker's own error", err)
+	}
+	if got := files(t, s); got != "" {
+		t.Errorf("left behind: %q", got)
+	}
+}
+
+// While it is made a template has no name, so nothing is left of one whose maker
+// is killed.
+func TestNamelessWhileMade(t *testing.T) {
+	s := store(t, 0)
+	if _, err := s.Get(t.Context(), "k", 64, func(d *Draft) (Info, error) {
+		if got := files(t, s); got != "" {
+			t.Errorf("files while it is made: %q", got)
+		}
+		return fill(1)(d)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOneMaker(t *testing.T) {
+	s := store(t, 0)
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := s.Get(t.Context(), "k", 64, func(d *Draft) (Info, error) {
+				made.Add(1)
+				time.Sleep(50 * time.Millisecond)
+				return fill(1)(d)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := made.Load(); got != 1 {
+		t.Errorf("made %d times, want once", got)
+	}
+}
+
+// A template that lacks a file is none.
+func TestNotWhole(t *testing.T) {
+	s := store(t, 0)
+	a, err := s.Get(t.Context(), "k", 64, fill(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(a.State()); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 0 {
+		t.Errorf("List = %v, %v; want none", all, err)
+	}
+	if _, err := s.GC(DefaultLimit); err != nil || files(t, s) != "" {
+		t.Errorf("GC = %v, left %q", err, files(t, s))
+	}
+	if _, err := s.Get(t.Context(), "k", 64, fill(1)); err != nil {
+		t.Errorf("Get after that = %v", err)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	s := store(t, 5<<20)
+	old := time.Now().Add(-time.Hour)
+	for i := range 4 {
+		key := fmt.Sprint("k", i)
+		if _, err := s.Get(t.Context(), key, 64, fill(2)); err != nil {
+			t.Fatal(err)
+		}
+		// The first was used last but for the newest.
+		when := old.Add(time.Duration(-i) * time.Minute)
+		if err := os.Chtimes(s.file(key, "hits"), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, x := range all {
+		keys = append(keys, x.Key)
+	}
+	if got, want := strings.Join(keys, " "), "k0 k3"; got != want {
+		t.Errorf("kept %q, want %q: the newest and the last used", got, want)
+	}
+	if gone, err := s.GC(0); err != nil || len(gone) != 2 || files(t, s) != "" {
+		t.Errorf("GC(0) = %v, %v, left %q", gone, err, files(t, s))
+	}
+}
