@@ -94,15 +94,28 @@ func (c *Client) Close() error {
 func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	select {
 	case h := <-c.hello:
-		if h.Version != wire.Version {
-			return h, fmt.Errorf("the guest's agent speaks version %d, this labctl %d", h.Version, wire.Version)
-		}
-		return h, nil
+		return h, checkVersion(h)
 	case <-c.done:
 		return wire.Hello{}, c.Err()
 	case <-ctx.Done():
 		return wire.Hello{}, context.Cause(ctx)
 	}
+}
+
+// heard sets what depends on the guest's link.
+func (c *Client) heard(h wire.Hello) {
+	if h.Transport == uart {
+		c.mu.Lock()
+		c.chunk = uartChunk
+		c.mu.Unlock()
+	}
+}
+
+func checkVersion(h wire.Hello) error {
+	if h.Version != wire.Version {
+		return fmt.Errorf("the guest's agent speaks version %d, this labctl %d", h.Version, wire.Version)
+	}
+	return nil
 }
 
 func (c *Client) read(stray func([]byte)) {
@@ -145,11 +158,7 @@ func (c *Client) take(f wire.Frame) error {
 			return fmt.Errorf("%w: the guest's agent started again", ErrClosed)
 		}
 		c.greeted = true
-		if h.Transport == uart {
-			c.mu.Lock()
-			c.chunk = uartChunk
-			c.mu.Unlock()
-		}
+		c.heard(h)
 		c.hello <- h
 		return nil
 	}
@@ -325,6 +334,45 @@ func (c *Client) TraceStop(ctx context.Context, w io.Writer) (wire.TraceStopped,
 // ReadFile copies at most max bytes of a guest file to w.
 func (c *Client) ReadFile(ctx context.Context, path string, max int64, w io.Writer) error {
 	return c.do(ctx, wire.OpReadFile, wire.FileParams{Path: path, Max: max}, nil, (*Call).Stdout, w)
+}
+
+// Unpack makes the files of a tar archive below the guest's folder dir, which
+// with its parents is made. It reads r to its end; when it returns early, by an
+// error or because ctx has ended, a Read of r may still be under way.
+func (c *Client) Unpack(ctx context.Context, dir string, r io.Reader) (wire.Unpacked, error) {
+	var done wire.Unpacked
+	call, err := c.Start(wire.OpUnpack, wire.UnpackParams{Dir: dir})
+	if err != nil {
+		return done, err
+	}
+	read := make(chan error, 1)
+	go func() {
+		in := source{r: r}
+		io.Copy(call.Stdin(), &in)
+		read <- in.err
+		call.Stdin().Close() // an archive that is cut short is the guest's error too
+	}()
+	err = call.Wait(ctx, &done)
+	if ctx.Err() != nil {
+		call.stdin.Abort()
+		return done, err
+	}
+	select {
+	case rerr := <-read:
+		if rerr != nil {
+			return done, fmt.Errorf("read the files for the guest: %w", rerr)
+		}
+	default: // the guest did not want all of it
+	}
+	return done, err
+}
+
+// Pack copies a tar archive of files of the guest to w. What is in it is the
+// guest's to choose: the reader has to hold it against p.
+func (c *Client) Pack(ctx context.Context, p wire.PackParams, w io.Writer) (wire.Packed, error) {
+	var done wire.Packed
+	err := c.do(ctx, wire.OpPack, p, &done, (*Call).Stdout, w)
+	return done, err
 }
 
 // Stat asks for the guest's state.
