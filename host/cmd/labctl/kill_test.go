@@ -13,8 +13,20 @@ import (
 // moments of a run. QEMU must be gone soon after.
 func TestKillLeavesNothing(t *testing.T) {
 	tmp := t.TempDir()
-	for _, wait := range []time.Duration{0, 300 * time.Millisecond, 1500 * time.Millisecond, 4 * time.Second, 9 * time.Second} {
-		cmd := exec.Command("labctl", "boot", "--arch", "arm64", "--kernel", "6.12")
+	for _, c := range []struct {
+		wait time.Duration
+		args []string
+	}{
+		{0, nil},
+		{100 * time.Millisecond, nil},
+		{1500 * time.Millisecond, nil},
+		{300 * time.Millisecond, []string{"--cold"}},
+		{4 * time.Second, []string{"--cold"}},
+		// A template of its own, so that the kill comes while it is made.
+		{2 * time.Second, []string{"--append", "labctl.test=kill"}},
+	} {
+		wait := c.wait
+		cmd := exec.Command("labctl", append([]string{"boot", "--arch", "arm64", "--kernel", "6.12"}, c.args...)...)
 		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 		in, err := cmd.StdinPipe()
 		if err != nil {
@@ -42,7 +54,7 @@ func TestKillLeavesNothing(t *testing.T) {
 			left = qemusOf(tmp)
 		}
 		if len(left) > 0 {
-			t.Errorf("killed %v after QEMU's start: QEMU %v is left", wait, left)
+			t.Errorf("boot %v killed %v after QEMU's start: QEMU %v is left", c.args, wait, left)
 		}
 	}
 	// What a killed labctl could not remove is its console's folder, which is
