@@ -123,14 +123,20 @@ type Kernel struct {
 	Initrd string // optional
 	DTB    string // optional
 	Append []string
+	// Inherit is an open file in the place of Image, read from its beginning.
+	Inherit *os.File
 }
 
 func (k Kernel) Args(c *Cmdline) error {
-	if k.Image == "" {
+	image := k.Image
+	if k.Inherit != nil {
+		image = fmt.Sprintf("/proc/self/fd/%d", c.File(k.Inherit))
+	}
+	if image == "" {
 		return fmt.Errorf("no kernel image")
 	}
 	c.hasKernel = true
-	c.Add("-kernel", k.Image)
+	c.Add("-kernel", image)
 	if k.Initrd != "" {
 		c.Add("-initrd", k.Initrd)
 	}

@@ -150,7 +150,7 @@ type VM struct {
 func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	var restore restore
 	if cfg.Snapshot != nil {
-		if err := restore.open(cfg.Snapshot); err != nil {
+		if err := restore.open(cfg); err != nil {
 			return nil, err
 		}
 		defer restore.close()
@@ -492,7 +492,11 @@ func command(cfg Config, r *restore) (*qemu.Command, error) {
 			return nil, fmt.Errorf("kernel argument %q: holds a line break", a)
 		}
 	}
-	devices = append(devices, qemu.Kernel{Image: cfg.Image, Initrd: cfg.Initrd, DTB: cfg.DTB, Append: args})
+	kernel := qemu.Kernel{Image: cfg.Image, Initrd: cfg.Initrd, DTB: cfg.DTB, Append: args}
+	if cfg.Snapshot != nil {
+		kernel.Inherit, kernel.Initrd = r.head, ""
+	}
+	devices = append(devices, kernel)
 	return qemu.New(t.Binary, devices...)
 }
 
