@@ -3,7 +3,6 @@ package initramfs
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,20 +31,9 @@ func findGo(ctx context.Context, c cache, source fs.FS) (*goTool, error) {
 	if err != nil {
 		return nil, &MissingGoError{Reason: "none on PATH", Err: err}
 	}
-	cmd := exec.CommandContext(ctx, path, "env", "-json", "GOVERSION", "GOROOT", "GOWORK", "GOAMD64", "GOARM64")
-	cmd.Dir = module
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	env, err := askGo(ctx, c, path, module)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, &MissingGoError{Reason: path + " env: " + firstLine(stderr.String(), err), Err: err}
-	}
-	var env struct{ GOVERSION, GOROOT, GOWORK, GOAMD64, GOARM64 string }
-	if err := json.Unmarshal(out, &env); err != nil {
-		return nil, &MissingGoError{Reason: path + " env does not answer in JSON", Err: err}
+		return nil, err
 	}
 	if env.GOWORK != "" && env.GOWORK != "off" {
 		return nil, fmt.Errorf("%s would change the versions that the guest is built from: set GOWORK=off", env.GOWORK)
