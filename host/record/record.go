@@ -71,7 +71,7 @@ type Target struct {
 
 // Kernel is the kernel that was booted.
 type Kernel struct {
-	Ref     string `json:"ref"`     // as asked: "6.12"
+	Ref     string `json:"ref"`     // what `--kernel` takes to get this very kernel
 	Source  string `json:"source"`  // "debian", "file"
 	Release string `json:"release"` // uname -r
 	Version string `json:"version"` // of the package, where there is one
