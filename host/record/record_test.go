@@ -49,7 +49,7 @@ func full() *Run {
 				},
 				Data: map[string]any{"k": "v"},
 			},
-			Exit:   &wire.ExecResult{PID: 10, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
 			Stderr: "words",
 			Armed:  &wire.TraceArmed{Symbols: map[string]string{"creation": "kernel_clone"}, Missing: []string{"kthread_create: no such symbol"}},
 			Trace:  &wire.TraceStopped{Bytes: 1, Entries: 2, Overrun: 3},
