@@ -1,14 +1,15 @@
 // Package crash reads a guest's console as it comes and finds the kernel's own
-// reports of its death: oops, BUG and panic.
+// reports: of its death (oops, BUG, panic), of what hangs in it (stalls, lockups,
+// hung tasks), of programs that it killed for want of memory, and its warnings.
 //
-// The texts are those of kernel/panic.c, lib/bug.c, arch/x86/kernel/dumpstack.c,
-// arch/x86/mm/fault.c, arch/arm64/kernel/traps.c and arch/arm64/mm/fault.c.
+// The texts are the kernel's; the table starts names the file of each.
 package crash
 
 import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"labctl/host/text"
@@ -18,26 +19,60 @@ import (
 const (
 	maxLine    = 1 << 10 // bytes of one line; the kernel's own bound (LOG_LINE_MAX)
 	maxLines   = 400     // lines of one report
-	maxReports = 64      // a panic takes the last place from an oops
+	maxReports = 64      // a panic takes the last place from what is less
 )
 
-// near is how many lines after an oops's end a panic still belongs to it: x86
+// near is how many lines after a report's end a panic still belongs to it: x86
 // prints the registers once more between the two.
 const near = 60
+
+// A report that has no last line of its own ends where the kernel pauses; so
+// does one whose last line is lost. A CPU that is asked for its stack has ten
+// seconds to answer (lib/nmi_backtrace.c).
+const (
+	pause    = 1.0 // seconds, by printk's stamps
+	pauseNMI = 11.0
+)
 
 // Kind says how bad a report is.
 type Kind string
 
 const (
-	Oops  Kind = "oops"  // the kernel went on, without the task that died
-	Panic Kind = "panic" // the kernel stopped
+	Warning    Kind = "warning"     // something is wrong, all goes on
+	OOM        Kind = "oom"         // a program was killed: no memory was left
+	HungTask   Kind = "hung task"   // a task waits, uninterruptibly, too long
+	Stall      Kind = "stall"       // a CPU has not passed RCU or its work for long
+	SoftLockup Kind = "soft lockup" // a CPU does not leave the kernel
+	HardLockup Kind = "hard lockup" // nor takes interrupts
+	Halt       Kind = "halt"        // the kernel stopped as asked, and the machine is still on
+	Oops       Kind = "oops"        // the kernel went on, without the task that died
+	Panic      Kind = "panic"       // the kernel stopped
 )
 
-// Report is one crash as the console showed it.
+// rank orders kinds: in an open report that has a last line of its own, only
+// what is worse opens another.
+var rank = map[Kind]int{Warning: 0, OOM: 1, HungTask: 1, Stall: 1, SoftLockup: 1, HardLockup: 1, Halt: 1, Oops: 2, Panic: 3}
+
+// Hang says whether the kernel lives on but part of it does not.
+func (k Kind) Hang() bool {
+	return k == HungTask || k == Stall || k == SoftLockup || k == HardLockup
+}
+
+// Report is one report as the console showed it. Task and Stack read more out
+// of its lines.
 type Report struct {
-	Kind  Kind
-	Title string   // "Attempted to kill init! exitcode=0x00000200"
-	Lines []string // the console from the first bad line on, cleaned, at most 400 of at most 1 KiB
+	Kind   Kind
+	Title  string   // "Attempted to kill init! exitcode=0x00000200"
+	Cause  string   // of a panic, in a word or two where known: "init died"
+	Victim *Task    // of an OOM: who was killed
+	Lines  []string // the console from the first bad line on, cleaned, at most 400 of at most 1 KiB
+}
+
+// Task is a task as a report names it.
+type Task struct {
+	Comm string
+	PID  int // 0 when not printed
+	CPU  int // -1 when not printed
 }
 
 // Error makes a Report the cause of a run's end.
@@ -48,24 +83,75 @@ func (r *Report) Error() string {
 // Text is the report's lines.
 func (r *Report) Text() string { return strings.Join(r.Lines, "\n") }
 
-// start is a table of what opens a report: the text after the time stamp and
-// where its title begins.
-var start = []struct {
-	text string
-	kind Kind
-	// after says that the title is what follows the text; otherwise the line.
-	after bool
-}{
-	{"Kernel panic - not syncing: ", Panic, true},
-	{"BUG: ", Oops, false},
-	{"kernel BUG at ", Oops, false},
-	{"Unable to handle kernel ", Oops, false},
-	{"Internal error: ", Oops, false},
-	{"Oops: ", Oops, false},
-	{"general protection fault", Oops, false},
-	{"divide error: ", Oops, false},
-	{"invalid opcode: ", Oops, false},
-	{"stack segment: ", Oops, false},
+// start is what opens a report.
+type start struct {
+	text   string // at the start of the message, behind the time stamp
+	kind   Kind
+	match  *regexp.Regexp // of the whole message, where text is not enough
+	cut    bool           // the title is what follows text; otherwise the message
+	source string         // file of the kernel that prints it
+}
+
+// starts is in order: the first that fits is it. Texts of other versions than
+// today's stand beside them.
+var starts = []start{
+	{text: "Kernel panic - not syncing: ", kind: Panic, cut: true, source: "kernel/panic.c"},
+
+	{text: "watchdog: BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c"},
+	{text: "NMI watchdog: BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, 4.3 to 4.18"},
+	{text: "BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, before 4.3"},
+	{text: "watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog.c"},
+	{text: "watchdog: CPU", kind: HardLockup, match: regexp.MustCompile(`^watchdog: CPU\d+: Watchdog detected hard LOCKUP `), source: "kernel/watchdog.c, 6.16"},
+	{text: "NMI watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog_hld.c, before 6.5"},
+	{text: "rcu: INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree_stall.h"},
+	{text: "INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree.c, before 4.20; kernel/rcu/tasks.h"},
+	{text: "BUG: workqueue lockup - ", kind: Stall, source: "kernel/workqueue.c"},
+	{text: "INFO: task ", kind: HungTask, match: regexp.MustCompile(`^INFO: task .*:\d+ .*blocked .*for more than \d+ seconds`), source: "kernel/hung_task.c"},
+
+	{text: "BUG: ", kind: Oops, source: "arch/x86/mm/fault.c, mm/page_alloc.c, kernel/sched/core.c and more"},
+	{text: "kernel BUG at ", kind: Oops, source: "lib/bug.c"},
+	{text: "Unable to handle kernel ", kind: Oops, source: "arch/arm64/mm/fault.c, arch/arm/mm/fault.c"},
+	{text: "Internal error: ", kind: Oops, source: "arch/arm64/kernel/traps.c, arch/arm/kernel/traps.c"},
+	{text: "Oops: ", kind: Oops, source: "arch/x86/kernel/dumpstack.c"},
+	{text: "general protection fault", kind: Oops, source: "arch/x86/kernel/traps.c"},
+	{text: "divide error: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
+	{text: "invalid opcode: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
+	{text: "stack segment: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
+
+	{text: "WARNING: CPU: ", kind: Warning, source: "kernel/panic.c"},
+	{text: "WARNING: ", kind: Warning, match: regexp.MustCompile(`^WARNING: \S+:\d+ at |^WARNING: .*, CPU#\d+: `), source: "kernel/panic.c, 6.18"},
+
+	{text: "", kind: OOM, match: regexp.MustCompile(`^.{1,64} invoked oom-killer: gfp_mask=`), source: "mm/oom_kill.c"},
+	{text: "Out of memory", kind: OOM, match: killed, source: "mm/oom_kill.c"},
+	{text: "Memory cgroup out of memory: ", kind: OOM, match: killed, source: "mm/oom_kill.c"},
+
+	{text: "reboot: System halted", kind: Halt, source: "kernel/reboot.c"},
+	{text: "reboot: Power off not available", kind: Halt, source: "kernel/reboot.c"},
+}
+
+var (
+	stalls = regexp.MustCompile(`^(?:rcu: )?INFO: rcu_\w+ (?:self-detected stall|detected (?:expedited )?stalls)`)
+	// A name of a task may hold anything, so what follows it is asked for too.
+	killed = regexp.MustCompile(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
+)
+
+// causes are panics that end most runs, in words. The first that is in the
+// panic's own text is it.
+var causes = []struct{ text, cause, source string }{
+	{"Attempted to kill init!", "init died", "kernel/exit.c"},
+	{"Requested init ", "no init", "init/main.c"},
+	{"No working init found", "no init", "init/main.c"},
+	{"Unable to mount root fs", "no root file system", "init/do_mounts.c"},
+	{"sysrq triggered crash", "sysrq", "drivers/tty/sysrq.c"},
+	{"softlockup: hung tasks", "soft lockup", "kernel/watchdog.c"},
+	{"Hard LOCKUP", "hard lockup", "kernel/watchdog.c"},
+	{"hung_task: blocked tasks", "hung task", "kernel/hung_task.c"},
+	{"RCU Stall", "stall", "kernel/rcu/tree_stall.h"},
+	{"panic_on_warn set", "warning", "kernel/panic.c"},
+	{"panic_on_oom is enabled", "out of memory", "mm/oom_kill.c"},
+	{"System is deadlocked on memory", "out of memory", "mm/oom_kill.c"},
+	{"Fatal exception", "oops", "kernel/panic.c, arch/*/kernel/traps.c"},
+	{"stack-protector:", "stack overrun", "kernel/panic.c"},
 }
 
 // Scanner is an io.Writer that takes the console. It is not safe for concurrent
@@ -74,10 +160,13 @@ type Scanner struct {
 	line []byte
 	all  []*Report
 	// open says that lines still belong to the last report: an oops ends with
-	// its "end trace" line, a panic with the console.
-	open  bool
-	since int  // lines since the last report's end
-	ended bool // the panic's own last line was there
+	// its "end trace" line, a panic with the console, most others with a pause.
+	open    bool
+	stamped bool    // the open report's first line has a stamp
+	nmi     bool    // its last line asks another CPU for its stack
+	last    float64 // stamp of its last line; 0 is none
+	since   int     // lines since the last report's end
+	ended   bool    // the panic's own last line was there
 }
 
 // Write never fails.
@@ -104,55 +193,142 @@ func (s *Scanner) Write(p []byte) (int, error) {
 
 // take judges one line.
 func (s *Scanner) take(line string) {
-	msg := message(line)
+	msg, at, stamped := message(line)
 	s.since++
-	if kind, title, ok := opens(msg); ok {
-		s.begin(kind, title)
+	if s.open && stamped && s.current().Kind != Panic {
+		limit := pause
+		if s.nmi {
+			limit = pauseNMI
+		}
+		if s.last > 0 && at > s.last+limit {
+			s.close()
+		}
+	}
+	if st, title := opens(msg); st != nil {
+		s.begin(st.kind, title, at, stamped)
 	}
 	if !s.open {
 		return
 	}
 	cur := s.current()
+	if cur.Kind == Panic && (strings.HasPrefix(msg, "---[ end Kernel panic") || strings.HasPrefix(msg, "Reboot failed")) {
+		s.ended = true
+	}
+	// A line without a stamp is a program's, when the report's have one.
+	if cur.Kind != Panic && s.stamped && !stamped {
+		return
+	}
+	if stamped {
+		s.last = at
+	}
+	s.nmi = strings.HasPrefix(msg, "Sending NMI from CPU")
 	if len(cur.Lines) < maxLines {
 		cur.Lines = append(cur.Lines, line)
 	}
-	switch {
-	case cur.Kind == Oops && strings.HasPrefix(msg, "---[ end trace"):
-		s.open, s.since = false, 0
-	case cur.Kind == Panic && (strings.HasPrefix(msg, "---[ end Kernel panic") || strings.HasPrefix(msg, "Reboot failed")):
-		s.ended = true
+	switch cur.Kind {
+	case Oops, Warning:
+		if strings.HasPrefix(msg, "---[ end trace") {
+			s.close()
+		}
+	case OOM:
+		if v := victim(msg); v != nil {
+			cur.Victim, cur.Title = v, clip(msg)
+			s.close()
+		}
+	case Halt:
+		s.close()
 	}
 }
 
+func (s *Scanner) close() { s.open, s.since, s.nmi = false, 0, false }
+
 // begin acts on a line that opens a report.
-func (s *Scanner) begin(kind Kind, title string) {
+func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 	cur := s.current()
 	switch {
 	case cur != nil && cur.Kind == Panic: // a panic is the last report
 		return
-	case kind == Panic && cur != nil && (s.open || s.since <= near):
-		// An oops that panics is one death, and its own line says more.
-		cur.Kind, cur.Title = Panic, clip(cur.Title+" ("+title+")")
-	case kind == Panic:
-		s.all = append(s.all[:min(len(s.all), maxReports-1)], &Report{Kind: kind, Title: title})
-	case s.open || len(s.all) == maxReports: // another line of the same oops, or one too many
+	case kind == Panic && cur != nil && s.goesOn(cur, at):
+		// What panics is one death, and its own line says more.
+		cur.Kind, cur.Title, cur.Cause = Panic, clip(cur.Title+" ("+title+")"), cause(title)
+		s.open = true
 		return
-	default:
-		s.all = append(s.all, &Report{Kind: kind, Title: title})
+	case s.open && cur.Kind == OOM && kind == OOM: // who invoked it, then who was killed
+		return
+	case s.open && rank[kind] <= rank[cur.Kind] && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same
+		return
+	case !s.room(kind):
+		s.open = false
+		return
 	}
-	s.open = true
+	s.all = append(s.all, &Report{Kind: kind, Title: title})
+	if kind == Panic {
+		s.current().Cause = cause(title)
+	}
+	s.open, s.stamped, s.last, s.nmi = true, stamped, at, false
 }
 
-func opens(msg string) (Kind, string, bool) {
-	for _, st := range start {
-		if strings.HasPrefix(msg, st.text) {
-			if st.after {
-				return st.kind, msg[len(st.text):], true
-			}
-			return st.kind, msg, true
+// goesOn says whether a panic at that time is the end of what r reports.
+func (s *Scanner) goesOn(r *Report, at float64) bool {
+	switch {
+	case r.Kind == Halt, r.Kind == Warning && !s.open:
+		return false
+	case s.open:
+		return true
+	}
+	return s.since <= near && (s.last == 0 || at == 0 || at <= s.last+pauseNMI)
+}
+
+// room makes room for one more report: an OOM takes the place of the oldest
+// other, so that the newest victims are known, and anything else that of what
+// is less.
+func (s *Scanner) room(kind Kind) bool {
+	if len(s.all) < maxReports {
+		return true
+	}
+	for i, r := range s.all {
+		if rank[r.Kind] < rank[kind] || kind == OOM && r.Kind == OOM {
+			s.all = append(s.all[:i], s.all[i+1:]...)
+			return true
 		}
 	}
-	return "", "", false
+	return false
+}
+
+func opens(msg string) (*start, string) {
+	for i := range starts {
+		st := &starts[i]
+		switch {
+		case !strings.HasPrefix(msg, st.text), st.match != nil && !st.match.MatchString(msg):
+			continue
+		case st.cut:
+			return st, msg[len(st.text):]
+		}
+		return st, msg
+	}
+	return nil, ""
+}
+
+func cause(title string) string {
+	for _, c := range causes {
+		if strings.Contains(title, c.text) {
+			return c.cause
+		}
+	}
+	return ""
+}
+
+// victim is who a line of the OOM killer says was killed.
+func victim(msg string) *Task {
+	m := killed.FindStringSubmatch(msg)
+	if m == nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(m[1])
+	if err != nil {
+		return nil
+	}
+	return &Task{Comm: m[2], PID: pid, CPU: -1}
 }
 
 func (s *Scanner) current() *Report {
@@ -164,15 +340,17 @@ func (s *Scanner) current() *Report {
 
 // stamp is what printk puts before a message: a time, and a caller's tag where
 // the kernel has PRINTK_CALLER.
-var stamp = regexp.MustCompile(`\[ *[0-9]+\.[0-9]{6}\](?:\[ *[TC][0-9]+\])? `)
+var stamp = regexp.MustCompile(`\[ *([0-9]+\.[0-9]{6})\](?:\[ *[TC][0-9]+\])? `)
 
-// message is a console line without printk's stamp. What a program wrote
-// before, without an end of line, goes too.
-func message(line string) string {
-	if at := stamp.FindStringIndex(line); at != nil {
-		return line[at[1]:]
+// message is a console line without printk's stamp, and the stamp in seconds.
+// What a program wrote before, without an end of line, goes too.
+func message(line string) (msg string, at float64, stamped bool) {
+	m := stamp.FindStringSubmatchIndex(line)
+	if m == nil {
+		return line, 0, false
 	}
-	return line
+	at, _ = strconv.ParseFloat(line[m[2]:m[3]], 64)
+	return line[m[1]:], at, true
 }
 
 // clip cuts a line at maxLine bytes, which cleaning may have made more of.

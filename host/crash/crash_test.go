@@ -15,22 +15,44 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the headers of testdata/*.log")
 
-// split takes a log's header off: lines "# want: KIND: TITLE", one a report.
+// split takes a log's header off: lines "# want: KIND: TITLE", one a report, and
+// behind each "#   " what else is read out of it.
 func split(log string) (header, body string) {
-	for strings.HasPrefix(log, "# ") {
+	for strings.HasPrefix(log, "# want: ") || strings.HasPrefix(log, "#   ") {
 		line, rest, _ := strings.Cut(log, "\n")
 		header, log = header+line+"\n", rest
 	}
 	return header, log
 }
 
-func header(s *Scanner) string {
+// header is a line for each report, and with all what else is read out of it.
+func header(s *Scanner, all bool) string {
 	var b strings.Builder
 	for _, r := range s.Reports() {
 		fmt.Fprintf(&b, "# want: %s: %s\n", r.Kind, r.Title)
+		if all {
+			b.WriteString(details(r))
+		}
 	}
 	if b.Len() == 0 {
 		b.WriteString("# want: nothing\n")
+	}
+	return b.String()
+}
+
+func details(r *Report) string {
+	var b strings.Builder
+	if r.Cause != "" {
+		fmt.Fprintf(&b, "#   cause: %s\n", r.Cause)
+	}
+	if v := r.Victim; v != nil {
+		fmt.Fprintf(&b, "#   victim: %s pid %d\n", v.Comm, v.PID)
+	}
+	if k := r.Task(); k != nil {
+		fmt.Fprintf(&b, "#   task: %q pid %d cpu %d\n", k.Comm, k.PID, k.CPU)
+	}
+	if st := r.Stack(); len(st.Frames) > 0 {
+		b.WriteString("#   " + strings.ReplaceAll(strings.TrimSpace(st.TRACE32()), "\n", "\n#   ") + "\n")
 	}
 	return b.String()
 }
@@ -62,12 +84,12 @@ func TestLogs(t *testing.T) {
 			want, body := split(string(b))
 			s := scan(body, len(body))
 			if *update {
-				want = header(s)
+				want = header(s, true)
 				if err := os.WriteFile(file, []byte(want+body), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(want, header(s)); diff != "" {
+			if diff := cmp.Diff(want, header(s, true)); diff != "" {
 				t.Errorf("reports (-want +got):\n%s", diff)
 			}
 			for _, r := range s.Reports() {
@@ -107,6 +129,25 @@ func TestScanner(t *testing.T) {
 		{"oops", oops + end, "# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
 		{"oops that panics", oops + end + panicked, "# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
 		{"oops without an end that panics", oops + panicked, "# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
+		{"what hangs, then panics", "[    9.000000] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a b:7]\n[    9.000001] Kernel panic - not syncing: softlockup: hung tasks\n",
+			"# want: panic: watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a b:7] (softlockup: hung tasks)\n"},
+		{"what hung long before a panic", "[    9.000000] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a:7]\n[   90.000000] Kernel panic - not syncing: x\n",
+			"# want: soft lockup: watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a:7]\n# want: panic: x\n"},
+		{"a warning, then a panic of its own", "[    1.000000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n" + end + "[    1.000003] Kernel panic - not syncing: x\n",
+			"# want: warning: WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n# want: panic: x\n"},
+		{"a warning that panics", "[    1.000000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n[    1.000003] Kernel panic - not syncing: kernel: panic_on_warn set ...\n",
+			"# want: panic: WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2 (kernel: panic_on_warn set ...)\n"},
+		{"a warning inside an oops", oops + "[    1.000001] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n" + end, "# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"an oops inside a warning", "[    0.900000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n" + oops + end,
+			"# want: warning: WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"two victims", "[    1.000000] Out of memory: Killed process 7 (a) b) total-vm:1kB\n[    1.000001] Memory cgroup out of memory: Killed process 8 (c) total-vm:1kB\n",
+			"# want: oom: Out of memory: Killed process 7 (a) b) total-vm:1kB\n# want: oom: Memory cgroup out of memory: Killed process 8 (c) total-vm:1kB\n"},
+		{"who asked, then who was killed", "[    1.000000] sh invoked oom-killer: gfp_mask=0x1\n[    1.000001] Out of memory: Killed process 7 (a) total-vm:1kB\n", "# want: oom: Out of memory: Killed process 7 (a) total-vm:1kB\n"},
+		{"a program's own word of it", "[    1.000000] Out of memory\n", "# want: nothing\n"},
+		{"halted", "[    1.000000] reboot: System halted\n[    1.000001] x\n", "# want: halt: reboot: System halted\n"},
+		{"no way to power off", "[    1.000000] reboot: Power off not available: System halted instead\n", "# want: halt: reboot: Power off not available: System halted instead\n"},
+		{"kernels before 4.20", "[    1.000000] INFO: rcu_sched self-detected stall on CPU\n[    3.000000] NMI watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]\n",
+			"# want: stall: INFO: rcu_sched self-detected stall on CPU\n# want: soft lockup: NMI watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]\n"},
 		{"oops in a panic", panicked + oops + end, "# want: panic: Fatal exception\n"},
 		{"two panics", panicked + panicked, "# want: panic: Fatal exception\n"},
 		{"oops, and long after it a panic", oops + end + strings.Repeat("work goes on\n", 100) + panicked,
@@ -114,7 +155,7 @@ func TestScanner(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := scan(tt.in, 7)
-			if diff := cmp.Diff(tt.want, header(s)); diff != "" {
+			if diff := cmp.Diff(tt.want, header(s, false)); diff != "" {
 				t.Errorf("reports (-want +got):\n%s", diff)
 			}
 			if got, want := s.Panic() != nil, strings.Contains(tt.want, "panic: "); got != want {
@@ -125,6 +166,25 @@ func TestScanner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRoom: when all places are taken, the newest victim and what is worse are
+// kept all the same.
+func TestRoom(t *testing.T) {
+	s := new(Scanner)
+	for i := range maxReports + 10 {
+		fmt.Fprintf(s, "[ %4d.000000] Out of memory: Killed process %d (x) total-vm:1kB\n", i, i+1)
+	}
+	bounded(t, s)
+	if v := s.current().Victim; len(s.Reports()) != maxReports || v == nil || v.PID != maxReports+10 {
+		t.Errorf("%d reports, the last of victim %+v; want the newest of %d", len(s.Reports()), v, maxReports+10)
+	}
+	fmt.Fprintf(s, "[ 9000.000000] Oops: x\n")
+	fmt.Fprintf(s, "[ 9100.000000] INFO: task x:1 blocked for more than 1 seconds.\n")
+	if r := s.current(); r.Kind != Oops {
+		t.Errorf("the last of a full scanner is a %s, want the oops", r.Kind)
+	}
+	bounded(t, s)
 }
 
 func TestEnded(t *testing.T) {
@@ -198,6 +258,17 @@ func FuzzScanner(f *testing.F) {
 		pieces := scan(string(log), 1+int(size))
 		if diff := cmp.Diff(whole.Reports(), pieces.Reports()); diff != "" {
 			t.Errorf("written in other pieces (-whole +pieces):\n%s", diff)
+		}
+		for _, r := range whole.Reports() {
+			if st := r.Stack(); len(st.Frames)+len(st.Trimmed) > maxLines+2 {
+				t.Errorf("%d frames out of %d lines", len(st.Frames), len(r.Lines))
+			}
+			if k := r.Task(); k != nil && (k.PID < 0 || k.CPU < -1) {
+				t.Errorf("task %+v", k)
+			}
+			if r.Victim != nil && r.Kind != OOM && r.Kind != Panic {
+				t.Errorf("a victim of a %s", r.Kind)
+			}
 		}
 		if whole.Ended() && whole.Panic() == nil {
 			t.Error("Ended without a panic")
