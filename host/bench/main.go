@@ -1,0 +1,167 @@
+// Command bench measures labctl on this machine: every figure beside a baseline
+// that was measured in the same run, in turn with it. Seconds belong to the host
+// and to who else uses it; ratios are what can be compared.
+//
+//	bench [-rows start,warm,…] [-pairs N] [-out FILE]   the table
+//	bench -peers                                        other tools, where installed
+//	bench -soak N [-arch A] [-kernel K] [-cold]         N starts in a row, counted
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// bench is what all measurements share.
+type bench struct {
+	ctx    context.Context
+	labctl string // path of the program that is measured
+	kernel string // what --kernel is given
+	arches []string
+	pairs  int
+	dir    string // scratch
+	table  *table
+	say    func(format string, args ...any)
+	fresh  int // counts the folders handed out
+}
+
+// rows are the parts of the table in order.
+var rows = []struct {
+	name, what string
+	run        func(*bench) error
+}{
+	{"start", "a probe, cold, against a bare boot of QEMU", (*bench).start},
+	{"warm", "a probe and a program, warm against cold; 20 warm starts in a row", (*bench).warm},
+	{"pvh", "amd64 kernels as vmlinux by PVH, against bzImage", (*bench).pvh},
+	{"memory", "20 warm machines at once, against one cold one; labctl itself", (*bench).memory},
+	{"channel", "100 MB to and from the guest, against a socket pair", (*bench).channel},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.name)
+	}
+	labctl := fs.String("labctl", "bin/labctl", "the `program` to measure")
+	kernel := fs.String("kernel", "6.12", "the kernel to measure on")
+	arch := fs.String("arch", "arm64,amd64", "architectures")
+	pairs := fs.Int("pairs", 5, "how many times each pair is measured")
+	only := fs.String("rows", strings.Join(names, ","), "parts of the table")
+	out := fs.String("out", "", "a `file` that gets the table too")
+	peers := fs.Bool("peers", false, "measure other tools instead, where they are installed")
+	soak := fs.Int("soak", 0, "start this many machines in a row and count what goes wrong")
+	cold := fs.Bool("cold", false, "with -soak: boot from the kernel on")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 || *pairs < 1 {
+		return fmt.Errorf("arguments %q, -pairs %d: want flags alone, and at least 1 pair", fs.Args(), *pairs)
+	}
+	path, err := exec.LookPath(*labctl)
+	if err != nil {
+		return fmt.Errorf("find the program to measure (make build makes it): %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "labctl-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{
+		ctx: ctx, labctl: path, kernel: *kernel, arches: strings.Split(*arch, ","), pairs: *pairs, dir: dir, table: &table{},
+		say: func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) },
+	}
+	switch {
+	case *soak > 0:
+		return b.soak(stdout, *soak, *cold)
+	case *peers:
+		err = b.peers()
+	default:
+		err = b.rows(strings.Split(*only, ","), names)
+	}
+	// What was measured before an error is still worth reading.
+	page := head(b) + b.table.String()
+	fmt.Fprint(stdout, page)
+	if *out != "" && err == nil {
+		err = os.WriteFile(*out, []byte(page), 0o644)
+	}
+	return err
+}
+
+func (b *bench) rows(want, known []string) error {
+	for _, w := range want {
+		if !contains(known, w) {
+			return fmt.Errorf("-rows: %q is not known (known: %s)", w, strings.Join(known, ", "))
+		}
+	}
+	for _, r := range rows {
+		if !contains(want, r.name) {
+			continue
+		}
+		b.say("bench: %s", r.what)
+		if err := r.run(b); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	return nil
+}
+
+func contains(all []string, s string) bool {
+	for _, a := range all {
+		if a == s {
+			return true
+		}
+	}
+	return false
+}
+
+// folder is a name for a run record that nobody has used.
+func (b *bench) folder() string {
+	b.fresh++
+	return filepath.Join(b.dir, fmt.Sprintf("record-%d", b.fresh))
+}
+
+// command returns a function that runs labctl from command line to exit.
+func (b *bench) command(args ...string) func() error {
+	return func() error { return b.labctlRun(args...) }
+}
+
+func (b *bench) labctlRun(args ...string) error {
+	cmd := exec.CommandContext(b.ctx, b.labctl, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("labctl %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return nil
+}
+
+// probe is `labctl probe run fork` with a record of its own each time.
+func (b *bench) probe(arch string, more ...string) func() error {
+	return func() error {
+		return b.labctlRun(append([]string{"probe", "run", "fork", "-q", "--arch", arch, "--kernel", b.kernel, "--out", b.folder()}, more...)...)
+	}
+}
