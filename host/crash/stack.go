@@ -179,6 +179,10 @@ func hasFrame(lines []string) bool {
 	return false
 }
 
+// source is where arm64 has a frame from since 6.13: "(P)" the program counter,
+// "(L)" the link register (arch/arm64/kernel/stacktrace.c, dump_backtrace_entry).
+var source = regexp.MustCompile(` \([A-Z]{1,4}\)$`)
+
 // traced reads a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {
 	bare := strings.TrimLeft(msg, " \t")
@@ -186,7 +190,7 @@ func traced(msg string) (stack.Frame, bool) {
 		return stack.Frame{}, false
 	}
 	rest, doubt := strings.CutPrefix(bare, "? ")
-	f, ok := stack.ParseFrame(rest)
+	f, ok := stack.ParseFrame(source.ReplaceAllString(rest, ""))
 	if doubt {
 		f.Note = Unreliable
 	}
