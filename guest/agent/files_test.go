@@ -104,7 +104,7 @@ func TestUnpack(t *testing.T) {
 			entry{name: "a/up", link: "../private/key"},
 			entry{name: "a/b/", mode: 0o750},
 		), []string{
-			"drwxr-xr-x a", "drwxr-x--- a/b", "-rwxr-xr-x a/b/prog #!", "-rw-rw-rw- a/open o", "urwx--x--x a/set ", "link a/up -> ../private/key",
+			"drwxr-xr-x a", "drwxr-xr-x a/b", "-rwxr-xr-x a/b/prog #!", "-rw-rw-rw- a/open o", "urwx--x--x a/set ", "link a/up -> ../private/key",
 			"drwx------ private", "-rw------- private/key k",
 		}, wire.Unpacked{Files: 5, Bytes: 4}},
 		// A second archive replaces files and links, and writes through neither.
@@ -113,7 +113,7 @@ func TestUnpack(t *testing.T) {
 			entry{name: "a/open", link: "set"},
 			entry{name: "a/b/prog", body: "two", mode: 0o644},
 		), []string{
-			"drwxr-xr-x a", "drwxr-x--- a/b", "-rw-r--r-- a/b/prog two", "link a/open -> set", "urwx--x--x a/set ", "-rw-r--r-- a/up new",
+			"drwxr-xr-x a", "drwxr-xr-x a/b", "-rw-r--r-- a/b/prog two", "link a/open -> set", "urwx--x--x a/set ", "-rw-r--r-- a/up new",
 			"drwx------ private", "-rw------- private/key k",
 		}, wire.Unpacked{Files: 3, Bytes: 6}},
 		{nil, nil, wire.Unpacked{}},

@@ -67,10 +67,15 @@ func unpackOne(root *os.Root, h *tar.Header, content io.Reader) (int64, error) {
 	mode := h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
 	switch h.Typeflag {
 	case tar.TypeDir:
-		if err := root.MkdirAll(name, 0o755); err != nil {
-			return 0, err
+		err := root.Mkdir(name, 0o700)
+		if err == nil {
+			return 0, root.Chmod(name, mode)
 		}
-		return 0, root.Chmod(name, mode)
+		// What is there stays as it is: /tmp is no archive's to close.
+		if fi, serr := root.Stat(name); serr == nil && fi.IsDir() {
+			return 0, nil
+		}
+		return 0, err
 	case tar.TypeReg:
 		if err := removeOld(root, name); err != nil {
 			return 0, err

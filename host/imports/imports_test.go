@@ -25,8 +25,8 @@ var tiers = [][]string{
 	{"guest/agent", "guest/probe"},      // what the guest's programs do
 	{"guest/labinit", "guest/labprobe"}, // programs of the guest
 	{"guest/cmd"},                       // both in one file
-	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
-	{"host/agent", "host/stack", "host/crash", "host/qemu"},     // one outside thing each
+	{"host/text", "host/target", "host/clone", "host/cachedir", "host/stack"}, // words, rows and notes
+	{"host/agent", "host/crash", "host/qemu"},                                 // one outside thing each
 	{"host/accel"}, // which of QEMU's accelerators works
 	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
 	{"host/program"},            // what a guest is to run, and the files of it

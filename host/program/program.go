@@ -1,0 +1,124 @@
+// Package program goes from what a user types to something that a guest can
+// run, brings the files that it needs, and takes back those that it was told to
+// write.
+package program
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// builtDir is the guest's folder for programs that have no path of their own.
+const builtDir = "/run/labctl"
+
+// Program is something to run in a guest.
+type Program struct {
+	// Argv0 is what the guest is to run: a path there, or a bare name that it
+	// looks up.
+	Argv0 string
+	// File is the program on this host, empty for a command of the guest.
+	File string
+	// Test says that it is a Go test binary, by its name.
+	Test bool
+
+	temp string
+}
+
+// Find resolves name for a guest of a GOARCH:
+//
+//	ls             a command of the guest
+//	./prog         a static ELF program, which gets the same path in the guest
+//	./x.go         Go source, a folder with Go source, or a package's path:
+//	./cmd/x        built for the guest, without cgo
+//	example.com/x
+//
+// A Program that was built is on disk until Close.
+func Find(ctx context.Context, name, arch string) (*Program, error) {
+	if name == "" {
+		return nil, errors.New("the program's name is empty")
+	}
+	if !strings.Contains(name, "/") {
+		return &Program{Argv0: name}, nil
+	}
+	fi, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && isPackagePath(name):
+		return build(ctx, name, "", name, arch)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: no such file or folder on this host (a command of the guest is given by its bare name)", name)
+	case err != nil:
+		return nil, err
+	case fi.IsDir():
+		return build(ctx, name, name, ".", arch)
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: neither a file nor a folder", name)
+	case strings.HasSuffix(name, ".go"):
+		return build(ctx, name, filepath.Dir(name), filepath.Base(name), arch)
+	}
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(abs, name, arch); err != nil {
+		return nil, err
+	}
+	return &Program{Argv0: abs, File: abs, Test: strings.HasSuffix(abs, ".test")}, nil
+}
+
+// isPackagePath tells "example.com/x" and "./..." from "./x" and "/bin/ls".
+func isPackagePath(name string) bool {
+	return strings.HasSuffix(name, "...") ||
+		!path.IsAbs(name) && !strings.HasPrefix(name, "./") && !strings.HasPrefix(name, "../")
+}
+
+// build runs `go build` of pkg in dir; what names both as the user did. What it
+// says on errors is passed on.
+func build(ctx context.Context, what, dir, pkg, arch string) (_ *Program, err error) {
+	p := &Program{}
+	if p.temp, err = os.MkdirTemp("", "labctl-exec-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", p.temp+"/", pkg)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("go build %s for %s: %w", what, arch, errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error())))
+	}
+	made, err := os.ReadDir(p.temp)
+	if err != nil {
+		return nil, err
+	}
+	if len(made) != 1 {
+		return nil, fmt.Errorf("go build %s: it makes %d programs, want one", what, len(made))
+	}
+	p.File = filepath.Join(p.temp, made[0].Name())
+	p.Argv0 = path.Join(builtDir, made[0].Name())
+	return p, checkFile(p.File, what, arch)
+}
+
+// Close removes what Find has built.
+func (p *Program) Close() error {
+	if p.temp == "" {
+		return nil
+	}
+	return os.RemoveAll(p.temp)
+}

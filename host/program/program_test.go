@@ -1,0 +1,399 @@
+package program
+
+import (
+	"archive/tar"
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// elfFile is a small ELF file of 64 bits with one program header.
+func elfFile(machine elf.Machine, kind elf.Type, prog elf.ProgType, content string) []byte {
+	h := elf.Header64{
+		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(kind), Machine: uint16(machine), Version: uint32(elf.EV_CURRENT),
+		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1, Shentsize: 64,
+	}
+	p := elf.Prog64{Type: uint32(prog), Off: 64 + 56, Filesz: uint64(len(content)), Memsz: uint64(len(content))}
+	var b bytes.Buffer
+	binary.Write(&b, binary.LittleEndian, h)
+	binary.Write(&b, binary.LittleEndian, p)
+	b.WriteString(content)
+	return b.Bytes()
+}
+
+var elfs = []struct {
+	name string
+	file []byte
+	err  string // for an arm64 guest
+}{
+	{"static", elfFile(elf.EM_AARCH64, elf.ET_EXEC, elf.PT_LOAD, "x"), ""},
+	{"static pie", elfFile(elf.EM_AARCH64, elf.ET_DYN, elf.PT_DYNAMIC, ""), ""},
+	{"dynamic", elfFile(elf.EM_AARCH64, elf.ET_DYN, elf.PT_INTERP, "/lib/ld\x1b[2J.so\x00"), "a dynamic program, and the guest has no /lib/ld\ufffd[2J.so; build it with CGO_ENABLED=0 or -static"},
+	{"amd64", elfFile(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for amd64, and the guest is arm64; build it with GOARCH=arm64, or give --arch amd64"},
+	{"other", elfFile(elf.EM_SPARCV9, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for EM_SPARCV9, and the guest is arm64; build it with GOARCH=arm64"},
+	{"object", elfFile(elf.EM_AARCH64, elf.ET_REL, elf.PT_LOAD, "x"), "an ELF file of type ET_REL, no program"},
+	{"script", []byte("#!/bin/sh\necho\n"), "no ELF program; give one, or a Go package"},
+	{"empty", nil, "no ELF program; give one, or a Go package"},
+	{"cut", elfFile(elf.EM_AARCH64, elf.ET_EXEC, elf.PT_LOAD, "x")[:70], "no ELF program; give one, or a Go package"},
+}
+
+func TestCheckELF(t *testing.T) {
+	for _, tt := range elfs {
+		got := ""
+		if err := checkELF(bytes.NewReader(tt.file), "arm64"); err != nil {
+			got = err.Error()
+		}
+		if got != tt.err {
+			t.Errorf("%s: checkELF = %q, want %q", tt.name, got, tt.err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Arch(self); got == "" {
+		t.Errorf("Arch(this test) = %q, want a GOARCH", got)
+	}
+	if got := Arch("program_test.go"); got != "" {
+		t.Errorf("Arch(a text) = %q, want none", got)
+	}
+}
+
+func FuzzCheckELF(f *testing.F) {
+	for _, e := range elfs {
+		f.Add(e.file)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := checkELF(bytes.NewReader(b), "arm64"); err != nil && (len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\x1b\n\x00")) {
+			t.Errorf("unclean error %q", err)
+		}
+	})
+}
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, body := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if to, link := strings.CutPrefix(body, "-> "); link {
+			err = os.Symlink(to, p)
+		} else {
+			err = os.WriteFile(p, []byte(body), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	write(t, dir, map[string]string{
+		"go.mod": "module m\n", "cmd/x/main.go": "package main\nfunc main() {}\n", "lib/lib.go": "package lib\n",
+		"one.go": "package main\nfunc main() {}\n", "prog": string(elfs[0].file), "pkg.test": string(elfs[0].file),
+	})
+	for _, tt := range []struct {
+		name, argv0, err string
+		test             bool
+	}{
+		{name: "ls", argv0: "ls"},
+		{name: "./prog", argv0: filepath.Join(dir, "prog")},
+		{name: dir + "/pkg.test", argv0: filepath.Join(dir, "pkg.test"), test: true},
+		{name: "./cmd/x", argv0: "/run/labctl/x"},
+		{name: "cmd/x", argv0: "/run/labctl/x"},
+		{name: "m/cmd/x", argv0: "/run/labctl/x"},
+		{name: "./one.go", argv0: "/run/labctl/one"},
+		{name: "./lib", err: "go build ./lib"},
+		{name: "m/none", err: "go build m/none for arm64: "},
+		{name: "/bin/no-such", err: "bare name"},
+		{name: "./go.mod", err: "./go.mod: no ELF program"},
+		{name: "/dev/null", err: "/dev/null: neither a file nor a folder"},
+		{name: "", err: "empty"},
+	} {
+		p, err := Find(t.Context(), tt.name, "arm64")
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("Find(%q) = %v, want %q", tt.name, err, tt.err)
+		}
+		if err != nil {
+			continue
+		}
+		if p.Argv0 != tt.argv0 || p.Test != tt.test {
+			t.Errorf("Find(%q) = %+v, want %q, %v", tt.name, p, tt.argv0, tt.test)
+		}
+		if p.File != "" && Arch(p.File) != "arm64" {
+			t.Errorf("Find(%q) is for %s, want arm64", tt.name, Arch(p.File))
+		}
+		built := p.temp
+		p.Close()
+		if _, err := os.Stat(built); built != "" && err == nil {
+			t.Errorf("Find(%q): %s is left after Close", tt.name, built)
+		}
+	}
+}
+
+func TestTestOutputs(t *testing.T) {
+	dir := t.TempDir()
+	file := func(flag, guest, host string) Output {
+		return Output{Flag: "-test." + flag, Guest: guest, Host: host, File: true}
+	}
+	for _, tt := range []struct {
+		args string
+		want []Output
+	}{
+		{"-test.v -test.run=X -x", nil},
+		{"-test.coverprofile=/tmp/b001/c.out", []Output{file("coverprofile", "/tmp/b001/c.out", "/tmp/b001/c.out")}},
+		{"--test.cpuprofile cpu -test.outputdir " + dir, []Output{file("cpuprofile", dir+"/cpu", dir+"/cpu")}},
+		{"-test.memprofile=m -test.v -test.trace=../t", []Output{file("memprofile", "/g/m", dir+"/m"), file("trace", "/t", filepath.Dir(dir)+"/t")}},
+		{"-test.outputdir=/o -test.testlogfile=log", []Output{file("testlogfile", "/g/log", dir+"/log")}},
+		{"-test.gocoverdir=/tmp/cov", []Output{{Flag: "-test.gocoverdir", Guest: "/tmp/cov", Host: "/tmp/cov", Folder: true}}},
+		{"-test.coverprofile=/dev/null -test.trace=", nil},
+		{"-- -test.coverprofile=/x", nil},
+		{"test.coverprofile=/x ---test.coverprofile=/x -test.coverprofile", nil},
+	} {
+		if diff := cmp.Diff(tt.want, TestOutputs(strings.Fields(tt.args), dir, "/g")); diff != "" {
+			t.Errorf("TestOutputs(%s) (-want +got):\n%s", tt.args, diff)
+		}
+	}
+}
+
+// names lists an archive: names, targets of links, modes of what can run.
+func names(t *testing.T, b *Bundle) (out []string) {
+	t.Helper()
+	var a bytes.Buffer
+	if err := b.Write(&a); err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(&a); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := h.Name
+		if h.Linkname != "" {
+			line += " -> " + h.Linkname
+		} else if h.Typeflag == tar.TypeReg && h.Mode&0o111 != 0 {
+			line += "*"
+		}
+		out = append(out, line)
+	}
+}
+
+func TestBundle(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"a/f": "1", "a/in": "-> f", "a/sub/up": "-> ../f", "a/out": "-> ../b", "a/far": "-> /etc", "a/gone": "-> /no/such", "b": "22",
+		"link": "-> a",
+	})
+	var b Bundle
+	b.AddFolder("/made")
+	for host, guest := range map[string]string{"link": "/x/a"} {
+		if err := b.Add(filepath.Join(dir, host), guest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.AddProgram(&Program{File: filepath.Join(dir, "b"), Argv0: "/run/b"}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"made/", "x/a/", "x/a/f", "x/a/in -> f", "x/a/out", "x/a/sub/", "x/a/sub/up -> ../f", "run/b*"}
+	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
+		t.Errorf("archive (-want +got):\n%s", diff)
+	}
+	if b.Files != 3 || b.Bytes != 5 {
+		t.Errorf("%d files of %d bytes, want 3 of 5", b.Files, b.Bytes)
+	}
+	if err := b.Add("/dev/null", "/n"); err == nil {
+		t.Error("Add of a device gave no error")
+	}
+	// What was counted is gone when it is read.
+	if err := os.Truncate(filepath.Join(dir, "b"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Write(io.Discard); err == nil || !strings.Contains(err.Error(), "shorter") {
+		t.Errorf("Write of a shorter file = %v", err)
+	}
+}
+
+func TestAddTestDir(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"x_test.go": "t", "note.txt": "n", ".git/config": "g", "vendor/v/v": "v", "data/d.json": "d", "data/deep/e": "e",
+		"sub/sub.go": "s", "sub/testdata/s": "s", "shared/in": "i", "testdata": "-> shared", "testdata2/.hidden": "h",
+	})
+	var b Bundle
+	if err := b.AddTestDir(dir, "/p", 100); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"p/", "p/", "p/data/", "p/data/d.json", "p/data/deep/", "p/data/deep/e", "p/note.txt", "p/shared/", "p/shared/in", "p/testdata -> shared", "p/testdata2/", "p/testdata2/.hidden", "p/x_test.go"}
+	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
+		t.Errorf("archive (-want +got):\n%s", diff)
+	}
+	if err := new(Bundle).AddTestDir(dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "give --dir") {
+		t.Errorf("AddTestDir over its bound = %v", err)
+	}
+	// A testdata that leads elsewhere is taken as what it leads to.
+	other := t.TempDir()
+	write(t, other, map[string]string{"x.go": "x", "testdata": "-> " + filepath.Join(dir, "data")})
+	b = Bundle{}
+	if err := b.AddTestDir(other, "/p", 100); err != nil {
+		t.Fatal(err)
+	}
+	want = []string{"p/", "p/", "p/x.go", "p/testdata/", "p/testdata/d.json", "p/testdata/deep/", "p/testdata/deep/e"}
+	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
+		t.Errorf("archive with a testdata from elsewhere (-want +got):\n%s", diff)
+	}
+}
+
+func archive(tb testing.TB, entries ...tar.Header) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		if h.Typeflag == tar.TypeReg && h.Size == 0 {
+			h.Size = int64(len(h.Name))
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			tb.Fatal(err)
+		}
+		io.WriteString(w, fmt.Sprintf("%-*s", h.Size, h.Name)[:h.Size])
+	}
+	if err := w.Flush(); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func reg(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o640} }
+func folder(name string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o500}
+}
+
+// outputsIn are the same for good and hostile archives.
+func outputsIn(dir string) []Output {
+	return []Output{
+		{Flag: "-test.coverprofile", Guest: "/tmp/c.out", Host: filepath.Join(dir, "c.out"), File: true},
+		{Flag: "--get", Guest: "/var/d", Host: filepath.Join(dir, "d"), File: true, Folder: true, Must: true},
+	}
+}
+
+func tree(tb testing.TB, dir string) (out []string) {
+	tb.Helper()
+	filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if fi, err := d.Info(); err == nil && p != dir {
+			rel, _ := filepath.Rel(dir, p)
+			out = append(out, fmt.Sprintf("%v %s", fi.Mode(), rel))
+		}
+		return nil
+	})
+	return out
+}
+
+func TestReceive(t *testing.T) {
+	dir := t.TempDir()
+	in := archive(t, reg("tmp/c.out"), folder("var/d/"), reg("var/d/f"), folder("var/d/e/"), reg("var/d/e/g"), reg("var/d/late/h"))
+	for range 2 { // the second replaces the first
+		if err := receive(bytes.NewReader(in), outputsIn(dir), 100); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"-rw-r----- c.out", "drwx------ d", "drwx------ d/e", "-rw-r----- d/e/g", "-rw-r----- d/f", "drwxr-xr-x d/late", "-rw-r----- d/late/h"}
+		if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
+			t.Errorf("tree (-want +got):\n%s", diff)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "d/e/g")); string(b) != "var/d/e/g" {
+		t.Errorf("d/e/g = %q, %v", b, err)
+	}
+	// A file where a folder would be as good.
+	dir = t.TempDir()
+	if err := receive(bytes.NewReader(archive(t, reg("var/d"))), outputsIn(dir), 100); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"-rw-r----- d"}, tree(t, dir)); diff != "" {
+		t.Errorf("tree (-want +got):\n%s", diff)
+	}
+}
+
+var hostile = []struct {
+	name    string
+	entries []tar.Header
+	err     string
+}{
+	{"another name", []tar.Header{reg("tmp/x")}, "not asked for"},
+	{"a longer name", []tar.Header{reg("tmp/c.outer")}, "not asked for"},
+	{"absolute", []tar.Header{reg("/tmp/c.out")}, "not asked for"},
+	{"above", []tar.Header{reg("var/d/../../x")}, "not asked for"},
+	{"above by name", []tar.Header{reg("../x")}, "not asked for"},
+	{"unclean", []tar.Header{reg("var/d/./x")}, "not asked for"},
+	{"folder for a file", []tar.Header{folder("tmp/c.out/")}, "not asked for"},
+	{"below a file", []tar.Header{reg("tmp/c.out/x")}, "not asked for"},
+	{"symbolic link", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "tmp/c.out", Linkname: "/etc/passwd"}}, "not asked for"},
+	{"hard link", []tar.Header{{Typeflag: tar.TypeLink, Name: "var/d/x", Linkname: "/etc/passwd"}}, "not asked for"},
+	{"device", []tar.Header{{Typeflag: tar.TypeChar, Name: "var/d/x"}}, "not asked for"},
+	{"out by a link that is here", []tar.Header{reg("var/d/link/x")}, "escapes"},
+	{"over a folder", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a folder"},
+	{"too much", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 101}}, "more than 100 bytes"},
+	{"too much together", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 60}, {Typeflag: tar.TypeReg, Name: "var/d", Size: 60}}, "more than 100 bytes"},
+	{"nothing", nil, "--get /var/d: not there in the guest"},
+}
+
+func TestReceiveHostile(t *testing.T) {
+	cut := archive(t, reg("tmp/c.out"))
+	if err := receive(bytes.NewReader(cut[:514]), outputsIn(t.TempDir()), 100); err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
+		t.Errorf("receive of a cut archive = %v", err)
+	}
+	for _, tt := range hostile {
+		t.Run(tt.name, func(t *testing.T) {
+			outer := t.TempDir()
+			dir := filepath.Join(outer, "in")
+			write(t, dir, map[string]string{"d/link": "-> ../.."})
+			err := receive(bytes.NewReader(archive(t, tt.entries...)), outputsIn(dir), 100)
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("receive = %v, want %q in it", err, tt.err)
+			}
+			for _, f := range tree(t, outer) {
+				if name := strings.Fields(f)[1]; name != "in" && name != "in/c.out" && !strings.HasPrefix(name, "in/d") {
+					t.Errorf("left behind: %s", f)
+				}
+			}
+		})
+	}
+}
+
+// FuzzReceive holds what any archive leaves against the names that were given.
+func FuzzReceive(f *testing.F) {
+	for _, h := range hostile {
+		f.Add(archive(f, h.entries...))
+	}
+	f.Add(archive(f, reg("tmp/c.out"), folder("var/d/"), reg("var/d/f")))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		outer := t.TempDir()
+		dir := filepath.Join(outer, "in")
+		write(t, dir, map[string]string{"d/link": "-> ../.."})
+		receive(bytes.NewReader(in), outputsIn(dir), 1000)
+		for _, f := range tree(t, outer) {
+			_, name, _ := strings.Cut(f, " ")
+			if name != "in" && name != "in/c.out" && name != "in/d" && !strings.HasPrefix(name, "in/d/") {
+				t.Errorf("left behind: %s", f)
+			}
+		}
+	})
+}
