@@ -66,7 +66,7 @@ host lacks something; 4 the guest crashed; 5 deadline; 128+N ended by signal N.`
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
-	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.probeCmd(), a.vmCmd())
+	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.probeCmd(), a.vmCmd())
 	return root
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"labctl/host/initramfs"
 	"labctl/host/kernel"
@@ -35,9 +36,61 @@ type statusError struct{ code int }
 
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
+// Exit statuses of exec, beside the program's own: those of timeout(1), env(1)
+// and shells.
+const (
+	execDeadline = 124
+	execFailed   = 125 // labctl itself
+	execCrash    = 126 // or the guest cannot execute the program
+	execNotFound = 127
+)
+
+// execError is an end of exec, whose statuses are others.
+type execError struct{ error }
+
+func (e execError) Unwrap() error { return e.error }
+
+// notRunError is a program that the guest could not start.
+type notRunError struct {
+	name  string
+	errno syscall.Errno
+}
+
+func (e notRunError) Error() string {
+	if e.errno == syscall.ENOENT {
+		return e.name + ": not found in the guest"
+	}
+	return fmt.Sprintf("%s: the guest cannot execute it: %v", e.name, e.errno)
+}
+
+// execCode is exitCode for exec.
+func execCode(err error) int {
+	var (
+		status statusError
+		signal interrupted
+		notRun notRunError
+	)
+	switch {
+	case errors.As(err, &status), errors.As(err, &signal):
+		return exitCode(err)
+	case errors.As(err, &notRun) && notRun.errno == syscall.ENOENT:
+		return execNotFound
+	case errors.As(err, &notRun):
+		return execCrash
+	}
+	switch exitCode(err) {
+	case exitCrash:
+		return execCrash
+	case exitDeadline:
+		return execDeadline
+	}
+	return execFailed
+}
+
 // exitCode is the one place where outcomes become exit statuses.
 func exitCode(err error) int {
 	var (
+		exec     execError
 		status   statusError
 		check    checkError
 		usage    usageError
@@ -52,6 +105,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &exec):
+		return execCode(exec.error)
 	case errors.As(err, &status):
 		return status.code
 	case errors.As(err, &signal):

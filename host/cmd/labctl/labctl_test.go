@@ -52,8 +52,9 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"empty":  empty,
-			"noqemu": noQEMU,
+			"empty":      empty,
+			"empty-file": emptyFile,
+			"noqemu":     noQEMU,
 		},
 	})
 }
@@ -79,6 +80,18 @@ func empty(ts *testscript.TestScript, neg bool, args []string) {
 		// golang.org/x/tools makes this folder here when it runs in a test binary.
 		if e.Name() != "goimports" {
 			ts.Fatalf("%s holds %v, want nothing", args[0], entries)
+		}
+	}
+}
+
+// empty-file FILE...: the files are there, with nothing in them.
+func emptyFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: empty-file FILE...")
+	}
+	for _, name := range args {
+		if text := ts.ReadFile(name); text != "" {
+			ts.Fatalf("%s holds %q, want nothing", name, text)
 		}
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -25,7 +26,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err != nil && context.Cause(ctx) != nil {
+	var own execError // has handled the signals itself
+	if err != nil && context.Cause(ctx) != nil && !errors.As(err, &own) {
 		err = context.Cause(ctx) // what was interrupted reports all sorts of things
 	}
 	return a.finish(err)
