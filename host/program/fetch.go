@@ -15,6 +15,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/agent"
+	"labctl/host/text"
 )
 
 // Bounds of what comes back from a guest.
@@ -82,7 +83,8 @@ func receive(r io.Reader, outputs []Output, max int64) error {
 		}
 		left -= h.Size
 		if err := outputs[i].take(h, rest, t); err != nil {
-			return fmt.Errorf("%s %s: %w", outputs[i].Flag, outputs[i].Guest, err)
+			// Names below a folder are the guest's.
+			return fmt.Errorf("%s %s: %s", outputs[i].Flag, outputs[i].Guest, text.Line(err.Error(), 300))
 		}
 	}
 	for i, o := range outputs {

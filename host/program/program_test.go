@@ -350,6 +350,7 @@ var hostile = []struct {
 	{"device", []tar.Header{{Typeflag: tar.TypeChar, Name: "var/d/x"}}, "not asked for"},
 	{"out by a link that is here", []tar.Header{reg("var/d/link/x")}, "escapes"},
 	{"over a folder", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a folder"},
+	{"escapes in a name", []tar.Header{folder("var/d/"), folder("var/d/\x1b[2J/"), reg("var/d/\x1b[2J")}, "is a folder"},
 	{"too much", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 101}}, "more than 100 bytes"},
 	{"too much together", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 60}, {Typeflag: tar.TypeReg, Name: "var/d", Size: 60}}, "more than 100 bytes"},
 	{"nothing", nil, "--get /var/d: not there in the guest"},
@@ -368,6 +369,8 @@ func TestReceiveHostile(t *testing.T) {
 			err := receive(bytes.NewReader(archive(t, tt.entries...)), outputsIn(dir), 100)
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("receive = %v, want %q in it", err, tt.err)
+			} else if strings.ContainsAny(err.Error(), "\x1b\n") {
+				t.Errorf("unclean error %q", err)
 			}
 			for _, f := range tree(t, outer) {
 				if name := strings.Fields(f)[1]; name != "in" && name != "in/c.out" && !strings.HasPrefix(name, "in/d") {
