@@ -25,9 +25,9 @@ var tiers = [][]string{
 	{"guest/agent", "guest/probe"},      // what the guest's programs do
 	{"guest/labinit", "guest/labprobe"}, // programs of the guest
 	{"guest/cmd"},                       // both in one file
-	{"host/text", "host/target", "host/clone", "host/cachedir", "host/stack"}, // words, rows and notes
-	{"host/agent", "host/crash", "host/qemu"},                                 // one outside thing each
-	{"host/accel"}, // which of QEMU's accelerators works
+	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
+	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
+	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies
 	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
 	{"host/program"},            // what a guest is to run, and the files of it
 	{"host/creation"},           // task creations, out of traces

@@ -237,6 +237,7 @@ func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.
 	cfg.Console = console
 	if dir.Path != "" {
 		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
+		cfg.RegistersLog = dir.File(record.RegistersFile)
 	}
 	if !m.Warm() {
 		return vm.Boot(ctx, cfg)

@@ -7,6 +7,7 @@
 //	qemu.txt     QEMU's command line, quoted for a shell
 //	stacks.txt   the call stacks as they were printed
 //	trace.txt    the kernel's own text of the trace
+//	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //
 // console.log and qemu.txt are written as the guest runs, the others to a
 // temporary name that is renamed, run.json last: a record that holds it is whole.
@@ -24,7 +25,9 @@ import (
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/crash"
 	"labctl/host/creation"
+	"labctl/host/stack"
 )
 
 // Schema is the value of Run.Schema that this package writes and reads.
@@ -40,6 +43,8 @@ const (
 	QEMUFile    = "qemu.txt"
 	StacksFile  = "stacks.txt"
 	TraceFile   = "trace.txt"
+
+	RegistersFile = "registers.txt"
 )
 
 // Run is run.json.
@@ -56,8 +61,9 @@ type Run struct {
 	QEMU   QEMU    `json:"qemu"`
 	Phases []Phase `json:"phases"`
 
-	Probes  []Probe `json:"probes,omitempty"`
-	Outcome Outcome `json:"outcome"`
+	Probes  []Probe  `json:"probes,omitempty"`
+	Reports []*Crash `json:"reports,omitempty"` // all of the console's, warnings too; at most 64
+	Outcome Outcome  `json:"outcome"`
 }
 
 // Target is the machine that was booted.
@@ -119,12 +125,55 @@ type Finding struct {
 
 // Outcome is how the run ended.
 type Outcome struct {
-	// Kind is "ok", "checks", "boot", "crash", "deadline", "probe", "host" or
+	// Kind is "ok", "checks", "boot", "crash", "off" (the guest powered off),
+	// "deadline", "agent" (the guest does not answer), "probe", "host" or
 	// "interrupted".
 	Kind    string `json:"kind"`
 	Message string `json:"message,omitempty"`
 	Phase   string `json:"phase,omitempty"` // for "boot" and "deadline"
-	Crash   string `json:"crash,omitempty"` // the console's report
+	// Crash is the console's report of what ended the run: of the kernel's
+	// death, or of the last thing that hung when a deadline passed.
+	Crash *Crash   `json:"crash,omitempty"`
+	CPUs  []string `json:"cpus,omitempty"` // where each was when a deadline passed, a line each
+}
+
+// Crash is one report of the kernel's on its console.
+type Crash struct {
+	// Kind is "warning", "oom", "hung task", "stall", "soft lockup",
+	// "hard lockup", "halt", "oops" or "panic".
+	Kind   string       `json:"kind"`
+	Title  string       `json:"title"`
+	Cause  string       `json:"cause,omitempty"`  // of a panic: "init died"
+	Task   *Task        `json:"task,omitempty"`   // that it is of
+	Victim *Task        `json:"victim,omitempty"` // of an OOM
+	Stack  *stack.Stack `json:"stack,omitempty"`
+	Lines  []string     `json:"lines"` // the console's, cleaned
+}
+
+// Task is a task of the guest as its kernel named it.
+type Task struct {
+	Comm string `json:"comm,omitempty"`
+	PID  int    `json:"pid,omitempty"` // 0 when not printed
+	CPU  int    `json:"cpu"`           // -1 when not printed
+}
+
+// NewCrash puts a report into the record's words; nil stays nil.
+func NewCrash(r *crash.Report) *Crash {
+	if r == nil {
+		return nil
+	}
+	c := &Crash{Kind: string(r.Kind), Title: r.Title, Cause: r.Cause, Task: task(r.Task()), Victim: task(r.Victim), Lines: r.Lines}
+	if s := r.Stack(); len(s.Frames) > 0 {
+		c.Stack = &s
+	}
+	return c
+}
+
+func task(t *crash.Task) *Task {
+	if t == nil {
+		return nil
+	}
+	return &Task{Comm: t.Comm, PID: t.PID, CPU: t.CPU}
 }
 
 // Dir is a record that is being written or read.

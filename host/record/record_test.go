@@ -32,6 +32,10 @@ func full() *Run {
 		Args: []stack.Arg{{Name: "flags", Value: "SIGCHLD"}}, AllArgs: true, Exception: true, Note: "a note",
 	}}
 	st := stack.Stack{Frames: frames, Trimmed: frames, Truncated: true, Origin: "sched_process_fork"}
+	died := &Crash{
+		Kind: "panic", Title: "x (Fatal exception)", Cause: "oops", Task: &Task{Comm: "labprobe", PID: 10, CPU: 1},
+		Victim: &Task{Comm: "sh", PID: 9, CPU: -1}, Stack: &st, Lines: []string{"line", "line"},
+	}
 	return &Run{
 		Name: "probe-fork", Labctl: "v1", Command: []string{"labctl", "probe", "run", "fork"},
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Seconds: 4.5,
@@ -65,7 +69,8 @@ func full() *Run {
 			Others: 3, Lost: 1, BadLines: 2,
 			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
 		}},
-		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", Crash: "line\nline"},
+		Reports: []*Crash{died},
+		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
 	}
 }
 

@@ -45,6 +45,7 @@ func Probes(w io.Writer, r *record.Run, o Options) error {
 	out := text.NewWriter(w)
 	p := &printer{w: out}
 	p.head(r)
+	p.outcome(&r.Outcome, o)
 	p.table(r)
 	for i := range r.Probes {
 		p.probe(&r.Probes[i], o)

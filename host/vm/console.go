@@ -2,7 +2,6 @@ package vm
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +21,17 @@ const tailLines = 20
 // initLine ends what run_init_process (init/main.c) prints just before PID 1's
 // program starts.
 var initLine = []byte(" as init process")
+
+// LogError is a console's log that could not be written: the host's disk is
+// full. The guest runs on without it.
+type LogError struct {
+	Path string
+	Err  error
+}
+
+func (e *LogError) Error() string { return fmt.Sprintf("keep the console in %s: %v", e.Path, e.Err) }
+
+func (e *LogError) Unwrap() error { return e.Err }
 
 // console takes all that the guest's console says. It is drained to its end
 // whatever happens to the log, or the guest would block on its UART.
@@ -50,11 +60,11 @@ func newConsole(path string, before []byte, live io.Writer) (*console, error) {
 	if path != "" {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
-			return nil, fmt.Errorf("keep the console: %w", err)
+			return nil, &LogError{path, err}
 		}
 		c.log = f
 		if _, err := f.Write(before); err != nil {
-			c.logErr = fmt.Errorf("keep the console: %w", err)
+			c.logErr = &LogError{path, err}
 		}
 	}
 	return c, nil
@@ -92,7 +102,7 @@ func (c *console) take(p []byte) {
 	defer c.mu.Unlock()
 	if c.log != nil && c.logErr == nil {
 		if _, err := c.log.Write(p); err != nil {
-			c.logErr = fmt.Errorf("keep the console: %w", err)
+			c.logErr = &LogError{c.log.Name(), err}
 		}
 	}
 	if c.live != nil {
@@ -114,6 +124,13 @@ func (c *console) mark(i int, ch chan struct{}, now bool) {
 		c.seen[i] = true
 		close(ch)
 	}
+}
+
+// spoke says whether the guest has said anything.
+func (c *console) spoke() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen[0]
 }
 
 func (c *console) report() *crash.Report {
@@ -139,6 +156,10 @@ func copyReport(r *crash.Report) *crash.Report {
 	}
 	cp := *r
 	cp.Lines = append([]string(nil), r.Lines...)
+	if r.Victim != nil {
+		v := *r.Victim
+		cp.Victim = &v
+	}
 	return &cp
 }
 
@@ -166,7 +187,10 @@ func (c *console) close() error {
 	if c.log == nil {
 		return nil
 	}
-	err := errors.Join(c.logErr, c.log.Close())
+	err := c.logErr
+	if cerr := c.log.Close(); err == nil && cerr != nil {
+		err = &LogError{c.log.Name(), cerr}
+	}
 	c.log = nil
 	return err
 }

@@ -43,8 +43,10 @@ type Config struct {
 
 	// ConsoleLog is written as the console comes; CommandLog gets QEMU's
 	// command line. Empty ones are not written.
-	ConsoleLog string
-	CommandLog string
+	// RegistersLog gets the CPUs' registers when a deadline passes.
+	ConsoleLog   string
+	CommandLog   string
+	RegistersLog string
 	// ConsoleBefore opens the log: what the console of a snapshot said before
 	// it was saved.
 	ConsoleBefore []byte
@@ -98,8 +100,7 @@ type BootError struct {
 	After    time.Duration // since QEMU's start
 	Deadline bool          // the phase took too long
 	Cause    error
-	Tail     []string // the console's last lines, cleaned
-	Log      string   // where the whole console is, if kept
+	State
 }
 
 func (e *BootError) Error() string {
@@ -124,6 +125,21 @@ type CrashError struct {
 
 func (e *CrashError) Error() string { return e.Report.Error() }
 
+// RefusedError is a QEMU that left before the guest's first word: it does not
+// take its command line, or lacks a device or a file.
+type RefusedError struct{ *qemu.ExitError }
+
+func (e *RefusedError) Error() string { return "QEMU did not start the guest: " + e.ExitError.Error() }
+
+func (e *RefusedError) Unwrap() error { return e.ExitError }
+
+// DiedError is a QEMU that was killed, crashed or gave up under a guest.
+type DiedError struct{ *qemu.ExitError }
+
+func (e *DiedError) Error() string { return "QEMU ended under the guest: " + e.ExitError.Error() }
+
+func (e *DiedError) Unwrap() error { return e.ExitError }
+
 // ErrPoweredOff says that the guest powered off or restarted by itself: QEMU
 // left with status 0 and the console shows no panic.
 var ErrPoweredOff = errors.New("the guest powered off")
@@ -141,12 +157,17 @@ type VM struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	closed atomic.Bool // by Close: QEMU's end says nothing of the guest
+	closed atomic.Bool                 // by Close: QEMU's end says nothing of the guest
+	base   context.Context             // Boot's
+	unbind func() bool                 // lets the guest outlive it
+	asked  atomic.Pointer[qmp.Monitor] // mon, for who looks while the boot goes on
 }
 
 // Boot starts the guest and returns once its agent is there. The guest lives
-// no longer than ctx. Errors are *BootError, *CrashError, *qemu.NotFoundError
-// or the context's cause.
+// no longer than ctx, and when that ends by a deadline, as long as it takes to
+// look at the CPUs. Errors are *BootError, which may hold a *RefusedError or a
+// *DiedError, *CrashError, *DeadlineError, *qemu.NotFoundError or the context's
+// cause.
 func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	var restore restore
 	if cfg.Snapshot != nil {
@@ -168,13 +189,18 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{cfg: cfg, con: con, started: time.Now()}
-	v.ctx, v.cancel = context.WithCancelCause(ctx)
+	v := &VM{cfg: cfg, con: con, base: ctx, started: time.Now()}
+	if ctx.Err() != nil {
+		con.close()
+		return nil, context.Cause(ctx)
+	}
+	v.ctx, v.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if v.proc, err = qemu.Start(v.ctx, cmd); err != nil {
 		v.cancel(err)
 		con.close()
 		return nil, err
 	}
+	v.unbind = context.AfterFunc(ctx, func() { v.expire(ctx) })
 	if err := v.boot(&restore); err != nil {
 		err = v.Why(err)
 		v.Close()
@@ -182,6 +208,15 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	}
 	go v.watch()
 	return v, nil
+}
+
+// expire ends the guest with the context that it was booted under.
+func (v *VM) expire(ctx context.Context) {
+	cause := context.Cause(ctx)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		cause = &DeadlineError{After: time.Since(v.started), Cause: cause, State: v.state()}
+	}
+	v.cancel(cause)
 }
 
 // boot walks the phases, one by one, so that a deadline names the one that is
@@ -201,6 +236,7 @@ func (v *VM) boot(r *restore) error {
 			return err
 		}
 		v.mon = mon
+		v.asked.Store(mon)
 		v.proc.OnQuit(mon.Quit)
 		return nil
 	}); err != nil {
@@ -284,11 +320,15 @@ func (v *VM) step(p Phase, f func(context.Context) error) error {
 	if err == nil {
 		return nil
 	}
-	return &BootError{
+	boot := &BootError{
 		Phase: p, After: time.Since(v.started).Round(time.Millisecond),
 		Deadline: errors.Is(err, errDeadline), Cause: err,
-		Tail: v.con.tail(), Log: v.cfg.ConsoleLog,
+		State: State{Tail: v.con.tail(), Log: v.cfg.ConsoleLog},
 	}
+	if boot.Deadline {
+		boot.State = v.state()
+	}
+	return boot
 }
 
 // errDied is a cause that Why replaces by what killed the guest.
@@ -317,11 +357,15 @@ const settle = 15 * time.Second
 // Why explains err: when the guest died under an operation, the operation's own
 // error is only that the link ended. It waits for the last words on the
 // console and returns the *CrashError, ErrPoweredOff or QEMU's error; a
-// *BootError keeps its phase with that as its cause. Other errors come back as
-// they are.
+// *BootError keeps its phase with that as its cause. A deadline under which the
+// guest did not die becomes a *DeadlineError or an *AgentError. Other errors
+// come back as they are.
 func (v *VM) Why(err error) error {
 	if err == nil {
 		return nil
+	}
+	if v.base.Err() != nil && !v.closed.Load() {
+		<-v.ctx.Done() // expire is at it
 	}
 	if cause := context.Cause(v.ctx); cause != nil && v.ctx.Err() != nil {
 		return cause
@@ -330,6 +374,10 @@ func (v *VM) Why(err error) error {
 	isBoot := errors.As(err, &boot)
 	died := errors.Is(err, errDied) || errors.Is(err, agent.ErrClosed) || errors.Is(err, qmp.ErrClosed) || isBoot && boot.Deadline
 	if !died {
+		var late *DeadlineError
+		if errors.Is(err, context.DeadlineExceeded) && !isBoot && !errors.As(err, &late) {
+			return v.late(err)
+		}
 		return err
 	}
 	v.awaitEnd(isBoot && boot.Deadline)
@@ -339,9 +387,7 @@ func (v *VM) Why(err error) error {
 	why := err
 	select {
 	case <-v.proc.Done():
-		if why = v.proc.Wait(); why == nil {
-			why = ErrPoweredOff
-		}
+		why = v.left()
 	default:
 		if isBoot && boot.Deadline {
 			why = nil
@@ -352,6 +398,21 @@ func (v *VM) Why(err error) error {
 		return boot
 	}
 	return why
+}
+
+// left says how QEMU, which is gone, ended.
+func (v *VM) left() error {
+	err := v.proc.Wait()
+	var exit *qemu.ExitError
+	switch {
+	case err == nil:
+		return ErrPoweredOff
+	case !errors.As(err, &exit):
+		return err
+	case exit.Signal == 0 && v.cfg.Snapshot == nil && !v.con.spoke():
+		return &RefusedError{exit}
+	}
+	return &DiedError{exit}
 }
 
 // awaitEnd waits until a panic's report is whole or QEMU is gone and its
@@ -421,6 +482,28 @@ func (v *VM) Patient(d time.Duration) time.Duration {
 // Reports are the crashes on the console so far, oopses included.
 func (v *VM) Reports() []*crash.Report { return v.con.reports() }
 
+// consoleLag is how far the console may be behind the agent's word of the same
+// event: each has a device of its own.
+const consoleLag = time.Second
+
+// Killed is the report of the guest's OOM killer on the process pid, or, with
+// pid 0, on the last one that it killed; nil when there is none. It waits a
+// moment for the console.
+func (v *VM) Killed(pid int) *crash.Report {
+	for end := time.Now().Add(v.Patient(consoleLag)); ; time.Sleep(10 * time.Millisecond) {
+		all := v.con.reports()
+		for i := range all {
+			r := all[len(all)-1-i]
+			if r.Victim != nil && (pid == 0 || r.Victim.PID == pid) {
+				return r
+			}
+		}
+		if time.Now().After(end) {
+			return nil
+		}
+	}
+}
+
 // Tail is the console's last lines, cleaned.
 func (v *VM) Tail() []string { return v.con.tail() }
 
@@ -429,6 +512,7 @@ func (v *VM) Tail() []string { return v.con.tail() }
 // wrong in writing the log.
 func (v *VM) Close() error {
 	v.closed.Store(true)
+	v.unbind()
 	v.proc.Kill()
 	if v.client != nil {
 		v.client.Close()

@@ -15,6 +15,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/agent"
+	"labctl/host/crash"
 	"labctl/host/machine"
 	"labctl/host/record"
 	"labctl/host/text"
@@ -104,7 +105,14 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.Close()) }()
+	defer func() {
+		// A program's own status hides no trouble of the host's.
+		if cerr := v.Close(); cerr != nil && err != nil {
+			a.report(cerr)
+		} else if cerr != nil {
+			err = cerr
+		}
+	}()
 	a.say(fmt.Sprintf("%s is up in %.1f s", v.Hello().Release, v.BootTime().Seconds()))
 
 	p := wire.ExecParams{Argv: []string{shell}, Dir: "/"}
@@ -139,14 +147,48 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 	case err != nil:
 		return err
 	}
+	a.explainKill(v, res)
 	return statusOf(res)
+}
+
+// oomError is a program that the guest's OOM killer ended.
+type oomError struct{ victim crash.Task }
+
+func (e oomError) Error() string {
+	return fmt.Sprintf("%s (pid %d) was killed by the guest's OOM killer; give more memory with --mem", text.Line(e.victim.Comm, 64), e.victim.PID)
+}
+
+// explainKill tells a user whose program got SIGKILL when the guest's kernel
+// sent it.
+func (a *app) explainKill(v *vm.VM, r wire.ExecResult) {
+	if err := killedByOOM(v, r); err != nil {
+		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
+	}
+}
+
+// killedByOOM is an oomError or nil. A shell whose child was killed tells of it
+// by its own status.
+func killedByOOM(v *vm.VM, r wire.ExecResult) error {
+	pid := r.PID
+	switch {
+	case r.Signaled && r.Signal == int(syscall.SIGKILL):
+	case r.Exited && r.Code == 128+int(syscall.SIGKILL):
+		pid = 0
+	default:
+		return nil
+	}
+	if k := v.Killed(pid); k != nil {
+		return oomError{*k.Victim}
+	}
+	return nil
 }
 
 // needsLog says whether a run's console is worth keeping.
 func needsLog(err error) bool {
 	var boot *vm.BootError
+	var late *vm.DeadlineError
 	var crashed *vm.CrashError
-	return errors.As(err, &boot) || errors.As(err, &crashed)
+	return errors.As(err, &boot) || errors.As(err, &crashed) || errors.As(err, &late)
 }
 
 // statusOf turns a program's end into labctl's: 128+N for a signal, as shells do.

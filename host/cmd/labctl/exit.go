@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"syscall"
 
+	"labctl/host/crash"
 	"labctl/host/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/qemu"
+	"labctl/host/record"
+	"labctl/host/report"
 	"labctl/host/vm"
 )
 
@@ -97,6 +100,9 @@ func exitCode(err error) int {
 		signal   interrupted
 		boot     *vm.BootError
 		crashed  *vm.CrashError
+		late     *vm.DeadlineError
+		silent   *vm.AgentError
+		log      *vm.LogError
 		noQEMU   *qemu.NotFoundError
 		qemuExit *qemu.ExitError
 		noGo     *initramfs.MissingGoError
@@ -113,16 +119,18 @@ func exitCode(err error) int {
 		return 128 + int(signal.sig)
 	case errors.As(err, &check):
 		return exitCheck
-	case errors.As(err, &crashed), errors.Is(err, vm.ErrPoweredOff):
+	case errors.As(err, &crashed), errors.Is(err, vm.ErrPoweredOff), errors.As(err, &silent):
 		return exitCrash
-	case errors.As(err, &boot) && boot.Deadline, errors.Is(err, errDeadline):
+	case errors.As(err, &boot) && boot.Deadline, errors.As(err, &late), errors.Is(err, errDeadline):
 		return exitDeadline
 	case errors.As(err, &usage), machine.IsInput(err), errors.As(err, &corrupt),
 		errors.Is(err, kernel.ErrNotCached), errors.Is(err, kernel.ErrNotKernel):
 		return exitInput
 	case errors.As(err, &noQEMU), errors.As(err, &qemuExit), errors.As(err, &noGo),
-		errors.Is(err, kernel.ErrHostLacks):
+		errors.Is(err, kernel.ErrHostLacks), errors.As(err, &log), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return exitHost
+	case errors.As(err, &boot): // a guest that came up as something else
+		return exitCrash
 	}
 	return exitInput
 }
@@ -136,18 +144,42 @@ func (a *app) finish(err error) int {
 	return exitCode(err)
 }
 
-// report prints an error: one line, and for a guest that died or hung what its
-// console said.
+// report prints an error: one line, and for a guest that died or hung where, and
+// what its console said.
 func (a *app) report(err error) {
 	fmt.Fprintf(a.stderr, "labctl: %v\n", err)
 	var boot *vm.BootError
+	var late *vm.DeadlineError
 	var crashed *vm.CrashError
 	switch {
 	case errors.As(err, &crashed):
+		a.showCrash(crashed.Report)
 		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
+	case errors.As(err, &late):
+		a.showState(late.State)
 	case errors.As(err, &boot):
-		a.showConsole("the console's last lines", boot.Tail, boot.Log)
+		a.showState(boot.State)
 	}
+}
+
+// showState prints what was seen of a guest that did not end.
+func (a *app) showState(s vm.State) {
+	for _, c := range s.CPUs {
+		fmt.Fprintf(a.stderr, "  %s\n", c)
+	}
+	if s.File != "" {
+		fmt.Fprintf(a.stderr, "all registers: %s\n", s.File)
+	}
+	if n := len(s.Hangs); n > 0 {
+		a.showCrash(s.Hangs[n-1])
+	}
+	a.showConsole("the console's last lines", s.Tail, s.Log)
+}
+
+// showCrash prints what the kernel reported, with its task and stack.
+func (a *app) showCrash(r *crash.Report) {
+	// A standard error that is gone takes no word of that either.
+	_ = report.Crash(a.stderr, record.NewCrash(r), report.Options{Style: report.TRACE32})
 }
 
 func (a *app) showConsole(what string, lines []string, log string) {

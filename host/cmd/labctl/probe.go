@@ -221,13 +221,19 @@ func (r *probeRun) do(ctx context.Context, env machine.Env) (err error) {
 		return err
 	}
 	r.run.Labctl, r.run.Started, r.run.Command = versionString(), start.UTC(), os.Args
+	var v *vm.VM
 	defer func() {
+		if v != nil {
+			for _, rep := range v.Reports() {
+				r.run.Reports = append(r.run.Reports, record.NewCrash(rep))
+			}
+		}
 		r.run.Seconds = time.Since(start).Seconds()
 		r.run.Outcome = outcome(err, r.run.Probes)
 		err = errors.Join(err, r.write())
 	}()
 	r.a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err := m.Boot(ctx, env, r.dir, nil)
+	v, err = m.Boot(ctx, env, r.dir, nil)
 	m.Describe(&r.run, v)
 	if err != nil {
 		return err
@@ -253,7 +259,13 @@ func (r *probeRun) do(ctx context.Context, env machine.Env) (err error) {
 			}
 		}
 		if err != nil {
-			return v.Why(err)
+			err = v.Why(err)
+			if p.Exit != nil {
+				if oom := killedByOOM(v, *p.Exit); oom != nil {
+					err = fmt.Errorf("%w: %w", err, oom)
+				}
+			}
+			return err
 		}
 	}
 	return nil
@@ -275,6 +287,8 @@ func (r *probeRun) write() error {
 // outcome puts an error into the record's words.
 func outcome(err error, probes []record.Probe) record.Outcome {
 	var boot *vm.BootError
+	var late *vm.DeadlineError
+	var silent *vm.AgentError
 	var crashed *vm.CrashError
 	var failed *probe.FailedError
 	var sig interrupted
@@ -294,18 +308,37 @@ func outcome(err error, probes []record.Probe) record.Outcome {
 	case errors.As(err, &sig):
 		o.Kind = "interrupted"
 	case errors.As(err, &crashed):
-		o.Kind, o.Crash = "crash", crashed.Report.Text()
+		o.Kind, o.Crash = "crash", record.NewCrash(crashed.Report)
+	case errors.As(err, &late):
+		o.Kind = "deadline"
+		if errors.As(err, &silent) {
+			o.Kind = "agent"
+		}
+		hung(&o, late.State)
 	case errors.As(err, &boot):
 		o.Kind, o.Phase = "boot", string(boot.Phase)
 		if boot.Deadline {
 			o.Kind = "deadline"
 		}
+		hung(&o, boot.State)
+	case errors.Is(err, vm.ErrPoweredOff):
+		o.Kind = "off"
 	case errors.Is(err, probe.ErrDeadline):
 		o.Kind = "deadline"
 	case errors.As(err, &failed):
 		o.Kind = "probe"
 	}
 	return o
+}
+
+// hung puts what was seen of a guest that did not end into the record.
+func hung(o *record.Outcome, s vm.State) {
+	for _, c := range s.CPUs {
+		o.CPUs = append(o.CPUs, c.String())
+	}
+	if n := len(s.Hangs); n > 0 {
+		o.Crash = record.NewCrash(s.Hangs[n-1])
+	}
 }
 
 func (r *probeRun) print(w io.Writer) error {
