@@ -55,6 +55,9 @@ func (b *bench) program(name, source, arch string) (string, error) {
 	return out, nil
 }
 
+// maxTail is how much of a console goes into an error, in bytes.
+const maxTail = 2000
+
 // find gives the kernel of a reference, from the cache or pulled.
 func (b *bench) find(ref, arch string) (*kernel.Kernel, error) {
 	cache, err := kernel.Open("")
@@ -93,7 +96,7 @@ func (b *bench) bare(t target.Target, image string) (func() error, error) {
 		}
 		console, _ := io.ReadAll(p.Conn("console"))
 		if err := p.Wait(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, console)
+			return fmt.Errorf("%s: %w\n%s", cmd, err, console[max(0, len(console)-maxTail):])
 		}
 		return nil
 	}, nil

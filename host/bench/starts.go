@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
-	"labctl/host/kernel/image"
 	"labctl/host/target"
 )
 
@@ -111,19 +109,8 @@ func (b *bench) pvh() error {
 		if err != nil {
 			return err
 		}
-		path, err := k.Vmlinux(b.ctx)
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		img, err := image.Parse(data)
-		if err != nil {
-			return err
-		}
-		if !img.HasPVH() {
+		path, ok := k.PVH(b.ctx)
+		if !ok {
 			b.table.note("amd64: kernel %s has no PVH note", ref)
 			continue
 		}

@@ -321,6 +321,22 @@ func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
 	return out, nil
 }
 
+// PVH is the path of the kernel as an ELF file that QEMU starts directly, and
+// false when it cannot be started so: the kernel was built without CONFIG_PVH,
+// or its image cannot be unpacked.
+func (k *Kernel) PVH(ctx context.Context) (string, bool) {
+	path, err := k.Vmlinux(ctx)
+	if err != nil {
+		return "", false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	return path, image.HasPVH(f)
+}
+
 func (k *Kernel) open() (*image.Image, error) {
 	data, err := os.ReadFile(k.Image())
 	if err != nil {

@@ -128,6 +128,11 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	m.image = m.Kernel.Image()
+	if t.PVH {
+		if path, ok := m.Kernel.PVH(ctx); ok {
+			m.image = path
+		}
+	}
 	if t.DTB != "" {
 		if m.dtb, err = m.Kernel.DTB(t.DTB); err != nil {
 			return nil, inputf("--board %s: kernel %s has no device tree %s: %v", t.Name, m.Kernel, t.DTB, err)

@@ -46,6 +46,10 @@ type Target struct {
 	Links []Link // in order of preference
 	DTB   string // device tree to ask of the kernel's package, under its vendor folder
 
+	// PVH says that QEMU's machine starts a vmlinux by its PVH note, without the
+	// kernel's own unpacking, which is slow under emulation (docs/bench.md).
+	PVH bool
+
 	PCI      bool // has a PCI bus, so virtio-pci devices work
 	PowerOff bool // the guest can end QEMU; otherwise QMP quit does, after the final record
 	Snapshot bool // its state can be saved and restored
@@ -67,6 +71,7 @@ var All = []Target{
 		KVM:       true,
 		CPUs:      2, MemoryMB: 512,
 		Console: []string{"console=ttyS0"},
+		PVH:     true,
 		Links:   []Link{{Kind: "virtio"}, {Kind: "uart", TTY: "ttyS1", Serial: 1}},
 		PCI:     true, PowerOff: true, Snapshot: true,
 		Features: []string{"boot", "serial-8250"},

@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 )
 
@@ -213,18 +214,21 @@ func (img *Image) VmlinuxELF() ([]byte, bool) {
 // QEMU starts a vmlinux directly (include/xen/interface/elfnote.h).
 func (img *Image) HasPVH() bool {
 	data, ok := img.VmlinuxELF()
-	if !ok {
-		return false
-	}
-	f, err := elf.NewFile(bytes.NewReader(data))
+	return ok && HasPVH(bytes.NewReader(data))
+}
+
+// HasPVH is [Image.HasPVH] of an ELF file that is not in memory.
+func HasPVH(r io.ReaderAt) bool {
+	f, err := elf.NewFile(r)
 	if err != nil {
 		return false
 	}
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 || p.Off > uint64(len(data)) {
+		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 {
 			continue
 		}
-		if notes, err := slice(data, int64(p.Off), int64(p.Filesz)); err == nil && hasNote(notes, f.ByteOrder, "Xen", 18) {
+		notes := make([]byte, p.Filesz)
+		if _, err := p.ReadAt(notes, 0); err == nil && hasNote(notes, f.ByteOrder, "Xen", 18) {
 			return true
 		}
 	}
