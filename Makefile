@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check bench qemu clean help need-go generated
+.PHONY: build lab test check bench bench-peers bench-go soak qemu clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -50,9 +50,24 @@ generated: need-go
 	before=$$(sums) && $(GO) generate ./... && after=$$(sums) && \
 	if [ "$$before" != "$$after" ]; then echo "generated files were stale; they are fresh now: look at git diff and commit"; exit 1; fi
 
-bench: need-go qemu ## run benchmarks, one package at a time
-	@echo "bench: go test -bench"
+# The file that gets the table, and how often each pair is measured.
+BENCH_OUT   ?= bin/bench.txt
+BENCH_PAIRS ?= 5
+SOAK        ?= 200
+BENCH       := $(GO) run ./host/bench -labctl bin/labctl
+
+bench: qemu build ## measure labctl against bare QEMU boots: ratios, to BENCH_OUT (bin/bench.txt) as well
+	@$(BENCH) -pairs $(BENCH_PAIRS) -out '$(BENCH_OUT)'
+
+bench-peers: qemu build ## measure other tools (virtme-ng, vmtest) beside labctl, where they are installed
+	@$(BENCH) -peers -pairs $(BENCH_PAIRS)
+
+bench-go: need-go ## run the packages' own benchmarks (go test -bench), one package at a time
 	@$(GO) test -p 1 -timeout 20m -run '^$$' -bench . -benchmem $(PKG)
+
+soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong
+	@$(BENCH) -soak $(SOAK)
+	@$(BENCH) -soak $(SOAK) -cold
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 	@missing=; \
@@ -79,7 +94,7 @@ clean: ## remove bin and run records; cached kernels and images stay (labctl's c
 	rm -rf bin labctl-out
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 need-go:
 	@command -v $(GO) >/dev/null || { echo "no go command on PATH: install Go 1.26 or newer" >&2; exit 3; }
