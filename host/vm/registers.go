@@ -27,7 +27,7 @@ type CPU struct {
 	ID     int
 	PC     uint64
 	Mode   string // as QEMU prints it: "CPL=0", "EL1h", "svc32"
-	Masked bool   // takes no interrupts
+	Masked bool   // takes no interrupts; so does an idle CPU of arm64 and arm
 	Halted bool   // waits for an interrupt; known on x86 alone
 }
 
@@ -38,7 +38,7 @@ func (c CPU) String() string {
 		s += ", halted"
 	}
 	if c.Masked {
-		s += ", interrupts off"
+		s += ", interrupts masked"
 	}
 	return s
 }
