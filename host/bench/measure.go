@@ -59,6 +59,14 @@ func (r row) ratio() sample {
 	return r.ratios
 }
 
+// ratioText shows what is far below 1, too.
+func ratioText(s sample) string {
+	if m := s.median(); m > 0 && m < 0.1 {
+		return s.text("", 4)
+	}
+	return s.text("", 2)
+}
+
 // table is all rows and, under each part, notes.
 type table struct {
 	rows  []row
@@ -80,7 +88,7 @@ func (t *table) String() string {
 		if bound == "" {
 			bound = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", r.ratio().text("", 2), bound, len(r.got),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", ratioText(r.ratio()), bound, len(r.got),
 			r.what, r.got.text(r.unit, r.digits), r.baseline, r.base.text(r.unit, r.digits))
 	}
 	w.Flush()
