@@ -1,0 +1,244 @@
+package machine
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"labctl/guest/wire"
+	"labctl/host/agent"
+	"labctl/host/crash"
+	"labctl/host/kernel"
+	"labctl/host/record"
+	"labctl/host/vm"
+)
+
+// TestHang hangs a kernel: a debugger puts a jump to itself, with interrupts off,
+// at a system call that a program then makes.
+func TestHang(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := Env{Cache: cache, Say: func(s string) { t.Log(s) }}
+	for _, tt := range []struct {
+		arch   string
+		cpus   int
+		silent bool
+		symbol string
+		code   []byte
+	}{
+		{"arm64", 1, true, "__arm64_sys_getppid", []byte{0xdf, 0x4f, 0x03, 0xd5, 0, 0, 0, 0x14}}, // msr daifset, #15; b .
+		{"amd64", 2, false, "__do_sys_getppid", []byte{0xfa, 0xeb, 0xfe}},                        // cli; jmp .
+	} {
+		t.Run(fmt.Sprintf("%s-%d", tt.arch, tt.cpus), func(t *testing.T) {
+			m, err := Prepare(t.Context(), env, Spec{Arch: tt.arch, Kernel: "6.12", CPUs: tt.cpus})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, dir := boot(t, m)
+			at := symbol(t, v, tt.symbol)
+			patch(t, v, at, tt.code)
+
+			ctx, cancel := context.WithTimeoutCause(v.Context(), 2*time.Second, fmt.Errorf("test: %w", context.DeadlineExceeded))
+			defer cancel()
+			_, err = v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/labprobe", "ids"}}, agent.IO{})
+			err = v.Why(err)
+			var late *vm.DeadlineError
+			var silent *vm.AgentError
+			if !errors.As(err, &late) || errors.As(err, &silent) != tt.silent {
+				t.Fatalf("error is %T %v; want a deadline, the agent silent: %t", err, err, tt.silent)
+			}
+			stuck := 0
+			for _, c := range late.CPUs {
+				if c.PC >= at && c.PC < at+uint64(len(tt.code)) && c.Masked {
+					stuck++
+				}
+			}
+			if len(late.CPUs) != tt.cpus || stuck != 1 {
+				t.Errorf("CPUs %v; want %d, one of them at 0x%x", late.CPUs, tt.cpus, at)
+			}
+			kept, err := os.ReadFile(dir.File(record.RegistersFile))
+			if err != nil || string(kept) != late.Registers || late.File != dir.File(record.RegistersFile) {
+				t.Errorf("%s holds %d bytes, %v; want the %d of the error", late.File, len(kept), err, len(late.Registers))
+			}
+		})
+	}
+}
+
+// TestExpire: a deadline over the whole machine leaves its registers, too.
+func TestExpire(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Prepare(t.Context(), Env{Cache: cache}, Spec{Arch: "arm64", Kernel: "6.12", CPUs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Template(t.Context(), Env{Cache: cache}); err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("no more time")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, why)
+	defer cancel()
+	v, err := m.Boot(ctx, Env{Cache: cache}, record.Dir{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	_, err = v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/labprobe", "ids"}, Stdin: true}, agent.IO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = end(t, v, 20*time.Second)
+	var late *vm.DeadlineError
+	if !errors.As(err, &late) || !errors.Is(err, why) || len(late.CPUs) != 1 || v.Why(why) != err {
+		t.Errorf("the guest's end is %T %v, want a *DeadlineError of %q with its CPU", err, err, why)
+	}
+}
+
+// symbol finds a kernel symbol where the guest's kernel has put it.
+func symbol(t *testing.T, v *vm.VM, name string) uint64 {
+	t.Helper()
+	var all bytes.Buffer
+	if err := v.Agent().ReadFile(v.Context(), "/proc/kallsyms", 64<<20, &all); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(all.String()) {
+		if f := strings.Fields(line); len(f) >= 3 && f[2] == name {
+			at, err := strconv.ParseUint(f[0], 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+	}
+	t.Fatalf("the kernel has no %s", name)
+	return 0
+}
+
+// patch writes code into the guest's kernel by QEMU's gdbstub.
+func patch(t *testing.T, v *vm.VM, at uint64, code []byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gdb")
+	monitor := func(line string) {
+		t.Helper()
+		if err := v.QMP().Execute(v.Context(), "human-monitor-command", map[string]any{"command-line": line}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	monitor("gdbserver unix:" + path + ",server=on,wait=off")
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(conn)
+	for _, packet := range []string{fmt.Sprintf("M%x,%x:%s", at, len(code), hex.EncodeToString(code)), "D"} {
+		sum := byte(0)
+		for _, c := range []byte(packet) {
+			sum += c
+		}
+		fmt.Fprintf(conn, "$%s#%02x", packet, sum)
+		for reply := ""; reply != "OK"; { // why it stopped may come first
+			if _, err := r.ReadString('$'); err != nil {
+				t.Fatalf("gdb %.20s: %v", packet, err)
+			}
+			if reply, err = r.ReadString('#'); err != nil {
+				t.Fatalf("gdb %.20s: %v", packet, err)
+			}
+			if reply = strings.TrimSuffix(reply, "#"); strings.HasPrefix(reply, "E") {
+				t.Fatalf("gdb %.20s: %s", packet, reply)
+			}
+			fmt.Fprint(conn, "+")
+		}
+	}
+	monitor("gdbserver none")
+	monitor("cont")
+}
+
+// TestOOM: who was killed for want of memory is known by its pid.
+func TestOOM(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Prepare(t.Context(), Env{Cache: cache, Say: func(s string) { t.Log(s) }}, Spec{Arch: "arm64", Kernel: "6.12", MemoryMB: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := boot(t, m)
+	if _, err := v.Agent().Unpack(v.Context(), "/tmp", bytes.NewReader(glutton(t))); err != nil {
+		t.Fatal(err)
+	}
+	res, err := v.Agent().Exec(v.Context(), wire.ExecParams{Argv: []string{"/tmp/glutton"}}, agent.IO{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := v.Killed(res.PID)
+	if !res.Signaled || res.Signal != 9 || r == nil || r.Kind != crash.OOM || r.Victim.PID != res.PID || len(r.Stack().Frames) == 0 {
+		t.Errorf("glutton ended with %+v, Killed = %+v; want SIGKILL and its report with a stack", res, r)
+	}
+	if last := v.Killed(0); last == nil || last.Victim.PID != res.PID {
+		t.Errorf("Killed(0) = %+v, want the last victim, %d", last, res.PID)
+	}
+}
+
+// glutton is a program for arm64 that takes memory without end, as an archive.
+func glutton(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	const source = `package main
+
+var kept [][]byte
+
+func main() {
+	for {
+		b := make([]byte, 4<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		kept = append(kept, b)
+	}
+}
+`
+	file := filepath.Join(dir, "glutton.go")
+	if err := os.WriteFile(file, []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "glutton"), file)
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	prog, err := os.ReadFile(filepath.Join(dir, "glutton"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := w.WriteHeader(&tar.Header{Name: "glutton", Mode: 0o755, Size: int64(len(prog)), Typeflag: tar.TypeReg}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(prog); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return archive.Bytes()
+}
