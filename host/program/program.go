@@ -38,13 +38,16 @@ type Program struct {
 //	ls             a command of the guest
 //	./prog         a static ELF program, which gets the same path in the guest
 //	./x.go         Go source, a folder with Go source, or a package's path:
-//	./cmd/x        built for the guest, without cgo
+//	./cmd/x, .     built for the guest, without cgo
 //	example.com/x
 //
 // A Program that was built is on disk until Close.
 func Find(ctx context.Context, name, arch string) (*Program, error) {
 	if name == "" {
 		return nil, errors.New("the program's name is empty")
+	}
+	if name == "." || name == ".." {
+		name += "/" // folders, and no command is called so
 	}
 	if !strings.Contains(name, "/") {
 		return &Program{Argv0: name}, nil
