@@ -25,7 +25,7 @@ var peersKnown = []peer{
 			if arch != target.Host().Arch {
 				a = append(a, "--arch", arch)
 			}
-			return append(a, "--", "true")
+			return append(a, "--exec", "true")
 		},
 	},
 	{
