@@ -100,7 +100,7 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 	if o.console {
 		console = text.NewWriter(a.stderr)
 	}
-	a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
+	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
 	v, err := m.Boot(ctx, env, dir, console)
 	if err != nil {
 		return err

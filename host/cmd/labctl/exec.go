@@ -128,6 +128,7 @@ func (a *app) exec(ctx context.Context, o execOptions, argv []string) (err error
 	if err != nil {
 		return v.Why(err)
 	}
+	a.explainKill(v, res)
 	// Whatever the program's end, what it has written may tell why.
 	if err := program.Fetch(v.Context(), v.Agent(), job.outputs); err != nil {
 		if status := statusOf(res); status != nil {
@@ -270,7 +271,7 @@ func (a *app) bootFor(ctx context.Context, o execOptions, prog *program.Program)
 	} else if dir, err = record.Create(o.out, "exec", time.Now()); err != nil {
 		return nil, nil, err
 	}
-	a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
+	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
 	v, err := m.Boot(ctx, env, dir, nil)
 	if err != nil {
 		tidy(err)

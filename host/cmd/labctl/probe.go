@@ -232,7 +232,7 @@ func (r *probeRun) do(ctx context.Context, env machine.Env) (err error) {
 		r.run.Outcome = outcome(err, r.run.Probes)
 		err = errors.Join(err, r.write())
 	}()
-	r.a.say(fmt.Sprintf("booting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
+	r.a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
 	v, err = m.Boot(ctx, env, r.dir, nil)
 	m.Describe(&r.run, v)
 	if err != nil {
