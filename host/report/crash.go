@@ -33,7 +33,9 @@ func (p *printer) outcome(o *record.Outcome, opt Options) {
 }
 
 func (p *printer) crash(c *record.Crash, o Options) {
-	p.f("kernel %s: %s\n", Clean(c.Kind), Clean(c.Title))
+	if !o.Untitled {
+		p.f("kernel %s: %s\n", Clean(c.Kind), Clean(c.Title))
+	}
 	if c.Cause != "" {
 		p.f("   cause: %s\n", Clean(c.Cause))
 	}

@@ -31,6 +31,8 @@ var Styles = []string{TRACE32, Ftrace, JSON}
 type Options struct {
 	Style string // one of Styles
 	Raw   bool   // with the frames that were trimmed
+	// Untitled leaves a crash's first line out, where an error has said it.
+	Untitled bool
 }
 
 // Clean makes a guest's words fit for a terminal.

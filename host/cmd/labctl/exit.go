@@ -153,7 +153,7 @@ func (a *app) report(err error) {
 	var crashed *vm.CrashError
 	switch {
 	case errors.As(err, &crashed):
-		a.showCrash(crashed.Report)
+		a.showCrash(crashed.Report, true)
 		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
 	case errors.As(err, &late):
 		a.showState(late.State)
@@ -171,15 +171,15 @@ func (a *app) showState(s vm.State) {
 		fmt.Fprintf(a.stderr, "all registers: %s\n", s.File)
 	}
 	if n := len(s.Hangs); n > 0 {
-		a.showCrash(s.Hangs[n-1])
+		a.showCrash(s.Hangs[n-1], false)
 	}
 	a.showConsole("the console's last lines", s.Tail, s.Log)
 }
 
 // showCrash prints what the kernel reported, with its task and stack.
-func (a *app) showCrash(r *crash.Report) {
+func (a *app) showCrash(r *crash.Report, untitled bool) {
 	// A standard error that is gone takes no word of that either.
-	_ = report.Crash(a.stderr, record.NewCrash(r), report.Options{Style: report.TRACE32})
+	_ = report.Crash(a.stderr, record.NewCrash(r), report.Options{Style: report.TRACE32, Untitled: untitled})
 }
 
 func (a *app) showConsole(what string, lines []string, log string) {
