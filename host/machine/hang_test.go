@@ -36,7 +36,7 @@ func TestHang(t *testing.T) {
 	for _, tt := range []struct {
 		arch   string
 		cpus   int
-		silent bool
+		silent bool // with another CPU the agent may answer, or wait for this one
 		symbol string
 		code   []byte
 	}{
@@ -52,13 +52,13 @@ func TestHang(t *testing.T) {
 			at := symbol(t, v, tt.symbol)
 			patch(t, v, at, tt.code)
 
-			ctx, cancel := context.WithTimeoutCause(v.Context(), 2*time.Second, fmt.Errorf("test: %w", context.DeadlineExceeded))
+			ctx, cancel := context.WithTimeoutCause(v.Context(), 6*time.Second, fmt.Errorf("test: %w", context.DeadlineExceeded))
 			defer cancel()
 			_, err = v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/labprobe", "ids"}}, agent.IO{})
 			err = v.Why(err)
 			var late *vm.DeadlineError
 			var silent *vm.AgentError
-			if !errors.As(err, &late) || errors.As(err, &silent) != tt.silent {
+			if !errors.As(err, &late) || tt.silent && !errors.As(err, &silent) {
 				t.Fatalf("error is %T %v; want a deadline, the agent silent: %t", err, err, tt.silent)
 			}
 			stuck := 0
@@ -92,7 +92,7 @@ func TestExpire(t *testing.T) {
 		t.Fatal(err)
 	}
 	why := errors.New("no more time")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, why)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 6*time.Second, why)
 	defer cancel()
 	v, err := m.Boot(ctx, Env{Cache: cache}, record.Dir{}, nil)
 	if err != nil {
