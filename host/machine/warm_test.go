@@ -105,8 +105,9 @@ func TestWarm(t *testing.T) {
 					t.Errorf("/tmp/mine of machine %d holds %q", i, got)
 				}
 			}
-			if got, want := hits(), before+3; got != want {
-				t.Errorf("%d starts counted, want %d", got, want)
+			// Tests of other packages may start from the same template meanwhile.
+			if got, want := hits(), before+3; got < want {
+				t.Errorf("%d starts counted, want %d or more", got, want)
 			}
 		})
 	}
