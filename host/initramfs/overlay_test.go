@@ -19,8 +19,8 @@ func TestOverlay(t *testing.T) {
 	got, err := overlay(
 		[]Module{{Name: "virtio", Data: []byte("\x7fELF1")}, {Name: "virtio_pci", Data: []byte("\x7fELF22")}},
 		[]File{
-			{Path: "/work/a/prog", Mode: 0o755, Src: host},
-			{Path: "work/a/link", Mode: fs.ModeSymlink, Data: []byte("prog")},
+			{Path: "/srv/a/prog", Mode: 0o755, Src: host},
+			{Path: "srv/a/link", Mode: fs.ModeSymlink, Data: []byte("prog")},
 			{Path: "mnt", Mode: fs.ModeDir | 0o700},
 			{Path: "tmp", Mode: fs.ModeDir | 0o700}, // there already: its mode holds
 			{Path: "su", Mode: fs.ModeSetuid | 0o755, Data: []byte{}},
@@ -54,10 +54,10 @@ func TestOverlay(t *testing.T) {
 		"su":                             {0o104755, ""},
 		"sys":                            {0o040755, ""},
 		"tmp":                            {0o041777, ""},
-		"work":                           {0o040755, ""},
-		"work/a":                         {0o040755, ""},
-		"work/a/link":                    {0o120777, "prog"},
-		"work/a/prog":                    {0o100755, "from the host"},
+		"srv":                           {0o040755, ""},
+		"srv/a":                         {0o040755, ""},
+		"srv/a/link":                    {0o120777, "prog"},
+		"srv/a/prog":                    {0o100755, "from the host"},
 	}
 	made := map[string]bool{".": true}
 	inodes := map[uint64]bool{}
