@@ -54,10 +54,10 @@ func TestOverlay(t *testing.T) {
 		"su":                             {0o104755, ""},
 		"sys":                            {0o040755, ""},
 		"tmp":                            {0o041777, ""},
-		"srv":                           {0o040755, ""},
-		"srv/a":                         {0o040755, ""},
-		"srv/a/link":                    {0o120777, "prog"},
-		"srv/a/prog":                    {0o100755, "from the host"},
+		"srv":                            {0o040755, ""},
+		"srv/a":                          {0o040755, ""},
+		"srv/a/link":                     {0o120777, "prog"},
+		"srv/a/prog":                     {0o100755, "from the host"},
 	}
 	made := map[string]bool{".": true}
 	inodes := map[uint64]bool{}
