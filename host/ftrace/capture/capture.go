@@ -1,0 +1,44 @@
+// Package capture is what a kernel's trace ring buffers held, with all that is
+// needed to read it elsewhere and later. It comes out of a guest or out of a
+// trace.dat, and goes to the decoder or into a trace.dat.
+package capture
+
+import (
+	"encoding/binary"
+	"io"
+)
+
+// Capture is one recording. Texts are the kernel's own files, unchanged, and not
+// trusted: whoever reads them bounds and checks them.
+type Capture struct {
+	Order    binary.ByteOrder // of the recorded kernel
+	LongSize int              // bytes of its unsigned long: 4 or 8
+	PageSize int              // bytes of a ring-buffer page (sub-buffer) with its header
+
+	HeaderPage  []byte   // events/header_page
+	HeaderEvent []byte   // events/header_event
+	Formats     []Format // of all events that can be in the pages, "ftrace" ones first
+	Kallsyms    []byte   // as /proc/kallsyms: "ffffffff81000000 T _text", modules in brackets
+	Printk      []byte   // printk_formats
+	Cmdlines    []byte   // saved_cmdlines: "137 labprobe"
+	Tgids       []byte   // saved_tgids: "137 137"; empty when the kernel kept none
+	Clocks      []byte   // trace_clock: "[local] global …"
+	Uname       string   // "Linux 6.12.107+deb13-arm64 aarch64"; may be empty
+	CPUCount    int      // of the machine: CPUs that recorded nothing are not in CPUs
+
+	CPUs []CPU // by number
+}
+
+// Format is one event's description: events/SYSTEM/EVENT/format.
+type Format struct {
+	System string // "ftrace", "sched", "labctl"
+	Text   []byte
+}
+
+// CPU is the pages of one CPU's buffer, oldest first.
+type CPU struct {
+	ID    int
+	Pages io.ReaderAt
+	Size  int64 // bytes of Pages, whole pages but for a capture that was cut
+	Stats []byte // per_cpu/cpuN/stats, after the end; may be empty
+}
