@@ -39,6 +39,6 @@ type Format struct {
 type CPU struct {
 	ID    int
 	Pages io.ReaderAt
-	Size  int64 // bytes of Pages, whole pages but for a capture that was cut
+	Size  int64  // bytes of Pages, whole pages but for a capture that was cut
 	Stats []byte // per_cpu/cpuN/stats, after the end; may be empty
 }
