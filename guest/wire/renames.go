@@ -1,0 +1,202 @@
+package wire
+
+import "strings"
+
+// Candidate is a name to try on a kernel in place of the one that was asked for.
+type Candidate struct {
+	Name string // may be a glob, as in set_ftrace_filter: "copy_process.*"
+	Why  string // why it stands for the other, with the kernel's commit or file; empty for the name asked for
+}
+
+// FunctionCandidates lists what name may be called in a kernel, best first, the
+// name itself ahead of all. The first that the kernel lets be traced is the one:
+// no version is compared, since stable kernels take renames over (close_fd is in
+// Debian's 5.10, and came in 5.11).
+//
+// A name of the kernel's own shape is expected: no glob and no "module:".
+func FunctionCandidates(name string) []Candidate {
+	list := candidates{{Name: name}}
+	base := strings.TrimSuffix(name, suffix(name))
+	if call, ok := systemCall(base); ok {
+		list.addCall(call)
+		if now := replacedCalls[call]; now != "" {
+			list.addCall(now)
+		}
+		return list
+	}
+	const suffixes = "suffixes like .part.0 are the compiler's"
+	list.add(suffixes, base, base+".*")
+	for _, f := range functionFamilies {
+		if f.has(base) {
+			list.add(f.why, f.names...)
+		}
+	}
+	for _, n := range nearFunctions {
+		if n.old == base {
+			list.add(n.why, n.now...)
+		}
+	}
+	return list
+}
+
+// EventCandidates is FunctionCandidates for an event, as "kmem/kmalloc".
+func EventCandidates(event string) []Candidate {
+	list := candidates{{Name: event}}
+	for _, f := range eventFamilies {
+		if f.has(event) {
+			list.add(f.why, f.names...)
+		}
+	}
+	for _, n := range nearEvents {
+		if n.old == event {
+			list.add(n.why, n.now...)
+		}
+	}
+	return list
+}
+
+// StandIns are functions that can be traced on any kernel and do not run while a
+// guest is up (kernel/reboot.c). A filter none of whose functions exist gets one:
+// an empty filter means every function, and so a guest that stands still.
+var StandIns = []string{"kernel_halt", "emergency_restart", "kernel_power_off"}
+
+// Absent says why a kernel has no function of this name, or "" when that is not
+// known from the name.
+func Absent(function string) string {
+	for _, f := range foreign {
+		if strings.HasPrefix(function, f.prefix) {
+			return f.why
+		}
+	}
+	return ""
+}
+
+// family is one function or event with all names it has had, newest first.
+type family struct {
+	names []string
+	why   string
+}
+
+func (f family) has(name string) bool {
+	for _, n := range f.names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+var functionFamilies = []family{
+	{[]string{"kernel_clone", "_do_fork", "do_fork"}, "renamed, cad6967ac108"},
+	{[]string{"close_fd", "__close_fd"}, "renamed, 8760c909f54a"},
+	{[]string{"__kmalloc_cache_noprof", "kmalloc_trace_noprof", "kmalloc_trace", "kmem_cache_alloc_trace"}, "renamed, 26a40990ba05 and a0a44d9175b3"},
+	{[]string{"__kmalloc_noprof", "__kmalloc"}, "renamed, mm/slub.c"},
+	{[]string{"sched_tick", "scheduler_tick"}, "renamed, 86dd6c04ef9f"},
+	{[]string{"send_signal_locked", "send_signal"}, "renamed, 157cc18122b4"},
+	{[]string{"__send_signal_locked", "__send_signal"}, "renamed, 157cc18122b4"},
+}
+
+// near is a function or event that is gone, or cannot be traced, and what does
+// its work now. It does not go the other way.
+type near struct {
+	old string
+	now []string
+	why string
+}
+
+var nearFunctions = []near{
+	{"ttwu_do_wakeup", []string{"ttwu_do_activate"}, "merged into its caller, 160fb0d83f20"},
+	{"__vfs_read", []string{"vfs_read"}, "merged into its caller, 775802c0571f"},
+	{"__vfs_write", []string{"vfs_write"}, "merged into its caller, fs/read_write.c"},
+	{"search_binary_handler", []string{"bprm_execve"}, "part of its caller, bc2bf338d54b and fs/exec.c"},
+	{"exec_binprm", []string{"bprm_execve"}, "part of its caller, fs/exec.c"},
+	{"insert_work", []string{"__queue_work"}, "part of its caller, kernel/workqueue.c"},
+	{"tick_sched_timer", []string{"tick_nohz_handler"}, "merged into it, kernel/time/tick-sched.c"},
+	{"handle_domain_irq", []string{"__handle_domain_irq", "generic_handle_domain_irq"}, "replaced, kernel/irq/irqdesc.c"},
+	{"__handle_domain_irq", []string{"generic_handle_domain_irq"}, "replaced, kernel/irq/irqdesc.c"},
+	{"do_page_fault", []string{"handle_mm_fault"}, "not traceable, what it calls is; arch/x86/mm/fault.c"},
+	// Scripts name it because it does not run: so that the filter is not empty.
+	{"secondary_start_kernel", append([]string{"start_secondary"}, StandIns...), "brings up a CPU and is not traceable; a function that does not run stands in"},
+}
+
+var eventFamilies = []family{
+	{[]string{"timer/hrtimer_setup", "timer/hrtimer_init"}, "renamed, include/trace/events/timer.h"},
+}
+
+var nearEvents = []near{
+	{"kmem/kmalloc_node", []string{"kmem/kmalloc"}, "merged, 11e9734bcb6a"},
+	{"kmem/kmem_cache_alloc_node", []string{"kmem/kmem_cache_alloc"}, "merged, 11e9734bcb6a"},
+}
+
+// callPrefixes are those of a system call's functions, in the order to try: the
+// outermost that can be traced. amd64 has __x64_sys_ since d5a00528b58c, but only
+// __do_sys_ for a call without arguments, where the two are one function
+// (arch/x86/include/asm/syscall_wrapper.h, SYSCALL_DEFINE0); arm64 has
+// __arm64_sys_ since 4378a7d4be30; arm and kernels before them sys_ or SyS_.
+var callPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__do_sys_", "sys_", "SyS_", "__se_sys_"}
+
+const callWhy = "functions of system calls have prefixes by architecture, include/linux/syscalls.h"
+
+// replacedCalls are calls that newer architectures have in another form only
+// (include/uapi/asm-generic/unistd.h).
+var replacedCalls = map[string]string{
+	"sigreturn": "rt_sigreturn",
+	"sigaction": "rt_sigaction",
+	"open":      "openat",
+	"fork":      "clone",
+	"vfork":     "clone",
+}
+
+// systemCall takes a function's name for that of a system call.
+func systemCall(function string) (call string, ok bool) {
+	for _, p := range callPrefixes {
+		if call, ok := strings.CutPrefix(function, p); ok && call != "" {
+			return call, true
+		}
+	}
+	return "", false
+}
+
+var foreign = []struct{ prefix, why string }{
+	{"bcm2835_", "hardware of a Raspberry Pi"},
+	{"bcm2708_", "hardware of a Raspberry Pi"},
+	{"dwc_otg_", "USB hardware of a Raspberry Pi, with the Raspberry Pi's own kernel"},
+	{"brcmf_", "wireless hardware of a Raspberry Pi"},
+	{"rpi_", "not part of Linux: a function that a lesson adds to its own kernel"},
+	{"raspbian_", "not part of Linux: a function that a lesson adds to its own kernel"},
+	{"trace_function_dummy_call", "not part of Linux: a function that a lesson adds to its own kernel"},
+	{"ext4_", "the file system ext4 is not in this kernel, or its module is not loaded"},
+	{"_raw_spin_", "spin locks are inlined in this kernel, kernel/Kconfig.locks"},
+	{"_raw_read_", "read locks are inlined in this kernel, kernel/Kconfig.locks"},
+	{"_raw_write_", "write locks are inlined in this kernel, kernel/Kconfig.locks"},
+}
+
+// suffix is what a compiler put behind a function's name: ".part.5", ".isra.0",
+// ".constprop.0.isra.0".
+func suffix(function string) string {
+	if i := strings.IndexByte(function, '.'); i > 0 {
+		return function[i:]
+	}
+	return ""
+}
+
+type candidates []Candidate
+
+func (c *candidates) addCall(call string) {
+	for _, p := range callPrefixes {
+		c.add(callWhy, p+call)
+	}
+}
+
+// add leaves out what is there already.
+func (c *candidates) add(why string, names ...string) {
+next:
+	for _, name := range names {
+		for _, had := range *c {
+			if had.Name == name {
+				continue next
+			}
+		}
+		*c = append(*c, Candidate{name, why})
+	}
+}
