@@ -25,6 +25,7 @@ var tiers = [][]string{
 	{"guest/agent", "guest/probe"},      // what the guest's programs do
 	{"guest/labinit", "guest/labprobe"}, // programs of the guest
 	{"guest/cmd"},                       // both in one file
+	{"host/scratch"},                    // files of the host
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies

@@ -101,10 +101,42 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) error {
 		return fmt.Errorf("the files of %s come to %d MB, more than the %d MB that a test gets (%s has %d MB); give --dir to bring none of them, and --file for those that it needs",
 			host, t.Bytes>>20, max>>20, large.host, large.size()>>20)
 	}
+	b.addAll(t)
+	return nil
+}
+
+// AddOutputs makes the folders in which a guest is to write outs, and adds the
+// fuzz inputs that are on this host already, as a test on it would find them. A
+// corpus of more than max bytes stays here: a test can do without.
+func (b *Bundle) AddOutputs(outs []Output, max int64) error {
+	for _, o := range outs {
+		switch {
+		case o.Flag == fuzzFlag: // it is in the package's folder, and Go's fuzzing makes it
+		case o.Corpus:
+			b.AddFolder(o.Guest)
+			corpus := Bundle{}
+			err := corpus.tree(o.Host, o.Guest, func(rel string, d fs.DirEntry) bool {
+				return d.IsDir() && !strings.Contains(rel, "/") || corpusFile.MatchString(rel)
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err == nil && corpus.Bytes <= max {
+				b.addAll(corpus)
+			}
+		case o.Folder:
+			b.AddFolder(o.Guest)
+		default:
+			b.AddFolder(path.Dir(o.Guest))
+		}
+	}
+	return nil
+}
+
+func (b *Bundle) addAll(t Bundle) {
 	b.entries = append(b.entries, t.entries...)
 	b.Files += t.Files
 	b.Bytes += t.Bytes
-	return nil
 }
 
 func escapeGlob(s string) string {

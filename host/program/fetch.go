@@ -3,7 +3,6 @@ package program
 import (
 	"archive/tar"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/agent"
+	"labctl/host/scratch"
 	"labctl/host/text"
 )
 
@@ -129,6 +129,12 @@ func match(h *tar.Header, outputs []Output) (i int, rest string, ok bool) {
 func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	mode := h.FileInfo().Mode().Perm()
 	dir, name := o.Host, rest
+	if o.Corpus {
+		if !corpusFile.MatchString(rest) {
+			return nil // a folder, or an input that has a name of its own and came from here
+		}
+		mode = 0o644
+	}
 	switch {
 	case rest == "." && h.Typeflag == tar.TypeDir:
 		return os.MkdirAll(o.Host, mode|0o700)
@@ -152,23 +158,27 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	if fi, err := root.Lstat(name); err == nil && fi.IsDir() {
+	fi, err := root.Lstat(name)
+	switch {
+	case err == nil && o.Corpus:
+		return nil
+	case err == nil && fi.IsDir():
 		return fmt.Errorf("%s is a folder", filepath.Join(dir, name))
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	tmp := path.Join(path.Dir(name), ".labctl-"+rand.Text())
-	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	in, err := root.Open(path.Dir(name))
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, content)
-	err = errors.Join(err, f.Chmod(mode|0o600), f.Close())
-	if err == nil {
-		err = root.Rename(tmp, name)
-	}
+	f, err := scratch.CreateIn(in)
 	if err != nil {
-		root.Remove(tmp)
+		in.Close()
+		return err
 	}
-	return err
+	if _, err := io.Copy(f, content); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Keep(path.Base(name), mode|0o600)
 }

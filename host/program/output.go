@@ -2,8 +2,18 @@ package program
 
 import (
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
+)
+
+// Folders of the guest, in which nothing tells where things are on the host.
+const (
+	// WorkDir is where a Go test runs: its package's folder.
+	WorkDir = "/labctl/work"
+	// outDir has what the flags of a Go test make it write, a folder a flag.
+	outDir = "/labctl/out"
 )
 
 // Output is one path that the user named and that the guest may fill: nothing
@@ -16,12 +26,19 @@ type Output struct {
 	File, Folder bool
 	// Must says that it is an error when the guest does not have it.
 	Must bool
+	// Corpus says that it is a folder of fuzz inputs: of what is in it, new
+	// inputs come back, and nothing that is on this host is changed.
+	Corpus bool
 }
+
+// corpusFile is how Go's fuzzing names an input: by the test and by a hash
+// (internal/fuzz, writeToCorpus).
+var corpusFile = regexp.MustCompile(`^Fuzz[\pL\pN_]{0,200}/[0-9a-f]{16}$`)
 
 // testOutputs are the flags of a Go test binary that name what it writes
 // (testing.Init; `go help testflag`). Those of -test.outputdir are relative to
 // that, the others to the working directory.
-var testOutputs = map[string]struct{ folder, inOutputDir bool }{
+var testOutputs = map[string]struct{ folder, inOutputDir, corpus bool }{
 	"coverprofile": {inOutputDir: true},
 	"cpuprofile":   {inOutputDir: true},
 	"memprofile":   {inOutputDir: true},
@@ -30,38 +47,52 @@ var testOutputs = map[string]struct{ folder, inOutputDir bool }{
 	"trace":        {inOutputDir: true},
 	"testlogfile":  {},
 	"gocoverdir":   {folder: true},
-	"fuzzcachedir": {folder: true},
+	"fuzzcachedir": {folder: true, corpus: true},
 }
 
-// TestOutputs finds the files and folders that args tell a Go test to write.
-// Relative ones are below the folder where the test runs: guestDir there,
-// hostDir here. What is on this host, but as a device (/dev/null), is left out.
-func TestOutputs(args []string, hostDir, guestDir string) []Output {
-	var found []struct{ name, value string }
-	var outputDir string
+// TestOutputs finds the files and folders that args tell a Go test to write, and
+// returns the arguments for the guest, in which those have the guest's paths.
+// Relative ones are below hostDir here; the test runs in guestDir there. What is a device on this host
+// (/dev/null) is left as it is. A test that fuzzes writes below its testdata, too.
+func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest []string) {
+	guest = append(guest, args...)
+	type flag struct {
+		name, value string
+		set         func(string)
+	}
+	var found []flag
+	outputDir := ""
+	fuzzes := false
 	for i := 0; i < len(args) && args[i] != "--"; i++ {
-		flag, isFlag := strings.CutPrefix(args[i], "-")
-		name, ok := strings.CutPrefix(strings.TrimPrefix(flag, "-"), "test.")
+		bare, isFlag := strings.CutPrefix(args[i], "-")
+		name, ok := strings.CutPrefix(strings.TrimPrefix(bare, "-"), "test.")
 		if !isFlag || !ok {
 			continue
 		}
 		name, value, given := strings.Cut(name, "=")
-		if _, known := testOutputs[name]; !known && name != "outputdir" {
+		_, known := testOutputs[name]
+		if !known && name != "outputdir" && name != "fuzz" {
 			continue
 		}
+		at, before := i, args[i][:len(args[i])-len(value)]
 		if !given {
 			if i++; i == len(args) {
 				break
 			}
-			value = args[i]
+			at, before, value = i, "", args[i]
 		}
-		if name == "outputdir" {
+		set := func(v string) { guest[at] = before + v }
+		switch {
+		case value == "":
+		case name == "fuzz":
+			fuzzes = true
+		case name == "outputdir":
 			outputDir = value
-		} else if value != "" {
-			found = append(found, struct{ name, value string }{name, value})
+			set(outDir)
+		default:
+			found = append(found, flag{name, value, set})
 		}
 	}
-	var outs []Output
 	for _, f := range found {
 		spec := testOutputs[f.name]
 		in := ""
@@ -69,16 +100,33 @@ func TestOutputs(args []string, hostDir, guestDir string) []Output {
 			in = outputDir
 		}
 		o := Output{
-			Flag:  "-test." + f.name,
-			Guest: below(guestDir, in, f.value), Host: below(hostDir, in, f.value),
-			File: !spec.folder, Folder: spec.folder,
+			Flag: "-test." + f.name, Host: below(hostDir, in, f.value),
+			File: !spec.folder, Folder: spec.folder, Corpus: spec.corpus,
 		}
-		if fi, err := os.Stat(o.Host); err != nil || fi.Mode().IsRegular() || fi.IsDir() {
-			outs = append(outs, o)
+		if fi, err := os.Stat(o.Host); err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
+			continue
 		}
+		o.Guest = path.Join(outDir, f.name)
+		if o.File {
+			o.Guest = path.Join(o.Guest, filepath.Base(o.Host))
+		}
+		f.set(o.Guest)
+		outs = append(outs, o)
 	}
-	return outs
+	if fuzzes {
+		outs = append(outs, Output{
+			Flag: fuzzFlag, Guest: path.Join(guestDir, fuzzDir), Host: filepath.Join(hostDir, fuzzDir),
+			Folder: true, Corpus: true,
+		})
+	}
+	return outs, guest
 }
+
+const fuzzFlag = "-test.fuzz"
+
+// fuzzDir is where Go's fuzzing leaves inputs that fail, below the package's
+// folder (internal/fuzz).
+const fuzzDir = "testdata/fuzz"
 
 // below joins paths, of which each starts over when it is absolute.
 func below(paths ...string) (out string) {

@@ -17,8 +17,8 @@ import (
 	"strings"
 )
 
-// builtDir is the guest's folder for programs that have no path of their own.
-const builtDir = "/run/labctl"
+// progDir is the guest's folder for programs from this host.
+const progDir = "/run/labctl"
 
 // Program is something to run in a guest.
 type Program struct {
@@ -36,7 +36,7 @@ type Program struct {
 // Find resolves name for a guest of a GOARCH:
 //
 //	ls             a command of the guest
-//	./prog         a static ELF program, which gets the same path in the guest
+//	./prog         a static ELF program
 //	./x.go         Go source, a folder with Go source, or a package's path:
 //	./cmd/x, .     built for the guest, without cgo
 //	example.com/x
@@ -74,7 +74,7 @@ func Find(ctx context.Context, name, arch string) (*Program, error) {
 	if err := checkFile(abs, name, arch); err != nil {
 		return nil, err
 	}
-	return &Program{Argv0: abs, File: abs, Test: strings.HasSuffix(abs, ".test")}, nil
+	return &Program{Argv0: path.Join(progDir, filepath.Base(abs)), File: abs, Test: strings.HasSuffix(abs, ".test")}, nil
 }
 
 // isPackagePath tells "example.com/x" and "./..." from "./x" and "/bin/ls".
@@ -114,7 +114,7 @@ func build(ctx context.Context, what, dir, pkg, arch string) (_ *Program, err er
 		return nil, fmt.Errorf("go build %s: it makes %d programs, want one", what, len(made))
 	}
 	p.File = filepath.Join(p.temp, made[0].Name())
-	p.Argv0 = path.Join(builtDir, made[0].Name())
+	p.Argv0 = path.Join(progDir, made[0].Name())
 	return p, checkFile(p.File, what, arch)
 }
 

@@ -111,8 +111,8 @@ func TestFind(t *testing.T) {
 		test             bool
 	}{
 		{name: "ls", argv0: "ls"},
-		{name: "./prog", argv0: filepath.Join(dir, "prog")},
-		{name: dir + "/pkg.test", argv0: filepath.Join(dir, "pkg.test"), test: true},
+		{name: "./prog", argv0: "/run/labctl/prog"},
+		{name: dir + "/pkg.test", argv0: "/run/labctl/pkg.test", test: true},
 		{name: "./cmd/x", argv0: "/run/labctl/x"},
 		{name: "cmd/x", argv0: "/run/labctl/x"},
 		{name: "m/cmd/x", argv0: "/run/labctl/x"},
@@ -147,25 +147,43 @@ func TestFind(t *testing.T) {
 
 func TestTestOutputs(t *testing.T) {
 	dir := t.TempDir()
-	file := func(flag, guest, host string) Output {
-		return Output{Flag: "-test." + flag, Guest: guest, Host: host, File: true}
+	file := func(flag, base, host string) Output {
+		return Output{Flag: "-test." + flag, Guest: "/labctl/out/" + flag + "/" + base, Host: host, File: true}
 	}
 	for _, tt := range []struct {
-		args string
-		want []Output
+		args, guest string
+		want        []Output
 	}{
-		{"-test.v -test.run=X -x", nil},
-		{"-test.coverprofile=/tmp/b001/c.out", []Output{file("coverprofile", "/tmp/b001/c.out", "/tmp/b001/c.out")}},
-		{"--test.cpuprofile cpu -test.outputdir " + dir, []Output{file("cpuprofile", dir+"/cpu", dir+"/cpu")}},
-		{"-test.memprofile=m -test.v -test.trace=../t", []Output{file("memprofile", "/g/m", dir+"/m"), file("trace", "/t", filepath.Dir(dir)+"/t")}},
-		{"-test.outputdir=/o -test.testlogfile=log", []Output{file("testlogfile", "/g/log", dir+"/log")}},
-		{"-test.gocoverdir=/tmp/cov", []Output{{Flag: "-test.gocoverdir", Guest: "/tmp/cov", Host: "/tmp/cov", Folder: true}}},
-		{"-test.coverprofile=/dev/null -test.trace=", nil},
-		{"-- -test.coverprofile=/x", nil},
-		{"test.coverprofile=/x ---test.coverprofile=/x -test.coverprofile", nil},
+		{"-test.v -test.run=X -x", "", nil},
+		{"-test.coverprofile=/tmp/b001/c.out", "-test.coverprofile=/labctl/out/coverprofile/c.out", []Output{file("coverprofile", "c.out", "/tmp/b001/c.out")}},
+		{"--test.cpuprofile cpu -test.outputdir " + dir, "--test.cpuprofile /labctl/out/cpuprofile/cpu -test.outputdir /labctl/out", []Output{file("cpuprofile", "cpu", dir+"/cpu")}},
+		{"-test.memprofile=m -test.v -test.trace=../t", "-test.memprofile=/labctl/out/memprofile/m -test.v -test.trace=/labctl/out/trace/t",
+			[]Output{file("memprofile", "m", dir+"/m"), file("trace", "t", filepath.Dir(dir)+"/t")}},
+		{"-test.outputdir=/o -test.testlogfile=log -test.blockprofile=b", "-test.outputdir=/labctl/out -test.testlogfile=/labctl/out/testlogfile/log -test.blockprofile=/labctl/out/blockprofile/b",
+			[]Output{file("testlogfile", "log", dir+"/log"), file("blockprofile", "b", "/o/b")}},
+		{"-test.gocoverdir=/tmp/cov", "-test.gocoverdir=/labctl/out/gocoverdir", []Output{{Flag: "-test.gocoverdir", Guest: "/labctl/out/gocoverdir", Host: "/tmp/cov", Folder: true}}},
+		{"-test.fuzz=Fuzz -test.fuzzcachedir=/c/fuzz/m", "-test.fuzz=Fuzz -test.fuzzcachedir=/labctl/out/fuzzcachedir", []Output{
+			{Flag: "-test.fuzzcachedir", Guest: "/labctl/out/fuzzcachedir", Host: "/c/fuzz/m", Folder: true, Corpus: true},
+			{Flag: "-test.fuzz", Guest: "/g/testdata/fuzz", Host: dir + "/testdata/fuzz", Folder: true, Corpus: true},
+		}},
+		{"-test.coverprofile=/dev/null -test.trace= -test.fuzz=", "", nil},
+		{"-- -test.coverprofile=/x", "", nil},
+		{"test.coverprofile=/x ---test.coverprofile=/x -test.coverprofile", "", nil},
 	} {
-		if diff := cmp.Diff(tt.want, TestOutputs(strings.Fields(tt.args), dir, "/g")); diff != "" {
+		args := strings.Fields(tt.args)
+		outs, guest := TestOutputs(args, dir, "/g")
+		if diff := cmp.Diff(tt.want, outs); diff != "" {
 			t.Errorf("TestOutputs(%s) (-want +got):\n%s", tt.args, diff)
+		}
+		want := tt.guest
+		if want == "" {
+			want = tt.args
+		}
+		if strings.Join(guest, " ") != want {
+			t.Errorf("TestOutputs(%s) gives the guest %q, want %q", tt.args, guest, want)
+		}
+		if strings.Join(args, " ") != tt.args {
+			t.Errorf("TestOutputs changed its arguments to %q", args)
 		}
 	}
 }
@@ -260,6 +278,55 @@ func TestAddTestDir(t *testing.T) {
 	}
 }
 
+// TestCorpus: fuzz inputs that are here go to the guest, and new ones come back.
+func TestCorpus(t *testing.T) {
+	dir := t.TempDir()
+	const known, found = "FuzzX/0123456789abcdef", "FuzzÖ/fedcba9876543210"
+	outs := []Output{
+		{Flag: "-test.fuzzcachedir", Guest: "/labctl/out/fuzzcachedir", Host: filepath.Join(dir, "cache"), Folder: true, Corpus: true},
+		{Flag: fuzzFlag, Guest: "/labctl/work/testdata/fuzz", Host: filepath.Join(dir, "testdata/fuzz"), Folder: true, Corpus: true},
+	}
+	write(t, dir, map[string]string{"cache/" + known: "k", "cache/other": "o", "cache/FuzzX/deep/x": "d", "testdata/fuzz/FuzzX/mine": "m"})
+	var b Bundle
+	if err := b.AddOutputs(outs, 100); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"labctl/out/fuzzcachedir/", "labctl/out/fuzzcachedir/", "labctl/out/fuzzcachedir/FuzzX/", "labctl/out/fuzzcachedir/" + known}
+	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
+		t.Errorf("archive (-want +got):\n%s", diff)
+	}
+	large, none := Bundle{}, Bundle{}
+	if err := large.AddOutputs(outs, 0); err != nil || large.Files != 0 {
+		t.Errorf("AddOutputs over its bound = %v, with %d files", err, large.Files)
+	}
+	if err := none.AddOutputs([]Output{{Guest: "/x", Host: filepath.Join(dir, "none"), Corpus: true}}, 100); err != nil || none.Files != 0 {
+		t.Errorf("AddOutputs of no corpus = %v", err)
+	}
+
+	const work = "labctl/work/testdata/fuzz/"
+	in := archive(t, folder("labctl/out/fuzzcachedir/"), reg("labctl/out/fuzzcachedir/"+known), reg("labctl/out/fuzzcachedir/"+found),
+		folder(work), folder(work+"FuzzX/"), reg(work+"FuzzX/mine"), reg(work+"FuzzX/other"), reg(work+known), reg(work+"x_test.go"),
+		reg(work+"FuzzX/0123456789abcdef/x"), reg(work+"fuzz/0123456789abcdef"))
+	if err := receive(bytes.NewReader(in), outs, 10000); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"cache/" + known: "k", "cache/" + found: "labctl/out/fuzzcachedir/" + found, "testdata/fuzz/FuzzX/mine": "m", "testdata/fuzz/" + known: work + known} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
+			t.Errorf("%s = %q, %v; want %q", name, got, err, want)
+		}
+	}
+	var files []string
+	for _, f := range tree(t, dir) {
+		if strings.HasPrefix(f, "-") {
+			files = append(files, strings.Fields(f)[1])
+		}
+	}
+	wantFiles := []string{"cache/FuzzX/0123456789abcdef", "cache/FuzzX/deep/x", "cache/FuzzÖ/fedcba9876543210", "cache/other", "testdata/fuzz/FuzzX/0123456789abcdef", "testdata/fuzz/FuzzX/mine"}
+	if diff := cmp.Diff(wantFiles, files); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
 func archive(tb testing.TB, entries ...tar.Header) []byte {
 	tb.Helper()
 	var b bytes.Buffer
@@ -289,6 +356,7 @@ func outputsIn(dir string) []Output {
 	return []Output{
 		{Flag: "-test.coverprofile", Guest: "/tmp/c.out", Host: filepath.Join(dir, "c.out"), File: true},
 		{Flag: "--get", Guest: "/var/d", Host: filepath.Join(dir, "d"), File: true, Folder: true, Must: true},
+		{Flag: fuzzFlag, Guest: "/w/fuzz", Host: filepath.Join(dir, "d/fuzz"), Folder: true, Corpus: true},
 	}
 }
 
@@ -353,6 +421,8 @@ var hostile = []struct {
 	{"escapes in a name", []tar.Header{folder("var/d/"), folder("var/d/\x1b[2J/"), reg("var/d/\x1b[2J")}, "is a folder"},
 	{"too much", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 101}}, "more than 100 bytes"},
 	{"too much together", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 60}, {Typeflag: tar.TypeReg, Name: "var/d", Size: 60}}, "more than 100 bytes"},
+	{"a link among fuzz inputs", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "w/fuzz/FuzzX/0123456789abcdef", Linkname: "/etc/passwd"}}, "not asked for"},
+	{"above fuzz inputs", []tar.Header{reg("w/fuzz/FuzzX/../../x")}, "not asked for"},
 	{"nothing", nil, "--get /var/d: not there in the guest"},
 }
 

@@ -43,14 +43,18 @@ func (a *app) execCmd() *cobra.Command {
 		Long: `Boot a kernel, run one program in it, and pass on its standard files and its
 exit status. PROG is one of
 
-  ./prog              a static program for Linux; it has the same path in the guest
+  ./prog              a static program for Linux
   ./cmd/x, ./x.go     a folder with Go source, or a Go file, or the path of a
   example.com/x       package: built for the guest, without cgo
   ls                  a command of u-root's in the guest
 
-A Go test binary (x.test, as go test -exec hands it over) runs in the same
-folder as here, with testdata and the files beside it, at most 64 MB. Profiles
-that its flags name (-test.coverprofile and the like) are brought back.
+A Go test binary (x.test, as go test -exec hands it over) runs in a copy of the
+folder that it runs in here, with testdata and the files beside it, at most
+64 MB. Profiles that its flags name (-test.coverprofile and the like) are brought
+back, and so are inputs that fuzzing has found (-test.fuzz).
+
+No path of this host is known in the guest. A test that looks for files where
+its source was (runtime.Caller) finds them with --file "$PWD:$PWD".
 
 The first Ctrl-C, or SIGTERM, SIGHUP, SIGQUIT, goes to the program; the next
 one ends the guest.
@@ -114,7 +118,7 @@ func (a *app) exec(ctx context.Context, o execOptions, argv []string) (err error
 		return err
 	}
 	defer prog.Close()
-	job, err := newJob(prog, argv[1:], o)
+	job, err := newJob(prog, argv, o)
 	if err != nil {
 		return err
 	}
@@ -142,17 +146,19 @@ func (a *app) exec(ctx context.Context, o execOptions, argv []string) (err error
 
 // job is all that a guest has to be given to run a program.
 type job struct {
+	name    string // of the program, as the user gave it
 	params  wire.ExecParams
 	bundle  program.Bundle
 	outputs []program.Output
 }
 
-func newJob(prog *program.Program, args []string, o execOptions) (*job, error) {
+func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
-	j := &job{params: wire.ExecParams{Argv: append([]string{prog.Argv0}, args...), Dir: "/"}}
+	args := argv[1:]
+	j := &job{name: argv[0], params: wire.ExecParams{Argv: append([]string{prog.Argv0}, args...), Dir: "/"}}
 	if prog.File != "" {
 		if err := j.bundle.AddProgram(prog); err != nil {
 			return nil, err
@@ -163,8 +169,8 @@ func newJob(prog *program.Program, args []string, o execOptions) (*job, error) {
 		j.params.Dir = path.Join("/", o.dir)
 		j.bundle.AddFolder(j.params.Dir)
 	case prog.Test:
-		j.params.Dir = cwd
-		if err := j.bundle.AddTestDir(cwd, cwd, program.MaxTestFiles); err != nil {
+		j.params.Dir = program.WorkDir
+		if err := j.bundle.AddTestDir(cwd, j.params.Dir, program.MaxTestFiles); err != nil {
 			return nil, err
 		}
 	}
@@ -188,14 +194,12 @@ func newJob(prog *program.Program, args []string, o execOptions) (*job, error) {
 		j.outputs = append(j.outputs, out)
 	}
 	if prog.File != "" {
-		for _, out := range program.TestOutputs(args, cwd, j.params.Dir) {
-			folder := path.Dir(out.Guest)
-			if out.Folder {
-				folder = out.Guest
-			}
-			j.bundle.AddFolder(folder)
-			j.outputs = append(j.outputs, out)
+		outs, args := program.TestOutputs(args, cwd, j.params.Dir)
+		if err := j.bundle.AddOutputs(outs, program.MaxTestFiles); err != nil {
+			return nil, err
 		}
+		j.params.Argv = append(j.params.Argv[:1], args...)
+		j.outputs = append(j.outputs, outs...)
 	}
 	for _, kv := range o.env {
 		name, _, given := strings.Cut(kv, "=")
@@ -303,7 +307,7 @@ func (a *app) runIn(v *vm.VM, j *job, signals *relay) (wire.ExecResult, error) {
 	signals.to(nil)
 	var refused *agent.GuestError
 	if errors.As(err, &refused) && res.Errno != 0 {
-		err = notRunError{j.params.Argv[0], syscall.Errno(res.Errno)}
+		err = notRunError{j.name, syscall.Errno(res.Errno)}
 	}
 	return res, err
 }

@@ -1,0 +1,192 @@
+package scratch
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// names lists a folder.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return strings.Join(all, " ")
+}
+
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name  string
+		named bool
+	}{{"nameless", false}, {"named on the way", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, body := range []string{"first", "second"} {
+				f, err := Create(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.named { // as on a file system that cannot do better
+					f.name = ".labctl-x"
+					if err := os.WriteFile(filepath.Join(dir, f.name), []byte(body), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				} else if before := names(t, dir); strings.Contains(before, ".labctl") {
+					t.Errorf("folder holds %q while a file is written", before)
+				}
+				if _, err := f.WriteString(body); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Keep("kept", 0o640); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Close(); err == nil {
+					t.Error("a file that was kept is still open")
+				}
+				if got, err := os.ReadFile(filepath.Join(dir, "kept")); string(got) != body || names(t, dir) != "kept" {
+					t.Errorf("kept holds %q, %v, in a folder of %q; want %q alone", got, err, names(t, dir), body)
+				}
+			}
+			f, err := Create(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil || names(t, dir) != "kept" {
+				t.Errorf("Close = %v, and the folder holds %q", err, names(t, dir))
+			}
+		})
+	}
+	if _, err := Create(filepath.Join(dir, "none")); err == nil {
+		t.Error("Create in no folder gave no error")
+	}
+	if err := Write(filepath.Join(dir, "none", "x"), nil, 0o644); err == nil {
+		t.Error("Write in no folder gave no error")
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(filepath.Join(dir, "sub"), nil, 0o644); err == nil || names(t, dir) != "kept sub" {
+		t.Errorf("Write over a folder = %v, and it holds %q", err, names(t, dir))
+	}
+}
+
+// TestWriters: a reader sees one whole text or another.
+func TestWriters(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	texts := [][]byte{bytes.Repeat([]byte("a"), 9000), bytes.Repeat([]byte("b"), 5000)}
+	if err := Write(path, texts[0], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, text := range texts {
+		wg.Go(func() {
+			for range 100 {
+				if err := Write(path, text, 0o644); err != nil {
+					t.Error(err)
+				}
+				if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, texts[0]) && !bytes.Equal(got, texts[1]) {
+					t.Errorf("%d bytes, %v; want one text or the other", len(got), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := names(t, filepath.Dir(path)); got != "x" {
+		t.Errorf("folder holds %q, want x alone", got)
+	}
+}
+
+const prefix = ".tmp-"
+
+func TestFolder(t *testing.T) {
+	parent := t.TempDir()
+	other := filepath.Join(parent, "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a, err := MakeFolder(parent, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(a.Path, "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b, err := MakeFolder(parent, prefix) // leaves a, which is held
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(a.Path, "f")); err != nil {
+		t.Error(err)
+	}
+	if err := a.Keep(filepath.Join(parent, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Keep(filepath.Join(parent, "kept")); err == nil {
+		t.Error("Keep over a folder with a file in it gave no error")
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := a.Close(); err != nil || names(t, parent) != "kept other" {
+		t.Errorf("Close = %v, and the folder holds %q; want kept and other", err, names(t, parent))
+	}
+}
+
+// TestKilled kills a maker of folders; the next one removes what it left.
+func TestKilled(t *testing.T) {
+	if parent := os.Getenv("SCRATCH_PARENT"); parent != "" {
+		f, err := MakeFolder(parent, prefix)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(f.Path, "f"), nil, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString(f.Path + "\n")
+		select {}
+	}
+	parent := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+	cmd.Env = append(os.Environ(), "SCRATCH_PARENT="+parent)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	first, err := MakeFolder(parent, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(strings.Fields(names(t, parent))); got != 2 {
+		t.Errorf("%d folders beside a maker that lives, want 2", got)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	second, err := MakeFolder(parent, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*Folder{first, second} {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := names(t, parent); got != "" {
+		t.Errorf("folder holds %q, want nothing", got)
+	}
+}
