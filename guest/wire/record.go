@@ -3,20 +3,24 @@ package wire
 // RecordParams arms a private trace instance for a raw capture: ring-buffer
 // pages are shipped as they fill, and the guest formats nothing.
 type RecordParams struct {
-	Instance string `json:"instance"` // instances/NAME
+	// Instance is instances/NAME, a C identifier. A tracer that the kernel allows
+	// in the top instance alone is armed there (RecordArmed.Top).
+	Instance string `json:"instance"`
 
 	// Tracer is current_tracer: "nop", "function" or "function_graph"; empty
 	// is "nop".
 	Tracer string `json:"tracer,omitempty"`
 	// Functions go to set_ftrace_filter, Graph to set_graph_function: names and
-	// globs as the kernel takes them. What the kernel refuses is in Missing.
+	// globs as the kernel takes them. What the kernel refuses is in Missing. A
+	// tracer none of whose Functions is there is not started: without a filter it
+	// would trace all functions.
 	Functions []string `json:"functions,omitempty"`
 	Graph     []string `json:"graph,omitempty"`
 
 	Events  []RecordEvent     `json:"events,omitempty"`
 	Probes  []TraceProbe      `json:"probes,omitempty"`
 	Options map[string]bool   `json:"options,omitempty"` // options/NAME: "func_stack_trace", "userstacktrace"
-	Files   map[string]string `json:"files,omitempty"`   // other files of the instance: "tracing_cpumask"; none that holds a path
+	Files   map[string]string `json:"files,omitempty"`   // other files of the instance, or of the top one: "tracing_cpumask", "max_graph_depth"
 
 	// Stacks is options/stacktrace: a stack with every event.
 	Stacks bool `json:"stacks,omitempty"`
@@ -29,7 +33,8 @@ type RecordParams struct {
 	// and else the earliest. Either way what is lost is counted.
 	Overwrite bool   `json:"overwrite,omitempty"`
 	Clock     string `json:"clock,omitempty"` // trace_clock; empty is the kernel's own choice
-	// Max bounds what is shipped, in bytes of pages; 0 is the agent's default.
+	// Max bounds what is shipped, in bytes of pages; 0 is MaxPages, and less
+	// on a slow line.
 	// At the bound the recording stops, and says so.
 	Max int64 `json:"max,omitempty"`
 	// Hold ships nothing before the end: the buffers are the bound. For a link
@@ -42,8 +47,59 @@ type RecordParams struct {
 }
 
 // RecordEvent is one event, "sched/sched_switch", or a whole system, "signal".
+// The probes of the same recording are in the system "labctl".
 type RecordEvent struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as in Documentation/trace/events.rst
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
 }
+
+// RecordArmed says what the kernel took, just before the recording begins.
+type RecordArmed struct {
+	Symbols   map[string]string `json:"symbols,omitempty"`   // event of a probe → symbol taken
+	Functions []string          `json:"functions,omitempty"` // what Functions came to, at most MaxArmedNames
+	Matched   int               `json:"matched,omitempty"`   // how many functions that is
+	Events    []string          `json:"events,omitempty"`    // enabled, "sched/sched_switch"; those of a system one by one
+	Missing   []RecordMissing   `json:"missing,omitempty"`
+
+	Top       bool   `json:"top,omitempty"` // recorded in the top instance
+	Tracer    string `json:"tracer"`
+	Clock     string `json:"clock"`
+	BufferKB  int    `json:"buffer_kb"` // a CPU
+	CPUs      int    `json:"cpus"`      // that can be, not only those online
+	PageSize  int    `json:"page_size"` // bytes of a ring-buffer page with its header
+	BigEndian bool   `json:"big_endian,omitempty"`
+	Uname     string `json:"uname"` // "Linux 6.12.107+deb13-arm64 aarch64"
+}
+
+// MaxArmedNames bounds the lists of RecordArmed.
+const MaxArmedNames = 200
+
+// RecordMissing is a part that was asked for and is not armed.
+type RecordMissing struct {
+	What string `json:"what"` // "event sched/nosuch", "function foo*", "probe clone", "option x"
+	Why  string `json:"why"`  // the kernel's reason
+}
+
+// RecordStopped ends a recording.
+type RecordStopped struct {
+	Bytes int64       `json:"bytes"` // of pages, shipped
+	CPUs  []RecordCPU `json:"cpus"`  // those that recorded, by number
+	// Truncated says why the recording ended before it was stopped; empty when
+	// it did not.
+	Truncated string `json:"truncated,omitempty"`
+	// Left is the bytes that were recorded and not shipped, because of Max.
+	Left int64 `json:"left,omitempty"`
+}
+
+// RecordCPU is what became of one CPU's events, from per_cpu/cpuN/stats.
+type RecordCPU struct {
+	CPU     int   `json:"cpu"`
+	Bytes   int64 `json:"bytes"`             // of pages, shipped
+	Overrun int64 `json:"overrun,omitempty"` // old events that new ones overwrote
+	Commit  int64 `json:"commit,omitempty"`  // events lost while an interrupt nested ("commit overrun")
+	Dropped int64 `json:"dropped,omitempty"` // new events that found the buffer full
+}
+
+// Lost is how many events the CPU lost.
+func (c RecordCPU) Lost() int64 { return c.Overrun + c.Commit + c.Dropped }

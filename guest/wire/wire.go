@@ -85,6 +85,8 @@ const (
 	OpExec       Op = "exec"        // run a program: ExecParams → ExecResult
 	OpTraceStart Op = "trace-start" // arm the task-creation trace: TraceParams → TraceArmed
 	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
+	OpRecord     Op = "record"      // record raw pages until Control.Stop: RecordParams; chunks on Extra → RecordStopped
+	OpSleepers   Op = "sleepers"    // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat
 	OpUnpack     Op = "unpack"      // tar archive on Stdin → files: UnpackParams → Unpacked
@@ -111,6 +113,8 @@ type Control struct {
 	Signal int `json:"signal,omitempty"` // deliver to the program's process group
 	Rows   int `json:"rows,omitempty"`   // new terminal size, with Cols
 	Cols   int `json:"cols,omitempty"`
+	// Stop ends a recording.
+	Stop bool `json:"stop,omitempty"`
 }
 
 // Hello is the guest's first frame.
@@ -138,6 +142,9 @@ type ExecParams struct {
 	// Stdin says that the host will send the program's input; without it the
 	// program reads /dev/null, or a terminal at which nobody types.
 	Stdin bool `json:"stdin,omitempty"`
+	// Instance names a recording with RecordParams.PIDOnly that is under way: the
+	// program is in it from before its first instruction.
+	Instance string `json:"instance,omitempty"`
 }
 
 // ExecResult is how the program ended. Exactly one of Exited and Signaled holds,

@@ -1,0 +1,346 @@
+package image
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrNoKallsyms is wrapped when a kernel has no symbol table that can be read:
+// it was built without CONFIG_KALLSYMS, or lays the table out in a way that
+// labctl does not know.
+var ErrNoKallsyms = errors.New("no kallsyms table")
+
+// Bounds of a table that is believed.
+const (
+	minSymbols = 1000
+	maxSymbols = 2_000_000
+	maxText    = 128 << 20 // bytes of the whole text
+)
+
+// group is how many names lie between two markers.
+const group = 256
+
+// flatBase stands for the address of an Image's first byte, which its header does
+// not tell: where arm64 links a kernel with 48-bit addresses (KIMAGE_VADDR). It
+// matters only to tables of place-relative offsets.
+const flatBase = 0xffff800080000000
+
+// Kallsyms is the kernel's own symbols in the form of /proc/kallsyms,
+// "ffffffff81000000 T _text", at the addresses that the kernel was linked to; a
+// flat image whose table is relative to its own place counts from the usual
+// address of its architecture.
+//
+// The tables have no header and no fixed place. They are written by
+// scripts/kallsyms.c in one of three orders, in all of which the token table is
+// followed by its index, and the number of names by the names:
+//
+//	offsets, base, number, names, markers, token table, token index   (to 6.3)
+//	number, names, markers, token table, token index, offsets, base   (from 6.4)
+//	the same with offsets relative to their own place and no base     (7.x)
+//
+// A name is a length and as many bytes, each standing for a token; its first
+// letter is the type. Markers are the places of every 256th name.
+func (img *Image) Kallsyms() ([]byte, error) {
+	t := kallsyms{b: img.Kernel, long: 8}
+	if img.Arch == "386" || img.Arch == "arm" {
+		t.long = 4
+	}
+	t.address = func(off int) (uint64, bool) { return flatBase + uint64(off), true }
+	if data, ok := img.VmlinuxELF(); ok {
+		f, err := elf.NewFile(bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoKallsyms, err)
+		}
+		t.address = func(off int) (uint64, bool) { return elfAddress(f, uint64(off)) }
+	}
+	return t.read()
+}
+
+// elfAddress is the address that a byte of an ELF file is loaded to.
+func elfAddress(f *elf.File, off uint64) (uint64, bool) {
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && off >= p.Off && off-p.Off < p.Filesz {
+			return p.Vaddr + off - p.Off, true
+		}
+	}
+	return 0, false
+}
+
+// kallsyms is the search for the tables in the bytes of a kernel. Places are
+// offsets in b.
+type kallsyms struct {
+	b       []byte
+	long    int                                  // bytes of the kernel's unsigned long
+	address func(off int) (addr uint64, ok bool) // of a byte of b
+
+	tokens  [256][]byte
+	index   int // the token index
+	num     int // how many names
+	numAt   int // where that number is
+	names   int // the first name
+	lengths int // bytes of all names, written out, with their types
+}
+
+func (t *kallsyms) read() ([]byte, error) {
+	for from := 0; ; {
+		table, ok := t.findTokens(from)
+		if !ok {
+			return nil, ErrNoKallsyms
+		}
+		if t.findNames(table) {
+			if addrs, ok := t.addresses(); ok {
+				return t.text(addrs), nil
+			}
+		}
+		from = t.index + 4
+	}
+}
+
+func (t *kallsyms) u16(off int) int { return int(binary.LittleEndian.Uint16(t.b[off:])) }
+func (t *kallsyms) u32(off int) uint32 {
+	return binary.LittleEndian.Uint32(t.b[off:])
+}
+
+// findTokens looks, from a place on, for the token index: 256 rising numbers of
+// two bytes that begin with 0. They are the places of as many strings in the
+// token table, which ends just before.
+func (t *kallsyms) findTokens(from int) (table int, ok bool) {
+	for at := from; at+2*256 <= len(t.b); at += 4 {
+		if t.u16(at) != 0 || !t.rising(at) {
+			continue
+		}
+		t.index = at
+		last := t.u16(at + 2*255)
+		// The last token is short, and behind it is padding to a multiple of 8.
+		for table := at - last - 2; table >= max(0, at-last-80); table-- {
+			if t.cutTokens(table) {
+				return table, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func (t *kallsyms) rising(at int) bool {
+	for i := 1; i < 256; i++ {
+		if d := t.u16(at+2*i) - t.u16(at+2*i-2); d < 2 || d > 64 {
+			return false
+		}
+	}
+	return true
+}
+
+// cutTokens cuts the table at the places that the index names. Each string ends
+// where the next begins.
+func (t *kallsyms) cutTokens(table int) bool {
+	for i := range 256 {
+		start := table + t.u16(t.index+2*i)
+		n := bytes.IndexByte(t.b[start:t.index], 0)
+		if n < 1 || i < 255 && start+n+1 != table+t.u16(t.index+2*i+2) {
+			return false
+		}
+		t.tokens[i] = t.b[start : start+n]
+	}
+	return true
+}
+
+// findNames finds the markers in front of the token table, and by them the names.
+func (t *kallsyms) findNames(table int) bool {
+	const reach = 32 << 20 // names are a few megabytes
+	for at := table &^ 3; at >= max(8, table-reach); at -= 4 {
+		for _, width := range []int{4, 8} { // 8: unsigned long, to 4.19
+			if n := t.markers(at, width, table); n*group >= minSymbols && t.namesBefore(at, n, width) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// marker is the i-th of the markers at a place.
+func (t *kallsyms) marker(at, i, width int) uint32 { return t.u32(at + i*width) }
+
+// markers counts the numbers at a place that can be markers: the first is 0 and
+// each is the bytes of 256 names more.
+func (t *kallsyms) markers(at, width, end int) int {
+	if at+2*width > end || t.u32(at) != 0 {
+		return 0
+	}
+	for n := 1; ; n++ {
+		if at+(n+1)*width > end || width == 8 && t.u32(at+n*width+4) != 0 {
+			return n
+		}
+		if d := int64(t.marker(at, n, width)) - int64(t.marker(at, n-1, width)); d < 2*group || d > 130*group {
+			return n
+		}
+	}
+}
+
+// namesBefore finds the number of names and the names, which end at the markers
+// but for padding. n may count too many markers: what is behind them can look
+// like one more.
+func (t *kallsyms) namesBefore(markers, n, width int) bool {
+	for count := n; count > n-2 && count > 0; count-- {
+		// The names of the last group end at the markers.
+		last := int(t.marker(markers, count-1, width))
+		for at := (markers - last) &^ 3; at >= max(0, markers-last-130*group-16); at -= 4 {
+			if num := int(t.u32(at)); num < minSymbols || num > maxSymbols || (num+group-1)/group != count {
+				continue
+			}
+			for _, gap := range []int{4, 8} {
+				if t.walk(at+gap, int(t.u32(at)), markers, width) {
+					t.numAt = at
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// walk goes over all names and holds each 256th against its marker.
+func (t *kallsyms) walk(names, num, markers, width int) bool {
+	t.names, t.num, t.lengths = names, num, 0
+	off := names
+	for i := range num {
+		if i%group == 0 && off-names != int(t.marker(markers, i/group, width)) {
+			return false
+		}
+		name, next, ok := t.name(off, markers)
+		if !ok {
+			return false
+		}
+		for _, c := range name {
+			t.lengths += len(t.tokens[c])
+		}
+		off = next
+	}
+	return markers-off < 16 && t.lengths <= maxText
+}
+
+// name is the tokens of the name at a place. Lengths from 128 on take two bytes
+// (from 6.1 on).
+func (t *kallsyms) name(off, end int) (tokens []byte, next int, ok bool) {
+	if off+2 > end {
+		return nil, 0, false
+	}
+	n := int(t.b[off])
+	off++
+	if n&0x80 != 0 {
+		n = n&0x7f | int(t.b[off])<<7
+		off++
+	}
+	if n == 0 || off+n > end {
+		return nil, 0, false
+	}
+	return t.b[off : off+n], off + n, true
+}
+
+// addresses reads the offsets in the first order that makes them rise, as the
+// names do.
+func (t *kallsyms) addresses() ([]uint64, bool) {
+	up := func(n int) int { return (n + t.long - 1) &^ (t.long - 1) }
+	size := 4 * t.num
+	behind := t.index + 2*256
+	for _, o := range []struct{ offsets, base int }{
+		{t.numAt - t.long - up(size), t.numAt - t.long},
+		{behind, up(behind + size)},
+	} {
+		if addrs, ok := t.fromBase(o.offsets, o.base); ok {
+			return addrs, true
+		}
+	}
+	return t.fromPlace(behind)
+}
+
+// fromBase reads offsets from a base. With per-CPU symbols that begin at 0
+// (CONFIG_KALLSYMS_ABSOLUTE_PERCPU) an offset of 0 and more is the address, and
+// one below counts up from the base: -1 is the base itself.
+func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
+	if offsets < 0 || base < 0 || base+t.long > len(t.b) || offsets+4*t.num > len(t.b) {
+		return nil, false
+	}
+	start := uint64(t.u32(base))
+	if t.long == 8 {
+		start = binary.LittleEndian.Uint64(t.b[base:])
+	}
+	if start>>(8*t.long-1) == 0 { // the kernel's half of the address space
+		return nil, false
+	}
+	negative := 0
+	for i := range t.num {
+		if int32(t.u32(offsets+4*i)) < 0 {
+			negative++
+		}
+	}
+	return t.rise(func(i int) (uint64, bool) {
+		o := t.u32(offsets + 4*i)
+		switch {
+		case negative <= t.num/2:
+			return start + uint64(o), true
+		case int32(o) >= 0:
+			return uint64(o), true
+		}
+		return start - 1 - uint64(int64(int32(o))), true
+	})
+}
+
+// fromPlace reads offsets from each offset's own address.
+func (t *kallsyms) fromPlace(offsets int) ([]uint64, bool) {
+	if offsets+4*t.num > len(t.b) {
+		return nil, false
+	}
+	return t.rise(func(i int) (uint64, bool) {
+		at := offsets + 4*i
+		place, ok := t.address(at)
+		return place + uint64(int64(int32(t.u32(at)))), ok
+	})
+}
+
+// rise collects addresses, which go down nowhere: the table is sorted.
+func (t *kallsyms) rise(address func(i int) (uint64, bool)) ([]uint64, bool) {
+	addrs := make([]uint64, t.num)
+	for i := range addrs {
+		a, ok := address(i)
+		if !ok || i > 0 && a < addrs[i-1] {
+			return nil, false
+		}
+		addrs[i] = a
+	}
+	// All at one place would rise, too.
+	return addrs, addrs[len(addrs)-1]-addrs[0] > uint64(t.num)
+}
+
+// text writes the symbols out. Bytes that no symbol has become question marks,
+// so that a line stays a line.
+func (t *kallsyms) text(addrs []uint64) []byte {
+	out := make([]byte, 0, t.lengths+t.num*(2*t.long+3))
+	const digits = "0123456789abcdef"
+	off := t.names
+	for _, addr := range addrs {
+		for shift := 8*t.long - 4; shift >= 0; shift -= 4 {
+			out = append(out, digits[addr>>shift&15])
+		}
+		out = append(out, ' ')
+		start := len(out)
+		name, next, _ := t.name(off, len(t.b))
+		for _, c := range name {
+			out = append(out, t.tokens[c]...)
+		}
+		for i, c := range out[start:] {
+			if c <= ' ' || c > '~' {
+				out[start+i] = '?'
+			}
+		}
+		// The first letter is the type.
+		out = append(out, 0)
+		copy(out[start+2:], out[start+1:])
+		out[start+1] = ' '
+		out = append(out, '\n')
+		off = next
+	}
+	return out
+}
