@@ -1,0 +1,232 @@
+// Package expr is the language of a lab's checks and claims: CEL
+// (https://cel.dev) over the recorded result, with functions of its own for
+// stacks, clone flags and kernel facts. docs/labs.md describes it.
+//
+// An expression is compiled, and type-checked, when a lab is loaded. What it
+// evaluates to depends on the result alone: no clock, no machine, no order.
+package expr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/ext"
+
+	"labctl/host/lab/result"
+	"labctl/host/text"
+)
+
+// Bounds on one evaluation. A lab may come from anywhere.
+const (
+	maxCost   = 5_000_000 // CEL's own count: about one a step
+	maxTime   = 10 * time.Second
+	maxSource = 8 << 10 // bytes
+)
+
+// Kernel is the variable that every expression has beside its steps.
+const Kernel = "kernel"
+
+// reserved are words that no step can be called, since CEL or this package has
+// them.
+var reserved = []string{
+	Kernel, "flags", "flagText", "signal", "numbers", "lines",
+	"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
+	"namespace", "null", "package", "return", "true", "var", "void", "while",
+	"has", "size", "type", "dyn", "int", "uint", "double", "string", "bool", "bytes", "list", "map", "duration",
+	"timestamp", "matches", "cel", "math", "lists", "sets", "strings", "base64", "result",
+}
+
+// Reserved says whether a step cannot have this id.
+func Reserved(id string) bool { return slices.Contains(reserved, id) }
+
+// Type is what an expression must give.
+type Type int
+
+const (
+	Bool   Type = iota // a check's `that`, a `when`
+	String             // a claim's evidence
+	Any                // a check's `seen`
+)
+
+// Env is the variables and functions of a lab's expressions.
+type Env struct{ env *cel.Env }
+
+var (
+	kernelType   = cel.ObjectType("result.Kernel")
+	stepType     = cel.ObjectType("result.Step")
+	taskType     = cel.ObjectType("result.Task")
+	creationType = cel.ObjectType("result.Creation")
+	eventType    = cel.ObjectType("result.Event")
+	stackType    = cel.ObjectType("result.Stack")
+)
+
+// nativeTypes are what expressions see, by their JSON names.
+func nativeTypes() []any {
+	return []any{
+		reflect.TypeFor[result.Kernel](), reflect.TypeFor[result.Member](), reflect.TypeFor[result.Step](),
+		reflect.TypeFor[result.Task](), reflect.TypeFor[result.Creation](), reflect.TypeFor[result.Who](),
+		reflect.TypeFor[result.Event](), reflect.TypeFor[result.Stack](), reflect.TypeFor[result.Frame](),
+		ext.ParseStructTag("json"),
+	}
+}
+
+// New makes the environment of a lab with these steps.
+func New(steps []string) (*Env, error) {
+	opts := []cel.EnvOption{
+		ext.NativeTypes(nativeTypes()...),
+		ext.Strings(), ext.Lists(), ext.Math(), ext.Bindings(),
+		cel.EnableMacroCallTracking(),
+		cel.ParserExpressionSizeLimit(maxSource),
+		cel.Variable(Kernel, kernelType),
+	}
+	for _, id := range steps {
+		opts = append(opts, cel.Variable(id, stepType))
+	}
+	env, err := cel.NewEnv(append(opts, functions()...)...)
+	if err != nil {
+		return nil, fmt.Errorf("make the environment of expressions: %w", err)
+	}
+	return &Env{env}, nil
+}
+
+// Error is an expression that does not compile.
+type Error struct {
+	Line, Column int // in the expression, from 1 and 0
+	Msg          string
+}
+
+func (e *Error) Error() string { return e.Msg }
+
+// Expr is a compiled expression.
+type Expr struct {
+	Source string
+	Asks   Asks
+	ast    *cel.Ast
+	prog   cel.Program
+}
+
+// Asks are the kernel facts that an expression asks for. A run records these.
+type Asks struct{ Config, Symbols, Members []string }
+
+// Add puts more facts to those that are there, each once.
+func (a *Asks) Add(b Asks) {
+	add := func(to *[]string, more []string) {
+		*to = append(*to, more...)
+		slices.Sort(*to)
+		*to = slices.Compact(*to)
+	}
+	add(&a.Config, b.Config)
+	add(&a.Symbols, b.Symbols)
+	add(&a.Members, b.Members)
+}
+
+// Compile parses and type-checks an expression that must give want. The error
+// is an *Error.
+func (e *Env) Compile(source string, want Type) (*Expr, error) {
+	if len(source) > maxSource {
+		return nil, &Error{Line: 1, Msg: fmt.Sprintf("an expression of more than %d KB", maxSource>>10)}
+	}
+	tree, issues := e.env.Compile(source)
+	if issues.Err() != nil {
+		first := issues.Errors()[0]
+		return nil, &Error{Line: first.Location.Line(), Column: first.Location.Column(), Msg: readable(first.Message)}
+	}
+	got := tree.OutputType()
+	dyn := got.IsExactType(types.DynType)
+	switch {
+	case want == Bool && !dyn && !got.IsExactType(types.BoolType):
+		return nil, &Error{Line: 1, Msg: fmt.Sprintf("it gives %s; want true or false", typeName(got))}
+	case want == String && !dyn && !got.IsExactType(types.StringType):
+		return nil, &Error{Line: 1, Msg: fmt.Sprintf("it gives %s; want a string: string(…) or %q.format([…])", typeName(got), "%d")}
+	}
+	x := &Expr{Source: source, ast: tree}
+	if err := x.checkLiterals(); err != nil {
+		return nil, err
+	}
+	var err error
+	x.prog, err = e.env.Program(tree, cel.EvalOptions(cel.OptTrackState), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(1000))
+	if err != nil {
+		return nil, &Error{Line: 1, Msg: err.Error()}
+	}
+	return x, nil
+}
+
+// readable takes the names of Go's packages out of CEL's words.
+func readable(msg string) string {
+	msg = strings.NewReplacer("result.", "", " (in container '')", "").Replace(msg)
+	return text.Line(msg, 300)
+}
+
+func typeName(t *types.Type) string { return readable(t.String()) }
+
+// Input is what an expression is evaluated over.
+type Input struct {
+	Kernel *result.Kernel
+	Steps  []*result.Step
+}
+
+// Value is what came out.
+type Value struct {
+	True bool   // of a Bool
+	Text string // of any other, one line, cleaned
+	// Seen are the values of the sub-expressions that decide, in their order.
+	Seen []Seen
+}
+
+// Seen is one sub-expression and its value.
+type Seen struct {
+	Expr  string `json:"expr"`
+	Value string `json:"value"`
+}
+
+func (s Seen) String() string { return s.Expr + " = " + s.Value }
+
+// errTime is the cause when an evaluation took too long.
+var errTime = errors.New("it takes too long")
+
+// Eval evaluates the expression. The error is one of the expression's: an index
+// out of range, a fact that is not recorded, too much work. Seen is filled all
+// the same.
+func (x *Expr) Eval(in Input) (Value, error) {
+	vars := map[string]any{Kernel: in.Kernel}
+	for _, s := range in.Steps {
+		vars[s.ID] = s
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), maxTime, errTime)
+	defer cancel()
+	out, details, err := x.prog.ContextEval(ctx, vars)
+	var v Value
+	if details != nil {
+		v.Seen = x.seen(details.State())
+	}
+	switch {
+	case ctx.Err() != nil:
+		return v, errTime
+	case err != nil:
+		return v, errors.New(readable(err.Error()))
+	}
+	if b, ok := out.(types.Bool); ok {
+		v.True = bool(b)
+	} else if x.ast.OutputType().IsExactType(types.BoolType) {
+		return v, fmt.Errorf("it gives %s; want true or false", show(out))
+	}
+	if s, ok := out.(types.String); ok {
+		v.Text = text.Line(string(s), maxShown)
+	} else {
+		v.Text = show(out)
+	}
+	return v, nil
+}
+
+// walk visits e and all below it.
+func walk(e ast.Expr, visit func(ast.Expr)) {
+	ast.PostOrderVisit(e, ast.NewExprVisitor(visit))
+}

@@ -1,0 +1,198 @@
+// Package lab holds labs as they are written: a folder with lab.yaml, lessons in
+// two languages and an exercise. It loads and checks them; host/lab/run runs
+// them, host/lab/judge says what came out. docs/labs.md tells how to write one.
+package lab
+
+import (
+	"encoding/json"
+	"io/fs"
+
+	"labctl/host/lab/expr"
+)
+
+// Files of a lab's folder, beside Config.
+const (
+	Config   = "lab.yaml"
+	Lesson   = "README.md"
+	LessonKO = "README.ko.md"
+	Exercise = "exercise" // the skeleton, with Task and TaskKO
+	Solution = "solution"
+	Wrong    = "wrong" // programs that must fail, a folder each
+	Task     = "TASK.md"
+	TaskKO   = "TASK.ko.md"
+)
+
+// Languages are what every text of a lab is written in.
+var Languages = []string{"en", "ko"}
+
+// Text is a text in both languages.
+type Text struct {
+	EN string `yaml:"en" json:"en" jsonschema:"minLength=1,description=in English"`
+	KO string `yaml:"ko" json:"ko" jsonschema:"minLength=1,description=in Korean"`
+}
+
+// In is the text in a language of Languages.
+func (t Text) In(lang string) string {
+	if lang == "ko" {
+		return t.KO
+	}
+	return t.EN
+}
+
+// Lab is lab.yaml. The tags describe its JSON Schema, labs/lab.schema.json.
+type Lab struct {
+	ID      string  `yaml:"id" json:"id" jsonschema:"pattern=^[A-Z][0-9]{1\\,2}$,description=short name: P1"`
+	Topic   string  `yaml:"topic" json:"topic" jsonschema:"enum=process,enum=clone,enum=kernel,enum=memory,enum=sched"`
+	Title   Text    `yaml:"title" json:"title"`
+	Summary Text    `yaml:"summary" json:"summary" jsonschema:"description=one sentence"`
+	Source  Source  `yaml:"source" json:"source"`
+	Needs   Needs   `yaml:"needs" json:"needs,omitzero"`
+	Trace   *Trace  `yaml:"trace" json:"trace,omitempty" jsonschema:"description=what is traced; the creation of tasks when left out"`
+	Steps   []Step  `yaml:"steps" json:"steps" jsonschema:"minItems=1"`
+	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
+	Claims  []Claim `yaml:"claims" json:"claims,omitempty"`
+
+	Questions []Question `yaml:"questions" json:"questions,omitempty"`
+	Exercise  *Graded    `yaml:"exercise" json:"exercise,omitempty"`
+
+	// Dir is the lab's folder, SHA256 that of lab.yaml; File names it in messages.
+	Dir    fs.FS  `yaml:"-" json:"-"`
+	File   string `yaml:"-" json:"-"`
+	SHA256 string `yaml:"-" json:"-"`
+
+	asks, exerciseAsks expr.Asks
+}
+
+// Source is where a lab comes from.
+type Source struct {
+	Seed string   `yaml:"seed" json:"seed,omitempty" jsonschema:"description=document and section: seed0 PID vs TID vs TGID"`
+	Book []string `yaml:"book" json:"book,omitempty" jsonschema:"description=sections of the book: 4.4.1"`
+}
+
+// Needs is what a lab cannot do without. Where a need is not met the lab is not
+// run, which is neither a pass nor a failure.
+type Needs struct {
+	Config    []string `yaml:"config" json:"config,omitempty" jsonschema:"description=kernel options without CONFIG_: KCMP\\, or TRANSPARENT_HUGEPAGE=y"`
+	Symbols   []string `yaml:"symbols" json:"symbols,omitempty" jsonschema:"description=kernel symbols"`
+	Members   []string `yaml:"members" json:"members,omitempty" jsonschema:"description=members of kernel structures: task_struct.__state"`
+	Files     []string `yaml:"files" json:"files,omitempty" jsonschema:"description=files of the guest: /proc/pressure/cpu"`
+	CPUs      int      `yaml:"cpus" json:"cpus,omitempty" jsonschema:"minimum=1,description=at least so many"`
+	MemoryMB  int      `yaml:"memory_mb" json:"memory_mb,omitempty" jsonschema:"minimum=1"`
+	NUMANodes int      `yaml:"numa_nodes" json:"numa_nodes,omitempty" jsonschema:"minimum=1"`
+	NotOn     []string `yaml:"not_on" json:"not_on,omitempty" jsonschema:"description=boards that it cannot run on: raspi3b"`
+	Append    []string `yaml:"append" json:"append,omitempty" jsonschema:"description=kernel arguments: psi=1"`
+}
+
+// Trace is what is traced while a step runs, beside the creation of tasks.
+type Trace struct {
+	// Creations can be turned off for a lab that traces nothing.
+	Creations *bool      `yaml:"creations" json:"creations,omitempty" jsonschema:"default=true"`
+	Events    []string   `yaml:"events" json:"events,omitempty" jsonschema:"description=events of the kernel: sched/sched_switch; one that a kernel lacks is reported and left out"`
+	Functions []Function `yaml:"functions" json:"functions,omitempty" jsonschema:"description=kernel functions whose calls are events\\, with the caller's stack"`
+}
+
+// Function is a stop at a kernel function's entry.
+type Function struct {
+	Name string   `yaml:"name" json:"name" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=of the event"`
+	Of   []string `yaml:"of" json:"of" jsonschema:"minItems=1,description=the function's names over time: the first that the kernel has is taken"`
+}
+
+// On says whether anything is traced.
+func (t *Trace) On() bool { return t.WithCreations() || len(t.Events)+len(t.Functions) > 0 }
+
+// WithCreations says whether the creation of tasks is traced.
+func (t *Trace) WithCreations() bool { return t == nil || t.Creations == nil || *t.Creations }
+
+// Step is one thing to run in the guest. It has exactly one of Probe, Program
+// and Shell.
+type Step struct {
+	ID      string         `yaml:"id" json:"id" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=its name in expressions"`
+	Probe   string         `yaml:"probe" json:"probe,omitempty" jsonschema:"description=a probe of labctl probe ls"`
+	Args    map[string]any `yaml:"args" json:"args,omitempty" jsonschema:"description=the probe's parameters"`
+	Program string         `yaml:"program" json:"program,omitempty" jsonschema:"description=a folder of the lab's with Go source"`
+	Argv    []string       `yaml:"argv" json:"argv,omitempty" jsonschema:"description=the program's arguments"`
+	Shell   string         `yaml:"shell" json:"shell,omitempty" jsonschema:"description=a line for the guest's shell"`
+}
+
+// Params are the probe's parameters as it takes them; nil for none.
+func (s Step) Params() json.RawMessage {
+	if len(s.Args) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(s.Args)
+	if err != nil {
+		panic(err) // YAML gave it
+	}
+	return b
+}
+
+// Check is one thing that must hold.
+type Check struct {
+	ID   string `yaml:"id" json:"id" jsonschema:"pattern=^[a-z][a-z0-9-]*$"`
+	Says Text   `yaml:"says" json:"says" jsonschema:"description=the sentence that must hold"`
+	// When says whether it applies to this kernel, WhyNot why it does not.
+	When   string `yaml:"when" json:"when,omitempty" jsonschema:"description=CEL over kernel alone; where it is false the check does not apply"`
+	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty" jsonschema:"description=with when: the reason why it does not apply"`
+	That   string `yaml:"that" json:"that" jsonschema:"description=CEL; true when the sentence holds"`
+	Seen   string `yaml:"seen" json:"seen,omitempty" jsonschema:"description=CEL; what to show when it fails\\, beside the values of that"`
+	Hint   *Text  `yaml:"hint" json:"hint,omitempty" jsonschema:"description=of an exercise's check: what to look at\\, without the answer"`
+
+	when, that, seen *expr.Expr
+}
+
+// Claim is what a source says, and how to tell whether this kernel agrees.
+type Claim struct {
+	ID     string `yaml:"id" json:"id" jsonschema:"pattern=^[a-z][a-z0-9-]*$"`
+	Says   Text   `yaml:"says" json:"says" jsonschema:"description=the claim"`
+	Source string `yaml:"source" json:"source" jsonschema:"minLength=1,description=seed and section\\, or book and page"`
+	When   string `yaml:"when" json:"when,omitempty"`
+	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty"`
+	// Neither of the two is "it depends"; both is an error of the lab.
+	Confirmed string `yaml:"confirmed" json:"confirmed,omitempty" jsonschema:"description=CEL; true when this kernel shows the claim to be right"`
+	Refuted   string `yaml:"refuted" json:"refuted,omitempty" jsonschema:"description=CEL; true when this kernel shows it to be wrong"`
+	Evidence  string `yaml:"evidence" json:"evidence" jsonschema:"minLength=1,description=CEL of type string: what was seen"`
+	Why       Text   `yaml:"why" json:"why" jsonschema:"description=what is so\\, and on what it depends"`
+
+	when, confirmed, refuted, evidence *expr.Expr
+}
+
+// Question is for the learner to think about.
+type Question struct {
+	Ask    Text `yaml:"ask" json:"ask"`
+	Answer Text `yaml:"answer" json:"answer"`
+}
+
+// Graded is the exercise: the learner's program is the one step "program".
+type Graded struct {
+	Trace   *Trace  `yaml:"trace" json:"trace,omitempty"`
+	Seconds int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
+	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
+	Hints   []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`
+}
+
+// ProgramStep is the id of an exercise's step.
+const ProgramStep = "program"
+
+// Asks are the kernel facts that a run of the lab has to record.
+func (l *Lab) Asks() expr.Asks { return l.asks }
+
+// ExerciseAsks are those of the exercise.
+func (l *Lab) ExerciseAsks() expr.Asks { return l.exerciseAsks }
+
+// Commands says whether the guest needs a shell and commands.
+func (l *Lab) Commands() bool {
+	for _, s := range l.Steps {
+		if s.Shell != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Exprs are a check's expressions: nil where it has none.
+func (c *Check) Exprs() (when, that, seen *expr.Expr) { return c.when, c.that, c.seen }
+
+// Exprs are a claim's expressions: nil where it has none.
+func (c *Claim) Exprs() (when, confirmed, refuted, evidence *expr.Expr) {
+	return c.when, c.confirmed, c.refuted, c.evidence
+}

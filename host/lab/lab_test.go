@@ -1,0 +1,55 @@
+package lab
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+const folder = "../../labs"
+
+// TestLabs loads the labs of this module as they are on disk.
+func TestLabs(t *testing.T) {
+	set, err := Load(os.DirFS(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range set.Broken {
+		t.Error(err)
+	}
+	if len(set.Labs) == 0 {
+		t.Error("there are no labs")
+	}
+	for _, l := range set.Labs {
+		if l.Exercise == nil {
+			continue
+		}
+		if wrong, _ := filepath.Glob(filepath.Join(folder, filepath.Dir(l.File), Wrong, "*", "*.go")); len(wrong) < 3 {
+			t.Errorf("%s: %d wrong programs; want at least three", l.File, len(wrong))
+		}
+	}
+}
+
+func TestSchema(t *testing.T) {
+	got, err := Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, SchemaFile)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is stale: go test ./host/lab -update writes it", file)
+	}
+}

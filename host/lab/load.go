@@ -1,0 +1,582 @@
+package lab
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"labctl/guest/wire"
+	"labctl/host/kernel"
+	"labctl/host/lab/expr"
+	"labctl/host/target"
+	"labctl/host/text"
+)
+
+// maxConfig bounds lab.yaml, in bytes.
+const maxConfig = 256 << 10
+
+// Error is one thing that is wrong with a lab.
+type Error struct {
+	File  string // "P1-three-ids/lab.yaml"
+	Line  int    // from 1; 0 for a file as a whole
+	Field string // "checks[2].that"
+	Msg   string
+}
+
+func (e *Error) Error() string {
+	where := e.File
+	if e.Line > 0 {
+		where += ":" + strconv.Itoa(e.Line)
+	}
+	if e.Field != "" {
+		where += ": " + e.Field
+	}
+	return where + ": " + e.Msg
+}
+
+// Set is the labs of a folder, in the order of their ids.
+type Set struct {
+	Labs []*Lab
+	// Broken are the errors of labs that are left out.
+	Broken []error
+}
+
+// Load reads every lab below a folder: every folder with a lab.yaml. The error
+// is one of reading; a lab that is wrong is in Broken, one error each.
+func Load(root fs.FS) (*Set, error) {
+	names, err := fs.Glob(root, "*/"+Config)
+	if err != nil {
+		return nil, fmt.Errorf("load labs: %w", err)
+	}
+	s := &Set{}
+	seen := map[string]string{}
+	for _, name := range names {
+		dir, err := fs.Sub(root, path.Dir(name))
+		if err != nil {
+			return nil, fmt.Errorf("load labs: %w", err)
+		}
+		l, err := Read(dir, path.Dir(name))
+		if err == nil && seen[l.ID] != "" {
+			err = &Error{File: l.File, Line: 1, Field: "id", Msg: fmt.Sprintf("%s is the id of %s, too", l.ID, seen[l.ID])}
+		}
+		if err != nil {
+			s.Broken = append(s.Broken, err)
+			continue
+		}
+		seen[l.ID] = l.File
+		s.Labs = append(s.Labs, l)
+	}
+	slices.SortFunc(s.Labs, func(a, b *Lab) int { return compareIDs(a.ID, b.ID) })
+	return s, nil
+}
+
+// compareIDs orders P2 before P10, and topics as they are taught.
+func compareIDs(a, b string) int {
+	const order = "PCKMSX"
+	place := func(id string) int {
+		if i := strings.Index(order, id[:1]); i >= 0 {
+			return i
+		}
+		return len(order) + int(id[0])
+	}
+	an, _ := strconv.Atoi(a[1:])
+	bn, _ := strconv.Atoi(b[1:])
+	return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(an, bn), cmp.Compare(a, b))
+}
+
+// Find gives a lab by its id, whatever its case.
+func (s *Set) Find(id string) (*Lab, error) {
+	var known []string
+	for _, l := range s.Labs {
+		if strings.EqualFold(l.ID, id) {
+			return l, nil
+		}
+		known = append(known, l.ID)
+	}
+	for _, err := range s.Broken {
+		var e *Error
+		if errors.As(err, &e) && strings.HasPrefix(strings.ToLower(e.File), strings.ToLower(id)+"-") {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("lab %q is not known (known: %s)", text.Line(id, 40), strings.Join(known, ", "))
+}
+
+// Read reads one lab; name is what its folder is called in messages.
+func Read(dir fs.FS, name string) (*Lab, error) {
+	file := path.Join(name, Config)
+	data, err := fs.ReadFile(dir, Config)
+	if err != nil {
+		return nil, fmt.Errorf("load lab %s: %w", name, err)
+	}
+	if len(data) > maxConfig {
+		return nil, &Error{File: file, Msg: fmt.Sprintf("more than %d KB", maxConfig>>10)}
+	}
+	l, err := Parse(data, file)
+	if err != nil {
+		return nil, err
+	}
+	l.Dir = dir
+	v := validator{l: l, file: file}
+	v.files(name)
+	return l, v.err
+}
+
+// Parse reads the bytes of a lab.yaml and checks all but the files beside it.
+// The error is an *Error, of the first thing that is wrong.
+func Parse(data []byte, file string) (*Lab, error) {
+	tree, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, yamlError(err, file, nil)
+	}
+	if len(tree.Docs) != 1 {
+		return nil, &Error{File: file, Line: 1, Msg: fmt.Sprintf("%d YAML documents; want one", len(tree.Docs))}
+	}
+	l := &Lab{File: file}
+	if err := yaml.UnmarshalWithOptions(data, l, yaml.Strict()); err != nil {
+		return nil, yamlError(err, file, tree)
+	}
+	sum := sha256.Sum256(data)
+	l.SHA256 = hex.EncodeToString(sum[:])
+	v := validator{l: l, file: file, tree: tree}
+	v.all()
+	if v.err != nil {
+		return nil, v.err
+	}
+	return l, nil
+}
+
+// yamlError puts the reader's errors into one line.
+func yamlError(err error, file string, tree *ast.File) error {
+	out := &Error{File: file, Msg: text.Line(err.Error(), 200)}
+	var y yaml.Error
+	if errors.As(err, &y) {
+		out.Msg = text.Line(y.GetMessage(), 200)
+		if t := y.GetToken(); t != nil {
+			out.Line = t.Position.Line
+			if tree != nil {
+				out.Field = fieldAt(tree, t.Position.Offset)
+			}
+		}
+	}
+	return out
+}
+
+// fieldAt names the field at an offset.
+func fieldAt(tree *ast.File, offset int) string {
+	f := finder{offset: offset}
+	for _, doc := range tree.Docs {
+		ast.Walk(&f, doc)
+	}
+	return field(f.path)
+}
+
+type finder struct {
+	offset int
+	path   string
+}
+
+func (f *finder) Visit(n ast.Node) ast.Visitor {
+	if t := n.GetToken(); t != nil && t.Position.Offset == f.offset && len(n.GetPath()) > len(f.path) {
+		f.path = n.GetPath()
+	}
+	return f
+}
+
+func field(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".") }
+
+// validator keeps the first error.
+type validator struct {
+	l    *Lab
+	file string
+	tree *ast.File
+	err  error
+}
+
+// fail notes what is wrong with the field at a path, such as "checks[2].that".
+// below counts lines from the field's own on.
+func (v *validator) fail(path string, below int, format string, args ...any) {
+	if v.err == nil {
+		v.err = &Error{File: v.file, Line: v.line(path, below), Field: path, Msg: fmt.Sprintf(format, args...)}
+	}
+}
+
+// line finds where a field is; of one that is not there, what it would be in.
+func (v *validator) line(path string, below int) int {
+	if v.tree == nil {
+		return 0
+	}
+	for path != "" {
+		if p, err := yaml.PathString("$." + path); err == nil {
+			if n, err := p.FilterFile(v.tree); err == nil && n != nil {
+				t := n.GetToken()
+				line := t.Position.Line
+				if n.Type() == ast.LiteralType { // "|": the text starts on the next line
+					return line + 1 + below
+				}
+				if n.Type() == ast.MappingType || n.Type() == ast.MappingValueType {
+					// The token is a colon, of the first key.
+					return line
+				}
+				return line + below
+			}
+		}
+		cut := strings.LastIndexAny(path, ".[")
+		if cut < 0 {
+			break
+		}
+		path, below = path[:cut], 0
+	}
+	return 1
+}
+
+var (
+	labID   = regexp.MustCompile(`^[A-Z][0-9]{1,2}$`)
+	checkID = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	stepID  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	eventID = regexp.MustCompile(`^[a-z0-9_]+/[a-zA-Z0-9_]+$`)
+	option  = regexp.MustCompile(`^([A-Z0-9][A-Za-z0-9_]*)(=.+)?$`)
+	symbol  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+	member  = regexp.MustCompile(`^[A-Za-z_]\w*\.[A-Za-z_]\w*$`)
+	topics  = []string{"process", "clone", "kernel", "memory", "sched"}
+)
+
+func (v *validator) all() {
+	l := v.l
+	v.match("id", l.ID, labID, "P1")
+	if !slices.Contains(topics, l.Topic) {
+		v.fail("topic", 0, "%q; want one of %s", l.Topic, strings.Join(topics, ", "))
+	}
+	v.text("title", l.Title)
+	v.text("summary", l.Summary)
+	if l.Source.Seed == "" && len(l.Source.Book) == 0 {
+		v.fail("source", 0, "names neither a seed nor a section of the book")
+	}
+	v.needs()
+	v.trace("trace", l.Trace)
+	steps := v.steps()
+	if env := v.env(steps); env != nil {
+		v.checks("checks", l.Checks, env, &l.asks)
+		v.claims(env)
+	}
+	for i, q := range l.Questions {
+		at := fmt.Sprintf("questions[%d]", i)
+		v.text(at+".ask", q.Ask)
+		v.text(at+".answer", q.Answer)
+	}
+	if x := l.Exercise; x != nil {
+		v.trace("exercise.trace", x.Trace)
+		if x.Seconds == 0 {
+			x.Seconds = 10
+		}
+		if x.Seconds < 1 || x.Seconds > 120 {
+			v.fail("exercise.seconds", 0, "%d; want 1 to 120", x.Seconds)
+		}
+		if env := v.env([]string{ProgramStep}); env != nil {
+			v.checks("exercise.checks", x.Checks, env, &l.exerciseAsks)
+		}
+		if len(x.Hints) == 0 {
+			v.fail("exercise.hints", 0, "an exercise has at least one hint")
+		}
+		for i, h := range x.Hints {
+			v.text(fmt.Sprintf("exercise.hints[%d]", i), h)
+		}
+		l.exerciseAsks.Add(l.needsAsks())
+	}
+	l.asks.Add(l.needsAsks())
+}
+
+// needsAsks are the facts that tell whether the needs are met.
+func (l *Lab) needsAsks() (a expr.Asks) {
+	for _, o := range l.Needs.Config {
+		name, _, _ := strings.Cut(o, "=")
+		a.Config = append(a.Config, name)
+	}
+	a.Symbols, a.Members = slices.Clone(l.Needs.Symbols), slices.Clone(l.Needs.Members)
+	return a
+}
+
+func (v *validator) match(at, s string, form *regexp.Regexp, like string) {
+	if s == "" {
+		v.fail(at, 0, "missing; write it as %s", like)
+	} else if !form.MatchString(s) {
+		v.fail(at, 0, "%q; write it as %s", s, like)
+	}
+}
+
+func (v *validator) text(at string, t Text) {
+	for _, lang := range Languages {
+		if strings.TrimSpace(t.In(lang)) == "" {
+			v.fail(at+"."+lang, 0, "missing: every text is in %s", strings.Join(Languages, " and "))
+		}
+	}
+}
+
+func (v *validator) needs() {
+	n := v.l.Needs
+	for i, o := range n.Config {
+		at := fmt.Sprintf("needs.config[%d]", i)
+		if strings.HasPrefix(o, "CONFIG_") {
+			v.fail(at, 0, "%q: leave CONFIG_ out", o)
+		}
+		v.match(at, o, option, "KCMP, or KCMP=y")
+	}
+	for i, s := range n.Symbols {
+		v.match(fmt.Sprintf("needs.symbols[%d]", i), s, symbol, "kernel_clone")
+	}
+	for i, s := range n.Members {
+		v.match(fmt.Sprintf("needs.members[%d]", i), s, member, "task_struct.pid")
+	}
+	for i, f := range n.Files {
+		if !path.IsAbs(f) || path.Clean(f) != f {
+			v.fail(fmt.Sprintf("needs.files[%d]", i), 0, "%q; want a clean absolute path", f)
+		}
+	}
+	for _, c := range []struct {
+		at string
+		n  int
+	}{{"needs.cpus", n.CPUs}, {"needs.memory_mb", n.MemoryMB}, {"needs.numa_nodes", n.NUMANodes}} {
+		if c.n < 0 {
+			v.fail(c.at, 0, "%d; want at least 1", c.n)
+		}
+	}
+	for i, b := range n.NotOn {
+		if t, ok := target.Find(b); !ok || !t.Board {
+			v.fail(fmt.Sprintf("needs.not_on[%d]", i), 0, "%q is no board", b)
+		}
+	}
+}
+
+func (v *validator) trace(at string, t *Trace) {
+	if t == nil {
+		return
+	}
+	for i, e := range t.Events {
+		v.match(fmt.Sprintf("%s.events[%d]", at, i), e, eventID, "sched/sched_switch")
+	}
+	names := map[string]bool{"clone": true, "kthread_request": true} // creation's own
+	for i, f := range t.Functions {
+		at := fmt.Sprintf("%s.functions[%d]", at, i)
+		v.match(at+".name", f.Name, stepID, "do_exit")
+		if names[f.Name] {
+			v.fail(at+".name", 0, "%s is taken", f.Name)
+		}
+		names[f.Name] = true
+		if len(f.Of) == 0 {
+			v.fail(at+".of", 0, "names no function")
+		}
+		for j, s := range f.Of {
+			v.match(fmt.Sprintf("%s.of[%d]", at, j), s, symbol, "do_exit")
+		}
+	}
+}
+
+func (v *validator) steps() (ids []string) {
+	if len(v.l.Steps) == 0 {
+		v.fail("steps", 0, "a lab has at least one step")
+	}
+	for i := range v.l.Steps {
+		s := &v.l.Steps[i]
+		at := fmt.Sprintf("steps[%d]", i)
+		v.match(at+".id", s.ID, stepID, "fork")
+		switch {
+		case expr.Reserved(s.ID):
+			v.fail(at+".id", 0, "%s is a word of expressions; take another", s.ID)
+		case slices.Contains(ids, s.ID):
+			v.fail(at+".id", 0, "%s is another step's id", s.ID)
+		}
+		ids = append(ids, s.ID)
+		kinds := 0
+		for _, k := range []string{s.Probe, s.Program, s.Shell} {
+			if k != "" {
+				kinds++
+			}
+		}
+		switch {
+		case kinds != 1:
+			v.fail(at, 0, "wants exactly one of probe, program and shell")
+		case s.Probe == "" && s.Args != nil:
+			v.fail(at+".args", 0, "are a probe's; a program has argv")
+		case s.Program == "" && s.Argv != nil:
+			v.fail(at+".argv", 0, "are a program's; a probe has args")
+		case s.Program != "" && !fs.ValidPath(s.Program):
+			v.fail(at+".program", 0, "%q is no folder of the lab", s.Program)
+		}
+		if s.Probe != "" {
+			v.probe(at, s)
+		}
+	}
+	return ids
+}
+
+// probe holds a step against the catalogue.
+func (v *validator) probe(at string, s *Step) {
+	var names []string
+	for _, p := range wire.Probes() {
+		names = append(names, p.Name)
+		if p.Name != s.Probe {
+			continue
+		}
+		var known map[string]any
+		if err := json.Unmarshal([]byte(p.Params), &known); err != nil {
+			v.fail(at+".probe", 0, "the catalogue's parameters of %s: %v", p.Name, err)
+		}
+		for arg := range s.Args {
+			if _, ok := known[arg]; !ok {
+				all := slices.Sorted(maps.Keys(known))
+				v.fail(at+".args."+arg, 0, "probe %s has no parameter of this name (it has: %s)", s.Probe, cmp.Or(strings.Join(all, ", "), "none"))
+			}
+		}
+		return
+	}
+	hint := ""
+	if near := kernel.Nearest(s.Probe, names); near != "" {
+		hint = fmt.Sprintf(", did you mean %s?", near)
+	}
+	v.fail(at+".probe", 0, "%q is no probe%s (known: %s)", s.Probe, hint, strings.Join(names, ", "))
+}
+
+func (v *validator) env(steps []string) *expr.Env {
+	if v.err != nil {
+		return nil // steps without good ids would only give odd messages
+	}
+	env, err := expr.New(steps)
+	if err != nil {
+		v.fail("steps", 0, "%v", err)
+	}
+	return env
+}
+
+func (v *validator) compile(env *expr.Env, at, source string, want expr.Type, asks *expr.Asks) *expr.Expr {
+	if source == "" || v.err != nil {
+		return nil
+	}
+	x, err := env.Compile(source, want)
+	var bad *expr.Error
+	if errors.As(err, &bad) {
+		v.fail(at, bad.Line-1, "%s", bad.Msg)
+		return nil
+	}
+	asks.Add(x.Asks)
+	return x
+}
+
+// when compiles a condition, which may look at the kernel alone.
+func (v *validator) when(at, source string, whyNot *Text, asks *expr.Asks) *expr.Expr {
+	switch {
+	case source == "" && whyNot != nil:
+		v.fail(at+".why_not", 0, "there is no when that it explains")
+	case source != "" && whyNot == nil:
+		v.fail(at+".why_not", 0, "missing: what is said where when is false")
+	case whyNot != nil:
+		v.text(at+".why_not", *whyNot)
+	}
+	if env := v.env(nil); env != nil {
+		return v.compile(env, at+".when", source, expr.Bool, asks)
+	}
+	return nil
+}
+
+func (v *validator) id(at, id string, ids map[string]bool) {
+	v.match(at+".id", id, checkID, "child-has-own-pid")
+	if ids[id] {
+		v.fail(at+".id", 0, "%s is another one's id", id)
+	}
+	ids[id] = true
+}
+
+func (v *validator) checks(at string, checks []Check, env *expr.Env, asks *expr.Asks) {
+	if len(checks) == 0 {
+		v.fail(at, 0, "there is nothing that must hold")
+	}
+	ids := map[string]bool{}
+	for i := range checks {
+		c := &checks[i]
+		at := fmt.Sprintf("%s[%d]", at, i)
+		v.id(at, c.ID, ids)
+		v.text(at+".says", c.Says)
+		if c.Hint != nil {
+			v.text(at+".hint", *c.Hint)
+		}
+		if strings.TrimSpace(c.That) == "" {
+			v.fail(at+".that", 0, "missing: the expression that must be true")
+		}
+		c.when = v.when(at, c.When, c.WhyNot, asks)
+		c.that = v.compile(env, at+".that", c.That, expr.Bool, asks)
+		c.seen = v.compile(env, at+".seen", c.Seen, expr.Any, asks)
+	}
+}
+
+func (v *validator) claims(env *expr.Env) {
+	ids := map[string]bool{}
+	for i := range v.l.Claims {
+		c := &v.l.Claims[i]
+		at := fmt.Sprintf("claims[%d]", i)
+		v.id(at, c.ID, ids)
+		v.text(at+".says", c.Says)
+		v.text(at+".why", c.Why)
+		if c.Source == "" {
+			v.fail(at+".source", 0, "missing: where this is said")
+		}
+		if c.Confirmed == "" && c.Refuted == "" {
+			v.fail(at+".confirmed", 0, "missing: a claim has confirmed, refuted or both")
+		}
+		if c.Evidence == "" {
+			v.fail(at+".evidence", 0, "missing: what was seen")
+		}
+		c.when = v.when(at, c.When, c.WhyNot, &v.l.asks)
+		c.confirmed = v.compile(env, at+".confirmed", c.Confirmed, expr.Bool, &v.l.asks)
+		c.refuted = v.compile(env, at+".refuted", c.Refuted, expr.Bool, &v.l.asks)
+		c.evidence = v.compile(env, at+".evidence", c.Evidence, expr.String, &v.l.asks)
+	}
+}
+
+// files looks at what stands beside lab.yaml.
+func (v *validator) files(name string) {
+	want := func(file string) {
+		if b, err := fs.ReadFile(v.l.Dir, file); err != nil || len(strings.TrimSpace(string(b))) == 0 {
+			v.fileError(path.Join(name, file), "missing or empty")
+		}
+	}
+	source := func(dir string) {
+		if found, err := fs.Glob(v.l.Dir, path.Join(dir, "*.go")); err != nil || len(found) == 0 {
+			v.fileError(path.Join(name, dir), "there is no Go source in it")
+		}
+	}
+	if !strings.HasPrefix(name, v.l.ID+"-") {
+		v.fileError(name, fmt.Sprintf("the folder of lab %s is called %s-…", v.l.ID, v.l.ID))
+	}
+	want(Lesson)
+	want(LessonKO)
+	for _, s := range v.l.Steps {
+		if s.Program != "" {
+			source(s.Program)
+		}
+	}
+	if v.l.Exercise != nil {
+		source(Exercise)
+		source(Solution)
+		want(path.Join(Exercise, Task))
+		want(path.Join(Exercise, TaskKO))
+	}
+}
+
+func (v *validator) fileError(file, msg string) {
+	if v.err == nil {
+		v.err = &Error{File: file, Msg: msg}
+	}
+}

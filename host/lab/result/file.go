@@ -1,0 +1,101 @@
+package result
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// File is the result's name in a run record.
+const File = "lab.json"
+
+// maxFile bounds lab.json, in bytes.
+const maxFile = 256 << 20
+
+// Encode gives the bytes of lab.json.
+func Encode(r *Result) ([]byte, error) {
+	r.Schema = Schema
+	b, err := json.MarshalIndent(r, "", " ")
+	return append(b, '\n'), err
+}
+
+// Read reads lab.json from a path.
+func Read(path string) (*Result, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read a lab's result: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read a lab's result: %w", err)
+	}
+	r, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("read a lab's result: %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// Decode reads lab.json strictly: another schema, an unknown field or bytes
+// after the document are errors.
+func Decode(b []byte) (*Result, error) {
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("more than %d MB", maxFile>>20)
+	}
+	var v struct {
+		Schema string `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, err
+	}
+	if v.Schema != Schema {
+		return nil, fmt.Errorf("schema is %.40q; this labctl reads %q", v.Schema, Schema)
+	}
+	r := new(Result)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	d.UseNumber()
+	if err := d.Decode(r); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("bytes after the document")
+	}
+	ids := map[string]bool{}
+	for _, s := range r.Steps {
+		if s == nil || s.ID == "" || ids[s.ID] {
+			return nil, errors.New("a step without an id, or with another one's")
+		}
+		ids[s.ID] = true
+		for k, v := range s.Data {
+			s.Data[k] = Plain(v)
+		}
+	}
+	return r, nil
+}
+
+// Plain turns json.Number into int64 where it is whole and fits, else float64,
+// all the way down.
+func Plain(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64()
+		return f
+	case []any:
+		for i := range v {
+			v[i] = Plain(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = Plain(v[k])
+		}
+	}
+	return v
+}
