@@ -30,10 +30,21 @@ type abi struct {
 }
 
 var abis = map[string]abi{
-	"amd64": {args: []string{"%di", "%si", "%dx", "%cx"}, word: "x64"},
-	"arm64": {args: []string{"%x0", "%x1", "%x2", "%x3"}, word: "x64", link: "%x30"},
+	"amd64": {args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, word: "x64"},
+	"arm64": {args: []string{"%x0", "%x1", "%x2", "%x3", "%x4", "%x5", "%x6", "%x7"}, word: "x64", link: "%x30"},
 	"arm":   {args: []string{"%r0", "%r1", "%r2", "%r3"}, word: "x32"},
 }
+
+// Registers tells where a function's first arguments are at its entry on an
+// architecture (a GOARCH), and the fetch type of a word: "x64". link is the
+// register of the return address where stacks taken there lack the direct caller.
+func Registers(arch string) (args []string, word, link string, ok bool) {
+	a, ok := abis[arch]
+	return a.args, a.word, a.link, ok
+}
+
+// Events lists the tracepoints that Join reads, the one that it needs first.
+func Events() []string { return append([]string(nil), events...) }
 
 // events are the tracepoints beside the probes: the first says which task came
 // to be, the others name it. A kernel without one of the others loses a name or
