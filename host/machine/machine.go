@@ -39,6 +39,7 @@ type Env struct {
 	Cache *kernel.Cache
 	Say   func(line string)
 	Pull  func(what string, p kernel.Progress) // what names the kernel
+	Spool *vm.Spool                            // for what Boot writes; nil writes it at once
 }
 
 // PullOf is Pull for one kernel.
@@ -239,7 +240,7 @@ func (e Env) say(format string, args ...any) {
 // live.
 func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.Writer) (*vm.VM, error) {
 	cfg := m.config()
-	cfg.Console = console
+	cfg.Console, cfg.Spool = console, env.Spool
 	if dir.Path != "" {
 		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
 		cfg.RegistersLog = dir.File(record.RegistersFile)

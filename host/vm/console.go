@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 
@@ -43,7 +42,8 @@ type console struct {
 	ended    chan struct{} // closed when the console's stream has ended
 
 	mu     sync.Mutex
-	log    *os.File
+	path   string
+	log    io.WriteCloser // nil for none
 	logErr error
 	live   io.Writer
 	scan   crash.Scanner
@@ -52,20 +52,20 @@ type console struct {
 	reads  bool    // ended will be closed
 }
 
-func newConsole(path string, before []byte, live io.Writer) (*console, error) {
-	c := &console{live: live}
+func newConsole(cfg Config) (*console, error) {
+	c := &console{path: cfg.ConsoleLog, live: cfg.Console}
 	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.ended} {
 		*ch = make(chan struct{})
 	}
-	if path != "" {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		if err != nil {
-			return nil, &LogError{path, err}
-		}
-		c.log = f
-		if _, err := f.Write(before); err != nil {
-			c.logErr = &LogError{path, err}
-		}
+	if c.path == "" {
+		return c, nil
+	}
+	var err error
+	if c.log, err = cfg.createLog(c.path); err != nil {
+		return nil, &LogError{c.path, err}
+	}
+	if _, err := c.log.Write(cfg.ConsoleBefore); err != nil {
+		c.logErr = &LogError{c.path, err}
 	}
 	return c, nil
 }
@@ -102,7 +102,7 @@ func (c *console) take(p []byte) {
 	defer c.mu.Unlock()
 	if c.log != nil && c.logErr == nil {
 		if _, err := c.log.Write(p); err != nil {
-			c.logErr = &LogError{c.log.Name(), err}
+			c.logErr = &LogError{c.path, err}
 		}
 	}
 	if c.live != nil {
@@ -189,7 +189,7 @@ func (c *console) close() error {
 	}
 	err := c.logErr
 	if cerr := c.log.Close(); err == nil && cerr != nil {
-		err = &LogError{c.log.Name(), cerr}
+		err = &LogError{c.path, cerr}
 	}
 	c.log = nil
 	return err

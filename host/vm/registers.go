@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -98,7 +97,7 @@ func (v *VM) state() State {
 	}
 	s.Registers = text.Lines(out[:min(len(out), maxRegisters)])
 	s.CPUs = parseRegisters(s.Registers)
-	if f := v.cfg.RegistersLog; f != "" && os.WriteFile(f, []byte(s.Registers), 0o644) == nil {
+	if f := v.cfg.RegistersLog; f != "" && v.cfg.writeLog(f, s.Registers) == nil {
 		s.File = f
 	}
 	return s

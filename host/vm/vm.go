@@ -47,6 +47,8 @@ type Config struct {
 	ConsoleLog   string
 	CommandLog   string
 	RegistersLog string
+	// Spool, when set, gets the logs in place of the files.
+	Spool *Spool
 	// ConsoleBefore opens the log: what the console of a snapshot said before
 	// it was saved.
 	ConsoleBefore []byte
@@ -181,11 +183,11 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 		return nil, err
 	}
 	if cfg.CommandLog != "" {
-		if err := os.WriteFile(cfg.CommandLog, []byte(cmd.String()+"\n"), 0o644); err != nil {
+		if err := cfg.writeLog(cfg.CommandLog, cmd.String()+"\n"); err != nil {
 			return nil, fmt.Errorf("write QEMU's command line: %w", err)
 		}
 	}
-	con, err := newConsole(cfg.ConsoleLog, cfg.ConsoleBefore, cfg.Console)
+	con, err := newConsole(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -134,7 +134,7 @@ func is(c *console) string {
 }
 
 func TestConsoleChannels(t *testing.T) {
-	c, err := newConsole("", nil, nil)
+	c, err := newConsole(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestConsoleChannels(t *testing.T) {
 // nothing before it.
 func TestConsoleFull(t *testing.T) {
 	var live bytes.Buffer
-	c, err := newConsole("/dev/full", nil, &live)
+	c, err := newConsole(Config{ConsoleLog: "/dev/full", Console: &live})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestConsoleFull(t *testing.T) {
 
 func TestConsoleLog(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "console.log")
-	c, err := newConsole(name, nil, nil)
+	c, err := newConsole(Config{ConsoleLog: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,13 +215,13 @@ func TestConsoleLog(t *testing.T) {
 		t.Errorf("log = %q, %v, want %q", got, err, want)
 	}
 	c.stray([]byte("after the end"))
-	if _, err := newConsole(filepath.Join(name, "x"), nil, nil); err == nil {
+	if _, err := newConsole(Config{ConsoleLog: filepath.Join(name, "x")}); err == nil {
 		t.Error("newConsole below a file = nil")
 	}
 }
 
 func TestConsoleTail(t *testing.T) {
-	c, err := newConsole("", nil, nil)
+	c, err := newConsole(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

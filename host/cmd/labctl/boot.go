@@ -17,7 +17,6 @@ import (
 	"labctl/host/agent"
 	"labctl/host/crash"
 	"labctl/host/machine"
-	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/vm"
 )
@@ -80,22 +79,11 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) (err error)
 	if err != nil {
 		return err
 	}
-	dir := record.Dir{Path: o.out}
-	if o.out == "" {
-		// Kept only when there is something to look at.
-		tmp, err := os.MkdirTemp("", "labctl-boot-")
-		if err != nil {
-			return err
-		}
-		dir.Path = tmp
-		defer func() {
-			if !needsLog(err) {
-				os.RemoveAll(tmp)
-			}
-		}()
-	} else if dir, err = record.Create(o.out, "boot", time.Now()); err != nil {
+	dir, keep, err := a.logs(&env, o.out, "boot")
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, keep(err)) }()
 	var console io.Writer
 	if o.console {
 		console = text.NewWriter(a.stderr)
@@ -181,14 +169,6 @@ func killedByOOM(v *vm.VM, r wire.ExecResult) error {
 		return oomError{*k.Victim}
 	}
 	return nil
-}
-
-// needsLog says whether a run's console is worth keeping.
-func needsLog(err error) bool {
-	var boot *vm.BootError
-	var late *vm.DeadlineError
-	var crashed *vm.CrashError
-	return errors.As(err, &boot) || errors.As(err, &crashed) || errors.As(err, &late)
 }
 
 // statusOf turns a program's end into labctl's: 128+N for a signal, as shells do.

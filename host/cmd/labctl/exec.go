@@ -19,7 +19,6 @@ import (
 	"labctl/host/agent"
 	"labctl/host/machine"
 	"labctl/host/program"
-	"labctl/host/record"
 	"labctl/host/target"
 	"labctl/host/text"
 	"labctl/host/vm"
@@ -261,30 +260,18 @@ func (a *app) bootFor(ctx context.Context, o execOptions, prog *program.Program)
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, tidy := record.Dir{Path: o.out}, func(error) {}
-	if o.out == "" {
-		// Kept only when there is something to look at.
-		if dir.Path, err = os.MkdirTemp("", "labctl-exec-"); err != nil {
-			return nil, nil, err
-		}
-		tidy = func(err error) {
-			if !needsLog(err) {
-				os.RemoveAll(dir.Path)
-			}
-		}
-	} else if dir, err = record.Create(o.out, "exec", time.Now()); err != nil {
+	dir, keep, err := a.logs(&env, o.out, "exec")
+	if err != nil {
 		return nil, nil, err
 	}
 	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
 	v, err := m.Boot(ctx, env, dir, nil)
 	if err != nil {
-		tidy(err)
-		return nil, nil, err
+		return nil, nil, errors.Join(err, keep(err))
 	}
 	return v, func(err error) error {
 		err = errors.Join(err, v.Close())
-		tidy(err)
-		return err
+		return errors.Join(err, keep(err))
 	}, nil
 }
 
