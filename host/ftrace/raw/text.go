@@ -1,0 +1,3 @@
+package raw
+
+type printer struct{}
