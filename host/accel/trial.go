@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/host/qemu"
 )
 
@@ -68,16 +70,16 @@ func (g guest) common(accel string) []qemu.Device {
 
 // run tries the trial guest.
 func (g guest) run(ctx context.Context, accel, binary string) error {
-	dir, err := os.MkdirTemp("", "labctl-accel-")
+	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
 	if err != nil {
+		return fmt.Errorf("acceleration trial: %w", os.NewSyscallError("memfd_create", err))
+	}
+	image := os.NewFile(uintptr(fd), "guest")
+	defer image.Close()
+	if _, err := image.Write(g.image()); err != nil {
 		return fmt.Errorf("acceleration trial: %w", err)
 	}
-	defer os.RemoveAll(dir)
-	image := filepath.Join(dir, "guest.bin")
-	if err := os.WriteFile(image, g.image(), 0o600); err != nil {
-		return fmt.Errorf("acceleration trial: %w", err)
-	}
-	devices := append(g.common(accel), qemu.Memory{MiB: 32}, qemu.Firmware(image))
+	devices := append(g.common(accel), qemu.Memory{MiB: 32}, qemu.Firmware{Inherit: image})
 	r, err := watch(ctx, binary, append(devices, g.devices...), func(_ string, age time.Duration) bool {
 		return age > guestLimit
 	})

@@ -4,11 +4,12 @@ package cachedir
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"labctl/host/scratch"
 )
 
 // Env names the cache folder where the user's own is not wanted.
@@ -68,14 +69,5 @@ func remember(dir, name string, v any) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, "."+name+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(text, '\n'))
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), filepath.Join(dir, name))
+	return scratch.Write(filepath.Join(dir, name), append(text, '\n'), 0o600)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/u-root/mkuimage/cpio"
 	"github.com/u-root/mkuimage/uimage"
 
+	"labctl/host/scratch"
 	"labctl/images"
 )
 
@@ -85,12 +86,13 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 }
 
 func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch string) error {
-	temp, err := os.MkdirTemp(b.cache.dir, tempPrefix)
+	folder, err := scratch.MakeFolder(b.cache.dir, tempPrefix)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer folder.Close()
 
+	temp := folder.Path
 	module := filepath.Join(temp, "module")
 	packages, err := b.commandPackages(ctx, module, r, arch)
 	if err != nil {

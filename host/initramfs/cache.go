@@ -20,6 +20,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"labctl/host/cachedir"
+	"labctl/host/scratch"
 )
 
 const (
@@ -27,9 +28,8 @@ const (
 	// cacheGrace is how long a file stays whatever the size, so that QEMU finds
 	// the image it was given.
 	cacheGrace = 10 * time.Minute
-	// leftoverAge is when a temporary file belongs to a process that has died.
-	leftoverAge = 24 * time.Hour
-	tempPrefix  = ".tmp-"
+	// tempPrefix begins the names of folders in which something is built.
+	tempPrefix = ".tmp-"
 )
 
 // DefaultDir is where archives are cached: initramfs under $LABCTL_CACHE, or
@@ -72,27 +72,16 @@ func (c cache) get(ctx context.Context, name string, fill func(io.Writer) error)
 }
 
 // write makes path whole or not at all.
-func (c cache) write(path string, fill func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(c.dir, tempPrefix)
+func (c cache) write(path string, fill func(io.Writer) error) error {
+	f, err := scratch.Create(c.dir)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
 	if err := fill(f); err != nil {
+		f.Close()
 		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return f.Keep(filepath.Base(path), 0o644)
 }
 
 // touch reports whether path is there and marks it as used. It holds the
@@ -129,12 +118,9 @@ func (c cache) prune(ctx context.Context) error {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
-			continue // a temporary file that has just been renamed
+			continue // a folder that was for building has just gone
 		}
-		switch {
-		case strings.HasPrefix(e.Name(), tempPrefix) && time.Since(info.ModTime()) > leftoverAge:
-			os.RemoveAll(filepath.Join(c.dir, e.Name()))
-		case filepath.Ext(e.Name()) == ".cpio":
+		if filepath.Ext(e.Name()) == ".cpio" {
 			files = append(files, info)
 			total += info.Size()
 		}

@@ -87,8 +87,7 @@ func TestCachePrune(t *testing.T) {
 	put("image-amd64-oldest.cpio", 5*time.Hour)
 	put("image-amd64-old.cpio", 4*time.Hour)
 	put("image-amd64-used.cpio", 6*time.Hour)
-	put(tempPrefix+"dead", 48*time.Hour)
-	put(tempPrefix+"live", time.Second)
+	put(tempPrefix+"building", 48*time.Hour)
 	if hit, err := c.touch(t.Context(), filepath.Join(c.dir, "image-amd64-used.cpio")); !hit || err != nil {
 		t.Fatalf("touch = %v, %v; want a hit", hit, err)
 	}
@@ -111,7 +110,7 @@ func TestCachePrune(t *testing.T) {
 			t.Errorf("left %q; want %q", s, want)
 		}
 	}
-	check(tempPrefix + "live old.cpio used.cpio")
+	check(tempPrefix + "building old.cpio used.cpio")
 
 	// Over the limit, but all too young to go.
 	put("image-amd64-young.cpio", time.Second)
@@ -119,7 +118,7 @@ func TestCachePrune(t *testing.T) {
 	if err := c.prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	check(tempPrefix + "live old.cpio used.cpio young.cpio")
+	check(tempPrefix + "building old.cpio used.cpio young.cpio")
 }
 
 func TestKeyKeepsItemsApart(t *testing.T) {

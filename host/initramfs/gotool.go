@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 )
 
 // goTool is the Go toolchain that builds for the guest: the one on PATH, or
@@ -81,11 +83,15 @@ func moduleDir(c cache, source fs.FS) (string, error) {
 }
 
 // run runs the go command in dir for Linux on arch and returns its standard
-// output. The settings that would change the result are pinned.
+// output; its temporary files are beside dir. The settings that would change the result are pinned.
 func (t *goTool) run(ctx context.Context, dir, arch string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(t.root, "bin", "go"), args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(),
+	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Dir(dir),
 		"GOOS=linux", "GOARCH="+arch, "GOARM=7", "GOAMD64=v1", "CGO_ENABLED=0",
 		"GO111MODULE=on", "GOFLAGS=-mod=readonly", "GOWORK=off", "GOTOOLCHAIN=local")
 	var stderr bytes.Buffer

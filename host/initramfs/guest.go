@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"labctl/host/scratch"
 )
 
 // program is the package of the guest's own programs, as a folder of the module.
@@ -33,13 +35,13 @@ func (b *builder) guest(ctx context.Context, arch string) (string, error) {
 }
 
 func (b *builder) buildGuest(ctx context.Context, w io.Writer, arch string) error {
-	temp, err := os.MkdirTemp(b.cache.dir, tempPrefix)
+	temp, err := scratch.MakeFolder(b.cache.dir, tempPrefix)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer temp.Close()
 
-	src, out := filepath.Join(temp, "src"), filepath.Join(temp, "out")
+	src, out := filepath.Join(temp.Path, "src"), filepath.Join(temp.Path, "out")
 	err = walkSource(b.source, func(name string, data []byte) error {
 		file := filepath.Join(src, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labctl/host/kernel/image"
+	"labctl/host/scratch"
 )
 
 // fileKernel makes a kernel of an image file. What labctl finds in the image is
@@ -60,11 +61,12 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	if err := os.MkdirAll(c.fileDir(), 0o755); err != nil {
 		return nil, err
 	}
-	tmp, err := os.MkdirTemp(c.fileDir(), tmpPrefix("", img.Arch))
+	folder, err := scratch.MakeFolder(c.fileDir(), tmpPrefix("", img.Arch))
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(tmp)
+	defer folder.Close()
+	tmp := folder.Path
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	if err := writeJSON(filepath.Join(tmp, metaFile), k); err != nil {
 		return nil, err
 	}
-	err = os.Rename(tmp, dir)
+	err = folder.Keep(dir)
 	if errors.Is(err, os.ErrExist) {
 		// Another process put the same analysis there first, or it is damaged.
 		if k, err := load(dir); err == nil {
@@ -89,7 +91,7 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
-		err = os.Rename(tmp, dir)
+		err = folder.Keep(dir)
 	}
 	if err != nil {
 		return nil, err

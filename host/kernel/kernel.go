@@ -34,6 +34,7 @@ import (
 
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
+	"labctl/host/scratch"
 )
 
 // Names within a cached kernel's directory.
@@ -350,24 +351,7 @@ func (k *Kernel) open() (*image.Image, error) {
 }
 
 // writeFile writes a file whole or not at all, also with two writers.
-func writeFile(name string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Chmod(tmp.Name(), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	return err
-}
+func writeFile(name string, data []byte) error { return scratch.Write(name, data, 0o644) }
 
 func writeJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")

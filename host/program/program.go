@@ -14,7 +14,12 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
+
+	"labctl/host/cachedir"
+	"labctl/host/scratch"
 )
 
 // progDir is the guest's folder for programs from this host.
@@ -30,7 +35,7 @@ type Program struct {
 	// Test says that it is a Go test binary, by its name.
 	Test bool
 
-	temp string
+	made *os.File // File, when it was built
 }
 
 // Find resolves name for a guest of a GOARCH:
@@ -41,7 +46,7 @@ type Program struct {
 //	./cmd/x, .     built for the guest, without cgo
 //	example.com/x
 //
-// A Program that was built is on disk until Close.
+// The file of a Program that was built is there until Close.
 func Find(ctx context.Context, name, arch string) (*Program, error) {
 	if name == "" {
 		return nil, errors.New("the program's name is empty")
@@ -85,19 +90,29 @@ func isPackagePath(name string) bool {
 
 // build runs `go build` of pkg in dir; what names both as the user did. What it
 // says on errors is passed on.
-func build(ctx context.Context, what, dir, pkg, arch string) (_ *Program, err error) {
-	p := &Program{}
-	if p.temp, err = os.MkdirTemp("", "labctl-exec-"); err != nil {
+func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
+	cache, err := cachedir.Dir()
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			p.Close()
-		}
-	}()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", p.temp+"/", pkg)
+	cache = filepath.Join(cache, "build")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	folder, err := scratch.MakeFolder(cache, ".tmp-")
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	out := filepath.Join(folder.Path, "out")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out+"/", pkg)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
+	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG),
+	// and its temporary files with the folder.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+folder.Path, "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
@@ -106,22 +121,32 @@ func build(ctx context.Context, what, dir, pkg, arch string) (_ *Program, err er
 		}
 		return nil, fmt.Errorf("go build %s for %s: %w", what, arch, errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error())))
 	}
-	made, err := os.ReadDir(p.temp)
+	made, err := os.ReadDir(out)
 	if err != nil {
 		return nil, err
 	}
 	if len(made) != 1 {
 		return nil, fmt.Errorf("go build %s: it makes %d programs, want one", what, len(made))
 	}
-	p.File = filepath.Join(p.temp, made[0].Name())
-	p.Argv0 = path.Join(progDir, made[0].Name())
-	return p, checkFile(p.File, what, arch)
+	file := filepath.Join(out, made[0].Name())
+	if err := checkFile(file, what, arch); err != nil {
+		return nil, err
+	}
+	// Open, it needs no name any more.
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	return &Program{
+		Argv0: path.Join(progDir, made[0].Name()),
+		File:  fmt.Sprintf("/proc/self/fd/%d", f.Fd()), made: f,
+	}, nil
 }
 
-// Close removes what Find has built.
+// Close gives up what Find has built.
 func (p *Program) Close() error {
-	if p.temp == "" {
+	if p.made == nil {
 		return nil
 	}
-	return os.RemoveAll(p.temp)
+	return p.made.Close()
 }

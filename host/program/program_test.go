@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"labctl/host/cachedir"
 )
 
 // elfFile is a small ELF file of 64 bits with one program header.
@@ -100,7 +102,8 @@ func write(t *testing.T, dir string, files map[string]string) {
 }
 
 func TestFind(t *testing.T) {
-	dir := t.TempDir()
+	dir, cache := t.TempDir(), t.TempDir()
+	t.Setenv(cachedir.Env, cache)
 	t.Chdir(dir)
 	write(t, dir, map[string]string{
 		"go.mod": "module m\n", "cmd/x/main.go": "package main\nfunc main() {}\n", "lib/lib.go": "package lib\n",
@@ -137,10 +140,11 @@ func TestFind(t *testing.T) {
 		if p.File != "" && Arch(p.File) != "arm64" {
 			t.Errorf("Find(%q) is for %s, want arm64", tt.name, Arch(p.File))
 		}
-		built := p.temp
-		p.Close()
-		if _, err := os.Stat(built); built != "" && err == nil {
-			t.Errorf("Find(%q): %s is left after Close", tt.name, built)
+		if left, _ := os.ReadDir(filepath.Join(cache, "build")); len(left) > 0 {
+			t.Errorf("Find(%q): %v is left", tt.name, left)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

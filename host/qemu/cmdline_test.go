@@ -39,7 +39,7 @@ func TestArgv(t *testing.T) {
 			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/ram"}, Incoming{State: os.Stdin, FD: new(int)}, QMP{}, Options{"-name", ""},
 		},
 		"firmware": {
-			Defaults{}, Machine{Type: "q35"}, Firmware("/tmp/bios.bin"), Serial{Name: "console", Console: "dropped without a kernel"},
+			Defaults{}, Machine{Type: "q35"}, Firmware{os.Stdin}, Serial{Name: "console", Console: "dropped without a kernel"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

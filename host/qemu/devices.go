@@ -147,10 +147,13 @@ func (k Kernel) Args(c *Cmdline) error {
 	return nil
 }
 
-// Firmware replaces the machine's BIOS.
-type Firmware string
+// Firmware replaces the machine's BIOS by an open file, read from its beginning.
+type Firmware struct{ Inherit *os.File }
 
-func (f Firmware) Args(c *Cmdline) error { c.Add("-bios", string(f)); return nil }
+func (f Firmware) Args(c *Cmdline) error {
+	c.Add("-bios", fmt.Sprintf("/proc/self/fd/%d", c.File(f.Inherit)))
+	return nil
+}
 
 // Serial is the machine's next UART (-serial), reached by Process.Conn(Name).
 type Serial struct {

@@ -103,7 +103,7 @@ func open(slots []slot) (ours map[string]net.Conn, theirs []*os.File, err error)
 	for _, s := range slots {
 		f := s.file
 		if f == nil {
-			if ours[s.name], f, err = socketPair(s.name); err != nil {
+			if ours[s.name], f, err = SocketPair(s.name); err != nil {
 				closeAll(ours)
 				for i, f := range theirs {
 					if slots[i].file == nil {
@@ -118,7 +118,8 @@ func open(slots []slot) (ours map[string]net.Conn, theirs []*os.File, err error)
 	return ours, theirs, nil
 }
 
-func socketPair(name string) (net.Conn, *os.File, error) {
+// SocketPair makes a connection of which QEMU gets the other end.
+func SocketPair(name string) (net.Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket pair %s: %w", name, err)

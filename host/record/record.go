@@ -9,8 +9,8 @@
 //	trace.txt    the kernel's own text of the trace
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //
-// console.log and qemu.txt are written as the guest runs, the others to a
-// temporary name that is renamed, run.json last: a record that holds it is whole.
+// console.log and qemu.txt are written as the guest runs, the others whole or not
+// at all, run.json last: a record that holds it is whole.
 package record
 
 import (
@@ -27,6 +27,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/crash"
 	"labctl/host/creation"
+	"labctl/host/scratch"
 	"labctl/host/stack"
 )
 
@@ -222,18 +223,8 @@ func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 
 // WriteFile writes one file whole or not at all.
 func (d Dir) WriteFile(name string, data []byte) error {
-	f, err := os.CreateTemp(d.Path, "."+name+".*")
-	if err != nil {
+	if err := scratch.Write(d.File(name), data, 0o644); err != nil {
 		return fmt.Errorf("write run record: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), d.File(name))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("write run record %s: %w", d.File(name), err)
 	}
 	return nil
 }

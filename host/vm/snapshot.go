@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
+	"labctl/host/qemu"
 )
 
 // Snapshot is a machine that was saved when its agent had said hello: its memory
@@ -51,31 +50,25 @@ func (v *VM) save(ctx context.Context, w io.Writer) error {
 	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
 		return err
 	}
-	// QEMU 7.2 cannot write a migration to a file that it has open: it takes a
-	// socket, by its path, or a program, which the sandbox forbids.
-	dir, err := os.MkdirTemp("", "labctl-save-")
+	// A socket, since QEMU does not like to write to a file that it has open (9.1,
+	// docs/about/deprecated.rst), and one without a path.
+	conn, theirs, err := qemu.SocketPair("state")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "state")
-	l, err := net.Listen("unix", path)
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	err = v.mon.GiveFile(ctx, "state", theirs)
+	theirs.Close()
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	defer context.AfterFunc(ctx, func() { l.Close() })()
 	copied := make(chan error, 1)
 	go func() {
-		conn, err := l.Accept()
-		if err == nil {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			_, err = io.Copy(w, conn)
-		}
+		_, err := io.Copy(w, conn)
 		copied <- err
 	}()
-	if err := v.mon.Execute(ctx, "migrate", map[string]any{"uri": "unix:" + path}, nil); err != nil {
+	if err := v.mon.Execute(ctx, "migrate", map[string]any{"uri": "fd:state"}, nil); err != nil {
 		return err
 	}
 	if err := v.migrated(ctx); err != nil {

@@ -15,10 +15,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
+	"golang.org/x/sys/unix"
 )
 
 // Event is go-qemu's.
@@ -220,7 +222,7 @@ func (m *Monitor) Err() error {
 // QEMU's whole reply, {"return": …, "id": …}. QEMU's refusal is an *Error. A
 // command whose ctx ends may still be carried out; its reply is dropped.
 func (m *Monitor) RunContext(ctx context.Context, command []byte) ([]byte, error) {
-	msg, name, err := m.run(ctx, command)
+	msg, name, err := m.run(ctx, command, nil)
 	if err != nil {
 		if name == "" {
 			name = "command"
@@ -230,7 +232,7 @@ func (m *Monitor) RunContext(ctx context.Context, command []byte) ([]byte, error
 	return msg.line, nil
 }
 
-func (m *Monitor) run(ctx context.Context, command []byte) (msg message, name string, err error) {
+func (m *Monitor) run(ctx context.Context, command []byte, file *os.File) (msg message, name string, err error) {
 	select {
 	case m.writing <- struct{}{}:
 	case <-m.done:
@@ -251,7 +253,7 @@ func (m *Monitor) run(ctx context.Context, command []byte) (msg message, name st
 	m.mu.Lock()
 	m.waiting[id] = reply
 	m.mu.Unlock()
-	err = m.write(ctx, id, line)
+	err = m.write(ctx, id, line, file)
 	<-m.writing
 	if err != nil {
 		return msg, name, err
@@ -274,11 +276,11 @@ func (m *Monitor) run(ctx context.Context, command []byte) (msg message, name st
 	return msg, name, nil
 }
 
-// write sends one command. Half a command on the wire would garble the next
+// write sends one command, and file with it if there is one. Half a command on the wire would garble the next
 // one, so a write that ctx broke off in its middle ends the session.
-func (m *Monitor) write(ctx context.Context, id uint64, line []byte) error {
+func (m *Monitor) write(ctx context.Context, id uint64, line []byte, file *os.File) error {
 	release := interrupt(ctx, m.conn.SetWriteDeadline)
-	n, err := m.conn.Write(line)
+	n, err := m.send(line, file)
 	release()
 	if err == nil {
 		return nil
@@ -296,14 +298,40 @@ func (m *Monitor) write(ctx context.Context, id uint64, line []byte) error {
 	return context.Cause(ctx)
 }
 
+// send writes a line and passes a descriptor along with its first byte (unix(7),
+// SCM_RIGHTS).
+func (m *Monitor) send(line []byte, file *os.File) (n int, err error) {
+	if file != nil {
+		conn, ok := m.conn.(*net.UnixConn)
+		if !ok {
+			return 0, errors.New("no file can be sent: the connection is not a Unix socket")
+		}
+		if n, _, err = conn.WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil); err != nil {
+			return n, err
+		}
+	}
+	rest, err := m.conn.Write(line[n:])
+	return n + rest, err
+}
+
+// GiveFile hands QEMU an open file, which commands then know by name: "fd:NAME".
+// The caller's own may be closed.
+func (m *Monitor) GiveFile(ctx context.Context, name string, file *os.File) error {
+	return m.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, file)
+}
+
 // Execute runs the command of that name with arguments of any JSON shape, or
 // nil for none, and decodes what it returns into result unless that is nil.
 func (m *Monitor) Execute(ctx context.Context, name string, arguments, result any) error {
+	return m.execute(ctx, name, arguments, result, nil)
+}
+
+func (m *Monitor) execute(ctx context.Context, name string, arguments, result any, file *os.File) error {
 	command, err := json.Marshal(qmp.Command{Execute: name, Args: arguments})
 	if err != nil {
 		return fmt.Errorf("QMP %s: %w", name, err)
 	}
-	msg, _, err := m.run(ctx, command)
+	msg, _, err := m.run(ctx, command, file)
 	if err != nil {
 		return fmt.Errorf("QMP %s: %w", name, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,29 @@ func TestRefusalWithoutID(t *testing.T) {
 	}
 	if _, err := m.Run([]byte(`{"execute":"query-status"}`)); err != nil {
 		t.Errorf("Run after it: %v", err)
+	}
+}
+
+// TestGiveFile has QEMU write its state to a socket that it was handed.
+func TestGiveFile(t *testing.T) {
+	m, _ := real(t)
+	ours, theirs, err := qemu.SocketPair("state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	err = m.GiveFile(t.Context(), "state", theirs)
+	theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Execute(t.Context(), "migrate", map[string]string{"uri": "fd:state"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ours.SetReadDeadline(time.Now().Add(time.Minute))
+	got, err := io.ReadAll(ours)
+	if err != nil || !strings.HasPrefix(string(got), "QEVM") { // QEMU_VM_FILE_MAGIC
+		t.Errorf("QEMU wrote %.20q, %v; want its state", got, err)
 	}
 }
 
