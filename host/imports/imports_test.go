@@ -19,19 +19,21 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig"},           // data, embedded
-	{"guest/wire"},                      // the one thing that both sides know
-	{"guest/tracefs", "guest/rawclone"}, // one kernel interface each
-	{"guest/agent", "guest/probe"},      // what the guest's programs do
-	{"guest/labinit", "guest/labprobe"}, // programs of the guest
-	{"guest/cmd"},                       // both in one file
-	{"host/scratch"},                    // files of the host
+	{"", "images", "kconfig", "presets"}, // data, embedded
+	{"guest/wire"},                       // the one thing that both sides know
+	{"guest/tracefs", "guest/rawclone"},  // one kernel interface each
+	{"guest/agent", "guest/probe"},       // what the guest's programs do
+	{"guest/labinit", "guest/labprobe"},  // programs of the guest
+	{"guest/cmd"},                        // both in one file
+	{"host/scratch"},                     // files of the host
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies
 	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
 	{"host/program"},            // what a guest is to run, and the files of it
 	{"host/creation"},           // task creations, out of traces
+	{"host/trace"},              // what to record, on the kernel at hand
+	{"host/timeline"},           // the lives of tasks, out of traces
 	{"host/record"},             // what a run leaves on disk
 	{"host/report"},             // pages out of records
 	{"host/probe"},              // one probe run in a machine, into a record
@@ -61,6 +63,7 @@ var rules = []rule{
 		why: "host and guest share messages, not code"},
 	{from: "host/creation", to: startsVM, deep: true, why: judging},
 	{from: "host/ftrace", to: startsVM, deep: true, why: judging},
+	{from: "host/timeline", to: startsVM, deep: true, why: judging},
 	{from: "host/record", to: startsVM, deep: true, why: judging},
 	{from: "host/report", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},
