@@ -47,9 +47,12 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 		out:      wire.NewWriter(link),
 		guest:    guest,
 		hello:    hello,
-		children: newChildren(),
+		children: newChildren(), recordings: newRecordings(),
 		requests: make(map[uint32]*request),
 		powerOff: make(chan struct{}, maxRequests),
+		openFS: sync.OnceValues(func() (*tracefs.FS, error) {
+			return tracefs.Open(guest.Tracefs, guest.Proc)
+		}),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	go s.children.collect(ctx)
@@ -80,9 +83,13 @@ type session struct {
 	mu       sync.Mutex
 	requests map[uint32]*request
 
+	openFS func() (*tracefs.FS, error)
+
 	traceMu   sync.Mutex        // held, too, while a stopped trace is removed
 	trace     *tracefs.Instance // armed, or nil
 	removeErr error             // of the last removal, for the next trace-start
+
+	recordings *recordings
 }
 
 // request is one open Chan. The read loop finds its streams here; they are made
@@ -91,6 +98,8 @@ type request struct {
 	ch      uint32
 	stdin   *wire.Receiver
 	senders [wire.Extra + 1]*wire.Sender
+	over    chan struct{} // closed by stop
+	once    sync.Once
 
 	mu      sync.Mutex
 	control func(wire.Control) // nil until there is something to control
@@ -174,11 +183,11 @@ func (s *session) open(f wire.Frame) {
 		s.refuse(ch, err.Error())
 		return
 	}
-	r := &request{ch: ch, stdin: wire.NewReceiver(func(n uint32) error {
+	r := &request{ch: ch, over: make(chan struct{}), stdin: wire.NewReceiver(func(n uint32) error {
 		return s.out.SendCredit(ch, wire.Stdin, n)
 	})}
 	for _, st := range []wire.Stream{wire.Stdout, wire.Stderr, wire.Extra} {
-		r.senders[st] = wire.NewSender(s.out, ch, st, s.guest.Chunk)
+		r.senders[st] = wire.NewSender(s.out, ch, st, s.chunk())
 	}
 	s.mu.Lock()
 	full := len(s.requests) >= maxRequests
@@ -212,6 +221,7 @@ func (s *session) refuse(ch uint32, why string) {
 
 // stop frees whoever waits on the request's streams.
 func (r *request) stop(err error) {
+	r.once.Do(func() { close(r.over) })
 	r.stdin.CloseWithError(err)
 	for _, s := range r.senders {
 		if s != nil {
@@ -266,6 +276,18 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 			return nil, err
 		}
 		return s.traceStart(p)
+	case wire.OpRecord:
+		p, err := wire.Decode[wire.RecordParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.record(r, p)
+	case wire.OpSleepers:
+		p, err := wire.Decode[wire.SleepersParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return s.sleepers(r.senders[wire.Extra], p)
 	case wire.OpUnpack:
 		p, err := wire.Decode[wire.UnpackParams](q.Params)
 		if err != nil {
@@ -314,6 +336,7 @@ func (s *session) end(cancel context.CancelFunc) {
 		s.trace = nil
 	}
 	s.traceMu.Unlock()
+	s.recordings.end()
 	cancel()
 }
 
@@ -397,7 +420,7 @@ func (s *session) traceStart(p wire.TraceParams) (any, error) {
 		s.removeErr = nil
 		return nil, fmt.Errorf("remove the trace before: %w", err)
 	}
-	fs, err := tracefs.Open(s.guest.Tracefs, s.guest.Proc)
+	fs, err := s.openFS()
 	if err != nil {
 		return nil, err
 	}

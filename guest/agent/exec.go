@@ -45,13 +45,22 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	}
 	defer std.close()
 
-	ch, err := s.children.start(path, p.Argv, &syscall.ProcAttr{
+	var lists []*os.File
+	if p.Instance != "" {
+		if lists, err = s.recordings.lists(p.Instance); err != nil {
+			return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+		}
+	}
+	ch, err := s.children.startEnlisted(path, p.Argv, &syscall.ProcAttr{
 		Dir:   p.Dir,
 		Env:   environ(os.Environ(), p.Env),
 		Files: std.child[:],
 		Sys:   std.attr,
-	})
+	}, lists)
 	std.closeChild()
+	for _, f := range lists {
+		f.Close()
+	}
 	if err != nil {
 		return unstarted(err), fmt.Errorf("exec %s: %w", p.Argv[0], err)
 	}

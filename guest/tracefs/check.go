@@ -3,6 +3,7 @@ package tracefs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"labctl/guest/wire"
@@ -17,8 +18,77 @@ func check(p wire.TraceParams) error {
 	if p.BufferKB < 0 {
 		return fmt.Errorf("trace buffer of %d KiB: want 0 or more", p.BufferKB)
 	}
+	if err := checkProbes(p.Probes); err != nil {
+		return err
+	}
+	for _, e := range p.Events {
+		if err := checkEvent(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRecord is check for a recording.
+func checkRecord(p wire.RecordParams) error {
+	switch {
+	case !isIdent(p.Instance) || len(p.Instance) > 40:
+		return fmt.Errorf("trace instance %q: want a C identifier of at most 40 letters", clip(p.Instance, 60))
+	case p.BufferKB < 0 || p.Max < 0:
+		return fmt.Errorf("trace buffer of %d KiB, bound of %d bytes: want 0 or more", p.BufferKB, p.Max)
+	case p.Tracer != "" && !isName(p.Tracer):
+		return fmt.Errorf("tracer %q: want letters, digits and _-", clip(p.Tracer, 40))
+	case (p.Tracer == "" || p.Tracer == "nop") && len(p.Functions)+len(p.Graph) > 0:
+		return errors.New("functions without a tracer: want function or function_graph")
+	case p.Clock != "" && !isName(p.Clock):
+		return fmt.Errorf("trace clock %q: want letters, digits and _-", clip(p.Clock, 40))
+	}
+	if err := checkProbes(p.Probes); err != nil {
+		return err
+	}
+	for _, e := range p.Events {
+		system, _, one := strings.Cut(e.Name, "/")
+		if one || !isName(system) {
+			if err := checkEvent(e.Name); err != nil {
+				return err
+			}
+		}
+		if strings.ContainsAny(e.Filter, "\n\x00") {
+			return fmt.Errorf("filter %q: want one line", clip(e.Filter, 80))
+		}
+	}
+	for _, name := range slices.Concat(p.Functions, p.Graph) {
+		if err := checkWord(name); err != nil || len(name) > 120 {
+			return fmt.Errorf("function %q: want one word", clip(name, 80))
+		}
+	}
+	for name := range p.Options {
+		if !isName(name) {
+			return fmt.Errorf("option %q: want letters, digits and _-", clip(name, 40))
+		}
+	}
+	for name := range p.Files {
+		if !isName(name) || slices.Contains(ownFiles, name) {
+			return fmt.Errorf("file %q: want the name of a file of the instance that the recording does not set itself", clip(name, 40))
+		}
+	}
+	return nil
+}
+
+// ownFiles are the files that a recording is made of.
+var ownFiles = []string{"tracing_on", "current_tracer", "trace", "buffer_size_kb", "free_buffer", "set_ftrace_filter", "set_graph_function"}
+
+func checkEvent(name string) error {
+	system, event, ok := strings.Cut(name, "/")
+	if !ok || !isName(system) || !isName(event) {
+		return fmt.Errorf("event %q: want SYSTEM/EVENT", clip(name, 80))
+	}
+	return nil
+}
+
+func checkProbes(probes []wire.TraceProbe) error {
 	seen := make(map[string]bool)
-	for _, probe := range p.Probes {
+	for _, probe := range probes {
 		if !isIdent(probe.Event) {
 			return fmt.Errorf("probe %q: want a C identifier", clip(probe.Event, 40))
 		}
@@ -35,12 +105,6 @@ func check(p wire.TraceParams) error {
 					return fmt.Errorf("probe %s: %w", probe.Event, err)
 				}
 			}
-		}
-	}
-	for _, e := range p.Events {
-		system, event, ok := strings.Cut(e, "/")
-		if !ok || !isName(system) || !isName(event) {
-			return fmt.Errorf("event %q: want SYSTEM/EVENT", clip(e, 80))
 		}
 	}
 	return nil

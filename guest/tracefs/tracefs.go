@@ -1,6 +1,6 @@
-// Package tracefs drives the kernel's trace file system for one purpose: a
-// private trace instance with kprobe events, events and their stacks, armed,
-// read and removed without a trace left behind.
+// Package tracefs drives the kernel's trace file system: private trace instances
+// with kprobe events, events, tracers and their stacks, armed, read as text or as
+// ring-buffer pages, and removed without a trace left behind.
 //
 // See Documentation/trace/ftrace.rst and kprobetrace.rst in the kernel.
 package tracefs
@@ -14,12 +14,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"labctl/guest/wire"
 )
 
-// group holds the kprobe events that are made here.
+// group holds the kprobe events of Start. A recording has a group of its own, so
+// that two can have probes of the same name.
 const group = "labctl"
 
 // maxTrace bounds the text that Stop copies, in bytes. The ring buffers bound it
@@ -35,11 +37,16 @@ type files interface {
 	Rmdir(path string) error
 }
 
-// FS is a mounted tracefs.
+// FS is a mounted tracefs. What several instances share is counted in it, so
+// there should be one FS for a mount. Its methods are safe for concurrent use.
 type FS struct {
 	root  string
 	proc  string
 	files files
+
+	arming sync.Mutex // error_log is one for all
+	mu     sync.Mutex
+	shared shared
 }
 
 // Open takes the tracefs mounted at root ("/sys/kernel/tracing") and the procfs
@@ -68,10 +75,11 @@ func (kernelFiles) Rmdir(path string) error { return syscall.Rmdir(path) }
 
 // Instance is a trace instance that is recording.
 type Instance struct {
-	fs     *FS
-	dir    string
-	events []string // files under events/ that were enabled
-	probes []string // kprobe events in group
+	fs      *FS
+	dir     string
+	group   string
+	enabled []string // folders under events/
+	probes  []string // kprobe events in group
 }
 
 // Start makes the instance p.Instance, takes the first alternative of each probe
@@ -82,9 +90,11 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 	if err := check(p); err != nil {
 		return nil, armed, err
 	}
+	fsys.arming.Lock()
+	defer fsys.arming.Unlock()
 	armed.Symbols = make(map[string]string, len(p.Probes))
-	in := &Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance)}
-	if err := in.create(p); err != nil {
+	in := &Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: group}
+	if err := in.create(p.Probes); err != nil {
 		return nil, armed, fmt.Errorf("make trace instance %s: %w", p.Instance, err)
 	}
 	defer func() {
@@ -114,10 +124,7 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 			miss("options/"+o.name, err)
 		}
 	}
-	// An optimised probe truncates the stacks taken in it (arm). Kernels
-	// without optimised probes have no such file.
-	optimize := filepath.Join(fsys.proc, "sys/debug/kprobes-optimization")
-	if err := fsys.files.Write(optimize, "0", os.O_TRUNC); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := fsys.plainProbes(); err != nil {
 		miss("kprobes-optimization", err)
 	}
 	for _, probe := range p.Probes {
@@ -140,6 +147,16 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 		return nil, armed, fmt.Errorf("start trace: %w", err)
 	}
 	return in, armed, nil
+}
+
+// plainProbes has probes not optimised, which truncates the stacks taken in them
+// (arm). Kernels without optimised probes have no such file.
+func (fsys *FS) plainProbes() error {
+	err := fsys.files.Write(filepath.Join(fsys.proc, "sys/debug/kprobes-optimization"), "0", os.O_TRUNC)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Stop stops recording and copies the trace as text to w. Remove must follow, also
@@ -187,32 +204,32 @@ func (in *Instance) stats() (entries, overrun int64) {
 	return entries, overrun
 }
 
-// parseStats reads a per_cpu/cpuN/stats file: lines of "name: value".
+// parseStats reads a per_cpu/cpuN/stats file.
 func parseStats(text string) (entries, overrun int64) {
+	v := statValues(text)
+	return v["entries"], v["overrun"]
+}
+
+// statValues reads lines of "name: value"; the times among them are left out.
+func statValues(text string) map[string]int64 {
+	values := map[string]int64{}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(line, ":")
-		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-		if err != nil || n < 0 {
-			continue
-		}
-		switch name {
-		case "entries":
-			entries = n
-		case "overrun":
-			overrun = n
+		if n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64); err == nil && n >= 0 {
+			values[name] = n
 		}
 	}
-	return entries, overrun
+	return values
 }
 
 // create makes the instance's folder anew.
-func (in *Instance) create(p wire.TraceParams) error {
+func (in *Instance) create(probes []wire.TraceProbe) error {
 	err := in.fs.files.Mkdir(in.dir)
 	if !errors.Is(err, fs.ErrExist) {
 		return bare(err)
 	}
-	for _, probe := range p.Probes {
-		in.write("events/"+group+"/"+probe.Event+"/enable", "0")
+	for _, probe := range probes {
+		in.write("events/"+in.group+"/"+probe.Event+"/enable", "0")
 	}
 	if err := in.fs.files.Rmdir(in.dir); err != nil {
 		return fmt.Errorf("remove the old one: %w", err)
@@ -223,40 +240,56 @@ func (in *Instance) create(p wire.TraceParams) error {
 // Remove takes everything away again, the instance and its probes: events first,
 // since an enabled kprobe event can be neither removed nor lose its instance.
 func (in *Instance) Remove() error {
+	errs := []error{in.disable()}
+	if err := in.fs.files.Rmdir(in.dir); err != nil {
+		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
+	}
+	return errors.Join(append(errs, in.removeProbes())...)
+}
+
+func (in *Instance) disable() error {
 	var errs []error
-	for _, e := range in.events {
+	for _, e := range in.enabled {
 		if err := in.write("events/"+e+"/enable", "0"); err != nil {
 			errs = append(errs, fmt.Errorf("disable %s: %w", e, err))
 		}
 	}
-	if err := in.fs.files.Rmdir(in.dir); err != nil {
-		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
-	}
+	in.enabled = nil
+	return errors.Join(errs...)
+}
+
+func (in *Instance) removeProbes() error {
+	var errs []error
 	for _, e := range in.probes {
-		if err := in.fs.kprobe("-:" + group + "/" + e); err != nil {
+		if err := in.fs.kprobe("-:" + in.group + "/" + e); err != nil {
 			errs = append(errs, fmt.Errorf("remove probe %s: %w", e, err))
 		}
 	}
-	in.events, in.probes = nil, nil
+	in.probes = nil
 	return errors.Join(errs...)
 }
 
 // probe makes the first alternative that the kernel takes and enables it in the
 // instance. The error names every refusal.
 func (in *Instance) probe(p wire.TraceProbe) (symbol string, err error) {
-	if err := in.fs.kprobe("-:" + group + "/" + p.Event); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	name := in.group + "/" + p.Event
+	if err := in.fs.kprobe("-:" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("remove the old one: %w", err)
+	}
+	kind := "p:"
+	if p.Return {
+		kind = "r:"
 	}
 	var refused []string
 	for _, a := range p.Alternatives {
-		cmd := strings.Join(append([]string{"p:" + group + "/" + p.Event, a.Symbol}, a.Args...), " ")
+		cmd := strings.Join(append([]string{kind + name, a.Symbol}, a.Args...), " ")
 		err := in.fs.kprobe(cmd)
 		if err == nil {
-			if err = in.enable(group + "/" + p.Event); err == nil {
+			if err = in.enable(name); err == nil {
 				in.probes = append(in.probes, p.Event)
 				return a.Symbol, nil
 			}
-			err = errors.Join(err, in.fs.kprobe("-:"+group+"/"+p.Event))
+			err = errors.Join(err, in.fs.kprobe("-:"+name))
 		}
 		refused = append(refused, fmt.Sprintf("%s: %v", a.Symbol, err))
 	}
@@ -264,12 +297,19 @@ func (in *Instance) probe(p wire.TraceProbe) (symbol string, err error) {
 }
 
 // kprobe gives one command to kprobe_events. Opening it to truncate would remove
-// all probes, those of others too. The kernel's own words on a refusal are in
-// error_log, from 5.2 on.
+// all probes, those of others too.
 func (fsys *FS) kprobe(cmd string) error {
-	errorLog := filepath.Join(fsys.root, "error_log")
-	fsys.files.Write(errorLog, "\n", os.O_TRUNC)
-	err := fsys.files.Write(filepath.Join(fsys.root, "kprobe_events"), cmd+"\n", os.O_APPEND)
+	return explained(fsys.root, func() error {
+		return fsys.files.Write(filepath.Join(fsys.root, "kprobe_events"), cmd+"\n", os.O_APPEND)
+	}, fsys.files)
+}
+
+// explained does what the kernel may refuse. Its own words on a refusal are in
+// error_log of the instance, from 5.2 on.
+func explained(dir string, do func() error, files files) error {
+	errorLog := filepath.Join(dir, "error_log")
+	files.Write(errorLog, "\n", os.O_TRUNC)
+	err := do()
 	if err == nil {
 		return nil
 	}
@@ -316,7 +356,7 @@ func (in *Instance) enable(event string) error {
 	if err := in.write("events/"+event+"/enable", "1"); err != nil {
 		return err
 	}
-	in.events = append(in.events, event)
+	in.enabled = append(in.enabled, event)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"compress/flate"
@@ -38,6 +39,7 @@ const (
 	ChunkPrintk                           // printk_formats, in pieces
 	ChunkCmdlines                         // saved_cmdlines, in pieces
 	ChunkTgids                            // saved_tgids, in pieces
+	ChunkModules                          // "NAME SECTION ADDRESS" a line, of loaded modules, in pieces
 	ChunkStats                            // per_cpu/cpuN/stats, after the end
 	ChunkPages                            // whole pages of one CPU, oldest first
 	lastChunk        = ChunkPages
@@ -68,24 +70,26 @@ type Chunk struct {
 // ChunkWriter writes chunks. It is safe for concurrent use.
 type ChunkWriter struct {
 	mu   sync.Mutex
-	w    io.Writer
-	z    *flate.Writer // also w, on a slow line
+	w    io.Writer     // buf or z
+	z    *flate.Writer // in front of buf, on a slow line
+	buf  *bufio.Writer
 	head [chunkHead]byte
 	err  error
 }
 
-// NewChunkWriter begins a stream on w. deflate is for lines that are slower than
-// the guest can compress.
-func NewChunkWriter(w io.Writer, deflate bool) *ChunkWriter {
-	c := &ChunkWriter{w: w}
+// NewChunkWriter begins a stream on w, which gets writes of size bytes or more.
+// deflate is for lines that are slower than the guest can compress.
+func NewChunkWriter(w io.Writer, size int, deflate bool) *ChunkWriter {
+	c := &ChunkWriter{buf: bufio.NewWriterSize(w, size)}
+	c.w = c.buf
 	mode := byte(chunksPlain)
 	if deflate {
 		mode = chunksDeflated
 	}
-	_, c.err = w.Write(append([]byte(chunkMagic), mode))
+	_, c.err = c.buf.Write(append([]byte(chunkMagic), mode))
 	if deflate {
 		// The only error is a level that there is not.
-		c.z, _ = flate.NewWriter(w, flate.BestSpeed)
+		c.z, _ = flate.NewWriter(c.buf, flate.BestSpeed)
 		c.w = c.z
 	}
 	return c
@@ -110,12 +114,15 @@ func (c *ChunkWriter) Write(kind ChunkKind, cpu int, payload []byte) error {
 	return c.err
 }
 
-// Flush hands on what a compressor holds back.
+// Flush hands on what is held back.
 func (c *ChunkWriter) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil && c.z != nil {
 		c.err = c.z.Flush()
+	}
+	if c.err == nil {
+		c.err = c.buf.Flush()
 	}
 	return c.err
 }
@@ -126,6 +133,9 @@ func (c *ChunkWriter) Close() error {
 	defer c.mu.Unlock()
 	if c.err == nil && c.z != nil {
 		c.err = c.z.Close()
+	}
+	if c.err == nil {
+		c.err = c.buf.Flush()
 	}
 	err := c.err
 	c.err = cmp.Or(c.err, io.ErrClosedPipe)

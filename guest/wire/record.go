@@ -41,7 +41,7 @@ type RecordParams struct {
 	// that is slower than the trace, and for the least disturbance.
 	Hold bool `json:"hold,omitempty"`
 	// Symbols asks for all of /proc/kallsyms. Without it the capture has the
-	// address of one symbol and the symbols of modules, and the host takes the
+	// address of one symbol and the places of modules, and the host takes the
 	// rest from the kernel's image.
 	Symbols bool `json:"symbols,omitempty"`
 }
@@ -73,7 +73,7 @@ type RecordArmed struct {
 }
 
 // MaxArmedNames bounds the lists of RecordArmed.
-const MaxArmedNames = 200
+const MaxArmedNames = 1000
 
 // RecordMissing is a part that was asked for and is not armed.
 type RecordMissing struct {

@@ -24,14 +24,12 @@ const (
 const group = 256
 
 // flatBase stands for the address of an Image's first byte, which its header does
-// not tell: where arm64 links a kernel with 48-bit addresses (KIMAGE_VADDR). It
-// matters only to tables of place-relative offsets.
+// not tell: where arm64 links a kernel with 48-bit addresses (KIMAGE_VADDR).
 const flatBase = 0xffff800080000000
 
 // Kallsyms is the kernel's own symbols in the form of /proc/kallsyms,
-// "ffffffff81000000 T _text", at the addresses that the kernel was linked to; a
-// flat image whose table is relative to its own place counts from the usual
-// address of its architecture.
+// "ffffffff81000000 T _text", at the addresses that the kernel was linked to. A
+// flat image whose table does not tell them counts from flatBase.
 //
 // The tables have no header and no fixed place. They are written by
 // scripts/kallsyms.c in one of three orders, in all of which the token table is
@@ -267,7 +265,10 @@ func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
 	if t.long == 8 {
 		start = binary.LittleEndian.Uint64(t.b[base:])
 	}
-	if start>>(8*t.long-1) == 0 { // the kernel's half of the address space
+	if start == 0 { // to be relocated: to the first symbol, which begins the image
+		start, _ = t.address(0)
+	}
+	if start>>(8*t.long-1) == 0 { // not in the kernel's half of the address space
 		return nil, false
 	}
 	negative := 0
