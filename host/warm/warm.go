@@ -11,7 +11,7 @@
 //	KEY.hits     a byte for each start; its time is that of the last one
 //
 // While a template is made its files have no names, so that a maker that dies
-// leaves nothing behind.
+// leaves nothing behind but KEY.lock, an empty file.
 package warm
 
 import (
@@ -29,10 +29,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
 	"labctl/host/cachedir"
+	"labctl/host/scratch"
 )
 
 // DefaultLimit is how many bytes of disk the templates may take in all.
@@ -115,11 +115,11 @@ func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Dr
 	if t, err := s.use(key); err == nil {
 		return t, nil
 	}
-	lock := flock.New(s.file(key, "lock"))
-	if ok, err := lock.TryLockContext(ctx, 20*time.Millisecond); !ok {
+	lock, err := scratch.TakeLock(ctx, s.file(key, "lock"))
+	if err != nil {
 		return nil, fmt.Errorf("wait for the template: %w", err)
 	}
-	defer lock.Unlock()
+	defer lock.Release()
 	if t, err := s.use(key); err == nil {
 		return t, nil
 	}
@@ -308,21 +308,16 @@ func (s *Store) sweep() {
 	entries, _ := os.ReadDir(s.dir)
 	for _, e := range entries {
 		key, kind, _ := strings.Cut(e.Name(), ".")
-		// Locks stay: one that is removed while another process waits for it
-		// would be no lock.
-		if kind == "lock" {
+		if _, err := s.open(key); err == nil && kind != "lock" {
 			continue
 		}
-		if _, err := s.open(key); err == nil {
-			continue
-		}
-		lock := flock.New(s.file(key, "lock"))
-		if ok, err := lock.TryLock(); !ok || err != nil {
+		lock, err := scratch.TryLock(s.file(key, "lock"))
+		if err != nil {
 			continue
 		}
 		if _, err := s.open(key); err != nil {
 			s.remove(key)
 		}
-		lock.Unlock()
+		lock.Release()
 	}
 }

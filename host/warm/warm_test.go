@@ -41,9 +41,7 @@ func files(t *testing.T, s *Store) string {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".lock") {
-			names = append(names, e.Name())
-		}
+		names = append(names, e.Name())
 	}
 	return strings.Join(names, " ")
 }
@@ -98,8 +96,8 @@ func TestMakerFails(t *testing.T) {
 func TestNamelessWhileMade(t *testing.T) {
 	s := store(t, 0)
 	if _, err := s.Get(t.Context(), "k", 64, func(d *Draft) (Info, error) {
-		if got := files(t, s); got != "" {
-			t.Errorf("files while it is made: %q", got)
+		if got := files(t, s); got != "k.lock" {
+			t.Errorf("files while it is made: %q, want its lock alone", got)
 		}
 		return fill(1)(d)
 	}); err != nil {
@@ -147,6 +145,28 @@ func TestNotWhole(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), "k", 64, fill(1)); err != nil {
 		t.Errorf("Get after that = %v", err)
+	}
+}
+
+// What makers that were killed have left goes, and what others are at stays.
+func TestSweep(t *testing.T) {
+	s := store(t, 0)
+	if _, err := s.Get(t.Context(), "whole", 64, fill(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"whole.lock", "dead.lock", "half.ram", "half.state"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Get(t.Context(), "busy", 64, func(d *Draft) (Info, error) {
+		_, err := s.GC(DefaultLimit)
+		if got, want := files(t, s), "busy.lock whole.console whole.hits whole.json whole.ram whole.state"; got != want {
+			t.Errorf("files %q, want %q", got, want)
+		}
+		return Info{}, errors.Join(err, errors.New("enough"))
+	}); err == nil || err.Error() != "enough" {
+		t.Error(err)
 	}
 }
 
