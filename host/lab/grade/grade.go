@@ -1,0 +1,219 @@
+// Package grade grades exercises: it builds a learner's program for the guest,
+// runs it in a machine of its own under the exercise's trace, and has the result
+// judged. What a program does, a kernel crash included, touches no other.
+package grade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"labctl/host/lab"
+	"labctl/host/lab/build"
+	"labctl/host/lab/judge"
+	"labctl/host/lab/run"
+	"labctl/host/machine"
+	"labctl/host/record"
+	"labctl/host/text"
+	"labctl/host/vm"
+)
+
+// Outcome is how a submission ended.
+type Outcome string
+
+const (
+	Pass       Outcome = "pass"
+	Fail       Outcome = "fail"             // checks do not hold
+	NoCompile  Outcome = "does not compile" // Message has the compiler's words
+	TooSlow    Outcome = "too slow"         // it did not end in time, or the guest stopped answering
+	TooLoud    Outcome = "prints too much"
+	Crash      Outcome = "kernel crash"
+	Off        Outcome = "guest gone" // powered off, or its agent killed
+	NotHere    Outcome = "not run"    // the lab cannot run on this machine
+	Unreadable Outcome = "no source"
+)
+
+// Grade is one submission's.
+type Grade struct {
+	Learner string        `json:"learner"`
+	Outcome Outcome       `json:"outcome"`
+	Message string        `json:"message,omitempty"`
+	Passed  int           `json:"passed"`
+	Of      int           `json:"of"` // checks that apply; all of the exercise's when it was not judged
+	Report  *judge.Report `json:"report,omitempty"`
+	Exit    int64         `json:"exit"`
+	Seconds float64       `json:"seconds"`
+	Record  string        `json:"record,omitempty"`
+}
+
+// One grades the program in src; shown is what src is called in messages. The
+// error is one of this host's: whatever the program does is in the grade.
+func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, src fs.FS, shown string, dir record.Dir, rec *record.Run) (g *Grade, err error) {
+	start := time.Now()
+	g = &Grade{Of: len(l.Exercise.Checks), Record: dir.Path}
+	defer func() { g.Seconds = time.Since(start).Seconds() }()
+	arch, err := run.Arch(spec)
+	if err != nil {
+		return g, err
+	}
+	prog, remove, err := build.Go(ctx, src, shown, "exercise", arch)
+	if err != nil {
+		return g, g.explain(ctx, err)
+	}
+	defer remove()
+	res, err := run.Program(ctx, env, spec, l, prog, dir, rec)
+	if err != nil {
+		return g, g.explain(ctx, err)
+	}
+	if g.Report, err = judge.Judge(l, res); err != nil {
+		return g, err
+	}
+	g.Passed, g.Of = g.Report.Passed(), g.Report.Passed()+g.Report.Failed()
+	switch step := res.Step(lab.ProgramStep); {
+	case len(res.Missing) > 0:
+		g.Outcome, g.Message = NotHere, strings.Join(res.Missing, "; ")
+	case g.Report.Failed() == 0 && g.Passed > 0:
+		g.Outcome, g.Exit = Pass, step.Exit
+	default:
+		g.Outcome, g.Exit = Fail, step.Exit
+		if step.Exit != 0 {
+			g.Message = strings.TrimSpace(fmt.Sprintf("it ended with status %d: %s", step.Exit, text.Line(step.Stderr, 200)))
+		}
+	}
+	return g, nil
+}
+
+// explain makes a grade of what the program did; other errors come back.
+func (g *Grade) explain(ctx context.Context, err error) error {
+	var (
+		noCompile *build.Error
+		noSource  *build.SourceError
+		loud      *run.FloodError
+		slow      *run.DeadlineError
+		late      *vm.DeadlineError
+		crashed   *vm.CrashError
+		silent    *vm.AgentError
+	)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &noCompile):
+		g.Outcome, g.Message = NoCompile, noCompile.Output
+	case errors.As(err, &noSource):
+		g.Outcome, g.Message = Unreadable, noSource.Error()
+	case errors.As(err, &loud):
+		g.Outcome, g.Message = TooLoud, loud.Error()
+	case errors.As(err, &crashed):
+		g.Outcome, g.Message = Crash, crashed.Error()
+	case errors.As(err, &slow):
+		g.Outcome, g.Message = TooSlow, slow.Error()
+	case errors.As(err, &late), errors.As(err, &silent):
+		g.Outcome, g.Message = TooSlow, text.Line(err.Error(), 300)
+	case errors.Is(err, vm.ErrPoweredOff):
+		g.Outcome, g.Message = Off, text.Line(err.Error(), 300)
+	default:
+		return err
+	}
+	return nil
+}
+
+// Class grades every folder below root, jobs at a time, and tells of each as it
+// is done. Records go to folders below out, none when it is empty.
+func Class(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, root, out string, jobs int, done func(*Grade)) ([]*Grade, error) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("grade a class: %w", err)
+	}
+	var learners []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			learners = append(learners, e.Name())
+		}
+	}
+	if len(learners) == 0 {
+		return nil, fmt.Errorf("grade a class: %s has no folders; want one for each learner", root)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	grades := make([]*Grade, len(learners))
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, max(1, jobs))
+	for i, name := range learners {
+		turn <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			g, err := submission(ctx, env, spec, l, root, name, out)
+			if err != nil {
+				cancel(fmt.Errorf("grade %s: %w", text.Line(name, 60), err))
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			grades[i] = g
+			done(g)
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return slices.DeleteFunc(grades, func(g *Grade) bool { return g == nil }), err
+	}
+	return grades, nil
+}
+
+func submission(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, root, name, out string) (g *Grade, err error) {
+	var dir record.Dir
+	rec := record.Run{Name: "lab-" + l.ID, Started: time.Now().UTC()}
+	if out != "" {
+		if dir, err = record.Create(filepath.Join(out, name), rec.Name, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	// The folder may be a link, or change under us: it is opened once, and
+	// nothing outside it is read.
+	src, err := os.OpenRoot(filepath.Join(root, name))
+	if err != nil {
+		return &Grade{Learner: name, Outcome: Unreadable, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks)}, nil
+	}
+	defer src.Close()
+	g, err = One(ctx, env, spec, l, src.FS(), text.Line(filepath.Join(root, name), 300), dir, &rec)
+	g.Learner = text.Line(name, 200)
+	if dir.Path != "" && err == nil {
+		rec.Seconds = g.Seconds
+		rec.Outcome = g.RecordOutcome()
+		err = dir.WriteRun(&rec)
+	}
+	return g, err
+}
+
+// RecordOutcome is the outcome as a run record has it.
+func (g *Grade) RecordOutcome() record.Outcome {
+	return record.Outcome{Kind: kind(g.Outcome), Message: text.Line(g.Message, 1000)}
+}
+
+// kind puts an outcome into the record's words.
+func kind(o Outcome) string {
+	switch o {
+	case Pass, NotHere:
+		return "ok"
+	case TooSlow:
+		return "deadline"
+	case Crash:
+		return "crash"
+	case Off:
+		return "off"
+	case Fail:
+		return "checks"
+	}
+	return "probe"
+}

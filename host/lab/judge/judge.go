@@ -1,0 +1,234 @@
+// Package judge says what a lab's result shows: which checks hold and what
+// becomes of each claim. It is a function of the lab and the result alone, so
+// that a record can be judged again later, by the lab as it is then.
+package judge
+
+import (
+	"fmt"
+	"strings"
+
+	"labctl/host/lab"
+	"labctl/host/lab/expr"
+	"labctl/host/lab/result"
+	"labctl/host/text"
+)
+
+// Verdict is what became of a check or a claim.
+type Verdict string
+
+// Verdicts of checks.
+const (
+	Pass          Verdict = "pass"
+	Fail          Verdict = "fail"
+	NotApplicable Verdict = "not applicable" // with Why
+)
+
+// Verdicts of claims, beside NotApplicable.
+const (
+	Confirmed Verdict = "confirmed"
+	Refuted   Verdict = "refuted"
+	Depends   Verdict = "depends"
+	Unknown   Verdict = "unknown" // an expression could not be evaluated, with Error
+)
+
+// Report is all that a result shows.
+type Report struct {
+	Lab   string   `json:"lab"`
+	Title lab.Text `json:"title"`
+	// Missing says why the lab was not run; there are no checks and claims then.
+	Missing []string `json:"missing,omitempty"`
+	Checks  []Check  `json:"checks"`
+	Claims  []Claim  `json:"claims,omitempty"`
+	// Changed says that the lab.yaml is not the one that was run.
+	Changed bool `json:"changed,omitempty"`
+}
+
+// Check is one check's outcome.
+type Check struct {
+	ID      string      `json:"id"`
+	Says    lab.Text    `json:"says"`
+	Verdict Verdict     `json:"verdict"`
+	Why     *lab.Text   `json:"why,omitempty"` // it does not apply
+	Error   string      `json:"error,omitempty"`
+	Seen    []expr.Seen `json:"seen,omitempty"` // when it fails
+	Hint    *lab.Text   `json:"hint,omitempty"`
+}
+
+// Claim is one claim's outcome.
+type Claim struct {
+	ID       string    `json:"id"`
+	Says     lab.Text  `json:"says"`
+	Source   string    `json:"source"`
+	Verdict  Verdict   `json:"verdict"`
+	Evidence string    `json:"evidence,omitempty"`
+	Why      *lab.Text `json:"why,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// Failed counts the checks that fail.
+func (r *Report) Failed() int { return r.count(Fail) }
+
+// Passed counts the checks that hold.
+func (r *Report) Passed() int { return r.count(Pass) }
+
+func (r *Report) count(v Verdict) (n int) {
+	for _, c := range r.Checks {
+		if c.Verdict == v {
+			n++
+		}
+	}
+	return n
+}
+
+// Verdict is the lab's as a whole: NotApplicable when it was not run, or nothing
+// in it applies.
+func (r *Report) Verdict() Verdict {
+	switch {
+	case r.Failed() > 0:
+		return Fail
+	case r.Passed() > 0:
+		return Pass
+	}
+	return NotApplicable
+}
+
+// Judge judges a result of the lab, or of its exercise.
+func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
+	if r.Lab != l.ID {
+		return nil, fmt.Errorf("judge lab %s: the result is of lab %s", l.ID, text.Line(r.Lab, 40))
+	}
+	rep := &Report{Lab: l.ID, Title: l.Title, Missing: r.Missing, Changed: r.SHA256 != l.SHA256}
+	if len(r.Missing) > 0 {
+		return rep, nil
+	}
+	checks, want := l.Checks, []string{}
+	for _, s := range l.Steps {
+		want = append(want, s.ID)
+	}
+	if r.Exercise {
+		if l.Exercise == nil {
+			return nil, fmt.Errorf("judge lab %s: it has no exercise", l.ID)
+		}
+		checks, want = l.Exercise.Checks, []string{lab.ProgramStep}
+	}
+	for _, id := range want {
+		if r.Step(id) == nil {
+			return nil, fmt.Errorf("judge lab %s: step %s is not in the result; run the lab again", l.ID, id)
+		}
+	}
+	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}
+	rep.Checks = steps(l, r)
+	for i := range checks {
+		rep.Checks = append(rep.Checks, check(&checks[i], in))
+	}
+	if !r.Exercise {
+		for i := range l.Claims {
+			rep.Claims = append(rep.Claims, claim(&l.Claims[i], in))
+		}
+	}
+	return rep, nil
+}
+
+// steps fails what no check of the lab looks at: a probe that could not do its
+// work, and a trace with holes, by which nothing can be told.
+func steps(l *lab.Lab, r *result.Result) (failed []Check) {
+	for _, s := range l.Steps {
+		if step := r.Step(s.ID); !r.Exercise && s.Probe != "" && step.Exit != 0 {
+			failed = append(failed, Check{
+				ID:      "step-" + s.ID,
+				Says:    lab.Text{EN: fmt.Sprintf("The probe %s does its work.", s.Probe), KO: fmt.Sprintf("프로브 %s가 제 일을 합니다.", s.Probe)},
+				Verdict: Fail, Error: text.Line(step.Stderr, 300),
+			})
+		}
+	}
+	for _, step := range r.Steps {
+		if step.Lost != 0 {
+			failed = append(failed, Check{
+				ID:      "trace-" + step.ID,
+				Says:    lab.Text{EN: fmt.Sprintf("The trace of step %s is whole.", step.ID), KO: fmt.Sprintf("단계 %s의 추적에 빠진 것이 없습니다.", step.ID)},
+				Verdict: Fail, Seen: []expr.Seen{{Expr: step.ID + ".lost", Value: fmt.Sprint(step.Lost)}},
+			})
+		}
+	}
+	return failed
+}
+
+func check(c *lab.Check, in expr.Input) Check {
+	out := Check{ID: c.ID, Says: c.Says, Verdict: Fail}
+	when, that, seen := c.Exprs()
+	if applies, err := holds(when, in); err != nil {
+		out.Error = "when: " + err.Error()
+		return out
+	} else if !applies {
+		out.Verdict, out.Why = NotApplicable, c.WhyNot
+		return out
+	}
+	v, err := that.Eval(in)
+	if err == nil && v.True {
+		out.Verdict = Pass
+		return out
+	}
+	out.Hint, out.Seen = c.Hint, v.Seen
+	if err != nil {
+		out.Error = err.Error()
+	}
+	if seen != nil {
+		v, err := seen.Eval(in)
+		if err != nil {
+			v.Text = "nothing: " + err.Error()
+		}
+		out.Seen = append(out.Seen, expr.Seen{Expr: oneLine(c.Seen), Value: v.Text})
+	}
+	return out
+}
+
+func claim(c *lab.Claim, in expr.Input) Claim {
+	out := Claim{ID: c.ID, Says: c.Says, Source: c.Source, Why: &c.Why}
+	fail := func(field string, err error) Claim {
+		out.Verdict, out.Error = Unknown, field+": "+err.Error()
+		return out
+	}
+	when, confirmed, refuted, evidence := c.Exprs()
+	if applies, err := holds(when, in); err != nil {
+		return fail("when", err)
+	} else if !applies {
+		out.Verdict, out.Why = NotApplicable, c.WhyNot
+		return out
+	}
+	yes, err := holdsOr(confirmed, in, false)
+	if err != nil {
+		return fail("confirmed", err)
+	}
+	no, err := holdsOr(refuted, in, false)
+	if err != nil {
+		return fail("refuted", err)
+	}
+	v, err := evidence.Eval(in)
+	if err != nil {
+		return fail("evidence", err)
+	}
+	out.Evidence = v.Text
+	switch {
+	case yes && no:
+		return fail("confirmed", fmt.Errorf("it is true, and refuted is too: the lab is wrong"))
+	case yes:
+		out.Verdict = Confirmed
+	case no:
+		out.Verdict = Refuted
+	default:
+		out.Verdict = Depends
+	}
+	return out
+}
+
+func holds(x *expr.Expr, in expr.Input) (bool, error) { return holdsOr(x, in, true) }
+
+func holdsOr(x *expr.Expr, in expr.Input, none bool) (bool, error) {
+	if x == nil {
+		return none, nil
+	}
+	v, err := x.Eval(in)
+	return v.True, err
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

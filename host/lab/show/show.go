@@ -1,0 +1,274 @@
+// Package show puts labs, lessons and verdicts on a terminal, in both languages.
+// Widths are those of a terminal's cells, of which a Korean syllable takes two.
+package show
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/charmbracelet/glamour"
+	"github.com/mattn/go-runewidth"
+
+	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/text"
+)
+
+// Lang is the language of the user's locale.
+func Lang() string {
+	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
+		if v := os.Getenv(name); v != "" {
+			if strings.HasPrefix(v, "ko") {
+				return "ko"
+			}
+			break
+		}
+	}
+	return "en"
+}
+
+// width is of cells, whatever the locale says of ambiguous characters.
+var width = runewidth.Condition{StrictEmojiNeutral: true}
+
+// Table aligns rows by cells; the last column is left as it is.
+func Table(w io.Writer, rows [][]string) error {
+	var widths []int
+	for _, r := range rows {
+		for i, c := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width.StringWidth(c))
+		}
+	}
+	for _, r := range rows {
+		var b strings.Builder
+		for i, c := range r {
+			b.WriteString(c)
+			if i < len(r)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-width.StringWidth(c)+2))
+			}
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Wrap breaks a text into lines of at most cells cells, between words, and
+// within a word only when it is longer than a line.
+func Wrap(s string, cells int) []string {
+	var lines []string
+	line, used := "", 0
+	for _, word := range strings.Fields(s) {
+		n := width.StringWidth(word)
+		if used > 0 && used+1+n > cells {
+			lines, line, used = append(lines, line), "", 0
+		}
+		for n > cells {
+			head := width.Truncate(word, cells, "")
+			if head == "" {
+				break
+			}
+			lines, word = append(lines, head), word[len(head):]
+			n = width.StringWidth(word)
+		}
+		if used > 0 {
+			line, used = line+" ", used+1
+		}
+		line, used = line+word, used+n
+	}
+	if line != "" || len(lines) == 0 {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// Markdown renders a lesson for a terminal of so many cells, without colours
+// where plain.
+func Markdown(source string, cells int, plain bool) (string, error) {
+	style := "dark"
+	if plain {
+		style = "notty"
+	}
+	r, err := glamour.NewTermRenderer(glamour.WithStandardStyle(style), glamour.WithWordWrap(cells))
+	if err != nil {
+		return "", fmt.Errorf("render a lesson: %w", err)
+	}
+	out, err := r.Render(text.Clean(source))
+	if err != nil {
+		return "", fmt.Errorf("render a lesson: %w", err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(out) {
+		b.WriteString(strings.TrimRight(line, " \n"))
+		b.WriteByte('\n')
+	}
+	return strings.Trim(b.String(), "\n") + "\n", nil
+}
+
+// words are labctl's own, in both languages.
+var words = map[string]map[string]string{
+	"ko": {
+		"pass": "통과", "fail": "실패", "not applicable": "해당 없음",
+		"confirmed": "맞음", "refuted": "틀림", "depends": "경우에 따라 다름", "unknown": "알 수 없음",
+		"CHECK": "검사", "CLAIM": "주장", "VERDICT": "판정", "SAYS": "내용", "LAB": "실습", "TITLE": "제목", "CHECKS": "검사", "CLAIMS": "주장",
+		"not run": "실행하지 않음", "seen": "관찰", "because": "이유", "source": "출처", "hint": "힌트",
+		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
+		"%d of %d checks hold": "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
+		"Questions": "생각해 볼 문제", "Answer": "답",
+	},
+}
+
+// Word is one of labctl's own words in a language.
+func Word(lang, word string) string {
+	if w, ok := words[lang][word]; ok {
+		return w
+	}
+	return word
+}
+
+// Clean makes words of a lab's or a guest's fit for one line.
+func Clean(s string) string { return text.Line(s, 600) }
+
+// Report prints a lab's verdicts: a line for each check, with what was seen of
+// one that fails, and the claims with their evidence. Answers leaves out what
+// would give an exercise's solution away.
+func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) error {
+	p := printer{w: w, lang: lang, cells: max(cells, 40)}
+	for _, m := range r.Missing {
+		p.below(2, Word(lang, "not run")+": ", m)
+	}
+	if len(r.Checks) > 0 {
+		p.f("%s\n", Word(lang, "CHECK"))
+	}
+	ids := 0
+	for _, c := range r.Checks {
+		ids = max(ids, width.StringWidth(c.ID))
+	}
+	for _, c := range r.Claims {
+		ids = max(ids, width.StringWidth(c.ID))
+	}
+	p.ids = ids
+	for _, c := range r.Checks {
+		p.item(c.ID, c.Verdict, c.Says.In(lang))
+		switch {
+		case c.Verdict == judge.NotApplicable && c.Why != nil:
+			p.below(4, Word(lang, "because")+": ", c.Why.In(lang))
+		case c.Verdict == judge.Fail:
+			if c.Hint != nil {
+				p.below(4, Word(lang, "hint")+": ", c.Hint.In(lang))
+			}
+			if answers {
+				if c.Error != "" {
+					p.below(4, "! ", c.Error)
+				}
+				for _, s := range c.Seen {
+					p.below(4, Word(lang, "seen")+": ", s.String())
+				}
+			}
+		}
+	}
+	if len(r.Claims) > 0 {
+		p.f("\n%s\n", Word(lang, "CLAIM"))
+	}
+	for _, c := range r.Claims {
+		p.item(c.ID, c.Verdict, c.Says.In(lang))
+		p.below(4, Word(lang, "source")+": ", c.Source)
+		if c.Evidence != "" {
+			p.below(4, Word(lang, "seen")+": ", c.Evidence)
+		}
+		if c.Error != "" {
+			p.below(4, "! ", c.Error)
+		}
+		if c.Why != nil {
+			p.below(4, Word(lang, "because")+": ", c.Why.In(lang))
+		}
+	}
+	return p.err
+}
+
+// Summary is the last line of a report.
+func Summary(r *judge.Report, lang string) string {
+	if len(r.Missing) > 0 {
+		return Word(lang, "not run")
+	}
+	na := len(r.Checks) - r.Passed() - r.Failed()
+	s := fmt.Sprintf(Word(lang, "%d of %d checks hold"), r.Passed(), len(r.Checks)-na)
+	if na > 0 {
+		s += fmt.Sprintf(Word(lang, ", %d not applicable"), na)
+	}
+	return s
+}
+
+type printer struct {
+	w     io.Writer
+	lang  string
+	cells int
+	ids   int
+	err   error
+}
+
+func (p *printer) f(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func (p *printer) item(id string, v judge.Verdict, says string) {
+	word := Word(p.lang, string(v))
+	if v == judge.Fail && p.lang == "en" {
+		word = "FAIL"
+	}
+	head := fmt.Sprintf("  %s%s  %s  ", id, pad(id, p.ids), word+pad(word, verdictCells))
+	p.below(0, head, says)
+}
+
+// verdictCells is the width of the verdicts' column.
+const verdictCells = 9
+
+func pad(s string, cells int) string {
+	return strings.Repeat(" ", max(0, cells-width.StringWidth(s)))
+}
+
+// below prints a text behind a head, its further lines under its first.
+func (p *printer) below(indent int, head, s string) {
+	left := indent + width.StringWidth(head)
+	if left > p.cells/2 {
+		left = p.cells / 2
+	}
+	for i, line := range Wrap(Clean(s), max(20, p.cells-left)) {
+		if i == 0 {
+			p.f("%*s%s%s\n", indent, "", head, line)
+		} else {
+			p.f("%*s%s\n", left, "", line)
+		}
+	}
+}
+
+// Lesson is a lab's lesson as Markdown: title, lesson and questions.
+func Lesson(l *lab.Lab, lang string, readFile func(string) ([]byte, error), answers bool) (string, error) {
+	name := lab.Lesson
+	if lang == "ko" {
+		name = lab.LessonKO
+	}
+	b, err := readFile(name)
+	if err != nil {
+		return "", fmt.Errorf("lab %s: %w", l.ID, err)
+	}
+	var out strings.Builder
+	out.Write(b)
+	if len(l.Questions) > 0 {
+		fmt.Fprintf(&out, "\n\n## %s\n\n", Word(lang, "Questions"))
+		for i, q := range l.Questions {
+			fmt.Fprintf(&out, "%d. %s\n", i+1, q.Ask.In(lang))
+			if answers {
+				fmt.Fprintf(&out, "\n   *%s:* %s\n", Word(lang, "Answer"), q.Answer.In(lang))
+			}
+		}
+	}
+	return out.String(), nil
+}
