@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check bench bench-peers bench-go soak qemu clean help need-go generated
+.PHONY: build lab test check bench bench-peers bench-go soak qemu test-tools clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -20,7 +20,7 @@ lab: qemu build ## boot x86_64 and arm64, run every probe, print the stacks
 	@echo "lab: bin/labctl probe run --all --arch amd64,arm64"
 	@bin/labctl probe run --all --arch amd64,arm64
 
-test: need-go qemu ## run all tests, those that boot machines too (PKG=./host/... RUN=TestName narrow it)
+test: need-go test-tools ## run all tests, those that boot machines too (PKG=./host/... RUN=TestName narrow it)
 	@echo "test: go vet"
 	@$(GO) vet ./...
 	@echo "test: go test, $(TEST_P) packages at a time"
@@ -69,25 +69,32 @@ soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count
 	@$(BENCH) -soak $(SOAK)
 	@$(BENCH) -soak $(SOAK) -cold
 
+# A command, and the Debian package that has it.
+QEMU_TOOLS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-system-arm:qemu-system-arm
+qemu:       TOOLS = $(QEMU_TOOLS)
+test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd
+
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
+test-tools: ## the same, and trace-cmd, which tests hold trace.dat files against
+qemu test-tools:
 	@missing=; \
-	for pair in x86_64:x86 aarch64:arm arm:arm; do \
-		command -v "qemu-system-$${pair%:*}" >/dev/null || case " $$missing " in \
-			*" qemu-system-$${pair#*:} "*) ;; \
-			*) missing="$$missing qemu-system-$${pair#*:}" ;; \
+	for pair in $(TOOLS); do \
+		command -v "$${pair%:*}" >/dev/null || case " $$missing " in \
+			*" $${pair#*:} "*) ;; \
+			*) missing="$$missing $${pair#*:}" ;; \
 		esac; \
 	done; \
-	if [ -z "$$missing" ]; then echo "qemu: present"; exit 0; fi; \
+	if [ -z "$$missing" ]; then echo "$@: present"; exit 0; fi; \
 	install="apt-get install -y --no-install-recommends$$missing"; \
 	if ! command -v apt-get >/dev/null; then \
-		echo "qemu: missing, and there is no apt-get here: install what Debian calls$$missing" >&2; exit 3; \
+		echo "$@: missing, and there is no apt-get here: install what Debian calls$$missing" >&2; exit 3; \
 	elif [ "$$(id -u)" = 0 ]; then sudo=; \
 	elif sudo -n true 2>/dev/null; then sudo="sudo -n "; \
 	else \
-		echo "qemu: missing:$$missing. Run: sudo apt-get update && sudo $$install" >&2; exit 3; \
+		echo "$@: missing:$$missing. Run: sudo apt-get update && sudo $$install" >&2; exit 3; \
 	fi; \
-	echo "qemu: missing:$$missing. Running: $${sudo}apt-get update && $${sudo}$$install"; \
-	$${sudo}apt-get update -q || echo "qemu: apt-get update met errors; going on with the lists that are there" >&2; \
+	echo "$@: missing:$$missing. Running: $${sudo}apt-get update && $${sudo}$$install"; \
+	$${sudo}apt-get update -q || echo "$@: apt-get update met errors; going on with the lists that are there" >&2; \
 	$${sudo}env DEBIAN_FRONTEND=noninteractive $$install
 
 clean: ## remove bin and run records; cached kernels and images stay (labctl's cache folder)
