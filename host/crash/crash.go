@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,12 @@ type Report struct {
 	Cause  string   // of a panic, in a word or two where known: "init died"
 	Victim *Task    // of an OOM: who was killed
 	Lines  []string // the console from the first bad line on, cleaned, at most 400 of at most 1 KiB
+
+	// What hangs is reported again and again. Count is how often; when that is more
+	// than once, Last is the title of the last time, which says how long it hangs
+	// by then, and the rest is of the first time.
+	Count int
+	Last  string
 }
 
 // Task is a task as a report names it.
@@ -166,7 +173,9 @@ type Scanner struct {
 	nmi     bool    // its last line asks another CPU for its stack
 	last    float64 // stamp of its last line; 0 is none
 	since   int     // lines since the last report's end
-	ended   bool    // the panic's own last line was there
+	again   bool    // the last report was there before; its new lines are in spare
+	spare   []string
+	ended   bool // the panic's own last line was there
 }
 
 // Write never fails.
@@ -222,8 +231,12 @@ func (s *Scanner) take(line string) {
 		s.last = at
 	}
 	s.nmi = strings.HasPrefix(msg, "Sending NMI from CPU")
-	if len(cur.Lines) < maxLines {
-		cur.Lines = append(cur.Lines, line)
+	lines := &cur.Lines
+	if s.again {
+		lines = &s.spare
+	}
+	if len(*lines) < maxLines {
+		*lines = append(*lines, line)
 	}
 	switch cur.Kind {
 	case Oops, Warning:
@@ -250,22 +263,53 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 		return
 	case kind == Panic && cur != nil && s.goesOn(cur, at):
 		// What panics is one death, and its own line says more.
+		if s.again {
+			cur.Title, cur.Lines = cur.Last, slices.Clone(s.spare)
+		}
 		cur.Kind, cur.Title, cur.Cause = Panic, clip(cur.Title+" ("+title+")"), cause(title)
-		s.open = true
+		cur.Count, cur.Last = 1, ""
+		s.open, s.again = true, false
 		return
 	case s.open && cur.Kind == OOM && kind == OOM: // who invoked it, then who was killed
 		return
 	case s.open && rank[kind] <= rank[cur.Kind] && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same
 		return
+	}
+	s.again = s.repeat(kind, title)
+	switch {
+	case s.again:
 	case !s.room(kind):
 		s.open = false
 		return
-	}
-	s.all = append(s.all, &Report{Kind: kind, Title: title})
-	if kind == Panic {
-		s.current().Cause = cause(title)
+	default:
+		s.all = append(s.all, &Report{Kind: kind, Title: title, Count: 1})
+		if kind == Panic {
+			s.current().Cause = cause(title)
+		}
 	}
 	s.open, s.stamped, s.last, s.nmi = true, stamped, at, false
+}
+
+// hanging is what changes in the title of something that still hangs: for how
+// long it does.
+var hanging = regexp.MustCompile(`\bfor (?:more than )?\d+ ?s(?:econds)?\b`)
+
+// repeat counts a report of what hung before, which becomes the last one.
+func (s *Scanner) repeat(kind Kind, title string) bool {
+	if !kind.Hang() {
+		return false
+	}
+	what := hanging.ReplaceAllString(title, "")
+	for i, r := range s.all {
+		if r.Kind == kind && hanging.ReplaceAllString(r.Title, "") == what {
+			r.Count++
+			r.Last = title
+			s.all = append(slices.Delete(s.all, i, i+1), r)
+			s.spare = s.spare[:0]
+			return true
+		}
+	}
+	return false
 }
 
 // goesOn says whether a panic at that time is the end of what r reports.
@@ -369,7 +413,7 @@ func (s *Scanner) Panic() *Report {
 	return nil
 }
 
-// Reports are all reports so far.
+// Reports are all reports so far, in the order of when each was last made.
 func (s *Scanner) Reports() []*Report { return s.all }
 
 // Ended says whether a panic's report has come to its last line. A kernel that

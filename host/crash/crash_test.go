@@ -42,6 +42,9 @@ func header(s *Scanner, all bool) string {
 
 func details(r *Report) string {
 	var b strings.Builder
+	if r.Count > 1 {
+		fmt.Fprintf(&b, "#   %d times, last: %s\n", r.Count, r.Last)
+	}
 	if r.Cause != "" {
 		fmt.Fprintf(&b, "#   cause: %s\n", r.Cause)
 	}
@@ -112,6 +115,12 @@ func TestLogs(t *testing.T) {
 func TestScanner(t *testing.T) {
 	const oops = "[    1.000000] Internal error: Oops: 0000000096000044 [#1] SMP\n[    1.000001] pc : x+0x1/0x2\n"
 	const end = "[    1.000002] ---[ end trace 0000000000000000 ]---\n"
+	stuck := func(at, pid int) string {
+		return fmt.Sprintf("[ %4d.000000] watchdog: BUG: soft lockup - CPU#0 stuck for %ds! [a:%d]\n[ %4d.000001] stack %d\n", at, at, pid, at, at)
+	}
+	blocked := func(at int) string {
+		return fmt.Sprintf("[ %4d.000000] INFO: task b:2 blocked for more than %d seconds.\n", at, at)
+	}
 	const panicked = "[    1.000003] Kernel panic - not syncing: Fatal exception\n"
 	for _, tt := range []struct {
 		name string
@@ -148,6 +157,10 @@ func TestScanner(t *testing.T) {
 		{"no way to power off", "[    1.000000] reboot: Power off not available: System halted instead\n", "# want: halt: reboot: Power off not available: System halted instead\n"},
 		{"kernels before 4.20", "[    1.000000] INFO: rcu_sched self-detected stall on CPU\n[    3.000000] NMI watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]\n",
 			"# want: stall: INFO: rcu_sched self-detected stall on CPU\n# want: soft lockup: NMI watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]\n"},
+		{"two that hang, in turn", stuck(3, 1) + blocked(4) + stuck(9, 1) + blocked(10) + stuck(12, 1) + stuck(20, 8),
+			"# want: hung task: INFO: task b:2 blocked for more than 4 seconds.\n# want: soft lockup: watchdog: BUG: soft lockup - CPU#0 stuck for 3s! [a:1]\n# want: soft lockup: watchdog: BUG: soft lockup - CPU#0 stuck for 20s! [a:8]\n"},
+		{"what hangs panics at last", stuck(3, 1) + blocked(4) + stuck(9, 1) + "[    9.000001] Kernel panic - not syncing: softlockup: hung tasks\n",
+			"# want: hung task: INFO: task b:2 blocked for more than 4 seconds.\n# want: panic: watchdog: BUG: soft lockup - CPU#0 stuck for 9s! [a:1] (softlockup: hung tasks)\n"},
 		{"oops in a panic", panicked + oops + end, "# want: panic: Fatal exception\n"},
 		{"two panics", panicked + panicked, "# want: panic: Fatal exception\n"},
 		{"oops, and long after it a panic", oops + end + strings.Repeat("work goes on\n", 100) + panicked,
@@ -165,6 +178,27 @@ func TestScanner(t *testing.T) {
 				t.Error("Ended() = true before the panic's last line")
 			}
 		})
+	}
+}
+
+// TestRepeated: what still hangs is one report, with the lines of the first time.
+func TestRepeated(t *testing.T) {
+	s := new(Scanner)
+	for i := 1; i <= 1000; i++ {
+		fmt.Fprintf(s, "[ %4d.000000] rcu: INFO: rcu_sched self-detected stall on CPU\n[ %4d.000001] stack %d\n", i, i, i)
+		fmt.Fprintf(s, "[ %4d.500000] watchdog: BUG: soft lockup - CPU#0 stuck for %ds! [a:1]\n", i, i)
+	}
+	bounded(t, s)
+	all := s.Reports()
+	if len(all) != 2 || all[0].Count != 1000 || all[1].Count != 1000 || all[1].Last != "watchdog: BUG: soft lockup - CPU#0 stuck for 1000s! [a:1]" {
+		t.Fatalf("%d reports, %+v; want two, of 1000 times each", len(all), all)
+	}
+	if got, want := all[0].Text(), "[    1.000000] rcu: INFO: rcu_sched self-detected stall on CPU\n[    1.000001] stack 1"; got != want {
+		t.Errorf("lines %q, want those of the first time, %q", got, want)
+	}
+	fmt.Fprintf(s, "[ 1001.000000] Kernel panic - not syncing: softlockup: hung tasks\n")
+	if r := s.Panic(); r == nil || !strings.HasPrefix(r.Text(), "[ 1000.500000] watchdog") || r.Title != "watchdog: BUG: soft lockup - CPU#0 stuck for 1000s! [a:1] (softlockup: hung tasks)" {
+		t.Errorf("Panic() = %+v, want it of the last time", r)
 	}
 }
 
@@ -214,6 +248,9 @@ func bounded(t *testing.T, s *Scanner) {
 			if len(l) > maxLine || !utf8.ValidString(l) || strings.ContainsAny(l, "\x1b\n\r\x00") {
 				t.Errorf("report %d: bad line of %d bytes: %.80q", i, len(l), l)
 			}
+		}
+		if r.Count < 1 || r.Count > 1 && !r.Kind.Hang() || (r.Count > 1) != (r.Last != "") {
+			t.Errorf("report %d: a %s, %d times, %q and last %q", i, r.Kind, r.Count, r.Title, r.Last)
 		}
 		if r.Kind == Panic && i != len(s.Reports())-1 {
 			t.Errorf("report %d of %d is a panic: want it last", i, len(s.Reports()))
