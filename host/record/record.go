@@ -7,6 +7,8 @@
 //	qemu.txt     QEMU's command line, quoted for a shell
 //	stacks.txt   the call stacks as they were printed
 //	trace.txt    the kernel's own text of the trace
+//	trace.dat    the trace as it was recorded, for trace-cmd(1) and KernelShark
+//	trace.json   the trace for ui.perfetto.dev and chrome://tracing
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
@@ -44,6 +46,8 @@ const (
 	QEMUFile    = "qemu.txt"
 	StacksFile  = "stacks.txt"
 	TraceFile   = "trace.txt"
+	DataFile    = "trace.dat"
+	ViewFile    = "trace.json"
 
 	RegistersFile = "registers.txt"
 )
@@ -63,6 +67,7 @@ type Run struct {
 	Phases []Phase `json:"phases"`
 
 	Probes  []Probe  `json:"probes,omitempty"`
+	Trace   *Trace   `json:"trace,omitempty"`
 	Reports []*Crash `json:"reports,omitempty"` // all of the console's, warnings too; at most 64
 	Outcome Outcome  `json:"outcome"`
 }

@@ -20,6 +20,8 @@ import (
 	"labctl/host/clone"
 	"labctl/host/creation"
 	"labctl/host/stack"
+	"labctl/host/timeline"
+	"labctl/host/trace"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/full.json")
@@ -27,6 +29,7 @@ var update = flag.Bool("update", false, "rewrite testdata/full.json")
 // full is a run with a value in every field.
 func full() *Run {
 	sig, status := clone.Signal(17), 256
+	first, born, dead := 1, int64(5e8), int64(9e8)
 	frames := []stack.Frame{{
 		Name: "kernel_clone", PC: 0xffff800080001000, Offset: 0x10, Size: 0x400, Module: "m", Kind: stack.Function,
 		Args: []stack.Arg{{Name: "flags", Value: "SIGCHLD"}}, AllArgs: true, Exception: true, Note: "a note",
@@ -69,6 +72,30 @@ func full() *Run {
 			Others: 3, Lost: 1, BadLines: 2,
 			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
 		}},
+		Trace: &Trace{
+			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"},
+			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+			Lines: []trace.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
+			Armed: &wire.RecordArmed{
+				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},
+				Missing: []wire.RecordMissing{{What: "event a/b", Why: "no such event"}}, Top: true, Tracer: "function", Clock: "local",
+				BufferKB: 4096, CPUs: 2, PageSize: 4096, BigEndian: true, Uname: "Linux 6.12.0 aarch64",
+			},
+			CPUs:      []TraceCPU{{CPU: 1, Bytes: 4096, Events: 100, Lost: 3}},
+			Truncated: "at its bound", Left: 8192, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 1,
+			Timeline: &timeline.Timeline{
+				Start: 1e9, End: 2e9, Events: map[string]int64{"sched_switch": 3}, Unkept: 1, UnkeptPaths: 1,
+				Tasks: []timeline.Task{
+					{TID: 10, Comm: "labprobe"},
+					{
+						TID: 11, Comm: "sh", Exec: "/bin/sh", Parent: &first, Born: &born, Via: "clone", Flags: "SIGCHLD", AskedBy: &creation.Task{TID: 9, Comm: "sh"},
+						Died: &dead, Exit: &timeline.Exit{Code: 3, Signal: 9, Core: true}, Path: 1, AskedPath: 1, Notes: []string{"a note"},
+					},
+				},
+				Paths: []timeline.Path{{Of: "kernel_clone", Count: 2, Stack: st}},
+			},
+			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
+		},
 		Reports: []*Crash{died},
 		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
 	}

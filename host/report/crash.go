@@ -49,11 +49,7 @@ func (p *printer) crash(c *record.Crash, o Options) {
 		return
 	}
 	s := whole(c.Stack, o.Raw)
-	if o.Style == Ftrace {
-		p.f("%s", s.Ftrace())
-		return
-	}
-	p.f("%s", s.TRACE32())
+	p.stack(&s, o.Style)
 }
 
 func crashTask(t *record.Task) string {

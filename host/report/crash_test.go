@@ -23,7 +23,7 @@ func TestCrash(t *testing.T) {
 	}{
 		{"panic", record.Crash{Kind: "panic", Title: "a\n-000|b\x1b[2J", Cause: "oops", Task: &record.Task{Comm: "in\nit", PID: 1, CPU: 2}, Stack: &s}, Options{Style: TRACE32},
 			"kernel panic: a -000|b\ufffd[2J\n   cause: oops\n   task: in it-1 on CPU 2\n-000|x(...)\n-001|el0_sync(asm)  // a b\n -->|exception\n ---|end of frame\n"},
-		{"raw", record.Crash{Kind: "stall", Title: "a", Stack: &s}, Options{Style: Ftrace, Raw: true},
+		{"raw", record.Crash{Kind: "stall", Title: "a", Stack: &s}, Options{Style: "ftrace", Raw: true},
 			"kernel stall: a\n => irq\n => x+0x1/0x2\n => el0_sync\n"},
 		{"oom", record.Crash{Kind: "oom", Title: "a", Victim: &record.Task{Comm: "v", PID: 7, CPU: -1}}, Options{}, "kernel oom: a\n   killed: v-7\n"},
 		{"a CPU alone", record.Crash{Kind: "hard lockup", Title: "a", Task: &record.Task{CPU: 0}}, Options{}, "kernel hard lockup: a\n   task: not named on CPU 0\n"},

@@ -17,15 +17,21 @@ import (
 	"labctl/host/text"
 )
 
-// Styles of stacks.
+// Styles of stacks that code asks for; the others are stack.Styles.
 const (
 	TRACE32 = "trace32"
-	Ftrace  = "ftrace"
-	JSON    = "json"
+	JSON    = "json" // everything, for machines
 )
 
 // Styles lists the values of Options.Style.
-var Styles = []string{TRACE32, Ftrace, JSON}
+var Styles = styles()
+
+func styles() (names []string) {
+	for _, s := range stack.Styles {
+		names = append(names, s.Name)
+	}
+	return append(names, JSON)
+}
 
 // Options say how a run is printed.
 type Options struct {
@@ -155,15 +161,17 @@ func (p *printer) probe(pr *record.Probe, o Options) {
 			return
 		}
 		p.f("%s\n", b)
-	case o.Style == Ftrace:
+	case o.Style == "" || o.Style == TRACE32:
+		p.f("%s", creation.Text(shown(pr.Creations, o.Raw)))
+	default:
 		for _, c := range shown(pr.Creations, o.Raw) {
-			p.f("# %s makes %s\n%s", task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), c.Stack.Ftrace())
+			p.f("# %s makes %s\n", task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID))
+			p.stack(&c.Stack, o.Style)
 			if r := c.AskedBy; r != nil {
-				p.f("# asked for by %s\n%s", task(r.Comm, r.TID), r.Stack.Ftrace())
+				p.f("# asked for by %s\n", task(r.Comm, r.TID))
+				p.stack(&r.Stack, o.Style)
 			}
 		}
-	default:
-		p.f("%s", creation.Text(shown(pr.Creations, o.Raw)))
 	}
 }
 
@@ -213,6 +221,15 @@ func shown(all []creation.Creation, raw bool) []creation.Creation {
 		out[i] = c
 	}
 	return out
+}
+
+// stack prints a stack that is clean already.
+func (p *printer) stack(s *stack.Stack, style string) {
+	print, ok := stack.FindStyle(style)
+	if !ok {
+		print, _ = stack.FindStyle(TRACE32)
+	}
+	p.f("%s", print.Print(s))
 }
 
 func whole(s *stack.Stack, raw bool) stack.Stack {

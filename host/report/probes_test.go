@@ -46,9 +46,13 @@ func TestProbes(t *testing.T) {
 	for name, o := range map[string]Options{
 		"trace32":     {Style: TRACE32},
 		"trace32-raw": {Style: TRACE32, Raw: true},
-		"ftrace":      {Style: Ftrace},
-		"ftrace-raw":  {Style: Ftrace, Raw: true},
+		"ftrace":      {Style: "ftrace"},
+		"ftrace-raw":  {Style: "ftrace", Raw: true},
 		"json":        {Style: JSON},
+		"gdb":         {Style: "gdb"},
+		"crash":       {Style: "crash"},
+		"drgn":        {Style: "drgn"},
+		"folded":      {Style: "folded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := render(t, real(t), o)

@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"labctl/guest/wire"
@@ -98,11 +99,15 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.TraceProbe, error) {
 			}
 			continue
 		}
-		s := wire.KprobeSpec{Symbol: c.Name + offset, Args: args}
 		if stacks && link != "" && offset == "" {
-			s.Args = append(s.Args, "lr="+link+":"+word)
+			// The fetch type "symbol" is younger than kprobe events themselves.
+			for _, typ := range []string{"symbol", word} {
+				with := append(slices.Clone(args), "lr="+link+":"+typ)
+				p.Alternatives = append(p.Alternatives, wire.KprobeSpec{Symbol: c.Name + offset, Args: with})
+			}
+			continue
 		}
-		p.Alternatives = append(p.Alternatives, s)
+		p.Alternatives = append(p.Alternatives, wire.KprobeSpec{Symbol: c.Name + offset, Args: args})
 	}
 	if len(p.Alternatives) == 0 {
 		return p, refusal

@@ -329,7 +329,7 @@ func (m *maker) event(e Event) error {
 // stacks beside them.
 func (m *maker) tasks(r Request) error {
 	p := &m.plan.Params
-	regs, word, link, ok := creation.Registers(m.k.Arch)
+	regs, _, _, ok := creation.Registers(m.k.Arch)
 	if !ok {
 		return fmt.Errorf("plan the trace: no calling convention for architecture %q", m.k.Arch)
 	}
@@ -344,15 +344,10 @@ func (m *maker) tasks(r Request) error {
 			m.line(Line{Kind: "probe", Name: probe.Event, Armed: []string{probe.Alternatives[0].Symbol}})
 		}
 	}
-	code := wire.KprobeSpec{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}
-	exit := wire.TraceProbe{Event: EventExit, Optional: true}
-	if r.Stacks && link != "" {
-		withLink := code
-		withLink.Args = append(slices.Clone(code.Args), "lr="+link+":"+word)
-		exit.Alternatives = append(exit.Alternatives, withLink)
-	}
-	exit.Alternatives = append(exit.Alternatives, code)
-	p.Probes = append(p.Probes, exit)
+	p.Probes = append(p.Probes, wire.TraceProbe{
+		Event: EventExit, Optional: true,
+		Alternatives: []wire.KprobeSpec{{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}},
+	})
 	for _, e := range creation.Events() {
 		if !m.armed[e] {
 			m.armed[e] = true

@@ -1,0 +1,247 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"labctl/guest/wire"
+	"labctl/host/record"
+	"labctl/host/text"
+	"labctl/host/trace"
+)
+
+// maxShown bounds the stacks that are printed for events; the record has all.
+const maxShown = 20
+
+// Trace prints the trace of a program's run: what was traced and what could not
+// be, the tree of tasks, and each distinct stack with a count.
+func Trace(w io.Writer, r *record.Run, o Options) error {
+	out := text.NewWriter(w)
+	p := &printer{w: out}
+	p.head(r)
+	p.outcome(&r.Outcome, o)
+	if t := r.Trace; t != nil {
+		p.lines(t)
+		p.tree(t)
+		p.paths(t, o)
+		p.sleepers(t, o)
+		p.sums(t)
+	}
+	if p.err != nil {
+		return p.err
+	}
+	return out.Flush()
+}
+
+// lines prints what was asked for. Things that are armed under their own names
+// share a line; the others say what became of them.
+func (p *printer) lines(t *record.Trace) {
+	var plain []string
+	for i := range t.Lines {
+		if l := &t.Lines[i]; !l.Missing() && l.Why == "" && l.Count == 1 && l.Armed[0] == l.Name {
+			plain = append(plain, Clean(l.Name))
+		}
+	}
+	p.f("traced:")
+	if t.Preset != "" {
+		p.f(" preset %s", Clean(t.Preset))
+	}
+	if len(plain) > 0 {
+		p.f(" %s", strings.Join(plain, ", "))
+	}
+	p.f("\n")
+	width := 0
+	for i := range t.Lines {
+		width = max(width, len(Clean(t.Lines[i].Name)))
+	}
+	for _, missing := range []bool{false, true} {
+		for i := range t.Lines {
+			l := &t.Lines[i]
+			if l.Missing() != missing || !missing && l.Why == "" && l.Count == 1 && l.Armed[0] == l.Name {
+				continue
+			}
+			p.f("   %-8s %-*s  %s\n", Clean(l.Kind), width, Clean(l.Name), Clean(became(l)))
+		}
+	}
+	p.f("\n")
+}
+
+// became is what one thing that was asked for came to, in a few words.
+func became(l *trace.Line) string {
+	if l.Missing() {
+		return "missing: " + l.Why
+	}
+	s := "→ " + strings.Join(l.Armed, ", ")
+	if more := l.Count - len(l.Armed); more > 0 {
+		s += fmt.Sprintf(" and %d more", more)
+	}
+	if l.Why != "" {
+		s += " (" + l.Why + ")"
+	}
+	return s
+}
+
+func (p *printer) tree(t *record.Trace) {
+	if t.Timeline == nil || p.err != nil {
+		return
+	}
+	if len(t.Timeline.Tasks) == 0 {
+		p.f("no task was made and none ended\n")
+		return
+	}
+	program := 0
+	if t.Exit != nil {
+		program = t.Exit.PID
+	}
+	p.err = t.Timeline.Tree(p.w, program)
+	if n := t.Timeline.Unkept; n > 0 {
+		p.f("the tree lacks %d events: more tasks than can be kept\n", n)
+	}
+}
+
+// paths prints each distinct stack: the creations' in the order of the tree's
+// numbers, then those of events, the most frequent first.
+func (p *printer) paths(t *record.Trace, o Options) {
+	if t.Timeline == nil {
+		return
+	}
+	inTree := map[int]bool{}
+	for i := range t.Timeline.Tasks {
+		inTree[t.Timeline.Tasks[i].Path] = true
+		inTree[t.Timeline.Tasks[i].AskedPath] = true
+	}
+	var numbers, others []int
+	for i := range t.Timeline.Paths {
+		if inTree[i+1] {
+			numbers = append(numbers, i)
+		} else {
+			others = append(others, i)
+		}
+	}
+	slices.SortStableFunc(others, func(a, b int) int {
+		return int(t.Timeline.Paths[b].Count - t.Timeline.Paths[a].Count)
+	})
+	left := 0
+	if len(others) > maxShown {
+		left, others = len(others)-maxShown, others[:maxShown]
+	}
+	folded := o.Style == "folded"
+	if folded && len(numbers)+len(others) > 0 {
+		p.f("\n")
+	}
+	for _, i := range append(numbers, others...) {
+		path := &t.Timeline.Paths[i]
+		s := whole(&path.Stack, o.Raw)
+		if folded {
+			p.f("%s %d\n", s.Folded(), path.Count)
+			continue
+		}
+		p.f("\n#%d %s, %s\n", i+1, Clean(path.Of), times(path.Count))
+		p.stack(&s, o.Style)
+	}
+	if left > 0 {
+		p.f("\n%d more stacks of events are in %s\n", left, record.StacksFile)
+	}
+	if n := t.Timeline.UnkeptPaths; n > 0 {
+		p.f("\n%d events had yet other stacks, too many to keep\n", n)
+	}
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func (p *printer) sleepers(t *record.Trace, o Options) {
+	s := t.Sleepers
+	if s == nil {
+		return
+	}
+	p.f("\nsleeping tasks, looked at %s:\n", times(int64(s.Samples)))
+	for i := range s.Places {
+		place := &s.Places[i]
+		var who []string
+		for _, k := range place.Tasks {
+			who = append(who, task(k.Comm, k.TID))
+		}
+		kind := "state"
+		if place.Kernel {
+			kind = "kernel thread, state"
+		}
+		p.f("\n%s, %s %s: %s\n", times(place.Count), kind, Clean(place.State), strings.Join(who, ", "))
+		s := whole(&place.Stack, o.Raw)
+		p.stack(&s, o.Style)
+	}
+	if s.Moved > 0 {
+		p.f("\n%d looks found a task that did not hold still\n", s.Moved)
+	}
+}
+
+// sums prints the counts, and all that is known to be missing.
+func (p *printer) sums(t *record.Trace) {
+	p.f("\n%d events", t.Count())
+	if line := t.Timeline; line != nil && len(line.Events) > 0 {
+		var names []string
+		for name := range line.Events {
+			names = append(names, name)
+		}
+		slices.SortFunc(names, func(a, b string) int {
+			if line.Events[a] != line.Events[b] {
+				return int(line.Events[b] - line.Events[a])
+			}
+			return strings.Compare(a, b)
+		})
+		for i, name := range names {
+			if i == 12 {
+				p.f(", and %d more kinds", len(names)-i)
+				break
+			}
+			sep := ", "
+			if i == 0 {
+				sep = ": "
+			}
+			p.f("%s%s %d", sep, Clean(name), line.Events[name])
+		}
+	}
+	p.f("\n")
+	for _, c := range t.CPUs {
+		if c.Lost > 0 {
+			p.f("lost on CPU %d: %d events beside the %d that are here (a larger --buffer keeps more)\n", c.CPU, c.Lost, c.Events)
+		}
+	}
+	if t.Truncated != "" {
+		p.f("the recording ended early: %s\n", Clean(t.Truncated))
+	}
+	if t.Left > 0 {
+		p.f("not shipped, because of --max: %d bytes\n", t.Left)
+	}
+	for _, d := range t.Damage {
+		p.f("not read: %s\n", Clean(d))
+	}
+	if more := t.Damaged - int64(len(t.Damage)); more > 0 {
+		p.f("not read: %d more places\n", more)
+	}
+	if t.Exit != nil {
+		p.f("%s\n", ended(t))
+	}
+}
+
+// ended says how the program ended.
+func ended(t *record.Trace) string {
+	name := "the program"
+	if len(t.Argv) > 0 {
+		name = Clean(t.Argv[0])
+	}
+	return fmt.Sprintf("%s (%d) ended with %s", name, t.Exit.PID, status(t.Exit))
+}
+
+func status(e *wire.ExecResult) string {
+	if e.Signaled {
+		return fmt.Sprintf("signal %d", e.Signal)
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}
