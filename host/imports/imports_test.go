@@ -30,16 +30,16 @@ var tiers = [][]string{
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies
 	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
-	{"host/program"},            // what a guest is to run, and the files of it
-	{"host/creation"},           // task creations, out of traces
-	{"host/trace"},              // what to record, on the kernel at hand
-	{"host/timeline"},           // the lives of tasks, out of traces
-	{"host/record"},             // what a run leaves on disk
-	{"host/report"},             // pages out of records
-	{"host/probe"},              // one probe run in a machine, into a record
-	{"host/machine"},            // kernel, initramfs and QEMU put together
-	{"host/lab", "host/matrix"}, // plans of several runs
-	{"host/cmd", "host/bench"},  // flags to calls, and what they cost
+	{"host/program", "host/recording"}, // what a guest is to run, and the files of it; pages of its kernel
+	{"host/creation"},                  // task creations, out of traces
+	{"host/trace"},                     // what to record, on the kernel at hand
+	{"host/timeline"},                  // the lives of tasks, out of traces
+	{"host/record"},                    // what a run leaves on disk
+	{"host/report"},                    // pages out of records
+	{"host/probe"},                     // one probe run in a machine, into a record
+	{"host/machine"},                   // kernel, initramfs and QEMU put together
+	{"host/lab", "host/matrix"},        // plans of several runs
+	{"host/cmd", "host/bench"},         // flags to calls, and what they cost
 }
 
 // rule forbids packages under from to depend on packages under any of to,
