@@ -68,13 +68,13 @@ func Go(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Pr
 			remove()
 		}
 	}()
-	dir := filepath.Join(temp, "exercise")
+	dir := filepath.Join(temp, "source")
 	if err := copySource(src, shown, dir); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("build %s: it takes more than %v", shown, deadline))
 	defer cancel()
-	out := filepath.Join(temp, name)
+	out := filepath.Join(temp, "out", name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
 	cmd.Dir = dir
 	cmd.WaitDelay = time.Second

@@ -105,7 +105,11 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 		}
 		step, err := r.bounded(s.ID, argv, stepDeadline, dir)
 		res.Steps = append(res.Steps, step)
-		if err == nil && s.Probe != "" && step.Exit == 0 {
+		switch {
+		case err != nil:
+		case s.Probe == "":
+			programData(step)
+		case step.Exit == 0:
 			err = probeResult(step, s.Probe)
 		}
 		if err != nil {

@@ -213,6 +213,24 @@ func family(pid int64, all []creation.Creation) (own, others []result.Creation) 
 	return own, others
 }
 
+// programData makes a program's standard output the step's data when it is one
+// JSON object.
+func programData(s *result.Step) {
+	d := json.NewDecoder(strings.NewReader(s.Stdout))
+	d.UseNumber()
+	var data map[string]any
+	if err := d.Decode(&data); err != nil {
+		return
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return
+	}
+	for k, v := range data {
+		data[k] = result.Plain(v)
+	}
+	s.Data = data
+}
+
 // probeResult reads a probe's standard output, which the guest could have
 // written otherwise than labprobe does.
 func probeResult(s *result.Step, probe string) error {
