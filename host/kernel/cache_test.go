@@ -235,6 +235,10 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", state, diff)
 		}
 	}
+	protos, err := k.Prototypes(t.Context(), "kernel_clone", "nosuch")
+	if diff := cmp.Diff(map[string][]Param{"kernel_clone": want.Params["kernel_clone"]}, protos); diff != "" || err != nil {
+		t.Errorf("Prototypes: %v, -want +got:\n%s", err, diff)
+	}
 	os.Remove(filepath.Join(k.Dir, factsFile))
 	flipByte(t, filepath.Join(k.Dir, btfFile))
 	var damaged *CorruptError

@@ -138,19 +138,12 @@ func readFacts(blob []byte) (*Facts, error) {
 		}
 	}
 	for _, name := range wantedParams {
-		var fn *btf.Func
-		if err := spec.TypeByName(name, &fn); errors.Is(err, btf.ErrNotFound) {
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("read BTF of %s(): %w", name, err)
-		}
-		proto, ok := fn.Type.(*btf.FuncProto)
-		if !ok {
+		params, err := prototype(spec, name)
+		if errors.Is(err, btf.ErrNotFound) {
 			continue
 		}
-		params := []Param{}
-		for _, p := range proto.Params {
-			params = append(params, Param{p.Name, paramType(p.Type, 0)})
+		if err != nil {
+			return nil, err
 		}
 		f.Params[name] = params
 	}

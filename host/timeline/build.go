@@ -24,7 +24,6 @@ type Builder struct {
 	t     Timeline
 	kept  []ftrace.Event
 	paths paths
-	any   bool
 }
 
 // forJoin are the events that creation.Join reads, and forExit those of deaths.
@@ -35,14 +34,25 @@ var (
 	forExit   = []string{trace.EventExit, "sched_process_exit"}
 )
 
+// Wants says whether an event has to be given whole, to Event; for any other
+// Count is enough.
+func (b *Builder) Wants(name string, stack bool) bool {
+	return slices.Contains(forJoin, name) || slices.Contains(forExit, name) || stack && b.Stacks != nil && b.Stacks(name)
+}
+
+// Count takes the next event by its name and time alone.
+func (b *Builder) Count(name string, time int64) {
+	if b.t.Events == nil {
+		b.t.Start, b.t.Events = time, map[string]int64{}
+	}
+	b.t.End = max(b.t.End, time)
+	b.t.Events[name]++
+}
+
 // Event takes the next event. It may be changed afterwards, but for its stack
 // and fields.
 func (b *Builder) Event(e *ftrace.Event) {
-	if !b.any {
-		b.any, b.t.Start, b.t.Events = true, e.Time, map[string]int64{}
-	}
-	b.t.End = max(b.t.End, e.Time)
-	b.t.Events[e.Name]++
+	b.Count(e.Name, e.Time)
 	ours := slices.Contains(withStack, e.Name)
 	if e.Stack != nil && !ours && b.Stacks != nil && b.Stacks(e.Name) {
 		of, s := Place(e)

@@ -186,3 +186,27 @@ func fetchType(c, word string) string {
 	}
 	return t
 }
+
+// Symbols lists the functions that probes may come to sit on, for looking their
+// prototypes up. What is no probe is passed over: Make says so.
+func Symbols(probes []string) (names []string) {
+	for _, spec := range probes {
+		for _, word := range strings.Fields(spec) {
+			if word == "p" || strings.HasPrefix(word, "p:") {
+				continue
+			}
+			if _, rest, ok := strings.Cut(word, "="); ok {
+				word = rest
+			}
+			if m := symbol.FindStringSubmatch(word); m != nil {
+				for _, c := range wire.FunctionCandidates(m[1]) {
+					if !strings.Contains(c.Name, "*") {
+						names = append(names, c.Name)
+					}
+				}
+			}
+			break
+		}
+	}
+	return names
+}
