@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check bench bench-peers bench-go soak qemu test-tools clean help need-go generated
+.PHONY: build lab test check bench bench-peers bench-go soak soak-kill qemu test-tools clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -53,7 +53,10 @@ generated: need-go
 # The file that gets the table, and how often each pair is measured.
 BENCH_OUT   ?= bin/bench.txt
 BENCH_PAIRS ?= 5
+# Starts of each kind, and of them in one go; bin/soak.txt remembers the others.
 SOAK        ?= 200
+SOAK_BATCH  ?= 0
+KILLS       ?= 30
 BENCH       := $(GO) run ./host/bench -labctl bin/labctl
 
 bench: qemu build ## measure labctl against bare QEMU boots: ratios, to BENCH_OUT (bin/bench.txt) as well
@@ -65,9 +68,12 @@ bench-peers: qemu build ## measure other tools (virtme-ng, vmtest) beside labctl
 bench-go: need-go ## run the packages' own benchmarks (go test -bench), one package at a time
 	@$(GO) test -p 1 -timeout 20m -run '^$$' -bench . -benchmem $(PKG)
 
-soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong
-	@$(BENCH) -soak $(SOAK)
-	@$(BENCH) -soak $(SOAK) -cold
+soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong; SOAK_BATCH=20 does it in pieces
+	@soak() { $(BENCH) -soak $(SOAK) -batch $(SOAK_BATCH) -state bin/soak.txt "$$@"; }; \
+	soak; warm=$$?; soak -cold && exit $$warm
+
+soak-kill: qemu ## kill labctl KILLS times (30) at random moments and look for what is left
+	@$(GO) test ./host/cmd/labctl -count 1 -run '^TestKill$$' -v -kills $(KILLS)
 
 # A command, and the Debian package that has it.
 QEMU_TOOLS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-system-arm:qemu-system-arm

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -37,6 +39,47 @@ a note
 `
 	if got := tab.String(); got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
+
+// TestSoak starts a labctl that is a shell script, in two goes.
+func TestSoak(t *testing.T) {
+	dir := t.TempDir()
+	fake := filepath.Join(dir, "labctl")
+	script := "#!/bin/sh\ncase $1 in --version) echo labctl v1; exit;; esac\necho x >>" + dir + "/calls\ntest $(wc -l <" + dir + "/calls) != 3 || exit 4\n"
+	if err := os.WriteFile(fake, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	state := filepath.Join(dir, "state")
+	b := &bench{ctx: t.Context(), labctl: fake, kernel: "6.12", arches: []string{"arm64"}, say: t.Logf}
+	plan := soakPlan{starts: 5, batch: 2, state: state, cold: true}
+	for _, want := range []struct{ line, err string }{
+		{"arm64 6.12 cold: 2 of 2 starts right; 3 are to come; each ", ""},
+		{"arm64 6.12 cold: 3 of 4 starts right, 1 crashes; 1 are to come; each ", "1 starts did not end right"},
+		{"arm64 6.12 cold: 4 of 5 starts right, 1 crashes; each ", "1 starts did not end right"},
+		{"arm64 6.12 cold: 4 of 5 starts right, 1 crashes; each ", "1 starts did not end right"},
+	} {
+		var out strings.Builder
+		err := b.soak(&out, plan)
+		if !strings.HasPrefix(out.String(), want.line) || (err == nil) != (want.err == "") || err != nil && !strings.Contains(err.Error(), want.err) {
+			t.Errorf("soak said %q, %v; want %q, %q", out.String(), err, want.line, want.err)
+		}
+	}
+	// Another kind of start is none of these.
+	plan.cold, plan.batch = false, 0
+	var out strings.Builder
+	if err := b.soak(&out, plan); err != nil || !strings.HasPrefix(out.String(), "arm64 6.12 warm: 5 of 5 starts right; each ") {
+		t.Errorf("warm soak said %q, %v", out.String(), err)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(dir, "labctl-soak-*")); len(kept) != 1 {
+		t.Errorf("records kept: %v; want that of the crash", kept)
+	}
+	if err := os.WriteFile(state, []byte("x\ty\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.soak(&out, plan); err == nil || !strings.Contains(err.Error(), "state, line 1: 2 fields") {
+		t.Errorf("soak with a damaged state = %v", err)
 	}
 }
 

@@ -4,7 +4,8 @@
 //
 //	bench [-rows start,warm,…] [-pairs N] [-out FILE]   the table
 //	bench -peers                                        other tools, where installed
-//	bench -soak N [-arch A] [-kernel K] [-cold]         N starts in a row, counted
+//	bench -soak N [-arch A] [-kernel K] [-cold]         N starts in a row, counted,
+//	      [-state FILE [-batch M]]                      M in one go
 package main
 
 import (
@@ -72,6 +73,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	peers := fs.Bool("peers", false, "measure other tools instead, where they are installed")
 	soak := fs.Int("soak", 0, "start this many machines in a row and count what goes wrong")
 	cold := fs.Bool("cold", false, "with -soak: boot from the kernel on")
+	batch := fs.Int("batch", 0, "with -soak: start at most this many of each architecture now")
+	state := fs.String("state", "", "with -soak: a `file` that remembers what was started, to go on with")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	switch {
 	case *soak > 0:
-		return b.soak(stdout, *soak, *cold)
+		return b.soak(stdout, soakPlan{starts: *soak, batch: *batch, state: *state, cold: *cold})
 	case *peers:
 		err = b.peers()
 	default:
