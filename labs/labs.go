@@ -3,7 +3,8 @@ package labs
 
 import "embed"
 
-// FS has a folder for each lab: lab.yaml and what stands beside it.
+// FS has a folder for each lab: lab.yaml and what stands beside it. Files are
+// named by their kind, since a folder that is still empty cannot be embedded.
 //
-//go:embed *
+//go:embed */lab.yaml */*.md */*/*.go */*/*.md
 var FS embed.FS

@@ -78,10 +78,35 @@ func nativeTypes() []any {
 	}
 }
 
+// withData gives steps the field data, of a type that depends on the probe: the
+// provider of native types passes over what it cannot type.
+type withData struct{ types.Provider }
+
+func (p withData) FindStructFieldType(structType, field string) (*types.FieldType, bool) {
+	if structType != "result.Step" || field != "data" {
+		return p.Provider.FindStructFieldType(structType, field)
+	}
+	data := func(v any) map[string]any {
+		switch v := v.(type) {
+		case result.Step:
+			return v.Data
+		case *result.Step:
+			return v.Data
+		}
+		return nil
+	}
+	return &types.FieldType{
+		Type:    types.NewMapType(types.StringType, types.DynType),
+		IsSet:   func(v any) bool { return data(v) != nil },
+		GetFrom: func(v any) (any, error) { return data(v), nil },
+	}, true
+}
+
 // New makes the environment of a lab with these steps.
 func New(steps []string) (*Env, error) {
 	opts := []cel.EnvOption{
 		ext.NativeTypes(nativeTypes()...),
+		func(e *cel.Env) (*cel.Env, error) { return cel.CustomTypeProvider(withData{e.CELTypeProvider()})(e) },
 		ext.Strings(), ext.Lists(), ext.Math(), ext.Bindings(),
 		cel.EnableMacroCallTracking(),
 		cel.ParserExpressionSizeLimit(maxSource),

@@ -154,6 +154,12 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 	}
 	p.ids = ids
 	for _, c := range r.Checks {
+		p.verdicts = max(p.verdicts, width.StringWidth(p.verdict(c.Verdict)))
+	}
+	for _, c := range r.Claims {
+		p.verdicts = max(p.verdicts, width.StringWidth(p.verdict(c.Verdict)))
+	}
+	for _, c := range r.Checks {
 		p.item(c.ID, c.Verdict, c.Says.In(lang))
 		switch {
 		case c.Verdict == judge.NotApplicable && c.Why != nil:
@@ -208,8 +214,9 @@ type printer struct {
 	w     io.Writer
 	lang  string
 	cells int
-	ids   int
 	err   error
+
+	ids, verdicts int // widths of columns
 }
 
 func (p *printer) f(format string, args ...any) {
@@ -219,16 +226,18 @@ func (p *printer) f(format string, args ...any) {
 }
 
 func (p *printer) item(id string, v judge.Verdict, says string) {
-	word := Word(p.lang, string(v))
-	if v == judge.Fail && p.lang == "en" {
-		word = "FAIL"
-	}
-	head := fmt.Sprintf("  %s%s  %s  ", id, pad(id, p.ids), word+pad(word, verdictCells))
+	word := p.verdict(v)
+	head := fmt.Sprintf("  %s%s  %s%s  ", id, pad(id, p.ids), word, pad(word, p.verdicts))
 	p.below(0, head, says)
 }
 
-// verdictCells is the width of the verdicts' column.
-const verdictCells = 9
+// verdict is the word for v. In English what fails is in capitals.
+func (p *printer) verdict(v judge.Verdict) string {
+	if v == judge.Fail && p.lang == "en" {
+		return "FAIL"
+	}
+	return Word(p.lang, string(v))
+}
 
 func pad(s string, cells int) string {
 	return strings.Repeat(" ", max(0, cells-width.StringWidth(s)))

@@ -1,0 +1,20 @@
+// Starts a program by Go's library, which takes clone.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	if len(os.Args) == 2 {
+		return
+	}
+	p, err := os.StartProcess("/proc/self/exe", []string{"exercise", "child"}, &os.ProcAttr{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println("child", p.Pid)
+	p.Wait()
+}
