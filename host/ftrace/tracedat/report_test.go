@@ -49,6 +49,10 @@ func lines(t testing.TB, text string) (events []line) {
 			continue
 		}
 		m := lineRE.FindStringSubmatch(l)
+		if m == nil && len(events) > 0 { // a text with a newline
+			events[len(events)-1].Fields += "\n" + l
+			continue
+		}
 		if m == nil {
 			t.Fatalf("trace-cmd report: no event in %q", l)
 		}
