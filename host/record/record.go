@@ -8,7 +8,7 @@
 //	stacks.txt   the call stacks as they were printed
 //	trace.txt    the kernel's own text of the trace
 //	trace.dat    the trace as it was recorded, for trace-cmd(1) and KernelShark
-//	trace.json   the trace for ui.perfetto.dev and chrome://tracing
+//	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
@@ -47,7 +47,7 @@ const (
 	StacksFile  = "stacks.txt"
 	TraceFile   = "trace.txt"
 	DataFile    = "trace.dat"
-	ViewFile    = "trace.json"
+	ViewFile    = "trace.pftrace"
 
 	RegistersFile = "registers.txt"
 )
@@ -154,6 +154,10 @@ type Crash struct {
 	Victim *Task        `json:"victim,omitempty"` // of an OOM
 	Stack  *stack.Stack `json:"stack,omitempty"`
 	Lines  []string     `json:"lines"` // the console's, cleaned
+	// What hangs is reported again and again: how often, if more than once, and
+	// the title of the last time.
+	Count int    `json:"count,omitempty"`
+	Last  string `json:"last,omitempty"`
 }
 
 // Task is a task of the guest as its kernel named it.
@@ -171,6 +175,9 @@ func NewCrash(r *crash.Report) *Crash {
 	c := &Crash{Kind: string(r.Kind), Title: r.Title, Cause: r.Cause, Task: task(r.Task()), Victim: task(r.Victim), Lines: r.Lines}
 	if s := r.Stack(); len(s.Frames) > 0 {
 		c.Stack = &s
+	}
+	if r.Count > 1 {
+		c.Count, c.Last = r.Count, r.Last
 	}
 	return c
 }

@@ -37,7 +37,7 @@ func full() *Run {
 	st := stack.Stack{Frames: frames, Trimmed: frames, Truncated: true, Origin: "sched_process_fork"}
 	died := &Crash{
 		Kind: "panic", Title: "x (Fatal exception)", Cause: "oops", Task: &Task{Comm: "labprobe", PID: 10, CPU: 1},
-		Victim: &Task{Comm: "sh", PID: 9, CPU: -1}, Stack: &st, Lines: []string{"line", "line"},
+		Victim: &Task{Comm: "sh", PID: 9, CPU: -1}, Stack: &st, Lines: []string{"line", "line"}, Count: 2, Last: "x",
 	}
 	return &Run{
 		Name: "probe-fork", Labctl: "v1", Command: []string{"labctl", "probe", "run", "fork"},

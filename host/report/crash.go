@@ -36,6 +36,9 @@ func (p *printer) crash(c *record.Crash, o Options) {
 	if !o.Untitled {
 		p.f("kernel %s: %s\n", Clean(c.Kind), Clean(c.Title))
 	}
+	if c.Count > 1 {
+		p.f("   %d times, the last: %s\n", c.Count, Clean(c.Last))
+	}
 	if c.Cause != "" {
 		p.f("   cause: %s\n", Clean(c.Cause))
 	}

@@ -26,6 +26,7 @@ func TestCrash(t *testing.T) {
 		{"raw", record.Crash{Kind: "stall", Title: "a", Stack: &s}, Options{Style: "ftrace", Raw: true},
 			"kernel stall: a\n => irq\n => x+0x1/0x2\n => el0_sync\n"},
 		{"oom", record.Crash{Kind: "oom", Title: "a", Victim: &record.Task{Comm: "v", PID: 7, CPU: -1}}, Options{}, "kernel oom: a\n   killed: v-7\n"},
+		{"again", record.Crash{Kind: "stall", Title: "a", Count: 3, Last: "b\x1b"}, Options{}, "kernel stall: a\n   3 times, the last: b\ufffd\n"},
 		{"a CPU alone", record.Crash{Kind: "hard lockup", Title: "a", Task: &record.Task{CPU: 0}}, Options{}, "kernel hard lockup: a\n   task: not named on CPU 0\n"},
 	} {
 		var b strings.Builder

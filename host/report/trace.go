@@ -217,7 +217,7 @@ func (p *printer) sums(t *record.Trace) {
 		p.f("the recording ended early: %s\n", Clean(t.Truncated))
 	}
 	if t.Left > 0 {
-		p.f("not shipped, because of --max: %d bytes\n", t.Left)
+		p.f("recorded and not shipped, because of a bound (--max): %d bytes\n", t.Left)
 	}
 	for _, d := range t.Damage {
 		p.f("not read: %s\n", Clean(d))
