@@ -235,7 +235,7 @@ func sameField(d *raw.Decoder, order binary.ByteOrder, printk map[uint64]string,
 	if i := strings.LastIndex(word, "(0x"); i >= 0 && strings.HasSuffix(word, ")") {
 		word = word[i+1 : len(word)-1]
 	}
-	if f.Size == 1 && value == string([]byte{byte(v)}) {
+	if f.Size == 1 && value == strings.TrimSuffix(string([]byte{byte(v)}), "\n") {
 		return nil
 	}
 	for _, base := range []int{0, 16} {
