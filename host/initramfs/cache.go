@@ -73,7 +73,7 @@ func (c cache) get(ctx context.Context, name string, fill func(io.Writer) error)
 
 // write makes path whole or not at all.
 func (c cache) write(path string, fill func(io.Writer) error) error {
-	f, err := scratch.Create(c.dir)
+	f, err := scratch.Create(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
