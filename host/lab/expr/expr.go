@@ -18,6 +18,7 @@ import (
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/ext"
 
 	"labctl/host/lab/result"
@@ -27,7 +28,7 @@ import (
 // Bounds on one evaluation. A lab may come from anywhere.
 const (
 	maxCost   = 5_000_000 // CEL's own count: about one a step
-	maxTime   = 10 * time.Second
+	maxTime   = 30 * time.Second
 	maxSource = 8 << 10 // bytes
 )
 
@@ -135,7 +136,10 @@ type Expr struct {
 	Source string
 	Asks   Asks
 	ast    *cel.Ast
-	prog   cel.Program
+	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
+	// the values of sub-expressions.
+	bounded cel.Program
+	watched cel.Program
 }
 
 // Asks are the kernel facts that an expression asks for. A run records these.
@@ -177,9 +181,11 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 		return nil, err
 	}
 	var err error
-	x.prog, err = e.env.Program(tree, cel.EvalOptions(cel.OptTrackState), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(1000))
+	if x.bounded, err = e.env.Program(tree, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(1000)); err == nil {
+		x.watched, err = e.env.Program(tree, cel.EvalOptions(cel.OptTrackState), cel.InterruptCheckFrequency(1000))
+	}
 	if err != nil {
-		return nil, &Error{Line: 1, Msg: err.Error()}
+		return nil, &Error{Line: 1, Msg: readable(err.Error())}
 	}
 	return x, nil
 }
@@ -202,8 +208,6 @@ type Input struct {
 type Value struct {
 	True bool   // of a Bool
 	Text string // of any other, one line, cleaned
-	// Seen are the values of the sub-expressions that decide, in their order.
-	Seen []Seen
 }
 
 // Seen is one sub-expression and its value.
@@ -214,29 +218,19 @@ type Seen struct {
 
 func (s Seen) String() string { return s.Expr + " = " + s.Value }
 
+// ErrWork is an expression that is too much work.
+var ErrWork = errors.New("it is too much work: look at fewer events, or without a loop in a loop")
+
 // errTime is the cause when an evaluation took too long.
-var errTime = errors.New("it takes too long")
+var errTime = fmt.Errorf("%w (time)", ErrWork)
 
 // Eval evaluates the expression. The error is one of the expression's: an index
-// out of range, a fact that is not recorded, too much work. Seen is filled all
-// the same.
+// out of range, a fact that is not recorded, too much work.
 func (x *Expr) Eval(in Input) (Value, error) {
-	vars := map[string]any{Kernel: in.Kernel}
-	for _, s := range in.Steps {
-		vars[s.ID] = s
-	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), maxTime, errTime)
-	defer cancel()
-	out, details, err := x.prog.ContextEval(ctx, vars)
 	var v Value
-	if details != nil {
-		v.Seen = x.seen(details.State())
-	}
-	switch {
-	case ctx.Err() != nil:
-		return v, errTime
-	case err != nil:
-		return v, errors.New(readable(err.Error()))
+	out, _, err := run(x.bounded, in)
+	if err != nil {
+		return v, err
 	}
 	if b, ok := out.(types.Bool); ok {
 		v.True = bool(b)
@@ -249,6 +243,35 @@ func (x *Expr) Eval(in Input) (Value, error) {
 		v.Text = show(out)
 	}
 	return v, nil
+}
+
+// Seen evaluates the expression again, after Eval has shown that it can be, and
+// gives the values of the sub-expressions that decide, in their order.
+func (x *Expr) Seen(in Input) []Seen {
+	_, details, err := run(x.watched, in)
+	if details == nil || errors.Is(err, errTime) {
+		return nil
+	}
+	return x.seen(details.State())
+}
+
+func run(p cel.Program, in Input) (ref.Val, *cel.EvalDetails, error) {
+	vars := map[string]any{Kernel: in.Kernel}
+	for _, s := range in.Steps {
+		vars[s.ID] = s
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), maxTime, errTime)
+	defer cancel()
+	out, details, err := p.ContextEval(ctx, vars)
+	switch {
+	case ctx.Err() != nil:
+		return nil, details, errTime
+	case err != nil && strings.Contains(err.Error(), "cost limit exceeded"):
+		return nil, details, ErrWork
+	case err != nil:
+		return nil, details, errors.New(readable(err.Error()))
+	}
+	return out, details, nil
 }
 
 // walk visits e and all below it.

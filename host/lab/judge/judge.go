@@ -4,6 +4,7 @@
 package judge
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -168,9 +169,12 @@ func check(c *lab.Check, in expr.Input) Check {
 		out.Verdict = Pass
 		return out
 	}
-	out.Hint, out.Seen = c.Hint, v.Seen
+	out.Hint = c.Hint
 	if err != nil {
 		out.Error = err.Error()
+	}
+	if !errors.Is(err, expr.ErrWork) {
+		out.Seen = that.Seen(in)
 	}
 	if seen != nil {
 		v, err := seen.Eval(in)

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labctl/host/lab"
+	"labctl/host/lab/build"
+	"labctl/host/lab/grade"
+	"labctl/host/lab/show"
+	"labctl/host/machine"
+	"labctl/host/record"
+)
+
+// exercise gives a lab that has an exercise.
+func (a *app) exercise(o *labFlags, id string) (*lab.Lab, error) {
+	l, err := a.find(o, id)
+	if err == nil && l.Exercise == nil {
+		err = usageError{fmt.Errorf("lab %s has no exercise", l.ID)}
+	}
+	return l, err
+}
+
+func (a *app) labStart(o *labFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "start ID [DIR]",
+		Short: "Begin a lab's exercise: copy its skeleton and its task",
+		Args:  labAndDir,
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := a.exercise(o, args[0])
+			if err != nil {
+				return err
+			}
+			dir := l.ID
+			if len(args) == 2 {
+				dir = args[1]
+			}
+			if err := copyProgram(l, lab.Exercise, dir); err != nil {
+				return err
+			}
+			task := lab.Task
+			if o.lang == "ko" {
+				task = lab.TaskKO
+			}
+			b, err := fs.ReadFile(l.Dir, path.Join(lab.Exercise, task))
+			if err != nil {
+				return err
+			}
+			out, err := show.Markdown(string(b), a.cells(), !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "")
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(a.stdout, out)
+			a.say(fmt.Sprintf("%s is there; labctl lab check %s %s grades it, labctl lab hint %s helps", dir, l.ID, dir, l.ID))
+			return nil
+		},
+	}
+}
+
+func (a *app) labSolve(o *labFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "solve ID [DIR]",
+		Short: "Write the solution of a lab's exercise to a folder",
+		Args:  labAndDir,
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := a.exercise(o, args[0])
+			if err != nil {
+				return err
+			}
+			dir := l.ID + "-solution"
+			if len(args) == 2 {
+				dir = args[1]
+			}
+			if err := copyProgram(l, lab.Solution, dir); err != nil {
+				return err
+			}
+			a.say("the solution is in " + dir)
+			return nil
+		},
+	}
+}
+
+func labAndDir(c *cobra.Command, args []string) error {
+	if len(args) < 1 || len(args) > 2 {
+		return usageError{fmt.Errorf("%s takes the id of a lab, and a folder: P1 ./mine", c.CommandPath())}
+	}
+	return nil
+}
+
+// copyProgram copies a folder of a lab, with a go.mod, to a folder that is not
+// there yet or has nothing in it. It comes whole or not at all.
+func copyProgram(l *lab.Lab, from, dir string) error {
+	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
+		return usageError{fmt.Errorf("%s is there already and has files in it; give another folder", dir)}
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return usageError{err}
+	}
+	entries, err := fs.ReadDir(l.Dir, from)
+	if err != nil {
+		return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".labctl-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	write := func(name string, data []byte) error {
+		return os.WriteFile(filepath.Join(temp, name), data, 0o644)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		b, err := fs.ReadFile(l.Dir, path.Join(from, e.Name()))
+		if err == nil {
+			err = write(e.Name(), b)
+		}
+		if err != nil {
+			return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)
+		}
+	}
+	if err := errors.Join(write("go.mod", []byte(build.GoMod)), os.Chmod(temp, 0o755)); err != nil {
+		return err
+	}
+	return os.Rename(temp, dir) // over an empty folder, too
+}
+
+func (a *app) labHint(o *labFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "hint ID [N]",
+		Short: "Give a hint for a lab's exercise: the first, or the Nth",
+		Args:  labAndDir,
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := a.exercise(o, args[0])
+			if err != nil {
+				return err
+			}
+			n, all := 1, len(l.Exercise.Hints)
+			if len(args) == 2 {
+				if n, err = strconv.Atoi(args[1]); err != nil || n < 1 || n > all {
+					return usageError{fmt.Errorf("lab %s has hints 1 to %d, not %q", l.ID, all, args[1])}
+				}
+			}
+			for _, line := range show.Wrap(show.Clean(l.Exercise.Hints[n-1].In(o.lang)), a.cells()) {
+				fmt.Fprintln(a.stdout, line)
+			}
+			if n < all {
+				a.say(fmt.Sprintf("there are more: labctl lab hint %s %d", l.ID, n+1))
+			}
+			return nil
+		},
+	}
+}
+
+type labCheckOptions struct {
+	labFlags *labFlags
+	spec     machine.Spec
+	class    bool
+	csv      string
+	asJSON   bool
+	out      string
+	jobs     int
+}
+
+func (a *app) labCheck(lf *labFlags) *cobra.Command {
+	o := labCheckOptions{labFlags: lf}
+	c := &cobra.Command{
+		Use:   "check ID DIR",
+		Short: "Grade an exercise: build the program in DIR, run it, look at what the kernel saw",
+		Long: `Build the Go program in DIR for the guest, run it in a machine of its own under
+the exercise's trace, and hold what the kernel saw against the exercise's checks.
+What the program prints counts only where a check compares it with the kernel.
+
+With --class DIR has a folder for each learner. They are graded several at a time,
+each in a machine of its own: whatever one does, the others do not notice.
+
+Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`,
+		Example: `  labctl lab check P1 ./mine
+  labctl lab check P1 --class ./submissions --csv grades.csv`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usageError{fmt.Errorf("%s takes the id of a lab and a folder: P1 ./mine", c.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			l, err := a.exercise(lf, args[0])
+			if err != nil {
+				return err
+			}
+			if fi, err := os.Stat(args[1]); err != nil || !fi.IsDir() {
+				return usageError{fmt.Errorf("%s: no such folder", args[1])}
+			}
+			env, err := a.env()
+			if err != nil {
+				return err
+			}
+			if o.class {
+				return a.checkClass(c.Context(), env, &o, l, args[1])
+			}
+			if o.csv != "" {
+				return usageError{errors.New("--csv is for --class")}
+			}
+			return a.checkOne(c.Context(), env, &o, l, args[1])
+		},
+	}
+	machineFlags(c, &o.spec)
+	f := c.Flags()
+	f.BoolVar(&o.class, "class", false, "DIR has a folder for each learner")
+	f.StringVar(&o.csv, "csv", "", "write the gradebook as CSV to this file")
+	f.BoolVar(&o.asJSON, "json", false, "print JSON")
+	f.StringVar(&o.out, "out", "", "keep run records in this folder")
+	f.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "with --class: submissions at a time")
+	return c
+}
+
+func (a *app) checkOne(ctx context.Context, env machine.Env, o *labCheckOptions, l *lab.Lab, dir string) error {
+	rec := record.Run{Name: "lab-" + l.ID, Labctl: versionString(), Started: time.Now().UTC(), Command: os.Args}
+	var keep record.Dir
+	if o.out != "" {
+		var err error
+		if keep, err = record.Create(o.out, rec.Name, time.Now()); err != nil {
+			return err
+		}
+	}
+	g, err := grade.One(ctx, env, o.spec, l, os.DirFS(dir), filepath.Clean(dir), keep, &rec)
+	if err != nil {
+		return err
+	}
+	g.Learner = dir
+	if keep.Path != "" {
+		rec.Seconds, rec.Outcome = g.Seconds, g.RecordOutcome()
+		if err := keep.WriteRun(&rec); err != nil {
+			return err
+		}
+	}
+	if o.asJSON {
+		err = a.printJSON(g)
+	} else {
+		err = a.printGrade(o, l, g)
+	}
+	if err != nil {
+		return err
+	}
+	switch g.Outcome {
+	case grade.Pass, grade.NotHere:
+		return nil
+	case grade.NoCompile, grade.Unreadable:
+		return statusError{exitInput}
+	case grade.Crash, grade.Off:
+		return statusError{exitCrash}
+	case grade.TooSlow:
+		return statusError{exitDeadline}
+	}
+	return statusError{exitCheck}
+}
+
+func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
+	lang := o.labFlags.lang
+	if g.Report == nil {
+		_, err := fmt.Fprintf(a.stdout, "%s: %s\n%s\n", l.ID, show.Word(lang, string(g.Outcome)), g.Message)
+		return err
+	}
+	if err := show.Report(a.stdout, g.Report, lang, a.cells(), false); err != nil {
+		return err
+	}
+	if g.Message != "" {
+		fmt.Fprintf(a.stdout, "\n%s\n", g.Message)
+	}
+	_, err := fmt.Fprintf(a.stdout, "\n%s\n", show.Summary(g.Report, lang))
+	return err
+}
+
+func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOptions, l *lab.Lab, root string) error {
+	lang := o.labFlags.lang
+	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, o.jobs, func(g *grade.Grade) {
+		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
+	})
+	if err != nil {
+		return err
+	}
+	if o.csv != "" {
+		if err := writeBook(o.csv, func(f *os.File) error { return grade.CSV(f, l, grades) }); err != nil {
+			return err
+		}
+	}
+	rows, failed := [][]string{{show.Word(lang, "LEARNER"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), ""}}, 0
+	for _, g := range grades {
+		if g.Outcome != grade.Pass {
+			failed++
+		}
+		rows = append(rows, []string{g.Learner, show.Word(lang, string(g.Outcome)), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message)})
+	}
+	if o.asJSON {
+		err = a.printJSON(grades)
+	} else {
+		err = show.Table(a.stdout, rows)
+	}
+	if err != nil {
+		return err
+	}
+	if failed > 0 {
+		return statusError{exitCheck}
+	}
+	return nil
+}
+
+// writeBook writes a file whole or not at all.
+func writeBook(name string, write func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if err != nil {
+		return usageError{err}
+	}
+	defer os.Remove(f.Name())
+	err = errors.Join(write(f), f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	return err
+}

@@ -1,0 +1,459 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/spf13/cobra"
+
+	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/lab/result"
+	labrun "labctl/host/lab/run"
+	"labctl/host/lab/show"
+	"labctl/host/machine"
+	"labctl/host/record"
+	"labctl/host/text"
+)
+
+type labRunOptions struct {
+	labFlags *labFlags
+	filter   labFilter
+	spec     machine.Spec
+	all      bool
+	asJSON   bool
+	stacks   bool
+	out      string
+	jobs     int
+}
+
+func (o *labRunOptions) flags(c *cobra.Command) {
+	o.filter.flags(c)
+	machineFlags(c, &o.spec)
+	f := c.Flags()
+	f.BoolVar(&o.asJSON, "json", false, "print JSON")
+	f.StringVar(&o.out, "out", "", "folder of the run record, or of several (default: labctl-out/TIME-NAME)")
+	f.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "machines at a time")
+}
+
+func (a *app) labRun(lf *labFlags) *cobra.Command {
+	o := labRunOptions{labFlags: lf}
+	c := &cobra.Command{
+		Use:   "run ID... | --all | --topic T",
+		Short: "Run labs and say what their kernel shows",
+		Long: `Run each lab in a machine of its own, which starts warm, and judge what came
+out: every check and every claim. The record is kept; labctl lab judge judges it
+again. Exit status 1 when a check fails. A lab that a kernel or machine cannot
+run is reported as not run, which is no failure.`,
+		Example: `  labctl lab run P1
+  labctl lab run --all --arch arm64 --kernel 5.10
+  labctl lab run K1 --board raspi3b --out k1`,
+		RunE: func(c *cobra.Command, ids []string) error {
+			runs, err := a.runLabs(c.Context(), &o, ids)
+			if runs == nil {
+				return err
+			}
+			return errors.Join(a.printLabs(&o, runs), endOfLabs(runs, err))
+		},
+	}
+	o.flags(c)
+	c.Flags().BoolVar(&o.all, "all", false, "every lab")
+	c.Flags().BoolVar(&o.stacks, "stacks", false, "print the stacks of every task that a lab made (of one lab: always)")
+	return c
+}
+
+// oneRun is one lab on one machine.
+type oneRun struct {
+	lab    *lab.Lab
+	run    record.Run
+	dir    record.Dir
+	result *result.Result
+	report *judge.Report
+	err    error
+}
+
+// choose gives the labs that a command line asks for.
+func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
+	set, err := a.load(o.labFlags)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) > 0 {
+		if o.all || o.filter.any() {
+			return nil, usageError{errors.New("give the ids of labs, or --all, --topic, --source, --section")}
+		}
+		var chosen []*lab.Lab
+		for _, id := range ids {
+			l, err := set.Find(id)
+			if err != nil {
+				return nil, usageError{err}
+			}
+			if !slices.Contains(chosen, l) {
+				chosen = append(chosen, l)
+			}
+		}
+		return chosen, nil
+	}
+	if !o.all && !o.filter.any() {
+		return nil, usageError{errors.New("which labs? give ids (labctl lab ls lists them), --all, --topic, --source or --section")}
+	}
+	if err := a.broken(set); err != nil {
+		return nil, err
+	}
+	chosen := o.filter.of(set)
+	if len(chosen) == 0 {
+		return nil, usageError{errors.New("no lab is so: see labctl lab ls")}
+	}
+	return chosen, nil
+}
+
+// runLabs runs labs, several at a time. Runs are given with an error of theirs
+// inside; the error beside them ended all.
+func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*oneRun, error) {
+	chosen, err := a.choose(o, ids)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(o.spec.Arch, ",") {
+		return nil, usageError{fmt.Errorf("--arch %s: one at a time, please", o.spec.Arch)}
+	}
+	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
+	if err != nil {
+		return nil, err
+	}
+	env, err := a.env()
+	if err != nil {
+		return nil, err
+	}
+	base, single := o.out, len(chosen) == 1
+	if !single {
+		d, err := record.Create(o.out, "labs-"+t.Name, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		base = d.Path
+		os.Remove(d.File(record.ConsoleFile)) // each lab has its own
+	}
+	runs := make([]*oneRun, len(chosen))
+	turn := make(chan struct{}, max(1, o.jobs))
+	var wg sync.WaitGroup
+	for i, l := range chosen {
+		r := &oneRun{lab: l}
+		runs[i] = r
+		out := base
+		if !single {
+			out = filepath.Join(base, l.ID)
+		}
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			if r.err = context.Cause(ctx); r.err == nil {
+				r.err = a.runLab(ctx, env, o.spec, r, out)
+			}
+			if !single {
+				a.say(r.line(o.labFlags.lang))
+			}
+		})
+	}
+	wg.Wait()
+	return runs, nil
+}
+
+// runLab runs one lab and writes its record.
+func (a *app) runLab(ctx context.Context, env machine.Env, spec machine.Spec, r *oneRun, out string) (err error) {
+	start := time.Now()
+	r.run = record.Run{Name: "lab-" + r.lab.ID, Labctl: versionString(), Started: start.UTC(), Command: os.Args}
+	if r.dir, err = record.Create(out, r.run.Name, start); err != nil {
+		return err
+	}
+	r.result, err = labrun.Lab(ctx, env, spec, r.lab, r.dir, &r.run)
+	if err == nil {
+		r.report, err = judge.Judge(r.lab, r.result)
+	}
+	r.run.Seconds = time.Since(start).Seconds()
+	r.run.Outcome = outcome(err, nil)
+	if r.report != nil && r.report.Failed() > 0 {
+		r.run.Outcome.Kind = "checks"
+	}
+	return errors.Join(err, r.dir.WriteRun(&r.run))
+}
+
+func (r *oneRun) line(lang string) string {
+	s := fmt.Sprintf("%s %s: ", r.lab.ID, show.Clean(r.lab.Title.In(lang)))
+	if r.report == nil {
+		return s + text.Line(fmt.Sprint(r.err), 200)
+	}
+	return s + show.Summary(r.report, lang)
+}
+
+// labJSON is one lab of `lab run --json`.
+type labJSON struct {
+	*judge.Report
+	Verdict judge.Verdict `json:"verdict"`
+	Target  record.Target `json:"target"`
+	Kernel  record.Kernel `json:"kernel"`
+	Seconds float64       `json:"seconds"`
+	Record  string        `json:"record"`
+	Error   string        `json:"error,omitempty"`
+}
+
+// printLabs prints one lab at length, several as a table and what failed.
+func (a *app) printLabs(o *labRunOptions, runs []*oneRun) error {
+	lang := o.labFlags.lang
+	if o.asJSON {
+		all := []labJSON{}
+		for _, r := range runs {
+			j := labJSON{Report: r.report, Target: r.run.Target, Kernel: r.run.Kernel, Seconds: r.run.Seconds, Record: r.dir.Path}
+			if r.report == nil {
+				j.Report = &judge.Report{Lab: r.lab.ID, Title: r.lab.Title}
+			}
+			j.Verdict = j.Report.Verdict()
+			if r.err != nil {
+				j.Verdict, j.Error = judge.Fail, text.Line(r.err.Error(), 500)
+			}
+			all = append(all, j)
+		}
+		return a.printJSON(all)
+	}
+	if len(runs) == 1 {
+		return a.printLab(runs[0], lang, true)
+	}
+	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "TITLE"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), show.Word(lang, "CLAIMS")}}
+	for _, r := range runs {
+		row := []string{r.lab.ID, show.Clean(r.lab.Title.In(lang))}
+		if r.report == nil {
+			rows = append(rows, append(row, "!", "", text.Line(fmt.Sprint(r.err), 120)))
+			continue
+		}
+		rows = append(rows, append(row, show.Word(lang, string(r.report.Verdict())), show.Summary(r.report, lang), claimCounts(r.report, lang)))
+	}
+	if err := show.Table(a.stdout, rows); err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if r.report != nil && (r.report.Failed() > 0 || o.stacks) {
+			fmt.Fprintln(a.stdout)
+			if err := a.printLab(r, lang, o.stacks); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func claimCounts(r *judge.Report, lang string) string {
+	counts := map[judge.Verdict]int{}
+	for _, c := range r.Claims {
+		counts[c.Verdict]++
+	}
+	var parts []string
+	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
+		if counts[v] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[v], show.Word(lang, string(v))))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (a *app) printLab(r *oneRun, lang string, stacks bool) error {
+	if r.report == nil {
+		return nil // the error says it all
+	}
+	fmt.Fprintf(a.stdout, "%s %s\n", r.lab.ID, show.Clean(r.lab.Title.In(lang)))
+	if r.run.Kernel.Release != "" {
+		fmt.Fprintf(a.stdout, "%s on %s, %.2f s\n", text.Line(r.run.Kernel.Release, 80), r.run.Target.Name, r.run.Seconds)
+	}
+	if stacks {
+		for _, s := range r.lab.Steps {
+			if step := r.result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
+				fmt.Fprintf(a.stdout, "\n== %s\n%s", s.ID, step.Stdout)
+			}
+		}
+		if t := labrun.Stacks(reported(r.result)); t != "" {
+			fmt.Fprintf(a.stdout, "\n%s", t)
+		}
+	}
+	fmt.Fprintln(a.stdout)
+	if err := show.Report(a.stdout, r.report, lang, a.cells(), true); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "\n%s\nrun record: %s\n", show.Summary(r.report, lang), r.dir.Path)
+	return err
+}
+
+// reported keeps the creations of the tasks that probes report: the Go runtime
+// makes more, which are in the record.
+func reported(r *result.Result) *result.Result {
+	out := &result.Result{}
+	for _, s := range r.Steps {
+		cp := &result.Step{ID: s.ID}
+		for _, c := range append(slices.Clone(s.Creations), s.Others...) {
+			if slices.ContainsFunc(s.Tasks, func(t result.Task) bool { return t.Role != "self" && t.TID == c.Child.TID }) {
+				cp.Creations = append(cp.Creations, c)
+			}
+		}
+		out.Steps = append(out.Steps, cp)
+	}
+	return out
+}
+
+// endOfLabs is the error of a whole run: errors of runs, else failed checks.
+func endOfLabs(runs []*oneRun, err error) error {
+	if err != nil {
+		return err
+	}
+	var errs *multierror.Error
+	failed := 0
+	for _, r := range runs {
+		if r.err != nil {
+			e := r.err
+			if len(runs) > 1 {
+				e = fmt.Errorf("lab %s: %w", r.lab.ID, e)
+			}
+			errs = multierror.Append(errs, e)
+		} else {
+			failed += r.report.Failed()
+		}
+	}
+	switch {
+	case errs != nil && len(errs.Errors) == 1:
+		return errs.Errors[0]
+	case errs != nil:
+		return errs
+	case failed > 0:
+		return checkError{failed}
+	}
+	return nil
+}
+
+func (a *app) labClaims(lf *labFlags) *cobra.Command {
+	o := labRunOptions{labFlags: lf}
+	c := &cobra.Command{
+		Use:   "claims [ID...]",
+		Short: "Say what becomes of the sources' claims on a kernel",
+		Long: `Run the labs that state claims, all of them or those given, and list every claim
+with its verdict on this kernel: confirmed, refuted or depends, and the evidence.`,
+		RunE: func(c *cobra.Command, ids []string) error {
+			o.all = len(ids) == 0 && !o.filter.any()
+			runs, err := a.runLabs(c.Context(), &o, ids)
+			if runs == nil {
+				return err
+			}
+			return errors.Join(a.printClaims(&o, runs), a.claimsEnd(runs))
+		},
+	}
+	o.flags(c)
+	return c
+}
+
+// labClaim is one claim of `lab claims --json`.
+type labClaim struct {
+	Lab string `json:"lab"`
+	judge.Claim
+}
+
+func (a *app) printClaims(o *labRunOptions, runs []*oneRun) error {
+	lang := o.labFlags.lang
+	all := []labClaim{}
+	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "CLAIM"), show.Word(lang, "VERDICT"), show.Word(lang, "SAYS")}}
+	for _, r := range runs {
+		if r.report == nil {
+			continue
+		}
+		for _, c := range r.report.Claims {
+			all = append(all, labClaim{r.lab.ID, c})
+			rows = append(rows, []string{r.lab.ID, c.ID, show.Word(lang, string(c.Verdict)), show.Clean(c.Says.In(lang))})
+			if seen := c.Evidence + c.Error; seen != "" {
+				rows = append(rows, []string{"", "", "", "→ " + show.Clean(seen)})
+			}
+		}
+	}
+	if o.asJSON {
+		return a.printJSON(all)
+	}
+	return show.Table(a.stdout, rows)
+}
+
+// claimsEnd is endOfLabs without the checks, which are not asked for here.
+func (a *app) claimsEnd(runs []*oneRun) error {
+	err := endOfLabs(runs, nil)
+	var failed checkError
+	if errors.As(err, &failed) {
+		a.say(fmt.Sprintf("%d checks of these labs fail: labctl lab run shows them", failed.failed))
+		return nil
+	}
+	return err
+}
+
+func (a *app) labJudge(lf *labFlags) *cobra.Command {
+	o := labRunOptions{labFlags: lf}
+	c := &cobra.Command{
+		Use:   "judge DIR...",
+		Short: "Judge run records of labs again",
+		Long: `Judge what earlier runs recorded, by the labs as they are now. No machine is
+started: the record is all that is read. DIR is what --out named, or the folder
+of one lab in it.`,
+		RunE: func(_ *cobra.Command, dirs []string) error {
+			if len(dirs) == 0 {
+				return usageError{errors.New("which record? give its folder")}
+			}
+			var runs []*oneRun
+			for _, d := range dirs {
+				more, err := a.judgeDir(&o, d)
+				if err != nil {
+					return usageError{err}
+				}
+				runs = append(runs, more...)
+			}
+			return errors.Join(a.printLabs(&o, runs), endOfLabs(runs, nil))
+		},
+	}
+	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) judgeDir(o *labRunOptions, dir string) ([]*oneRun, error) {
+	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*", result.File))
+	if err != nil {
+		return nil, err
+	}
+	if own := filepath.Join(dir, result.File); len(files) == 0 {
+		files = []string{own}
+	}
+	var runs []*oneRun
+	for _, f := range files {
+		res, err := result.Read(f)
+		if err != nil {
+			return nil, err
+		}
+		l, err := a.find(o.labFlags, res.Lab)
+		if err != nil {
+			return nil, err
+		}
+		r := &oneRun{lab: l, result: res, dir: record.Dir{Path: filepath.Dir(f)}}
+		if rec, err := r.dir.ReadRun(); err == nil {
+			r.run = *rec
+		}
+		if r.report, err = judge.Judge(l, res); err != nil {
+			return nil, err
+		}
+		if r.report.Changed {
+			a.say(fmt.Sprintf("%s: %s has changed since the run", r.dir.Path, l.File))
+		}
+		runs = append(runs, r)
+	}
+	return runs, nil
+}
+
+func escapeGlob(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}

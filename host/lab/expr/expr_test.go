@@ -1,0 +1,211 @@
+package expr
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"labctl/host/lab/result"
+)
+
+func stackOf(names ...string) (s result.Stack) {
+	for _, n := range names {
+		s.Frames = append(s.Frames, result.Frame{Name: n, Kind: "function"})
+	}
+	return s
+}
+
+func input() Input {
+	fork := &result.Step{
+		ID: "fork", PID: 10, Stdout: "child 11\n\n7 -3 x9\n",
+		Tasks: []result.Task{{Role: "self", PID: 10, TID: 10, TGID: 10}, {Role: "child", PID: 11, TID: 11, TGID: 11, PPID: 10}},
+		Data:  map[string]any{"returned": int64(11), "rows": []any{map[string]any{"same": true}}, "part": 0.5},
+		Creations: []result.Creation{{
+			Requester: result.Who{TID: 10, Comm: "labprobe"}, Child: result.Who{TID: 11, Comm: "labprobe", Name: "labprobe"},
+			Via: "clone", Symbol: "kernel_clone", Flags: 0x500, ExitSignal: 17,
+			Stack: stackOf("kernel_clone", "__do_sys_clone", "invoke_syscall", "el0_svc", "el0t_64_sync"),
+		}},
+		Others: []result.Creation{{Child: result.Who{TID: 99}, Flags: -1}},
+		Events: []result.Event{{Name: "sched_switch", TID: 10, Fields: map[string]string{"prev_pid": "10", "addr": "0xffffffffffffffff", "next_comm": "a b"}}},
+	}
+	return Input{
+		Kernel: &result.Kernel{
+			Arch: "arm64", Config: map[string]string{"KCMP": "y", "NUMA": ""}, Symbols: map[string]bool{"do_exit": true},
+			Members: map[string]result.Member{"task_struct.pid": {There: true, Offset: 4}, "task_struct.state": {}},
+		},
+		Steps: []*result.Step{fork},
+	}
+}
+
+func env(t testing.TB) *Env {
+	t.Helper()
+	e, err := New([]string{"fork"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestEval(t *testing.T) {
+	e := env(t)
+	for _, tt := range []struct {
+		source string
+		want   bool
+		err    string // part of the evaluation's error
+	}{
+		{`fork.task("child").pid == 11`, true, ""},
+		{`fork.task("thread").pid == 11`, false, `no task of role "thread"`},
+		{`fork.creation(11).flags.includes("CLONE_VM|CLONE_FILES")`, true, ""},
+		{`fork.creation(11).flags.includes("CLONE_VM|CLONE_FS")`, false, ""},
+		{`fork.creation(11).flags.excludes("CLONE_THREAD")`, true, ""},
+		{`fork.creation(99).flags.excludes("CLONE_THREAD")`, false, ""}, // not traced: nothing is known
+		{`fork.creation(12).flags == 0`, false, "made no task 12"},
+		{`fork.made(99) && !fork.made(12)`, true, ""},
+		{`flags("CLONE_VM|CLONE_FILES") == fork.creation(11).flags && flagText(0x500) == "CLONE_VM|CLONE_FILES"`, true, ""},
+		{`fork.creation(11).exit_signal == signal("SIGCHLD")`, true, ""},
+		{`fork.creation(11).stack.calls("@creation", "@clone", "@entry")`, true, ""},
+		{`fork.creation(11).stack.calls("kernel_clone.constprop.0", "el0_svc")`, true, ""},
+		{`fork.creation(11).stack.calls("@clone", "@creation")`, false, ""},
+		{`fork.creation(11).stack.names()[1] == "__do_sys_clone"`, true, ""},
+		{`fork.creation(11).stack.sameCalls(fork.creation(11).stack)`, true, ""},
+		{`fork.on("sched_switch")[0].num("prev_pid") == fork.on("sched_switch")[0].tid`, true, ""},
+		{`fork.on("sched_switch")[0].num("addr") == -1`, true, ""},
+		{`fork.on("sched_switch")[0].num("next_comm") == 1`, false, "no number"},
+		{`fork.on("sched_switch")[0].str("nothing") == ""`, false, "but addr, next_comm, prev_pid"},
+		{`fork.data.returned == 11 && fork.data.rows.all(r, r.same) && fork.data.part < 1.0`, true, ""},
+		{`fork.data.missing == 1`, false, "no such key"},
+		{`numbers(fork.stdout) == [11, 7, -3] && lines(fork.stdout).size() == 2`, true, ""},
+		{`kernel.config("KCMP") == "y" && kernel.config("NUMA") == ""`, true, ""},
+		{`kernel.config("SMP") == "y"`, false, "run the lab again"},
+		{`kernel.symbol("do_exit") && kernel.member("task_struct.pid") && !kernel.member("task_struct.state")`, true, ""},
+		{`kernel.offset("task_struct.pid") == 4`, true, ""},
+		{`kernel.offset("task_struct.state") == 4`, false, "no member"},
+		{`cel.bind(c, fork.creation(11), c.child.tid == c.requester.tid + 1)`, true, ""},
+		{`fork.tasks[7].pid == 1`, false, "index"},
+	} {
+		x, err := e.Compile(tt.source, Bool)
+		if err != nil {
+			t.Errorf("Compile(%s): %v", tt.source, err)
+			continue
+		}
+		v, err := x.Eval(input())
+		if v.True != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s = %t, %v; want %t, error with %q", tt.source, v.True, err, tt.want, tt.err)
+		}
+	}
+}
+
+func TestCompileErrors(t *testing.T) {
+	e := env(t)
+	for _, tt := range []struct {
+		source string
+		want   Type
+		line   int
+		msg    string
+	}{
+		{`fork.pid ==`, Bool, 1, "Syntax error"},
+		{"true &&\n  spoon.pid == 1", Bool, 2, "undeclared reference to 'spoon'"},
+		{`fork.pidd == 1`, Bool, 1, "undefined field 'pidd'"},
+		{`fork.task("child").pid == "11"`, Bool, 1, "no matching overload"},
+		{`fork.pid`, Bool, 1, "it gives int; want true or false"},
+		{`fork.pid`, String, 1, "want a string"},
+		{`flags("CLONE_EVERYTHING") == 1`, Bool, 1, "no clone flag"},
+		{"true ||\nfork.pid.includes(\"VM\")", Bool, 2, "no clone flag"},
+		{`signal("CHLD") == 1`, Bool, 1, "no signal"},
+		{`fork.creation(1).stack.calls("@klone")`, Bool, 1, "no family"},
+		{`kernel.config("CONFIG_KCMP") == "y"`, Bool, 1, "leave CONFIG_ out"},
+		{`kernel.config(fork.stdout) == "y"`, Bool, 1, "plain text"},
+		{`kernel.member("pid")`, Bool, 1, "task_struct.__state"},
+		{strings.Repeat(" ", maxSource) + "true", Bool, 1, "more than"},
+	} {
+		_, err := e.Compile(tt.source, tt.want)
+		var bad *Error
+		if !errors.As(err, &bad) || bad.Line != tt.line || !strings.Contains(bad.Msg, tt.msg) || strings.Contains(bad.Msg, "\n") {
+			t.Errorf("Compile(%.60q) = %v (%+v); want line %d, %q", tt.source, err, bad, tt.line, tt.msg)
+		}
+	}
+}
+
+func TestAsks(t *testing.T) {
+	x, err := env(t).Compile(`kernel.config("KCMP") == "y" || kernel.symbol("do_exit") && kernel.member("a.b") && kernel.offset("c.d") > 1`, Bool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := x.Asks; len(a.Config) != 1 || len(a.Symbols) != 1 || len(a.Members) != 2 {
+		t.Errorf("Asks = %+v", a)
+	}
+}
+
+func TestSeen(t *testing.T) {
+	e := env(t)
+	for _, tt := range []struct{ source, want string }{
+		{`fork.task("child").pid == 12 && fork.exit == 0`, `fork.task("child").pid = 11`},
+		{`!fork.made(11)`, "fork = step fork (exit 0, 1 creations, 1 events)"},
+		{`fork.creations.exists(c, c.child.name == "x")`,
+			"fork.creations = [(labprobe-10 makes labprobe-11 by clone: CLONE_VM|CLONE_FILES|SIGCHLD)]"},
+		{`size(fork.creations.filter(c, c.child.name == "x")) == 1`, `size(fork.creations.filter(c, c.child.name == "x")) = 0`},
+		{`fork.creation(11).stack.calls("do_exit")`,
+			"fork.creation(11).stack = kernel_clone < __do_sys_clone < invoke_syscall < el0_svc < el0t_64_sync"},
+		{`kernel.config("NUMA") == "y"`, `kernel.config("NUMA") = ""`},
+		{`fork.creation(11).flags == 0`, "fork.creation(11).flags = 1280 (0x500)"},
+		{`cel.bind(s, fork.task("child"), s.pid == 1)`, `fork.task("child") = child(pid 11, tid 11, tgid 11, ppid 10)`},
+	} {
+		x, err := e.Compile(tt.source, Bool)
+		if err != nil {
+			t.Errorf("Compile(%s): %v", tt.source, err)
+			continue
+		}
+		v, err := x.Eval(input())
+		if err != nil || v.True {
+			t.Errorf("%s = %t, %v; want false", tt.source, v.True, err)
+		}
+		found := false
+		seen := x.Seen(input())
+		for _, s := range seen {
+			found = found || s.String() == tt.want
+		}
+		if !found {
+			t.Errorf("seen of %s: %q; want among them %q", tt.source, seen, tt.want)
+		}
+	}
+}
+
+// TestTooMuchWork nests loops until the bound ends them.
+func TestTooMuchWork(t *testing.T) {
+	in := input()
+	for range 300 {
+		in.Steps[0].Events = append(in.Steps[0].Events, in.Steps[0].Events[0])
+	}
+	x, err := env(t).Compile(`fork.events.all(a, fork.events.all(b, fork.events.all(c, a.tid == c.tid && b.tid == a.tid)))`, Bool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := x.Eval(in); !errors.Is(err, ErrWork) || errors.Is(err, errTime) {
+		t.Errorf("27 million comparisons = %t, %v; want ErrWork", v.True, err)
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	for _, s := range []string{
+		`fork.task("child").pid == 1`, `kernel.config("KCMP") == "y"`, `fork.creations.exists(c, c.flags.includes("CLONE_VM"))`,
+		`cel.bind(x, fork.data.rows, x[0].a)`, `"%d".format([fork.pid])`, "fork.events.map(e, e.fields)", "[1,2][9] / 0",
+	} {
+		f.Add(s)
+	}
+	e := env(f)
+	in := input()
+	f.Fuzz(func(t *testing.T, source string) {
+		x, err := e.Compile(source, Any)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\x1b") {
+				t.Errorf("Compile(%q) = %q: more than one clean line", source, err)
+			}
+			return
+		}
+		if v, err := x.Eval(in); err == nil && len(v.Text) > maxShown+8 {
+			t.Errorf("%q shows %d bytes", source, len(v.Text))
+		} else if !errors.Is(err, ErrWork) {
+			x.Seen(in)
+		}
+	})
+}
