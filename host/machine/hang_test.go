@@ -78,6 +78,29 @@ func TestHang(t *testing.T) {
 	}
 }
 
+// TestReset: a triple fault is no end that the guest has asked for. Without an
+// interrupt table there is none for int3, and none for that.
+func TestReset(t *testing.T) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Prepare(t.Context(), Env{Cache: cache, Say: func(s string) { t.Log(s) }}, Spec{Arch: "amd64", Kernel: "6.12"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := boot(t, m)
+	code := []byte{0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0xcc} // push 0; push 0; lidt [rsp]; int3
+	patch(t, v, symbol(t, v, "__do_sys_getppid"), code)
+	_, err = v.Agent().Exec(v.Context(), wire.ExecParams{Argv: []string{"/labctl/labprobe", "ids"}}, agent.IO{})
+	if err := v.Why(err); !errors.Is(err, vm.ErrReset) {
+		t.Errorf("the guest ended by %v, want ErrReset", err)
+	}
+	if err := end(t, v, 20*time.Second); !errors.Is(err, vm.ErrReset) {
+		t.Errorf("the context ended by %v, want ErrReset", err)
+	}
+}
+
 // TestExpire: a deadline over the whole machine leaves its registers, too.
 func TestExpire(t *testing.T) {
 	cache, err := kernel.Open("")

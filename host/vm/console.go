@@ -133,6 +133,14 @@ func (c *console) spoke() bool {
 	return c.seen[0]
 }
 
+// restarts says whether the kernel has said that it restarts the machine
+// (kernel/reboot.c, drivers/tty/sysrq.c).
+func (c *console) restarts() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Contains(c.last, []byte("reboot: Restarting system")) || bytes.Contains(c.last, []byte("Resetting"))
+}
+
 func (c *console) report() *crash.Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()

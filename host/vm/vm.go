@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -146,6 +147,10 @@ func (e *DiedError) Unwrap() error { return e.ExitError }
 // left with status 0 and the console shows no panic.
 var ErrPoweredOff = errors.New("the guest powered off")
 
+// ErrReset says that the machine was reset and no kernel said so: on x86 a triple
+// fault, which is an exception while one is handled.
+var ErrReset = errors.New("the guest was reset without a word, as by a triple fault")
+
 // VM is a guest whose agent has said hello.
 type VM struct {
 	cfg     Config
@@ -163,6 +168,9 @@ type VM struct {
 	base   context.Context             // Boot's
 	unbind func() bool                 // lets the guest outlive it
 	asked  atomic.Pointer[qmp.Monitor] // mon, for who looks while the boot goes on
+
+	asking sync.Once // sets reason
+	reason string
 }
 
 // Boot starts the guest and returns once its agent is there. The guest lives
@@ -358,7 +366,7 @@ const settle = 15 * time.Second
 
 // Why explains err: when the guest died under an operation, the operation's own
 // error is only that the link ended. It waits for the last words on the
-// console and returns the *CrashError, ErrPoweredOff or QEMU's error; a
+// console and returns the *CrashError, ErrPoweredOff, ErrReset or QEMU's error; a
 // *BootError keeps its phase with that as its cause. A deadline under which the
 // guest did not die becomes a *DeadlineError or an *AgentError. Other errors
 // come back as they are.
@@ -407,6 +415,8 @@ func (v *VM) left() error {
 	err := v.proc.Wait()
 	var exit *qemu.ExitError
 	switch {
+	case err == nil && v.shutdown() == "guest-reset" && !v.con.restarts():
+		return ErrReset
 	case err == nil:
 		return ErrPoweredOff
 	case !errors.As(err, &exit):
@@ -415,6 +425,29 @@ func (v *VM) left() error {
 		return &RefusedError{exit}
 	}
 	return &DiedError{exit}
+}
+
+// shutdown is QEMU's own reason for its end (QEMU: qapi/run-state.json,
+// ShutdownCause), empty when it gave none.
+func (v *VM) shutdown() string {
+	v.asking.Do(func() {
+		mon := v.asked.Load()
+		if mon == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		events, err := mon.Events(ctx) // those so far too
+		if err != nil {
+			return
+		}
+		for e := range events {
+			if reason, ok := e.Data["reason"].(string); ok && e.Event == "SHUTDOWN" {
+				v.reason = reason
+			}
+		}
+	})
+	return v.reason
 }
 
 // awaitEnd waits until a panic's report is whole or QEMU is gone and its

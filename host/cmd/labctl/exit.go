@@ -119,7 +119,7 @@ func exitCode(err error) int {
 		return 128 + int(signal.sig)
 	case errors.As(err, &check):
 		return exitCheck
-	case errors.As(err, &crashed), errors.Is(err, vm.ErrPoweredOff), errors.As(err, &silent):
+	case errors.As(err, &crashed), errors.Is(err, vm.ErrPoweredOff), errors.Is(err, vm.ErrReset), errors.As(err, &silent):
 		return exitCrash
 	case errors.As(err, &boot) && boot.Deadline, errors.As(err, &late), errors.Is(err, errDeadline):
 		return exitDeadline

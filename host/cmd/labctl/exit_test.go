@@ -42,6 +42,7 @@ func TestExitCode(t *testing.T) {
 		{"guest crashed", died, exitCrash},
 		{"guest crashed, and its disk was full", errors.Join(died, &vm.LogError{Path: "c", Err: syscall.ENOSPC}), exitCrash},
 		{"guest powered off", vm.ErrPoweredOff, exitCrash},
+		{"guest reset", vm.ErrReset, exitCrash},
 		{"guest powered off while booting", &vm.BootError{Phase: vm.PhaseInit, Cause: vm.ErrPoweredOff}, exitCrash},
 		{"guest's agent started again", &vm.BootError{Phase: vm.PhaseHello, Cause: agent.ErrClosed}, exitCrash},
 		{"agent silent", fmt.Errorf("x: %w", &vm.AgentError{DeadlineError: late}), exitCrash},

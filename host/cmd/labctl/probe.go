@@ -309,6 +309,8 @@ func outcome(err error, probes []record.Probe) record.Outcome {
 		o.Kind = "interrupted"
 	case errors.As(err, &crashed):
 		o.Kind, o.Crash = "crash", record.NewCrash(crashed.Report)
+	case errors.Is(err, vm.ErrReset):
+		o.Kind = "crash"
 	case errors.As(err, &late):
 		o.Kind = "deadline"
 		if errors.As(err, &silent) {
