@@ -134,11 +134,18 @@ func (s *Stack) Classify() {
 				user, kernelEnd = sym.Exception, i
 			}
 		}
-		if i > 0 && f.Kind == Function && f.Size > 0 && f.Offset == 0 && f.Note == "" {
+		if i > 0 && !interrupted(s.Frames[i-1].Name) && f.Kind == Function && f.Size > 0 && f.Offset == 0 && f.Note == "" {
 			f.Note = startOfSymbol
 		}
 	}
 	s.Truncated = kernelEnd < 0
+}
+
+// interrupted says of a frame's symbol that the frame outside it did not call: an
+// exception stopped it, at that very instruction.
+func interrupted(name string) bool {
+	sym, ok := Family(name)
+	return ok && sym.Family == FamilyEntry && sym.Exception && !sym.OutermostOnly
 }
 
 // SameCalls says whether two stacks are the same calls, and where they first
@@ -160,13 +167,14 @@ func SameCalls(a, b *Stack) (same bool, at int) {
 type Lookup func(pc uint64) (name string, start, size uint64, ok bool)
 
 // Symbolise turns program counters, innermost first, into frames. The first is
-// an exact place; each other is a return address, which may already belong to
-// the next symbol, so the byte before it is looked up.
+// an exact place, and so is one that an exception stopped at; each other is a
+// return address, which may already belong to the next symbol, so the byte before
+// it is looked up.
 func Symbolise(pcs []uint64, find Lookup) []Frame {
 	frames := make([]Frame, 0, len(pcs))
 	for i, pc := range pcs {
 		at := pc
-		if i > 0 && pc > 0 {
+		if i > 0 && pc > 0 && !interrupted(frames[i-1].Name) {
 			at--
 		}
 		f := Frame{PC: pc, Kind: Unknown}

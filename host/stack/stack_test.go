@@ -236,6 +236,24 @@ func TestSymboliseLooksBeforeAReturnAddress(t *testing.T) {
 	}
 }
 
+// TestInterrupted: what an exception stopped was at its own instruction, which
+// may be a function's first.
+func TestInterrupted(t *testing.T) {
+	find := func(pc uint64) (string, uint64, uint64, bool) {
+		start := pc &^ 0xff
+		return map[uint64]string{0x100: "irq_handler", 0x200: "el1h_64_irq", 0x300: "before", 0x400: "stopped", 0x500: "caller"}[start], start, 0x100, true
+	}
+	s := Stack{Frames: Symbolise([]uint64{0x110, 0x210, 0x400, 0x510}, find)}
+	s.Classify()
+	if f := s.Frames[2]; f.Name != "stopped" || f.Offset != 0 || f.Note != "" {
+		t.Errorf("the stopped frame is %+v; want stopped+0 without a note", f)
+	}
+	s = Stack{Frames: Symbolise([]uint64{0x110, 0x400, 0x510}, find)}
+	if f := s.Frames[1]; f.Name != "before" || f.Offset != 0x100 {
+		t.Errorf("the caller is %+v; want before+0x100", f)
+	}
+}
+
 func TestJSON(t *testing.T) {
 	s := frames(t, "x+0x1/0x2", "kernel_clone+0x5/0x510 [m]", "ret_from_fork_asm+0x1a/0x30")
 	s.TrimToCreation()
