@@ -2,22 +2,15 @@ package folded
 
 import (
 	"bytes"
-	"flag"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"labctl/host/ftrace/internal/sample"
 	"labctl/host/ftrace/raw"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func foldedText(t testing.TB, s sample.Sample, events ...string) string {
 	t.Helper()
@@ -73,22 +66,31 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-func TestGolden(t *testing.T) {
+// TestForks: on every kernel all stacks of forks end at the function that makes
+// tasks, and lead there from a system call or from kthreadd.
+func TestForks(t *testing.T) {
+	from := map[string]string{
+		"5.10-arm64": "el0_sync", "6.1-arm64": "el0t_64_sync", "6.12-arm64": "el0t_64_sync", "7.2-arm64": "el0t_64_sync",
+		"5.10-amd64": "entry_SYSCALL_64_after_hwframe", "6.1-amd64": "entry_SYSCALL_64_after_hwframe",
+		"6.12-amd64": "entry_SYSCALL_64_after_hwframe", "7.2-amd64": "entry_SYSCALL_64_after_hwframe",
+	}
 	for _, boot := range sample.Boots(t) {
 		t.Run(boot, func(t *testing.T) {
-			file := filepath.Join("testdata", boot+".folded")
-			got := foldedText(t, sample.Load(t, boot+"/creation"), "sched_process_fork")
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
+			var tasks []string
+			for l := range strings.Lines(foldedText(t, sample.Load(t, boot+"/creation"), "sched_process_fork")) {
+				m := lineRE.FindStringSubmatch(strings.TrimSuffix(l, "\n"))
+				frames := strings.Split(strings.TrimSuffix(l, " "+m[2]+"\n"), ";")
+				tasks = append(tasks, frames[0])
+				want := from[boot]
+				if frames[0] == "kthreadd" {
+					want = "ret_from_fork"
+				}
+				if len(frames) < 4 || !strings.HasPrefix(frames[1], want) || frames[len(frames)-1] != "kernel_clone" {
+					t.Errorf("%s: want a stack from %s to kernel_clone", strings.TrimSpace(l), want)
 				}
 			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("the stacks differ from %s (-want +got); -update rewrites it:\n%s", file, diff)
+			if want := []string{"exe", "kthreadd", "record"}; !slices.Equal(slices.Compact(tasks), want) {
+				t.Errorf("tasks %q; want %q", tasks, want)
 			}
 		})
 	}

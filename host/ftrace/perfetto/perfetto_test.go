@@ -13,9 +13,11 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"labctl/host/ftrace/internal/sample"
 	"labctl/host/ftrace/raw"
+	"labctl/host/ftrace/tracedat"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -228,24 +230,39 @@ func TestForks(t *testing.T) {
 	}
 }
 
+// TestGolden exports a trace of task creation on arm64, a trace.dat that keeps
+// when the samples are made anew.
 func TestGolden(t *testing.T) {
-	for _, name := range []string{"6.12-arm64/creation"} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join("testdata", strings.ReplaceAll(name, "/", "-")+".golden")
-			got := parse(t, export(t, sample.Load(t, name))).String()
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("the export differs from %s (-want +got); -update rewrites it:\n%s", file, diff)
-			}
-		})
+	name := filepath.Join("testdata", "6.12-arm64-creation")
+	packed, err := os.ReadFile(name + ".dat.zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	b, err := z.DecodeAll(packed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := tracedat.Read(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := parse(t, export(t, sample.Sample{Capture: &f.Capture})).String()
+	if *update {
+		if err := os.WriteFile(name+".golden", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name + ".golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("the export differs from %s.golden (-want +got); -update rewrites it:\n%s", name, diff)
 	}
 }
 
