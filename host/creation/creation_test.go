@@ -3,7 +3,6 @@ package creation
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +12,9 @@ import (
 
 	"labctl/host/clone"
 	"labctl/host/ftrace"
+	"labctl/host/golden"
 	"labctl/host/stack"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // traces are those of real kernels that package ftrace is tested with.
 func traces(t testing.TB) map[string]string {
@@ -55,20 +53,7 @@ func join(t testing.TB, text string) []Creation {
 func TestGolden(t *testing.T) {
 	for name, text := range traces(t) {
 		got := Text(join(t, text))
-		golden := filepath.Join("testdata", name+".txt")
-		if *update {
-			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), got); d != "" {
-			t.Errorf("%s: -want +got (go test -update rewrites it)\n%s", golden, d)
-		}
+		golden.Check(t, filepath.Join("testdata", name+".txt"), got)
 	}
 }
 

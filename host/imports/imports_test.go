@@ -19,13 +19,13 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig", "presets"}, // data, embedded
-	{"guest/wire"},                       // the one thing that both sides know
-	{"guest/tracefs", "guest/rawclone"},  // one kernel interface each
-	{"guest/agent", "guest/probe"},       // what the guest's programs do
-	{"guest/labinit", "guest/labprobe"},  // programs of the guest
-	{"guest/cmd"},                        // both in one file
-	{"host/scratch"},                     // files of the host
+	{"", "images", "kconfig", "presets"},                        // data, embedded
+	{"guest/wire"},                                              // the one thing that both sides know
+	{"guest/tracefs", "guest/rawclone"},                         // one kernel interface each
+	{"guest/agent", "guest/probe"},                              // what the guest's programs do
+	{"guest/labinit", "guest/labprobe"},                         // programs of the guest
+	{"guest/cmd"},                                               // both in one file
+	{"host/scratch", "host/golden"},                             // files of the host, and of tests
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies

@@ -1,16 +1,13 @@
 package qemu
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"labctl/host/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestArgv(t *testing.T) {
 	for name, devices := range map[string][]Device{
@@ -47,24 +44,8 @@ func TestArgv(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, filepath.Join("testdata", "argv", name+".txt"), strings.ReplaceAll(c.String(), " -", " \\\n  -")+"\n")
+			golden.Check(t, filepath.Join("testdata", "argv", name+".txt"), strings.ReplaceAll(c.String(), " -", " \\\n  -")+"\n")
 		})
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s (-want +got):\n%s", file, d)
 	}
 }
 

@@ -2,7 +2,6 @@ package report
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,11 +12,10 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/creation"
+	"labctl/host/golden"
 	"labctl/host/record"
 	"labctl/host/stack"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // real is a record of `labctl probe run fork kthread --arch arm64`.
 func real(t *testing.T) *record.Run {
@@ -57,18 +55,7 @@ func TestProbes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := render(t, real(t), o)
 			file := filepath.Join("testdata", name+".txt")
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", file, diff)
-			}
+			golden.Check(t, file, got)
 		})
 	}
 }

@@ -1,16 +1,12 @@
 package stack
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"labctl/host/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // samples are stacks that show what each style has to say.
 func samples(t *testing.T) []Stack {
@@ -37,19 +33,7 @@ func TestStyles(t *testing.T) {
 		for _, s := range samples(t) {
 			b.WriteString(style.Print(&s) + "\n")
 		}
-		golden := filepath.Join("testdata", style.Name+".txt")
-		if *update {
-			if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), b.String()); d != "" {
-			t.Errorf("%s: -want +got (go test -update rewrites it)\n%s", golden, d)
-		}
+		golden.Check(t, filepath.Join("testdata", style.Name+".txt"), b.String())
 	}
 }
 

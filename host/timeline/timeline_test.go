@@ -2,7 +2,6 @@ package timeline
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,10 +12,9 @@ import (
 
 	"labctl/host/creation"
 	"labctl/host/ftrace"
+	"labctl/host/golden"
 	"labctl/host/stack"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // build makes the timeline of a trace file's text.
 func build(t testing.TB, text string, stacks func(string) bool) (*Timeline, []creation.Creation) {
@@ -80,19 +78,7 @@ func TestGolden(t *testing.T) {
 			p := &l.Paths[i]
 			fmt.Fprintf(&b, "\n#%d %s, %d times\n%s", i+1, p.Of, p.Count, p.Stack.TRACE32())
 		}
-		golden := filepath.Join("testdata", name+".txt")
-		if *update {
-			if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), b.String()); d != "" {
-			t.Errorf("%s: -want +got (go test -update rewrites it)\n%s", golden, d)
-		}
+		golden.Check(t, filepath.Join("testdata", name+".txt"), b.String())
 	}
 }
 

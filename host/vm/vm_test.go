@@ -3,7 +3,6 @@ package vm
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,12 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"labctl/host/golden"
 	"labctl/host/target"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // TestCommand holds QEMU's command line for every target and every link.
 func TestCommand(t *testing.T) {
@@ -44,7 +40,7 @@ func TestCommand(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					golden(t, name, strings.ReplaceAll(cmd.String(), " -", " \\\n  -")+"\n")
+					golden.Check(t, filepath.Join("testdata", "command", name+".txt"), strings.ReplaceAll(cmd.String(), " -", " \\\n  -")+"\n")
 				})
 				seen[name+".txt"] = true
 			}
@@ -58,23 +54,6 @@ func TestCommand(t *testing.T) {
 		if !seen[filepath.Base(f)] {
 			t.Errorf("%s is of no target", f)
 		}
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", "command", name+".txt")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 

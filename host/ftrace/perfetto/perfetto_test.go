@@ -3,7 +3,6 @@ package perfetto
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,9 +17,8 @@ import (
 	"labctl/host/ftrace/internal/sample"
 	"labctl/host/ftrace/raw"
 	"labctl/host/ftrace/tracedat"
+	"labctl/host/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func export(t testing.TB, s sample.Sample) []byte {
 	t.Helper()
@@ -252,18 +250,7 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := parse(t, export(t, sample.Sample{Capture: &f.Capture})).String()
-	if *update {
-		if err := os.WriteFile(name+".golden", []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name + ".golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("the export differs from %s.golden (-want +got); -update rewrites it:\n%s", name, diff)
-	}
+	golden.Check(t, name+".golden", got)
 }
 
 // TestBounds: with tables that hold next to nothing the file still keeps the
