@@ -40,10 +40,11 @@ type Decoder struct {
 
 	kernelStack, userStack stackFormat
 
-	stats []Stats
-	names func() *names
-	syms  func() Lookup
-	texts map[*format.Event]*printer
+	stats   []Stats
+	names   func() *names
+	syms    func() Lookup
+	strings func() map[uint64]string
+	texts   map[*format.Event]*printer
 }
 
 // common is where each record has what all records have.
@@ -112,6 +113,7 @@ func open(c *capture.Capture) (*Decoder, error) {
 	d.userStack = d.stackFormat("user_stack")
 	d.names = sync.OnceValue(func() *names { return parseNames(c) })
 	d.syms = sync.OnceValue(func() Lookup { return ParseKallsyms(c.Kallsyms).Find })
+	d.strings = sync.OnceValue(func() map[uint64]string { return parseStrings(c.Printk) })
 	d.stats = make([]Stats, len(c.CPUs))
 	for i := range c.CPUs {
 		d.stats[i] = parseStats(c.CPUs[i])

@@ -136,20 +136,34 @@ func (d *Decoder) Symbol(addr uint64) (Symbol, bool) { return d.syms()(addr) }
 // (FTRACE_TRAMPOLINE_MARKER in kernel/trace/trace.h).
 const trampoline = 1<<31 - 1
 
-// Frames are the frames of a kernel stack as taken, not classified.
+// returns are symbols that are put into a stack as return addresses by their
+// start: by the tracers, and by the making of a task.
+var returns = map[string]bool{
+	"return_to_handler": true, "kretprobe_trampoline": true, "__kretprobe_trampoline": true, "arch_rethook_trampoline": true,
+	"ret_from_fork": true, "ret_from_fork_asm": true,
+}
+
+// Frames are the frames of a kernel stack as taken, not classified. A return
+// address may already belong to the next symbol, so the byte before it is looked
+// up; the innermost one, and one where an exception came, are exact.
 func (d *Decoder) Frames(pcs []uint64) []stack.Frame {
 	find := d.syms()
-	modules := make([]string, 0, len(pcs))
-	frames := stack.Symbolise(pcs, func(pc uint64) (string, uint64, uint64, bool) {
+	frames := make([]stack.Frame, len(pcs))
+	exact := true
+	for i, pc := range pcs {
+		f := stack.Frame{PC: pc, Kind: stack.Unknown}
 		s, ok := find(pc)
-		modules = append(modules, s.Module)
-		return s.Name, s.Start, s.Size, ok
-	})
-	for i := range frames {
-		frames[i].Module = modules[i]
-		if frames[i].PC == trampoline && frames[i].Name == "" {
-			frames[i] = stack.Frame{Name: "ftrace_trampoline", Kind: stack.Asm}
+		if !exact && pc > 0 && !(ok && pc == s.Start && returns[s.Name]) {
+			s, ok = find(pc - 1)
 		}
+		if ok {
+			f.Name, f.Module, f.Offset, f.Size, f.Kind = stack.Sanitise(s.Name), stack.Sanitise(s.Module), pc-s.Start, s.Size, stack.Function
+		} else if pc == trampoline {
+			f = stack.Frame{Name: "ftrace_trampoline", Kind: stack.Asm}
+		}
+		sym, _ := stack.Family(f.Name)
+		exact = sym.Family == stack.FamilyEntry && sym.Exception
+		frames[i] = f
 	}
 	return frames
 }

@@ -228,7 +228,12 @@ func (in instance) arm() {
 	try(in.dir()+"/tracing_on", "0")
 	try(in.dir()+"/buffer_size_kb", strconv.Itoa(in.kb))
 	// What did not fit is lost at the end, not at the start; its count is in stats.
-	for _, o := range append([]string{"sym-offset", "!hash-ptr", "!overwrite", "record-tgid"}, in.options...) {
+	options := append([]string{"sym-offset", "!overwrite", "record-tgid"}, in.options...)
+	// 6.1 prints no strings with hash-ptr off; kernels with fields do.
+	if _, err := os.Stat(root + "/options/fields"); err == nil {
+		options = append(options, "!hash-ptr")
+	}
+	for _, o := range options {
 		name, off := strings.CutPrefix(o, "!")
 		value := "1"
 		if off {
@@ -326,8 +331,15 @@ func formats(files map[string][]byte, words []string) error {
 	})
 }
 
+// always are the ends of the image, and trampolines that the kernel's text hides
+// behind "[unknown/kretprobe'd]".
+var always = []string{
+	"_text", "_stext", "_etext", "_sinittext", "_einittext", "_end",
+	"return_to_handler", "kretprobe_trampoline", "__kretprobe_trampoline", "arch_rethook_trampoline",
+}
+
 // kallsyms keeps the symbols that are named, the next one after each, which
-// tells its size, and the ends of the image.
+// tells its size, and those of always.
 func kallsyms(words []string) ([]byte, error) {
 	f, err := os.Open("/proc/kallsyms")
 	if err != nil {
@@ -347,7 +359,7 @@ func kallsyms(words []string) ([]byte, error) {
 			return nil, err
 		}
 		_, found := slices.BinarySearch(words, w[2])
-		syms = append(syms, symbol{addr, s.Text(), found || slices.Contains([]string{"_text", "_stext", "_etext", "_sinittext", "_einittext", "_end"}, w[2])})
+		syms = append(syms, symbol{addr, s.Text(), found || slices.Contains(always, w[2])})
 	}
 	byAddr := make([]int, len(syms))
 	for i := range byAddr {
