@@ -255,7 +255,8 @@ func (a *app) bootFor(ctx context.Context, o execOptions, prog *program.Program)
 	if err != nil {
 		return nil, nil, err
 	}
-	o.spec.Commands = prog.File == ""
+	// Tests run the commands that every system has.
+	o.spec.Commands = prog.File == "" || prog.Test
 	m, err := machine.Prepare(ctx, env, o.spec)
 	if err != nil {
 		return nil, nil, err
