@@ -1,9 +1,11 @@
 package rawclone
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -174,6 +176,18 @@ func (p *Program) CString(s string) Word {
 	return w
 }
 
+// Pointers returns the first word of an array of the addresses of ws, ended by a
+// zero: argv and envp of execve.
+func (p *Program) Pointers(ws ...Word) Word {
+	first := p.alloc(uintptr(len(ws)) + 1)
+	if first != (Word{}) {
+		for i, w := range ws {
+			p.Set(Word{first.index + uintptr(i)}, p.addr(w))
+		}
+	}
+	return first
+}
+
 // Get reads w.
 func (p *Program) Get(w Word) uintptr { return atomic.LoadUintptr(&p.words[firstData+w.index]) }
 
@@ -185,6 +199,18 @@ func (p *Program) Post(w Word, v uintptr) error {
 	p.Set(w, v)
 	if _, _, errno := unix.Syscall6(unix.SYS_FUTEX, p.addr(w), futexWake, 1<<30, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("futex wake: %w", errno)
+	}
+	return nil
+}
+
+// Await returns once the child has made w hold v, or when ctx is done.
+func (p *Program) Await(ctx context.Context, w Word, v uintptr) error {
+	for pause := 50 * time.Microsecond; p.Get(w) != v; pause = min(2*pause, 5*time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("await a child: %w", context.Cause(ctx))
+		case <-time.After(pause):
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package rawclone
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -199,6 +200,42 @@ func TestOperations(t *testing.T) {
 	}
 	if got := strings.TrimRight(string(p.Bytes(name, 16)), "\x00"); got != "rawchild" {
 		t.Errorf("PR_GET_NAME = %q; want rawchild", got)
+	}
+}
+
+// TestPointers has a child start a program.
+func TestPointers(t *testing.T) {
+	p := newProgram(t)
+	argv := p.Pointers(p.CString("test"), p.CString("-c"), p.CString(`exit "$(($CODE + 1))"`))
+	failed := p.Syscall(unix.SYS_EXECVE, p.Addr(p.CString("/bin/sh")), p.Addr(argv), p.Addr(p.Pointers(p.CString("CODE=41"))))
+	p.Exit(1)
+	status := run(t, Clone, Args{ExitSignal: sigchld}, p)
+	if _, err := p.Result(failed); err == unix.ENOENT {
+		t.Skip("this system has no shell")
+	}
+	if got := status.ExitStatus(); got != 42 {
+		t.Errorf("the program ended with status %d; want 42", got)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	p := newProgram(t)
+	ready, never := p.Var(0), p.Var(0)
+	p.Add(ready, p.Const(2))
+	c, err := Spawn(Clone, Args{ExitSignal: sigchld}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Await(t.Context(), ready, 2); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.Await(ctx, never, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Await of what never comes = %v; want %v", err, context.DeadlineExceeded)
+	}
+	if _, err := c.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 
