@@ -7,6 +7,7 @@ package build
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -62,10 +63,10 @@ func Go(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Pr
 	if err != nil {
 		return nil, nil, fmt.Errorf("build %s: %w", shown, err)
 	}
-	remove = func() { os.RemoveAll(temp) }
+	drop := func() { os.RemoveAll(temp) }
 	defer func() {
 		if err != nil {
-			remove()
+			drop()
 		}
 	}()
 	dir := filepath.Join(temp, "source")
@@ -88,14 +89,16 @@ func Go(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Pr
 		case ctx.Err() != nil:
 			return nil, nil, context.Cause(ctx)
 		case errors.As(err, &exit):
-			return nil, nil, &Error{shown, readable(said.String(), shown)}
+			return nil, nil, &Error{shown, readable(strings.ReplaceAll(said.String(), dir, shown), shown)}
 		}
 		return nil, nil, fmt.Errorf("build %s: %w", shown, err)
 	}
-	if _, err := os.Stat(out); err != nil {
+	if f, err := elf.Open(out); err != nil { // of another package go makes an archive
 		return nil, nil, &Error{shown, "it is no program: want package main"}
+	} else {
+		f.Close()
 	}
-	return &program.Program{Argv0: path.Join(guestDir, name), File: out}, remove, nil
+	return &program.Program{Argv0: path.Join(guestDir, name), File: out}, drop, nil
 }
 
 // copySource copies the .go files that are no tests, and gives them a go.mod.

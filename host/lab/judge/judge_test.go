@@ -1,0 +1,120 @@
+package judge
+
+import (
+	"strings"
+	"testing"
+
+	"labctl/host/lab"
+	"labctl/host/lab/result"
+)
+
+const config = `id: T1
+topic: process
+title: {en: Try, ko: 시험}
+summary: {en: One., ko: 하나.}
+source: {seed: "seed0: a"}
+steps:
+  - {id: fork, probe: fork}
+checks:
+  - {id: holds, says: {en: A., ko: 가.}, that: fork.pid == 10}
+  - {id: fails, says: {en: A., ko: 가.}, that: fork.pid == 11, seen: fork.data, hint: {en: look, ko: 보라}}
+  - {id: cannot, says: {en: A., ko: 가.}, that: fork.data.nothing == 1}
+  - {id: elsewhere, says: {en: A., ko: 가.}, when: kernel.arch == "arm64", why_not: {en: not arm64, ko: 아님}, that: "false"}
+claims:
+  - {id: yes, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 10, refuted: fork.pid == 11, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: no, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 11, refuted: fork.pid == 10, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: depends, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 11, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: both, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 10, refuted: fork.pid == 10, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: broken, says: {en: A., ko: 가.}, source: s, confirmed: "fork.tasks[3].pid == 10", evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: off, says: {en: A., ko: 가.}, source: s, when: kernel.btf, why_not: {en: no BTF, ko: 없음}, confirmed: fork.pid == 10, evidence: string(fork.pid), why: {en: a, ko: 가}}
+exercise:
+  checks: [{id: one, says: {en: A., ko: 가.}, that: program.exit == 0}]
+  hints: [{en: a, ko: 가}]
+`
+
+func load(t *testing.T) *lab.Lab {
+	t.Helper()
+	l, err := lab.Parse([]byte(config), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func good(l *lab.Lab) *result.Result {
+	return &result.Result{Lab: "T1", SHA256: l.SHA256, Kernel: result.Kernel{Arch: "amd64"}, Steps: []*result.Step{{ID: "fork", PID: 10, Data: map[string]any{"a": int64(1)}}}}
+}
+
+func TestJudge(t *testing.T) {
+	l := load(t)
+	r, err := Judge(l, good(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Verdict{Pass, Fail, Fail, NotApplicable} {
+		if got := r.Checks[i].Verdict; got != want {
+			t.Errorf("check %s: %s; want %s", r.Checks[i].ID, got, want)
+		}
+	}
+	if c := r.Checks[1]; len(c.Seen) != 2 || c.Seen[0].String() != "fork.pid = 10" || c.Seen[1].String() != `fork.data = {"a": 1}` || c.Hint == nil {
+		t.Errorf("failed check = %+v; want fork.pid, its own seen and a hint", c)
+	}
+	if c := r.Checks[2]; !strings.Contains(c.Error, "no such key") {
+		t.Errorf("check that cannot be = %+v; want the reason", c)
+	}
+	if c := r.Checks[3]; c.Why == nil || c.Why.EN != "not arm64" {
+		t.Errorf("check elsewhere = %+v; want the reason", c)
+	}
+	if r.Passed() != 1 || r.Failed() != 2 || r.Verdict() != Fail || r.Changed {
+		t.Errorf("report: %d pass, %d fail, %s, changed %t", r.Passed(), r.Failed(), r.Verdict(), r.Changed)
+	}
+	for i, want := range []Verdict{Confirmed, Refuted, Depends, Unknown, Unknown, NotApplicable} {
+		c := r.Claims[i]
+		if c.Verdict != want || (c.Verdict == Unknown) != (c.Error != "") {
+			t.Errorf("claim %s: %s, error %q; want %s", c.ID, c.Verdict, c.Error, want)
+		}
+	}
+	if r.Claims[0].Evidence != "10" {
+		t.Errorf("evidence %q; want 10", r.Claims[0].Evidence)
+	}
+}
+
+// TestNothingIsTold gives results by which a lab must not pass.
+func TestNothingIsTold(t *testing.T) {
+	l := load(t)
+	for _, tt := range []struct {
+		name  string
+		spoil func(*result.Result)
+		check string // that fails
+		err   string
+	}{
+		{"lost events", func(r *result.Result) { r.Steps[0].Lost = 1 }, "trace-fork", ""},
+		{"probe failed", func(r *result.Result) { r.Steps[0].Exit = 1 }, "step-fork", ""},
+		{"step missing", func(r *result.Result) { r.Steps = nil }, "", "step fork is not in the result"},
+		{"another lab's", func(r *result.Result) { r.Lab = "T2" }, "", "is of lab T2"},
+		{"exercise without its step", func(r *result.Result) { r.Exercise = true }, "", "step program is not"},
+	} {
+		r := good(l)
+		tt.spoil(r)
+		rep, err := Judge(l, r)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v; want %q", tt.name, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || rep.Checks[0].ID != tt.check || rep.Checks[0].Verdict != Fail {
+			t.Errorf("%s: %+v, %v; want check %s to fail", tt.name, rep, err, tt.check)
+		}
+	}
+	r := good(l)
+	r.Steps, r.Missing = nil, []string{"it needs X"}
+	if rep, err := Judge(l, r); err != nil || rep.Verdict() != NotApplicable || rep.Passed() != 0 {
+		t.Errorf("a lab that was not run: %+v, %v", rep, err)
+	}
+	r = good(l)
+	r.SHA256 = "other"
+	if rep, err := Judge(l, r); err != nil || !rep.Changed {
+		t.Errorf("a lab that has changed: %+v, %v", rep, err)
+	}
+}
