@@ -1,0 +1,248 @@
+package grade
+
+import (
+	"encoding/csv"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"labctl/host/kernel"
+	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/lab/run"
+	"labctl/host/machine"
+	"labctl/host/record"
+)
+
+// folder holds the labs as they are on disk.
+const folder = "../../../labs"
+
+// The default kernel, whatever is cached, is what users get; the labs are
+// written for every kernel, and `labctl lab run --all --kernel K` runs the rest.
+const series = "6.12"
+
+func setup(t *testing.T) (machine.Env, *lab.Set) {
+	t.Helper()
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := lab.Load(os.DirFS(folder))
+	if err != nil || len(set.Broken) > 0 {
+		t.Fatalf("load labs: %v, %v", err, set.Broken)
+	}
+	return machine.Env{Cache: cache, Say: func(line string) { t.Log(line) }}, set
+}
+
+// turn bounds the machines that run at once.
+var turn = make(chan struct{}, 2)
+
+func inTurn(t *testing.T, name string, f func(*testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		turn <- struct{}{}
+		defer func() { <-turn }()
+		f(t)
+	})
+}
+
+// TestLabs runs every lab, and holds its exercise against its solution, its
+// skeleton and its wrong programs.
+func TestLabs(t *testing.T) {
+	env, set := setup(t)
+	for _, arch := range []string{"amd64", "arm64"} {
+		spec := machine.Spec{Arch: arch, Kernel: series}
+		for _, l := range set.Labs {
+			inTurn(t, l.ID+"-"+arch, func(t *testing.T) {
+				start := time.Now()
+				var rec record.Run
+				res, err := run.Lab(t.Context(), env, spec, l, record.Dir{}, &rec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := judge.Judge(l, res)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("%.2f s: %s", time.Since(start).Seconds(), r.Verdict())
+				for _, c := range r.Checks {
+					if c.Verdict == judge.Fail {
+						t.Errorf("check %s fails: %s %v", c.ID, c.Error, c.Seen)
+					}
+				}
+				for _, c := range r.Claims {
+					if c.Verdict == judge.Unknown {
+						t.Errorf("claim %s: %s", c.ID, c.Error)
+					}
+				}
+			})
+			if l.Exercise == nil {
+				continue
+			}
+			dir := filepath.Join(folder, filepath.Dir(l.File))
+			programs := map[string]Outcome{lab.Solution: Pass, lab.Exercise: Fail}
+			wrong, err := filepath.Glob(filepath.Join(dir, lab.Wrong, "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range wrong {
+				// What makes a program wrong is the same on every architecture.
+				if arch == "arm64" {
+					programs[filepath.Join(lab.Wrong, filepath.Base(w))] = Fail
+				}
+			}
+			for name, want := range programs {
+				inTurn(t, l.ID+"-"+arch+"-"+strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
+					var rec record.Run
+					g, err := One(t.Context(), env, spec, l, os.DirFS(filepath.Join(dir, name)), name, record.Dir{}, &rec)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if g.Outcome != want {
+						t.Errorf("%s: %s (%s); want %s", name, g.Outcome, g.Message, want)
+						if g.Report != nil {
+							for _, c := range g.Report.Checks {
+								t.Logf("  %s: %s %s %v", c.ID, c.Verdict, c.Error, c.Seen)
+							}
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// hostile are programs that a class may hold.
+var hostile = map[string]struct {
+	source string
+	want   []Outcome
+}{
+	"endless": {"package main\n\nfunc main() {\n\tfor {\n\t}\n}\n", []Outcome{TooSlow}},
+	"forkbomb": {`package main
+
+import "os"
+
+func main() {
+	for {
+		os.StartProcess("/proc/self/exe", []string{"x"}, &os.ProcAttr{})
+	}
+}
+`, []Outcome{TooSlow, Crash, Fail, Off}},
+	"loud": {`package main
+
+import (
+	"bytes"
+	"os"
+)
+
+func main() {
+	b := bytes.Repeat([]byte("x"), 1<<20)
+	for range 10 << 10 { // 10 GB
+		os.Stdout.Write(b)
+	}
+}
+`, []Outcome{TooLoud}},
+	"crash": {`package main
+
+import "os"
+
+func main() { os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0) }
+`, []Outcome{Crash}},
+	"off": {`package main
+
+import "syscall"
+
+func main() { syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF) }
+`, []Outcome{Off}},
+	"hungry": {`package main
+
+func main() {
+	var all [][]byte
+	for {
+		b := make([]byte, 16<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		all = append(all, b)
+	}
+}
+`, []Outcome{Fail, Crash, TooSlow, Off}},
+	"broken": {"package main\n\nfunc main() { nonsense() }\n", []Outcome{NoCompile}},
+	"=1+1":   {"", []Outcome{Unreadable}},
+}
+
+// TestClass grades honest and hostile programs side by side.
+func TestClass(t *testing.T) {
+	env, set := setup(t)
+	l, err := set.Find("P1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := *l.Exercise
+	short.Seconds = 3 // of which every hostile program takes all
+	exercise := *l
+	exercise.Exercise = &short
+	root := t.TempDir()
+	write := func(name, source string) {
+		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if source != "" {
+			if err := os.WriteFile(filepath.Join(root, name, "main.go"), []byte(source), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	solution, err := os.ReadFile(filepath.Join(folder, filepath.Dir(l.File), lab.Solution, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]Outcome{"alice": {Pass}, "zoe": {Pass}}
+	write("alice", string(solution))
+	write("zoe", string(solution))
+	for name, h := range hostile {
+		write(name, h.source)
+		want[name] = h.want
+	}
+	out := t.TempDir()
+	var mu sync.Mutex
+	told := 0
+	grades, err := Class(t.Context(), env, machine.Spec{Arch: "arm64", Kernel: series}, &exercise, root, out, 2, func(g *Grade) {
+		mu.Lock()
+		defer mu.Unlock()
+		told++
+		t.Logf("%s: %s %d/%d in %.1f s: %s", g.Learner, g.Outcome, g.Passed, g.Of, g.Seconds, g.Message)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(grades) != len(want) || told != len(want) {
+		t.Errorf("%d grades, %d told; want %d", len(grades), told, len(want))
+	}
+	for _, g := range grades {
+		ok := false
+		for _, o := range want[g.Learner] {
+			ok = ok || g.Outcome == o
+		}
+		if !ok || g.Outcome != Pass && g.Outcome != Fail && g.Message == "" {
+			t.Errorf("%s: %s, %q; want one of %v with a message", g.Learner, g.Outcome, g.Message, want[g.Learner])
+		}
+		if _, err := (record.Dir{Path: filepath.Join(out, g.Learner)}).ReadRun(); err != nil {
+			t.Errorf("%s: %v", g.Learner, err)
+		}
+	}
+	var b strings.Builder
+	if err := CSV(&b, l, grades); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(strings.NewReader(b.String())).ReadAll()
+	if err != nil || len(rows) != len(grades)+1 {
+		t.Fatalf("CSV: %d rows, %v", len(rows), err)
+	}
+	if rows[1][0] != "'=1+1" {
+		t.Errorf("first learner %q; want one that no spreadsheet takes for a formula", rows[1][0])
+	}
+}
