@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check bench bench-peers bench-go soak soak-kill qemu test-tools clean help need-go generated
+.PHONY: build lab test check presets bench bench-peers bench-go soak soak-kill qemu test-tools clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -67,6 +67,9 @@ bench-peers: qemu build ## measure other tools (virtme-ng, vmtest) beside labctl
 
 bench-go: need-go ## run the packages' own benchmarks (go test -bench), one package at a time
 	@$(GO) test -p 1 -timeout 20m -run '^$$' -bench . -benchmem $(PKG)
+
+presets: qemu build ## run every preset of labctl trace on 5.10 and 7.2, both architectures, and write docs/presets.md
+	@$(GO) run ./host/docs -labctl bin/labctl -out docs/presets.md
 
 soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong; SOAK_BATCH=20 does it in pieces
 	@soak() { $(BENCH) -soak $(SOAK) -batch $(SOAK_BATCH) -state bin/soak.txt "$$@"; }; \

@@ -43,9 +43,6 @@ func Registers(arch string) (args []string, word, link string, ok bool) {
 	return a.args, a.word, a.link, ok
 }
 
-// Events lists the tracepoints that Join reads, the one that it needs first.
-func Events() []string { return append([]string(nil), events...) }
-
 // events are the tracepoints beside the probes: the first says which task came
 // to be, the others name it. A kernel without one of the others loses a name or
 // a cross-check, no creation.

@@ -44,14 +44,10 @@ func (p *printer) lines(t *record.Trace) {
 			plain = append(plain, Clean(l.Name))
 		}
 	}
-	p.f("traced:")
 	if t.Preset != "" {
-		p.f(" preset %s", Clean(t.Preset))
+		plain = append([]string{"preset " + Clean(t.Preset)}, plain...)
 	}
-	if len(plain) > 0 {
-		p.f(" %s", strings.Join(plain, ", "))
-	}
-	p.f("\n")
+	p.f("traced: %s\n", strings.Join(plain, ", "))
 	width := 0
 	for i := range t.Lines {
 		width = max(width, len(Clean(t.Lines[i].Name)))
@@ -62,16 +58,19 @@ func (p *printer) lines(t *record.Trace) {
 			if l.Missing() != missing || !missing && l.Why == "" && l.Count == 1 && l.Armed[0] == l.Name {
 				continue
 			}
-			p.f("   %-8s %-*s  %s\n", Clean(l.Kind), width, Clean(l.Name), Clean(became(l)))
+			p.f("   %-8s %-*s  %s\n", Clean(l.Kind), width, Clean(l.Name), Clean(Became(l)))
 		}
 	}
 	p.f("\n")
 }
 
-// became is what one thing that was asked for came to, in a few words.
-func became(l *trace.Line) string {
-	if l.Missing() {
+// Became is what one thing that was asked for came to, in a few words.
+func Became(l *trace.Line) string {
+	switch {
+	case l.Missing() && l.Asked():
 		return "missing: " + l.Why
+	case l.Missing():
+		return l.Why
 	}
 	s := "→ " + strings.Join(l.Armed, ", ")
 	if more := l.Count - len(l.Armed); more > 0 {

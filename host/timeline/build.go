@@ -23,7 +23,7 @@ type Builder struct {
 
 	t     Timeline
 	kept  []ftrace.Event
-	paths paths
+	paths paths // of events that were asked for
 }
 
 // forJoin are the events that creation.Join reads, and forExit those of deaths.
@@ -114,7 +114,7 @@ func (b *Builder) Build() (*Timeline, []creation.Creation, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("timeline: %w", err)
 	}
-	g := grower{t: &b.t, paths: &b.paths, alive: map[int]int{}, codes: map[int]int{}}
+	g := grower{t: &b.t, alive: map[int]int{}, codes: map[int]int{}}
 	next := 0
 	for i := range b.kept {
 		e := &b.kept[i]
@@ -128,14 +128,16 @@ func (b *Builder) Build() (*Timeline, []creation.Creation, error) {
 		g.born(&creations[next])
 	}
 	g.order()
-	b.t.Paths, b.t.UnkeptPaths = b.paths.list, b.paths.unkept
+	// The tree's come first, so that its numbers are small.
+	b.t.Paths = append(g.paths.list, b.paths.list...)
+	b.t.UnkeptPaths = g.paths.unkept + b.paths.unkept
 	return &b.t, creations, nil
 }
 
 // grower grows the tree.
 type grower struct {
 	t     *Timeline
-	paths *paths
+	paths paths
 	alive map[int]int // TID → place in Tasks
 	codes map[int]int // TID → what do_exit was called with
 }

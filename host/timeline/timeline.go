@@ -20,7 +20,9 @@ type Timeline struct {
 	// Tasks are those that were born, died or made another. First come those
 	// that were there before the trace, by TID, then the others by birth.
 	Tasks []Task `json:"tasks"`
-	Paths []Path `json:"paths"` // in the order of their first use
+	// Paths are those of creations and requests, then those of events that were
+	// asked for, each in the order of their first use.
+	Paths []Path `json:"paths"`
 	// Events counts the trace's events by name.
 	Events map[string]int64 `json:"events"`
 	// Unkept counts events about tasks that were too many to keep: the tree

@@ -89,7 +89,10 @@ type Kernel struct {
 // Line says what became of one thing that was asked for. It is part of the run
 // record, schema labctl/run/v1.
 type Line struct {
-	Kind string `json:"kind"` // "function", "graph", "event", "probe", "tracer", "option", "buffer"
+	// Kind is "function", "graph", "event" or "probe"; "tracer", "option" and the
+	// like for what these need and did not get; "filter" for a function that a
+	// preset names only to trace nothing.
+	Kind string `json:"kind"`
 	Name string `json:"name"` // as it was asked for
 	// Armed is what it came to in this kernel, at most maxArmed names of Count;
 	// empty when it is missing.
@@ -97,6 +100,15 @@ type Line struct {
 	Count int      `json:"count,omitempty"`
 	// Why says why it has another name here, or why it is missing.
 	Why string `json:"why,omitempty"`
+}
+
+// Asked says that the line is for something to be traced.
+func (l *Line) Asked() bool {
+	switch l.Kind {
+	case "function", "graph", "event", "probe":
+		return true
+	}
+	return false
 }
 
 // Missing says that nothing was armed for the line.
@@ -164,7 +176,7 @@ func (m *maker) functions(r Request) error {
 	if tracer == "nop" || tracer == "" {
 		// Scripts set a filter without a tracer so as to trace nothing by it.
 		for _, f := range r.Functions {
-			m.line(Line{Kind: "function", Name: f, Why: "the tracer is nop: the filter alone traces nothing"})
+			m.line(Line{Kind: "filter", Name: f, Why: "not needed: the tracer is nop, and a filter alone traces nothing"})
 		}
 		return nil
 	}
@@ -324,31 +336,25 @@ func (m *maker) event(e Event) error {
 	return nil
 }
 
-// tasks adds what the tree of tasks is drawn from. It is in every recording:
-// five rare events and a probe; the task-creation preset has the arguments and
-// stacks beside them.
+// tasks adds what the tree of tasks is drawn from: rare events and probes, so
+// that they are in every recording. They get a line only where they are what was
+// asked for.
 func (m *maker) tasks(r Request) error {
 	p := &m.plan.Params
-	regs, _, _, ok := creation.Registers(m.k.Arch)
-	if !ok {
-		return fmt.Errorf("plan the trace: no calling convention for architecture %q", m.k.Arch)
+	c, err := creation.Plan(m.k.Arch, m.k.Facts)
+	if err != nil {
+		return err
 	}
-	if r.Tasks {
-		c, err := creation.Plan(m.k.Arch, m.k.Facts)
-		if err != nil {
-			return err
-		}
-		for _, probe := range c.Probes {
-			probe.Optional = true // says so in a line, and the rest is worth having
-			p.Probes = append(p.Probes, probe)
+	regs, _, _, _ := creation.Registers(m.k.Arch)
+	exit := wire.TraceProbe{Event: EventExit, Alternatives: []wire.KprobeSpec{{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}}}
+	for _, probe := range append(c.Probes, exit) {
+		probe.Optional = true // a line says so, and the rest is worth having
+		p.Probes = append(p.Probes, probe)
+		if r.Tasks {
 			m.line(Line{Kind: "probe", Name: probe.Event, Armed: []string{probe.Alternatives[0].Symbol}})
 		}
 	}
-	p.Probes = append(p.Probes, wire.TraceProbe{
-		Event: EventExit, Optional: true,
-		Alternatives: []wire.KprobeSpec{{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}},
-	})
-	for _, e := range creation.Events() {
+	for _, e := range c.Events {
 		if !m.armed[e] {
 			m.armed[e] = true
 			p.Events = append(p.Events, wire.RecordEvent{Name: e})

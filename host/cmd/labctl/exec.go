@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path"
@@ -75,6 +76,12 @@ execute PROG; 127: no such program in the guest.`,
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return execError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
+	programFlags(c, &o)
+	return c
+}
+
+// programFlags are the flags of commands that run one program.
+func programFlags(c *cobra.Command, o *execOptions) {
 	machineFlags(c, &o.spec)
 	f := c.Flags()
 	f.SetInterspersed(false) // what follows PROG is PROG's
@@ -84,7 +91,6 @@ execute PROG; 127: no such program in the guest.`,
 	f.StringVar(&o.dir, "dir", "", "run in this folder of the guest; relative GUEST paths are below it")
 	f.StringVar(&o.out, "out", "", "keep console.log and qemu.txt in this folder")
 	f.DurationVar(&o.timeout, "timeout", 0, "end the guest after this long, boot included")
-	return c
 }
 
 // exec runs one program. The signals of its time are its own to handle, so that
@@ -281,12 +287,17 @@ func (a *app) runIn(v *vm.VM, j *job, signals *relay) (wire.ExecResult, error) {
 	if err := j.bundle.Send(v.Context(), v.Agent()); err != nil {
 		return wire.ExecResult{}, err
 	}
-	std := agent.IO{Stdout: a.stdout, Stderr: a.stderr, Started: signals.to}
-	if isTerminal(a.stdout) {
-		std.Stdout = text.NewWriter(a.stdout)
+	return a.runSent(v, j, signals, a.stdout, a.stderr)
+}
+
+// runSent runs a program that the guest has.
+func (a *app) runSent(v *vm.VM, j *job, signals *relay, stdout, stderr io.Writer) (wire.ExecResult, error) {
+	std := agent.IO{Stdout: stdout, Stderr: stderr, Started: signals.to}
+	if isTerminal(stdout) {
+		std.Stdout = text.NewWriter(stdout)
 	}
-	if isTerminal(a.stderr) {
-		std.Stderr = text.NewWriter(a.stderr)
+	if isTerminal(stderr) {
+		std.Stderr = text.NewWriter(stderr)
 	}
 	if a.stdin != nil {
 		std.Stdin = a.stdin

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"labctl/host/machine"
+	"labctl/host/report"
+	"labctl/host/trace/preset"
+	"labctl/host/tracer"
+)
+
+// listPresets lists the presets, or what each comes to on a machine.
+func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("--list-presets runs no program, got %q", args[0])}
+	}
+	presets := preset.All().Presets
+	if len(o.presets) > 0 {
+		presets = nil
+		for _, name := range o.presets {
+			p, ok := preset.All().Find(name)
+			if !ok {
+				return usageError{unknown("--preset", name, preset.All().Names())}
+			}
+			presets = append(presets, p)
+		}
+	}
+	if o.check {
+		return a.checkPresets(ctx, o, presets)
+	}
+	if o.asJSON {
+		return a.printJSON(presets)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PRESET\tTRACER\tFUNCTIONS\tEVENTS\tWHAT IT SHOWS")
+	for _, p := range presets {
+		tracer := p.Tracer
+		if tracer == "" {
+			tracer = "nop"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", p.Name, tracer, len(p.Functions), len(p.Events), title(p))
+	}
+	return w.Flush()
+}
+
+// title is a preset's, in the user's language.
+func title(p preset.Preset) string {
+	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
+		if v := os.Getenv(name); v != "" {
+			if strings.HasPrefix(v, "ko") {
+				return p.KO
+			}
+			break
+		}
+	}
+	return p.EN
+}
+
+// checkPresets runs presets, one after the other, in one guest.
+func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset.Preset) (err error) {
+	env, err := a.env()
+	if err != nil {
+		return err
+	}
+	o.exec.spec.Features = []string{"trace"}
+	m, err := machine.Prepare(ctx, env, o.exec.spec)
+	if err != nil {
+		return err
+	}
+	dir, keep, err := a.logs(&env, o.exec.out, "presets")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keep(err)) }()
+	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
+	v, err := m.Boot(ctx, env, dir, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	all := tracer.Checks{Arch: m.Target.Arch, Release: v.Hello().Release}
+	failed := 0
+	for _, p := range presets {
+		c, err := tracer.Try(v.Context(), v, m.Kernel, p)
+		if err != nil {
+			return fmt.Errorf("preset %s: %w", p.Name, v.Why(err))
+		}
+		if c.Error != "" {
+			failed++
+		}
+		all.Presets = append(all.Presets, c)
+	}
+	if o.asJSON {
+		err = a.printJSON(all)
+	} else {
+		err = a.printChecks(&all)
+	}
+	if err == nil && failed > 0 {
+		return checkError{failed}
+	}
+	return err
+}
+
+func (a *app) printChecks(all *tracer.Checks) error {
+	fmt.Fprintf(a.stdout, "%s on %s\n\n", report.Clean(all.Release), all.Arch)
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PRESET\tARMED\tEVENTS\tLOST\tMISSING")
+	for i := range all.Presets {
+		c := &all.Presets[i]
+		missing := c.Error
+		var names []string
+		for j := range c.Lines {
+			if l := &c.Lines[j]; l.Missing() && l.Asked() {
+				names = append(names, l.Name)
+			}
+		}
+		if missing == "" {
+			missing = strings.Join(names, ", ")
+		}
+		armed, asked := c.Armed()
+		fmt.Fprintf(w, "%s\t%d of %d\t%d\t%d\t%s\n", c.Name, armed, asked, c.Events, c.Lost, report.Clean(missing))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	// Why, once for each name.
+	said := map[string]bool{}
+	fmt.Fprintln(a.stdout)
+	for i := range all.Presets {
+		for j := range all.Presets[i].Lines {
+			l := &all.Presets[i].Lines[j]
+			if l.Why == "" || said[l.Kind+l.Name] {
+				continue
+			}
+			said[l.Kind+l.Name] = true
+			fmt.Fprintf(a.stdout, "%s %s %s\n", report.Clean(l.Kind), report.Clean(l.Name), report.Clean(report.Became(l)))
+		}
+	}
+	return nil
+}
