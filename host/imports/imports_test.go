@@ -23,23 +23,23 @@ var tiers = [][]string{
 	{"guest/wire"},                                              // the one thing that both sides know
 	{"guest/tracefs", "guest/rawclone"},                         // one kernel interface each
 	{"guest/agent", "guest/probe"},                              // what the guest's programs do
-	{"guest/labinit", "guest/labprobe"},                         // programs of the guest
-	{"guest/cmd"},                                               // both in one file
+	{"guest/labinit", "guest/labprobe", "guest/shell"},          // programs of the guest
+	{"guest/cmd"},                                               // all in one file
 	{"host/scratch", "host/golden"},                             // files of the host, and of tests
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies
 	{"host/vm", "host/warm", "host/kernel", "host/initramfs", "host/ftrace", "host/debug"},
-	{"host/program", "host/recording"}, // what a guest is to run, and the files of it; pages of its kernel
-	{"host/creation"},                  // task creations, out of traces
-	{"host/trace"},                     // what to record, on the kernel at hand
-	{"host/timeline"},                  // the lives of tasks, out of traces
-	{"host/record"},                    // what a run leaves on disk
-	{"host/report"},                    // pages out of records
-	{"host/probe"},                     // one probe run in a machine, into a record
-	{"host/machine"},                   // kernel, initramfs and QEMU put together
-	{"host/lab", "host/matrix"},        // plans of several runs
-	{"host/cmd", "host/bench"},         // flags to calls, and what they cost
+	{"host/program", "host/recording"},      // what a guest is to run, and the files of it; pages of its kernel
+	{"host/creation"},                       // task creations, out of traces
+	{"host/trace"},                          // what to record, on the kernel at hand
+	{"host/timeline"},                       // the lives of tasks, out of traces
+	{"host/record"},                         // what a run leaves on disk
+	{"host/report"},                         // pages out of records
+	{"host/probe", "host/tracer"},           // one probe, or one program, run in a machine, into a record
+	{"host/machine"},                        // kernel, initramfs and QEMU put together
+	{"host/lab", "host/matrix"},             // plans of several runs
+	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write
 }
 
 // rule forbids packages under from to depend on packages under any of to,
