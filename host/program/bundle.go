@@ -105,6 +105,44 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) error {
 	return nil
 }
 
+// AddAbove adds what tests of a package may share with others of its module:
+// testdata and go.mod of the folders from root, which becomes guest, down to dir,
+// without dir. What would make it more than max bytes stays here.
+func (b *Bundle) AddAbove(root, dir, guest string, max int64) error {
+	for at := dir; at != root; {
+		at = filepath.Dir(at)
+		rel, err := filepath.Rel(root, at)
+		if err != nil || !filepath.IsLocal(rel) {
+			return fmt.Errorf("%s is not below %s", dir, root)
+		}
+		for _, name := range []string{"testdata", "go.mod"} {
+			t := Bundle{}
+			err := t.Add(filepath.Join(at, name), path.Join(guest, rel, name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err == nil && t.Bytes <= max {
+				max -= t.Bytes
+				b.addAll(t)
+			}
+		}
+	}
+	return nil
+}
+
+// ModuleRoot is the folder of the Go module that dir is in, or dir where it is in
+// none.
+func ModuleRoot(dir string) string {
+	for at := dir; ; at = filepath.Dir(at) {
+		if fi, err := os.Stat(filepath.Join(at, "go.mod")); err == nil && fi.Mode().IsRegular() {
+			return at
+		}
+		if at == filepath.Dir(at) {
+			return dir
+		}
+	}
+}
+
 // AddOutputs makes the folders in which a guest is to write outs, and adds the
 // fuzz inputs that are on this host already, as a test on it would find them. A
 // corpus of more than max bytes stays here: a test can do without.

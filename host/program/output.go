@@ -10,7 +10,7 @@ import (
 
 // Folders of the guest, in which nothing tells where things are on the host.
 const (
-	// WorkDir is where a Go test runs: its package's folder.
+	// WorkDir is the folder of a Go test's module.
 	WorkDir = "/labctl/work"
 	// outDir has what the flags of a Go test make it write, a folder a flag.
 	outDir = "/labctl/out"

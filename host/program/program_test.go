@@ -252,6 +252,43 @@ func TestBundle(t *testing.T) {
 	}
 }
 
+func TestAddAbove(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{
+		"testdata/r": "1", "x/testdata/x": "22", "x/y/testdata/own": "y", "x/x.go": "x", "go.mod": "m", "z/testdata/z": "z",
+	})
+	dir := filepath.Join(root, "x", "y")
+	if got := ModuleRoot(dir); got != root {
+		t.Errorf("ModuleRoot(%s) = %s, want %s", dir, got, root)
+	}
+	if got := ModuleRoot("/proc/self"); got != "/proc/self" {
+		t.Errorf("ModuleRoot outside of modules = %s, want the folder itself", got)
+	}
+	for _, tt := range []struct {
+		max  int64
+		want []string
+	}{
+		{100, []string{"w/x/testdata/", "w/x/testdata/x", "w/testdata/", "w/testdata/r", "w/go.mod"}},
+		{3, []string{"w/x/testdata/", "w/x/testdata/x", "w/testdata/", "w/testdata/r"}},
+		{1, []string{"w/testdata/", "w/testdata/r"}},
+	} {
+		var b Bundle
+		if err := b.AddAbove(root, dir, "/w", tt.max); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, names(t, &b)); diff != "" {
+			t.Errorf("archive of at most %d bytes (-want +got):\n%s", tt.max, diff)
+		}
+	}
+	var b Bundle
+	if err := b.AddAbove(root, root, "/w", 100); err != nil || len(b.entries) > 0 {
+		t.Errorf("AddAbove of the root itself = %v, with %d entries", err, len(b.entries))
+	}
+	if err := b.AddAbove(dir, root, "/w", 100); err == nil {
+		t.Error("AddAbove of a root below the folder gave no error")
+	}
+}
+
 func TestAddTestDir(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
