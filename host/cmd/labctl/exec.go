@@ -50,7 +50,8 @@ exit status. PROG is one of
 
 A Go test binary (x.test, as go test -exec hands it over) runs in a copy of the
 folder that it runs in here, with testdata and the files beside it, at most
-64 MB. Profiles that its flags name (-test.coverprofile and the like) are brought
+64 MB; of the folders above it, up to the module's, testdata and go.mod are there,
+too. Profiles that its flags name (-test.coverprofile and the like) are brought
 back, and so are inputs that fuzzing has found (-test.fuzz).
 
 No path of this host is known in the guest. A test that looks for files where
@@ -174,7 +175,15 @@ func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
 		j.params.Dir = path.Join("/", o.dir)
 		j.bundle.AddFolder(j.params.Dir)
 	case prog.Test:
-		j.params.Dir = program.WorkDir
+		root := program.ModuleRoot(cwd)
+		rel, err := filepath.Rel(root, cwd)
+		if err != nil {
+			return nil, err
+		}
+		j.params.Dir = path.Join(program.WorkDir, rel)
+		if err := j.bundle.AddAbove(root, cwd, program.WorkDir, program.MaxTestFiles); err != nil {
+			return nil, err
+		}
 		if err := j.bundle.AddTestDir(cwd, j.params.Dir, program.MaxTestFiles); err != nil {
 			return nil, err
 		}
