@@ -67,9 +67,7 @@ func (fsys *FS) Record(p wire.RecordParams) (_ *Recording, err error) {
 			err = errors.Join(err, r.Remove())
 		}
 	}()
-	if err := r.pickTracer(); err != nil {
-		return nil, err
-	}
+	r.pickTracer()
 	if err := r.set("tracing_on", "0"); err != nil {
 		return nil, fmt.Errorf("hold trace: %w", err)
 	}
@@ -111,38 +109,58 @@ func (r *Recording) miss(what string, err error) {
 	}
 }
 
-// pickTracer finds the instance that can have the tracer: function_graph is for
-// the top one alone on older kernels.
-func (r *Recording) pickTracer() error {
+// pickTracer finds the instance that can have the tracer. On older kernels that is
+// the top one alone for function_graph, and for the stacks of functions.
+func (r *Recording) pickTracer() {
 	tracer := r.params.Tracer
 	r.armed.Tracer = "nop"
 	if tracer == "" || tracer == "nop" {
-		return nil
+		return
 	}
 	has := func(dir string) bool {
 		text, err := readHead(filepath.Join(dir, "available_tracers"), 4<<10)
 		return err == nil && slices.Contains(strings.Fields(text), tracer)
 	}
 	switch {
-	case has(r.dir):
 	case !has(r.fs.root):
 		r.miss("tracer "+tracer, errors.New("this kernel has none of that name"))
-		return nil
+		return
+	case has(r.dir) && !r.topStacks():
 	default:
-		if err := r.claim("current_tracer"); err != nil {
-			r.miss("tracer "+tracer, fmt.Errorf("the kernel allows it in the top instance alone: %w", err))
-			return nil
+		if err := r.moveToTop(); err != nil {
+			r.miss("tracer "+tracer, fmt.Errorf("the kernel has it in the top instance alone: %w", err))
+			return
 		}
-		if now, err := r.fs.content("current_tracer"); err != nil || now != "nop" {
-			r.miss("tracer "+tracer, fmt.Errorf("the kernel allows it in the top instance alone, which runs %q", now))
-			return nil
-		}
-		if err := r.fs.files.Rmdir(r.dir); err != nil {
-			return fmt.Errorf("remove trace instance: %w", err)
-		}
-		r.dir, r.top, r.armed.Top = r.fs.root, true, true
 	}
 	r.armed.Tracer = tracer
+}
+
+// topStacks says whether the function tracer is to take stacks, which the kernel
+// lets it do in the top instance alone: elsewhere it takes the option, and none of
+// the stacks. The change that ended that brought another option.
+func (r *Recording) topStacks() bool {
+	if r.params.Tracer != "function" || !r.params.Options["func_stack_trace"] {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(r.dir, "options/func-no-repeats"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// moveToTop records in the top instance, if nobody else does.
+func (r *Recording) moveToTop() error {
+	if err := r.claim("current_tracer"); err != nil {
+		return err
+	}
+	switch now, err := r.fs.content("current_tracer"); {
+	case err != nil:
+		return bare(err)
+	case now != "nop":
+		return fmt.Errorf("which runs the tracer %s", clip(now, 40))
+	}
+	if err := r.rmdir(); err != nil {
+		return err
+	}
+	r.dir, r.top, r.armed.Top = r.fs.root, true, true
 	return nil
 }
 
@@ -200,7 +218,7 @@ func (fsys *FS) write(file, text string) error {
 
 // content is what a file of the top instance would have to be given to hold what
 // it holds: the choice in brackets of "[local] global", the size that
-// "7 (expanded: 1408)" has in use, nothing for a comment.
+// "7 (expanded: 1408)" has in use, nothing where it says that there is nothing.
 func (fsys *FS) content(file string) (string, error) {
 	text, err := readHead(filepath.Join(fsys.root, file), 64<<10)
 	if err != nil {
@@ -213,7 +231,7 @@ func (fsys *FS) content(file string) (string, error) {
 	if _, rest, ok := strings.Cut(text, "(expanded: "); ok {
 		text = strings.TrimSuffix(rest, ")")
 	}
-	if strings.HasPrefix(text, "#") {
+	if strings.HasPrefix(text, "#") || text == "no pid" { // "#### all functions enabled ####"
 		return "", nil
 	}
 	return text, nil
@@ -228,14 +246,28 @@ func (r *Recording) arm() error {
 		kb = r.defaultKB()
 	}
 	type setting struct{ file, value string }
+	resize := r.resize
+	if r.top {
+		resize = func(kb int) error { return r.borrow("buffer_size_kb", strconv.Itoa(kb)) }
+	}
+	if err := resize(kb); err != nil {
+		r.miss("file buffer_size_kb", err)
+	}
 	settings := []setting{
-		{"buffer_size_kb", strconv.Itoa(kb)},
 		{"options/overwrite", bit(p.Overwrite)},
 		{"options/stacktrace", bit(p.Stacks)},
 		{"options/record-tgid", "1"},
 	}
-	if p.Clock != "" {
-		settings = append(settings, setting{"trace_clock", p.Clock})
+	// Where the kernel found its fastest clock to differ between CPUs, it has
+	// given the top instance another one.
+	clock := p.Clock
+	if clock == "" {
+		if own, err := r.fs.content("trace_clock"); err == nil && own != "local" {
+			clock = own
+		}
+	}
+	if clock != "" {
+		settings = append(settings, setting{"trace_clock", clock})
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
 		settings = append(settings, setting{name, p.Files[name]})
@@ -245,7 +277,11 @@ func (r *Recording) arm() error {
 	}
 	for _, s := range settings {
 		if err := r.setAny(s.file, s.value); err != nil {
-			r.miss(s.file, err)
+			what := "file " + s.file
+			if name, ok := strings.CutPrefix(s.file, "options/"); ok {
+				what = "option " + name
+			}
+			r.miss(what, err)
 		}
 	}
 	if p.PIDOnly {
@@ -256,7 +292,7 @@ func (r *Recording) arm() error {
 	r.raiseCmdlines()
 	if len(p.Probes) > 0 {
 		if err := r.fs.plainProbes(); err != nil {
-			r.miss("kprobes-optimization", err)
+			r.miss("option kprobes-optimization", err)
 		}
 		if err := r.armProbes(); err != nil {
 			return err
@@ -358,9 +394,9 @@ func (r *Recording) Lists() (files []*os.File, err error) {
 	return files, nil
 }
 
-// wantCmdlines is how many names of tasks the kernel is to keep. Its own default
-// is 128, which one run of a shell script uses up.
-const wantCmdlines = 8192
+// wantCmdlines is how many names of tasks the kernel is to keep. Some keep 128,
+// which one run of a shell script uses up.
+const wantCmdlines = 4096
 
 // raiseCmdlines has the kernel keep enough names. The size is that of all
 // instances, and a change of it forgets the names so far: it goes back when the
@@ -377,7 +413,7 @@ func (r *Recording) raiseCmdlines() {
 			}
 		}
 		if err != nil {
-			r.miss("saved_cmdlines_size", err)
+			r.miss("file saved_cmdlines_size", err)
 		}
 	}
 	s.users++
@@ -504,15 +540,15 @@ func (r *Recording) armFunctions() {
 	}
 	if len(p.Functions) > 0 {
 		if err := r.set("set_ftrace_filter", ""); err != nil {
-			r.miss("functions", err)
+			r.miss("file set_ftrace_filter", err)
 		}
-		r.addNames("set_ftrace_filter", r.dir, p.Functions)
+		r.addNames("function", filepath.Join(r.dir, "set_ftrace_filter"), p.Functions)
 		r.matched()
 	}
 	if len(p.Graph) > 0 {
 		// One list for all instances.
 		err := r.borrow("set_graph_function", "")
-		if err == nil && r.addNames("set_graph_function", r.fs.root, p.Graph) == 0 {
+		if err == nil && r.addNames("graph", filepath.Join(r.fs.root, "set_graph_function"), p.Graph) == 0 {
 			err = errors.New("it has none of the functions to begin at")
 		}
 		if err != nil {
@@ -527,11 +563,10 @@ func (r *Recording) armFunctions() {
 }
 
 // addNames adds names to a filter and counts those that were taken.
-func (r *Recording) addNames(file, dir string, names []string) (taken int) {
-	path := filepath.Join(dir, file)
+func (r *Recording) addNames(kind, path string, names []string) (taken int) {
 	for _, name := range names {
 		if err := r.fs.files.Write(path, name+"\n", os.O_APPEND); err != nil {
-			r.miss("function "+name, err)
+			r.miss(kind+" "+name, err)
 			continue
 		}
 		taken++
@@ -543,7 +578,7 @@ func (r *Recording) addNames(file, dir string, names []string) (taken int) {
 func (r *Recording) matched() {
 	text, err := readHead(filepath.Join(r.dir, "set_ftrace_filter"), 8<<20)
 	if err != nil {
-		r.miss("set_ftrace_filter", err)
+		r.miss("file set_ftrace_filter", err)
 	}
 	for line := range strings.Lines(text) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -603,8 +638,8 @@ func (r *Recording) Remove() error {
 	r.undo = nil
 	if r.top {
 		errs = append(errs, r.write("trace", ""))
-	} else if err := r.fs.files.Rmdir(r.dir); err != nil {
-		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
+	} else {
+		errs = append(errs, r.rmdir())
 	}
 	return errors.Join(append(errs, r.removeProbes())...)
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"labctl/guest/wire"
 )
@@ -111,7 +112,7 @@ func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, e
 		return nil, armed, fmt.Errorf("hold trace: %w", err)
 	}
 	if p.BufferKB > 0 {
-		if err := in.write("buffer_size_kb", strconv.Itoa(p.BufferKB)); err != nil {
+		if err := in.resize(p.BufferKB); err != nil {
 			miss("buffer_size_kb", err)
 		}
 	}
@@ -231,8 +232,8 @@ func (in *Instance) create(probes []wire.TraceProbe) error {
 	for _, probe := range probes {
 		in.write("events/"+in.group+"/"+probe.Event+"/enable", "0")
 	}
-	if err := in.fs.files.Rmdir(in.dir); err != nil {
-		return fmt.Errorf("remove the old one: %w", err)
+	if err := in.rmdir(); err != nil {
+		return err
 	}
 	return bare(in.fs.files.Mkdir(in.dir))
 }
@@ -240,11 +241,25 @@ func (in *Instance) create(probes []wire.TraceProbe) error {
 // Remove takes everything away again, the instance and its probes: events first,
 // since an enabled kprobe event can be neither removed nor lose its instance.
 func (in *Instance) Remove() error {
-	errs := []error{in.disable()}
-	if err := in.fs.files.Rmdir(in.dir); err != nil {
-		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
+	return errors.Join(in.disable(), in.rmdir(), in.removeProbes())
+}
+
+// busyFor is how long an instance may stay busy. A program that is being started
+// holds, until its exec, whatever file the agent had open at that moment.
+const busyFor = 10 * time.Second
+
+func (in *Instance) rmdir() error {
+	deadline := time.Now().Add(busyFor)
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := in.fs.files.Rmdir(in.dir)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("remove trace instance: %w", err)
+		}
+		time.Sleep(pause)
 	}
-	return errors.Join(append(errs, in.removeProbes())...)
 }
 
 func (in *Instance) disable() error {
@@ -357,6 +372,25 @@ func (in *Instance) enable(event string) error {
 		return err
 	}
 	in.enabled = append(in.enabled, event)
+	return nil
+}
+
+// resize sets the size of a CPU's buffer. The kernel has small buffers until they
+// are used, and on older ones (to 6.6) a size set anywhere counts as the use of
+// all: the top instance would keep its few KB for whoever traces there next.
+func (in *Instance) resize(kb int) error {
+	const file, unused = "buffer_size_kb", "(expanded: "
+	top := filepath.Join(in.fs.root, file)
+	before, _ := readHead(top, 64)
+	if err := in.write(file, strconv.Itoa(kb)); err != nil {
+		return err
+	}
+	if after, err := readHead(top, 64); err != nil || strings.Contains(after, unused) {
+		return err
+	}
+	if _, size, ok := strings.Cut(before, unused); ok {
+		return in.fs.write(file, strings.TrimRight(size, ")\n"))
+	}
 	return nil
 }
 

@@ -77,7 +77,7 @@ const MaxArmedNames = 1000
 
 // RecordMissing is a part that was asked for and is not armed.
 type RecordMissing struct {
-	What string `json:"what"` // "event sched/nosuch", "function foo*", "probe clone", "option x"
+	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "tracer x", "option x", "file x", "symbols"
 	Why  string `json:"why"`  // the kernel's reason
 }
 

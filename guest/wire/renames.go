@@ -24,7 +24,7 @@ func FunctionCandidates(name string) []Candidate {
 		}
 		return list
 	}
-	const suffixes = "suffixes like .part.0 are the compiler's"
+	const suffixes = "the compiler's suffix"
 	list.add(suffixes, base, base+".*")
 	for _, f := range functionFamilies {
 		if f.has(base) {
@@ -116,7 +116,7 @@ var nearFunctions = []near{
 	{"__handle_domain_irq", []string{"generic_handle_domain_irq"}, "replaced, kernel/irq/irqdesc.c"},
 	{"do_page_fault", []string{"handle_mm_fault"}, "not traceable, what it calls is; arch/x86/mm/fault.c"},
 	// Scripts name it because it does not run: so that the filter is not empty.
-	{"secondary_start_kernel", append([]string{"start_secondary"}, StandIns...), "brings up a CPU and is not traceable; a function that does not run stands in"},
+	{"secondary_start_kernel", append([]string{"start_secondary"}, StandIns...), "not traceable; this one does not run either"},
 }
 
 var eventFamilies = []family{
@@ -135,7 +135,7 @@ var nearEvents = []near{
 // __arm64_sys_ since 4378a7d4be30; arm and kernels before them sys_ or SyS_.
 var callPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__do_sys_", "sys_", "SyS_", "__se_sys_"}
 
-const callWhy = "functions of system calls have prefixes by architecture, include/linux/syscalls.h"
+const callWhy = "a system call, prefixed by architecture"
 
 // replacedCalls are calls that newer architectures have in another form only
 // (include/uapi/asm-generic/unistd.h).

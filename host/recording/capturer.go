@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"labctl/guest/wire"
 	"labctl/host/ftrace/capture"
+	"labctl/host/ftrace/format"
+	"labctl/host/kernel"
 	"labctl/host/text"
 )
 
@@ -29,8 +29,9 @@ const (
 
 // capturer takes chunks. It belongs to the goroutine that reads the stream.
 type capturer struct {
-	table []byte // the image's symbols, at the addresses of the image; nil when they come from the guest
-	max   int64  // bytes of pages
+	kernel *kernel.Kernel
+	table  []byte // the image's symbols, at the addresses of the image; nil when they come from the guest
+	max    int64  // bytes of pages
 
 	armed   *wire.RecordArmed
 	texts   map[wire.ChunkKind][]byte
@@ -41,12 +42,12 @@ type capturer struct {
 	pages   int64
 }
 
-func newCapturer(table []byte, max int64) *capturer {
+func newCapturer(k *kernel.Kernel, table []byte, max int64) *capturer {
 	if max <= 0 {
 		max = wire.MaxPages
 	}
 	return &capturer{
-		table: table, max: max,
+		kernel: k, table: table, max: max,
 		texts: map[wire.ChunkKind][]byte{}, formats: map[string][]byte{},
 		cpus: map[int]*spool{}, stats: map[int][]byte{},
 	}
@@ -69,7 +70,7 @@ func (c *capturer) take(k wire.Chunk) error {
 		c.stats[k.CPU] = bytes.Clone(k.Payload)
 	case wire.ChunkFormat:
 		return c.takeFormat(k.Payload)
-	case wire.ChunkSymbols, wire.ChunkPrintk, wire.ChunkCmdlines, wire.ChunkTgids:
+	case wire.ChunkSymbols, wire.ChunkModules, wire.ChunkPrintk, wire.ChunkCmdlines, wire.ChunkTgids:
 		c.texts[k.Kind] = append(c.texts[k.Kind], k.Payload...)
 	default:
 		c.texts[k.Kind] = bytes.Clone(k.Payload)
@@ -169,18 +170,18 @@ func (c *capturer) capture() (*capture.Capture, error) {
 	if c.armed == nil {
 		return nil, errors.New("guest: the recording has not begun")
 	}
-	long, size, err := layout(c.texts[wire.ChunkHeaderPage])
+	page, err := format.ParsePage(c.texts[wire.ChunkHeaderPage])
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
 	}
-	if size != c.armed.PageSize {
-		return nil, fmt.Errorf("guest: header_page tells of pages of %d bytes, what it armed of %d", size, c.armed.PageSize)
+	if page.Size != c.armed.PageSize {
+		return nil, fmt.Errorf("guest: header_page tells of pages of %d bytes, what it armed of %d", page.Size, c.armed.PageSize)
 	}
 	capt := &capture.Capture{
-		Order: binary.LittleEndian, LongSize: long, PageSize: size,
+		Order: binary.LittleEndian, LongSize: page.CommitSize, PageSize: page.Size,
 		HeaderPage: c.texts[wire.ChunkHeaderPage], HeaderEvent: c.texts[wire.ChunkHeaderEvent],
 		Formats:  c.sortedFormats(),
-		Kallsyms: symbols(c.table, c.texts[wire.ChunkSymbols]),
+		Kallsyms: c.symbols(),
 		Printk:   c.texts[wire.ChunkPrintk], Cmdlines: c.texts[wire.ChunkCmdlines], Tgids: c.texts[wire.ChunkTgids],
 		Clocks: c.texts[wire.ChunkClock], Uname: c.armed.Uname, CPUCount: c.armed.CPUs,
 	}
@@ -192,6 +193,19 @@ func (c *capturer) capture() (*capture.Capture, error) {
 		capt.CPUs = append(capt.CPUs, capture.CPU{ID: id, Pages: s.file, Size: s.size, Stats: c.stats[id]})
 	}
 	return capt, nil
+}
+
+// symbols puts the kernel's symbols together, and those of its modules.
+func (c *capturer) symbols() []byte {
+	if c.table == nil {
+		return c.texts[wire.ChunkSymbols]
+	}
+	out, ok := moved(c.table, c.texts[wire.ChunkSymbols])
+	if !ok {
+		c.armed.Missing = append(c.armed.Missing, wire.RecordMissing{What: "symbols", Why: "the guest's kernel does not begin as its image does"})
+		return nil
+	}
+	return append(out, moduleSymbols(c.kernel, c.texts[wire.ChunkModules])...)
 }
 
 // sortedFormats has those of "ftrace" first and the others by name.
@@ -228,28 +242,4 @@ func (c *capturer) checked(st wire.RecordStopped) wire.RecordStopped {
 		out.CPUs = append(out.CPUs, by[id])
 	}
 	return out
-}
-
-// headerRE finds a field in events/header_page:
-//
-//	field: local_t commit;	offset:8;	size:8;	signed:1;
-//	field: char data;	offset:16;	size:4080;	signed:1;
-var headerRE = regexp.MustCompile(`(?m)^\s*field: [^;]*\b(commit|data);\s*offset:(\d{1,7});\s*size:(\d{1,7});`)
-
-// layout reads the size of an unsigned long and of a page from header_page.
-func layout(header []byte) (long, page int, err error) {
-	for _, m := range headerRE.FindAllSubmatch(header, -1) {
-		offset, _ := strconv.Atoi(string(m[2]))
-		size, _ := strconv.Atoi(string(m[3]))
-		switch string(m[1]) {
-		case "commit":
-			long = size
-		case "data":
-			page = offset + size
-		}
-	}
-	if long != 4 && long != 8 || page == 0 {
-		return 0, 0, errors.New("header_page does not tell the layout of a page")
-	}
-	return long, page, nil
 }

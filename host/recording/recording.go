@@ -70,7 +70,7 @@ func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.Record
 	if err != nil {
 		return nil, err
 	}
-	r := &Recording{call: call, cap: newCapturer(table, p.Max), done: make(chan struct{})}
+	r := &Recording{call: call, cap: newCapturer(k, table, p.Max), done: make(chan struct{})}
 	armed := make(chan struct{})
 	go r.read(call.Extra(), armed)
 	select {
@@ -157,5 +157,5 @@ func (r *Recording) Stop(ctx context.Context) (*Result, error) {
 		r.cap.close()
 		return nil, errors.Join(err, cerr)
 	}
-	return &Result{Capture: capt, Armed: r.Armed, Stopped: r.cap.checked(st), spools: r.cap.spools()}, err
+	return &Result{Capture: capt, Armed: *r.cap.armed, Stopped: r.cap.checked(st), spools: r.cap.spools()}, err
 }

@@ -5,23 +5,23 @@ import (
 	"strconv"
 )
 
-// symbols puts a kernel's symbols together. table is those of its image, at the
-// addresses they were linked to; guest is lines of the guest's /proc/kallsyms: an
-// anchor, by which the table is moved to where the kernel was put (KASLR), and
-// the symbols of modules. Without a table guest has them all.
-func symbols(table, guest []byte) []byte {
-	if table == nil {
-		return guest
+// moved is the symbols of a kernel's image at the addresses that they have in the
+// guest, which may have put the kernel elsewhere (KASLR). table is those of the
+// image; anchor is a line of the guest's /proc/kallsyms, by which the two are
+// held together. It is false when they cannot be.
+func moved(table, anchor []byte) ([]byte, bool) {
+	slide, ok := slide(table, anchor)
+	if !ok || slide == 0 {
+		return table, ok
 	}
-	out := make([]byte, 0, len(table)+len(guest))
-	slide, modules := anchor(table, guest)
+	out := make([]byte, 0, len(table))
 	for line := range bytes.Lines(table) {
 		addr, rest, ok := address(line)
 		if !ok {
 			continue
 		}
-		// In the lower half are no addresses of the kernel but offsets and
-		// sizes, which do not move: the per-CPU area of amd64 begins at 0.
+		// In the lower half are no addresses of the kernel but offsets, which
+		// do not move: the per-CPU area of amd64 begins at 0.
 		if addr>>63 == 1 {
 			addr += slide
 		}
@@ -31,36 +31,24 @@ func symbols(table, guest []byte) []byte {
 		}
 		out = append(out, rest...)
 	}
-	return append(out, modules...)
+	return out, true
 }
 
-// anchor finds how far the guest's kernel is from where its image was linked to,
-// by the first of the guest's lines that the table has too, and gives the lines of
-// modules, which end in their names in brackets. Without an anchor the kernel is
-// taken to be where it was linked to.
-func anchor(table, guest []byte) (slide uint64, modules []byte) {
-	found := false
-	for line := range bytes.Lines(guest) {
-		addr, rest, ok := address(line)
-		if !ok {
-			continue
-		}
-		if bytes.HasSuffix(bytes.TrimRight(line, "\n"), []byte("]")) {
-			modules = append(modules, line...)
-			continue
-		}
-		if found {
-			continue
-		}
-		// rest is " T _text\n" on both sides.
-		if i := bytes.Index(table, rest); i >= 0 {
-			start := bytes.LastIndexByte(table[:i], '\n') + 1
-			if linked, same, ok := address(table[start : i+len(rest)]); ok && bytes.Equal(same, rest) {
-				slide, found = addr-linked, true
-			}
-		}
+// slide is how far the guest's kernel is from where its image was linked to.
+func slide(table, anchor []byte) (uint64, bool) {
+	addr, rest, ok := address(anchor)
+	if !ok {
+		return 0, false
 	}
-	return slide, modules
+	// rest is " T _text\n" on both sides. Two static functions can have one
+	// name; the guest's is its first symbol, and so is the table's.
+	i := bytes.Index(table, rest)
+	if i < 0 {
+		return 0, false
+	}
+	start := bytes.LastIndexByte(table[:i], '\n') + 1
+	linked, _, ok := address(table[start : i+len(rest)])
+	return addr - linked, ok
 }
 
 // address cuts the number off a line: "ffffffff81000000 T _text\n".
