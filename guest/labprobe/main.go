@@ -21,8 +21,12 @@ import (
 
 	"labctl/guest/probe"
 	_ "labctl/guest/probe/clone"
+	_ "labctl/guest/probe/cputime"
+	_ "labctl/guest/probe/exec"
 	_ "labctl/guest/probe/kthread"
 	"labctl/guest/probe/ps"
+	_ "labctl/guest/probe/variables"
+	_ "labctl/guest/probe/visible"
 	"labctl/guest/wire"
 )
 

@@ -19,6 +19,10 @@ func Probes() []ProbeInfo {
 		{"vfork", "suspend itself until a vfork child has ended", "child", `{"syscall":"vfork"}`},
 		{"thread", "make a thread with the flags of pthread_create, and join it", "thread", `{}`},
 		{"clone3", "make a child by clone3 with a struct clone_args", "child", `{"flags":0,"exit_signal":17,"size":64}`},
+		{"visible", "make a thread and look for it in /proc: listed, opened, in task/, and after its end", "thread", `{}`},
+		{"cputime", "have one thread of two burn CPU time, and read whom /proc charges it to", "thread", `{"ticks":30}`},
+		{"variables", "have a child add one to two variables, and read them in both tasks", "child", `{"flags":0,"exit_signal":17}`},
+		{"exec", "replace a program by execve: in a child, or by a thread that is not the leader", "child", `{"by":"child","file":"/proc/self/exe","before":null}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger or a second CPU", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }
