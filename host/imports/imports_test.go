@@ -19,7 +19,7 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig", "presets"},                        // data, embedded
+	{"", "images", "kconfig", "presets", "labs"}, // data, embedded
 	{"guest/wire"},                                              // the one thing that both sides know
 	{"guest/tracefs", "guest/rawclone"},                         // one kernel interface each
 	{"guest/agent", "guest/probe"},                              // what the guest's programs do
@@ -66,7 +66,12 @@ var rules = []rule{
 	{from: "host/timeline", to: startsVM, deep: true, why: judging},
 	{from: "host/record", to: startsVM, deep: true, why: judging},
 	{from: "host/report", to: startsVM, deep: true, why: judging},
+	{from: "host/lab/result", to: startsVM, deep: true, why: judging},
+	{from: "host/lab/expr", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},
+	{from: "host/lab/show", to: startsVM, deep: true, why: judging},
+	{from: "labs", to: []string{"host", "guest"}, tests: true,
+		why: "a lab's programs have the standard library alone"},
 }
 
 var startsVM = []string{"host/vm", "host/warm", "host/qemu", "host/machine", "host/accel"}
@@ -83,7 +88,7 @@ var outside = map[string]string{
 
 // planned lists folders that the tables above name before they are there. A
 // name leaves this list when its folder comes; a slip of the pen is in neither.
-var planned = []string{"host/debug", "host/lab", "host/lab/judge", "host/matrix"}
+var planned = []string{"host/debug", "host/matrix"}
 
 // pkg is one package as go list sees it; paths are relative to the module, or
 // whole for packages of other modules.

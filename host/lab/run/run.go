@@ -175,13 +175,10 @@ func prepare(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.La
 	if err != nil {
 		return nil, res, err
 	}
-	// Where the lab cannot run, its wishes are no reason to refuse the machine.
-	plain := asked
+	plain := Spec(l, asked)
 	if t.Fixed {
-		plain.Features = append(plain.Features, "trace")
-		plain.Commands = plain.Commands || l.Commands()
-	} else {
-		plain = Spec(l, asked)
+		// A board has what it has; whether that is enough is for Missing to say.
+		plain.CPUs, plain.MemoryMB = asked.CPUs, asked.MemoryMB
 	}
 	m, err := machine.Prepare(ctx, env, plain)
 	if err != nil {
