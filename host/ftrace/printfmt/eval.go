@@ -76,18 +76,27 @@ type (
 	array struct{ buf, count, size node }
 )
 
+// isConstant says whether n, whose operands are folded, is the same for all records.
 func isConstant(n node) bool {
+	is := func(nodes ...node) bool {
+		for _, n := range nodes {
+			if _, ok := n.(constant); !ok {
+				return false
+			}
+		}
+		return true
+	}
 	switch n := n.(type) {
 	case constant:
 		return true
 	case unary:
-		return isConstant(n.x)
+		return is(n.x)
 	case operation:
-		return isConstant(n.x) && isConstant(n.y)
+		return is(n.x, n.y)
 	case cond:
-		return isConstant(n.test) && isConstant(n.yes) && isConstant(n.no)
+		return is(n.test, n.yes, n.no)
 	case castNode:
-		return isConstant(n.x)
+		return is(n.x)
 	}
 	return false
 }

@@ -250,7 +250,15 @@ func (p *parser) expr() node {
 	}
 	p.want(":")
 	c.no = p.expr()
-	return c
+	return p.fold(c)
+}
+
+// fold evaluates what is constant once: kernels leave long sums of macros.
+func (p *parser) fold(n node) node {
+	if isConstant(n) {
+		return constant{n.eval(&ctx{env: p.env})}
+	}
+	return n
 }
 
 func (p *parser) binary(least int) node {
@@ -265,7 +273,7 @@ func (p *parser) binary(least int) node {
 		op := p.tok.text
 		p.next()
 		p.nodes++
-		left = operation{op, left, p.binary(prec + 1)}
+		left = p.fold(operation{op, left, p.binary(prec + 1)})
 	}
 	return left
 }
@@ -277,7 +285,7 @@ func (p *parser) unary() node {
 		switch op := p.tok.text; op {
 		case "-", "~", "!", "+":
 			p.next()
-			return unary{op, p.unary()}
+			return p.fold(unary{op, p.unary()})
 		case "*":
 			p.next()
 			return index{p.unary(), constant{value{size: 4}}}
@@ -289,7 +297,7 @@ func (p *parser) unary() node {
 			p.fail("the address of something that is no field")
 		case "(":
 			if t, ok := p.cast(); ok {
-				return castNode{t, p.unary()}
+				return p.fold(castNode{t, p.unary()})
 			}
 		}
 	}
@@ -599,11 +607,11 @@ func (p *parser) pairs() []pair {
 func (p *parser) constantName() (v value, known bool) {
 	var err error
 	p.attempt(func() {
-		n := p.expr()
-		if !isConstant(n) {
+		n, ok := p.fold(p.expr()).(constant)
+		if !ok {
 			p.fail("a value of a name is not constant")
 		}
-		v = n.eval(&ctx{env: p.env})
+		v = n.v
 	}, &err)
 	return v, err == nil
 }

@@ -280,8 +280,8 @@ func (c *conv) pointer(dst []byte, x *ctx, v value) []byte {
 		if c.alt {
 			dst = append(dst, "0x"...)
 		}
-		return fmt.Appendf(dst, "%0*x", 2*x.env.LongSize, v.n)
-	case strings.ContainsRune("sSfFB", rune(e[0])):
+		return appendHex(dst, v.n, 2*x.env.LongSize)
+	case strings.IndexByte("sSfFB", e[0]) >= 0:
 		addr := v.n
 		if e[0] == 'B' || len(e) > 1 && e[1] == 'B' {
 			addr-- // a return address
@@ -289,9 +289,9 @@ func (c *conv) pointer(dst []byte, x *ctx, v value) []byte {
 		if name, ok := x.env.Symbol(addr, e[0] == 'S' || e[0] == 'F' || e[0] == 'B'); ok {
 			return append(dst, name...)
 		}
-		return fmt.Appendf(dst, "0x%x", v.n)
+		return appendHex(append(dst, "0x"...), v.n, 1)
 	case v.kind != mem:
-		return fmt.Appendf(dst, "%0*x", 2*x.env.LongSize, v.n)
+		return appendHex(dst, v.n, 2*x.env.LongSize)
 	case strings.HasPrefix(e, "IS"):
 		return c.sockaddr(dst, x, v.b)
 	case e[1:] == "4" && len(v.b) >= 4:
@@ -317,6 +317,14 @@ func (c *conv) pointer(dst []byte, x *ctx, v value) []byte {
 		return append(dst, joinHex(v.b[:6], sep)...)
 	}
 	return append(dst, missing.s...)
+}
+
+// appendHex prints v with digits digits at least.
+func appendHex(dst []byte, v uint64, digits int) []byte {
+	for n := max((bits.Len64(v)+3)/4, digits) - 1; n >= 0; n-- {
+		dst = append(dst, "0123456789abcdef"[v>>(4*n)&15])
+	}
+	return dst
 }
 
 // sockaddr prints a struct sockaddr_in or _in6: the family in the kernel's own
@@ -427,7 +435,7 @@ func appendBitmap(dst []byte, x *ctx, b []byte, n int, list bool) []byte {
 			v &= 1<<rest - 1
 		}
 		if bits.Len64(v) <= 32 {
-			dst = fmt.Appendf(dst, "%0*x", digits, v)
+			dst = appendHex(dst, v, digits)
 		}
 		if i > 0 {
 			dst = append(dst, ',')

@@ -189,6 +189,13 @@ func graph(t *testing.T, d *Decoder, events []*Event) []string {
 		if err != nil || depth < 0 || depth > 50 {
 			t.Fatalf("%s: depth %d, %v", e.Name(), depth, err)
 		}
+		drawn := strings.Repeat("  ", int(depth)) + d.function(fn, false)
+		if e.Name() == "funcgraph_exit" {
+			drawn = strings.Repeat("  ", int(depth)) + "} /* " + d.function(fn, false) + " */"
+		}
+		if text := d.Text(e); !strings.HasPrefix(text, drawn) || e.Name() != "funcgraph_exit" && !strings.HasSuffix(text, ") {") {
+			t.Errorf("%s prints as %q, want %q first", e.Name(), text, drawn)
+		}
 		at := fmt.Sprint(e.CPU, " ", strings.Repeat("  ", int(depth)))
 		if e.Name() == "funcgraph_exit" {
 			out = append(out, at+"}")

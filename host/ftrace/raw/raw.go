@@ -26,7 +26,8 @@ const (
 	maxPageSize = 1 << 20 // RB_WRITE_MASK
 )
 
-// Decoder reads one capture.
+// Decoder reads one capture. It is for one goroutine, and one run of Events at a
+// time; runs may follow each other.
 type Decoder struct {
 	capture  *capture.Capture
 	big      bool // byte order

@@ -2,6 +2,7 @@ package raw
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -131,7 +132,7 @@ var specials = map[string]func(*Decoder, *Event) string{
 	},
 	"funcgraph_entry": func(d *Decoder, e *Event) string {
 		depth, _ := e.Uint("depth")
-		return strings.Repeat("  ", int(min(depth, 64))) + e.symbolOf("func") + e.arguments("args") + "() {"
+		return strings.Repeat("  ", int(min(depth, 64))) + e.symbolOf("func") + cmp.Or(e.arguments("args"), "()") + " {"
 	},
 	"funcgraph_exit": func(d *Decoder, e *Event) string {
 		depth, _ := e.Uint("depth")

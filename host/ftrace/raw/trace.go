@@ -17,7 +17,7 @@ const maxTrace = 1 << 20
 //
 // Damage is in Trace.Bad. The error is a trace too large to be held.
 func (d *Decoder) Trace() (*ftrace.Trace, error) {
-	t := &ftrace.Trace{Tracer: "nop", CPUs: d.capture.CPUCount}
+	t := &ftrace.Trace{CPUs: d.capture.CPUCount}
 	const maxBad = 100
 	n := 0
 	for e, err := range d.Events() {
