@@ -47,7 +47,7 @@ func (p *printer) lines(t *record.Trace) {
 	if t.Preset != "" {
 		plain = append([]string{"preset " + Clean(t.Preset)}, plain...)
 	}
-	p.f("traced: %s\n", strings.Join(plain, ", "))
+	p.f("%s\n", strings.TrimSuffix("traced: "+strings.Join(plain, ", "), " "))
 	width := 0
 	for i := range t.Lines {
 		width = max(width, len(Clean(t.Lines[i].Name)))

@@ -37,8 +37,8 @@ var (
 	fetch = regexp.MustCompile(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
 )
 
-// reserved are the probes whose events labctl reads itself.
-var reserved = []string{creation.EventClone, creation.EventKthread, EventExit}
+// Own are the probes that are in every recording, for the tree of tasks.
+var Own = []string{creation.EventClone, creation.EventKthread, EventExit}
 
 // parseProbe reads one --kprobe: the kernel's own form without the group, in
 // which an argument may also be given by its name in C.
@@ -77,7 +77,7 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.TraceProbe, error) {
 	if !identifier.MatchString(p.Event) {
 		return p, fmt.Errorf("%q is no name for an event: want a C identifier", p.Event)
 	}
-	for _, r := range reserved {
+	for _, r := range Own {
 		if p.Event == r {
 			return p, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", r, target)
 		}

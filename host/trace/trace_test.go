@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,11 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"labctl/guest/wire"
+	"labctl/host/golden"
 	"labctl/host/kernel"
 	"labctl/host/trace/preset"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // kernels are the real ones of testdata, by release.
 func kernels(t testing.TB) map[string]Kernel {
@@ -97,22 +95,7 @@ func TestEveryPresetOnEveryKernel(t *testing.T) {
 				}
 			}
 		}
-		golden := filepath.Join("testdata", "coverage", release+".txt")
-		if *update {
-			if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), b.String()); d != "" {
-			t.Errorf("%s: -want +got (go test -update rewrites it)\n%s", golden, d)
-		}
+		golden.Check(t, filepath.Join("testdata", "coverage", release+".txt"), b.String())
 	}
 }
 

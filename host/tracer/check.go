@@ -3,6 +3,7 @@ package tracer
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"labctl/guest/wire"
 	"labctl/host/agent"
@@ -87,14 +88,15 @@ func Try(ctx context.Context, v *vm.VM, k *kernel.Kernel, p preset.Preset) (Chec
 	c.Tracer = t.Armed.Tracer
 	wanted := asked(&t)
 	for name, n := range t.Timeline.Events {
-		if wanted(name) || isGraph(name) && c.Tracer == "function_graph" {
+		if wanted(name) || p.Tasks && slices.Contains(trace.Own, name) || isGraph(name) {
 			c.Events += n
 		}
 	}
 	return c, nil
 }
 
-// isGraph tells the events of the function_graph tracer.
+// isGraph tells the events of the function_graph tracer
+// (kernel/trace/trace_entries.h).
 func isGraph(name string) bool {
 	return name == "funcgraph_entry" || name == "funcgraph_exit" || name == "fgraph_retaddr_entry"
 }

@@ -3,6 +3,7 @@ package tracer
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"labctl/host/ftrace"
@@ -12,6 +13,7 @@ import (
 	"labctl/host/stack"
 	"labctl/host/text"
 	"labctl/host/timeline"
+	"labctl/host/trace"
 )
 
 // maxDamage bounds the places that a record names, and their length.
@@ -43,7 +45,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 		}
 		ev := d.Ftrace(e)
 		if log != nil {
-			if err := writeEvent(log, &ev, e.Lost, style); err != nil {
+			if err := writeEvent(log, e, &ev, style); err != nil {
 				return err
 			}
 		}
@@ -68,17 +70,11 @@ func asked(t *record.Trace) func(string) bool {
 	for _, l := range t.Lines {
 		switch {
 		case l.Missing():
-		case l.Kind == "function" || l.Kind == "graph":
+		case l.Kind == "function":
 			want["function"] = true
 		case l.Kind == "probe":
-			want[l.Name] = true
-		}
-	}
-	if t.Armed != nil {
-		for _, l := range t.Lines {
-			if l.Kind != "event" {
-				continue
-			}
+			want[l.Name] = !slices.Contains(trace.Own, l.Name)
+		case l.Kind == "event":
 			for _, name := range l.Armed {
 				_, event, _ := strings.Cut(name, "/")
 				want[event] = true
@@ -89,21 +85,42 @@ func asked(t *record.Trace) func(string) bool {
 }
 
 // writeEvent prints an event as the kernel's trace file does.
-func writeEvent(w io.Writer, e *ftrace.Event, lost uint64, style stack.Style) error {
-	if lost > 0 {
-		if _, err := fmt.Fprintf(w, "CPU:%d [LOST %d EVENTS]\n", e.CPU, lost); err != nil {
+func writeEvent(w io.Writer, r *raw.Event, e *ftrace.Event, style stack.Style) error {
+	if r.Lost > 0 {
+		if _, err := fmt.Fprintf(w, "CPU:%d [LOST %d EVENTS]\n", e.CPU, r.Lost); err != nil {
 			return err
 		}
 	}
-	body := e.Text
-	if e.Name != "function" {
-		body = e.Name + ": " + e.Text
+	body := e.Name + ": " + e.Text
+	switch {
+	case e.Name == "function":
+		body = e.Text
+	case isGraph(e.Name):
+		body = graph(r, e)
 	}
 	_, err := fmt.Fprintf(w, "%16s-%-7d [%03d] %s %d.%06d: %s\n",
-		text.Line(e.Task, 16), e.PID, e.CPU, e.Flags, e.Time/1e9, e.Time%1e9/1000, text.Line(body, 2000))
+		text.Line(e.Task, 16), e.PID, e.CPU, e.Flags, e.Time/1e9, e.Time%1e9/1000, text.Clean(body))
 	if err == nil && e.Stack != nil {
 		_, s := timeline.Place(e)
 		_, err = io.WriteString(w, style.Print(&s))
 	}
 	return err
+}
+
+// maxDepth bounds the indentation of a graph (FTRACE_RETFUNC_DEPTH is 50).
+const maxDepth = 60
+
+// graph prints a call or a return as function_graph does: indented by its depth,
+// a return with how long the function took.
+func graph(r *raw.Event, e *ftrace.Event) string {
+	depth, err := r.Uint("depth")
+	if err != nil || depth > maxDepth {
+		depth = maxDepth
+	}
+	took := ""
+	called, err := r.Uint("calltime")
+	if returned, rerr := r.Uint("rettime"); err == nil && rerr == nil && returned >= called {
+		took = fmt.Sprintf("%d.%03d us", (returned-called)/1000, (returned-called)%1000)
+	}
+	return fmt.Sprintf("%14s |  %*s%s", took, 2*int(depth), "", text.Line(e.Text, 600))
 }

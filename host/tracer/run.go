@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/agent"
 	"labctl/host/kernel"
 	"labctl/host/record"
 	"labctl/host/recording"
@@ -63,7 +64,7 @@ type watch struct {
 // milliseconds for each task.
 const between = 100 * time.Millisecond
 
-func startWatch(ctx context.Context, c sleeperSource) *watch {
+func startWatch(ctx context.Context, c *agent.Client) *watch {
 	w := &watch{quit: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)

@@ -1,9 +1,7 @@
 package tracer
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,18 +13,12 @@ import (
 	"labctl/host/stack"
 )
 
-// Bounds of what a guest can make the host keep.
+// Bounds of what is kept.
 const (
-	maxSleepers   = 4096    // tasks of one look
-	maxLine       = 1 << 20 // bytes of one task's JSON
+	maxSleepers   = 4096 // tasks of one look
 	maxPlaces     = 2000
 	maxPlaceTasks = 20
 )
-
-// sleeperSource is an agent's client, as far as looks go.
-type sleeperSource interface {
-	Start(op wire.Op, params any) (*agent.Call, error)
-}
 
 // places collects where tasks sleep.
 type places struct {
@@ -37,33 +29,12 @@ type places struct {
 }
 
 // look takes one sample of all tasks.
-func (p *places) look(ctx context.Context, c sleeperSource) error {
-	call, err := c.Start(wire.OpSleepers, wire.SleepersParams{Max: maxSleepers})
-	if err != nil {
-		return err
-	}
-	s := bufio.NewScanner(call.Extra())
-	s.Buffer(make([]byte, 0, 64<<10), maxLine)
-	n := 0
-	for s.Scan() {
-		if n++; n > maxSleepers {
-			err = fmt.Errorf("guest: more than the %d tasks that were asked for", maxSleepers)
-			continue // to the stream's end: the guest waits for its bytes to be taken
-		}
-		var t wire.Sleeper
-		if jerr := json.Unmarshal(s.Bytes(), &t); jerr != nil {
-			err = fmt.Errorf("guest: a sleeping task: %w", jerr)
-			continue
-		}
-		p.add(&t)
-	}
-	if err == nil {
-		err = s.Err()
+func (p *places) look(ctx context.Context, c *agent.Client) error {
+	tasks, _, err := c.Sleepers(ctx, maxSleepers)
+	for i := range tasks {
+		p.add(&tasks[i])
 	}
 	p.samples++
-	if werr := call.Wait(ctx, nil); err == nil {
-		err = werr
-	}
 	return err
 }
 
