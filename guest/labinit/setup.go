@@ -29,6 +29,14 @@ var mounts = []struct {
 	{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 }
 
+// links are names that scripts expect in /dev and that no kernel makes.
+var links = map[string]string{
+	"/dev/fd":     "/proc/self/fd",
+	"/dev/stdin":  "/proc/self/fd/0",
+	"/dev/stdout": "/proc/self/fd/1",
+	"/dev/stderr": "/proc/self/fd/2",
+}
+
 // setUp mounts, names and connects the system. What fails is a note: a lab
 // that needs it fails there, with the note to explain it.
 func setUp() notes {
@@ -42,6 +50,11 @@ func setUp() notes {
 		err := unix.Mount(m.kind, m.dir, m.kind, m.flags, m.data)
 		if err != nil && !errors.Is(err, unix.EBUSY) { // busy: mounted by the kernel
 			n.note("mount "+m.kind+" on "+m.dir, err)
+		}
+	}
+	for name, target := range links {
+		if err := os.Symlink(target, name); !errors.Is(err, os.ErrExist) {
+			n.note("link", err)
 		}
 	}
 	n.note("set host name", unix.Sethostname([]byte("labctl")))

@@ -18,9 +18,13 @@ import (
 // The file is put in the archive under its first name; the others are links.
 const program = "guest/cmd/labguest"
 
-var programNames = []string{"labinit", "labprobe"}
+var programNames = []string{"labinit", "labprobe", "sh", "labsh"}
 
-// guest returns the archive with labinit and labprobe. Both are built from the
+// shellPaths are where scripts and programs look for a shell. They come after the
+// base's, and so replace them.
+var shellPaths = []string{"bin/sh", "bin/bash"}
+
+// guest returns the archive with the guest's programs. All are built from the
 // sources that labctl carries: changing one means building labctl anew, and
 // then this notices by itself.
 func (b *builder) guest(ctx context.Context, arch string) (string, error) {
@@ -66,6 +70,11 @@ func (b *builder) buildGuest(ctx context.Context, w io.Writer, arch string) erro
 			mode, data = cpio.S_IFLNK|0o777, []byte(programNames[0])
 		}
 		if err := a.add("labctl/"+name, mode, data); err != nil {
+			return err
+		}
+	}
+	for _, path := range shellPaths {
+		if err := a.add(path, cpio.S_IFLNK|0o777, []byte("/labctl/"+programNames[0])); err != nil {
 			return err
 		}
 	}

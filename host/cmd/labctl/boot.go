@@ -21,7 +21,7 @@ import (
 	"labctl/host/vm"
 )
 
-// shell is the guest's shell; u-root has gosh under this name.
+// shell is the guest's own, guest/shell.
 const shell = "/bin/sh"
 
 type bootOptions struct {
@@ -36,10 +36,11 @@ func (a *app) bootCmd() *cobra.Command {
 	var o bootOptions
 	c := &cobra.Command{
 		Use:   "boot",
-		Short: "Boot a kernel to a u-root shell",
-		Long: `Boot a kernel and open a u-root shell in it. On a terminal the shell is
-interactive: Ctrl-A x leaves, Ctrl-A a sends Ctrl-A. Elsewhere it reads its
-commands from standard input. --cmd runs one line.
+		Short: "Boot a kernel to a shell",
+		Long: `Boot a kernel and open a shell in it, with u-root's commands. On a terminal the
+shell is interactive, with line editing, history and completion by Tab; exit or
+Ctrl-D leaves, Ctrl-A x from anywhere, Ctrl-A a sends Ctrl-A. Elsewhere it reads
+its commands from standard input. --cmd runs one line.
 
 The exit status is the shell's, 128+N when signal N ended it. When the shell
 could not be run to its end it is labctl's own: 2 bad input, 3 this host lacks
