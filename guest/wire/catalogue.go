@@ -23,6 +23,10 @@ func Probes() []ProbeInfo {
 		{"cputime", "have one thread of two burn CPU time, and read whom /proc charges it to", "thread", `{"ticks":30}`},
 		{"variables", "have a child add one to two variables, and read them in both tasks", "child", `{"flags":0,"exit_signal":17}`},
 		{"exec", "replace a program by execve: in a child, or by a thread that is not the leader", "child", `{"by":"child","file":"/proc/self/exe","before":null}`},
+		{"suspend", "make a child and see how long its maker stands still: by vfork, fork, or either flag of it", "child", `{"flags":16640,"sleep_ms":20,"end":"exit"}`},
+		{"pids", "make one child after another and read their numbers, on request until they begin anew", "child", `{"forks":8,"wrap":false}`},
+		{"tasklist", "list every process that /proc shows, kernel threads among them", "child", `{}`},
+		{"states", "put a child into every state of a task, and look at it from outside", "child", `{}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger or a second CPU", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }

@@ -159,3 +159,30 @@ func Processes(root string) ([]Stat, error) {
 	}
 	return stats, nil
 }
+
+// maxStack bounds the functions of a stack. The kernel prints at most 64
+// (MAX_STACK_TRACE_DEPTH, fs/proc/base.c).
+const maxStack = 64
+
+// ParseStack reads /proc/PID/stack, "[<0>] do_wait+0x164/0x240" a line, the
+// innermost first, and gives the functions. Lines of another form are passed over.
+func ParseStack(text []byte) []string {
+	var names []string
+	for line := range bytes.Lines(text) {
+		_, frame, ok := bytes.Cut(line, []byte("] "))
+		name, _, hasOffset := bytes.Cut(bytes.TrimSpace(frame), []byte("+0x"))
+		if ok && hasOffset && len(name) > 0 && len(names) < maxStack {
+			names = append(names, string(name))
+		}
+	}
+	return names
+}
+
+// ReadStack reads the functions that a sleeping task is in.
+func ReadStack(path string) ([]string, error) {
+	text, err := ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStack(text), nil
+}
