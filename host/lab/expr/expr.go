@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/cel-go/cel"
@@ -103,20 +104,28 @@ func (p withData) FindStructFieldType(structType, field string) (*types.FieldTyp
 	}, true
 }
 
-// New makes the environment of a lab with these steps.
-func New(steps []string) (*Env, error) {
-	opts := []cel.EnvOption{
+// base is what all environments have, made once: it takes milliseconds.
+var base = sync.OnceValues(func() (*cel.Env, error) {
+	return cel.NewEnv(append([]cel.EnvOption{
 		ext.NativeTypes(nativeTypes()...),
 		func(e *cel.Env) (*cel.Env, error) { return cel.CustomTypeProvider(withData{e.CELTypeProvider()})(e) },
 		ext.Strings(), ext.Lists(), ext.Math(), ext.Bindings(),
 		cel.EnableMacroCallTracking(),
 		cel.ParserExpressionSizeLimit(maxSource),
 		cel.Variable(Kernel, kernelType),
+	}, functions()...)...)
+})
+
+// New makes the environment of a lab with these steps.
+func New(steps []string) (*Env, error) {
+	env, err := base()
+	if err == nil && len(steps) > 0 {
+		var vars []cel.EnvOption
+		for _, id := range steps {
+			vars = append(vars, cel.Variable(id, stepType))
+		}
+		env, err = env.Extend(vars...)
 	}
-	for _, id := range steps {
-		opts = append(opts, cel.Variable(id, stepType))
-	}
-	env, err := cel.NewEnv(append(opts, functions()...)...)
 	if err != nil {
 		return nil, fmt.Errorf("make the environment of expressions: %w", err)
 	}

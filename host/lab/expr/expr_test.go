@@ -75,6 +75,7 @@ func TestEval(t *testing.T) {
 		{`fork.data.returned == 11 && fork.data.rows.all(r, r.same) && fork.data.part < 1.0`, true, ""},
 		{`fork.data.missing == 1`, false, "no such key"},
 		{`numbers(fork.stdout) == [11, 7, -3] && lines(fork.stdout).size() == 2`, true, ""},
+		{`sum(numbers(fork.stdout)) == 15 && sum([]) == 0 && sum(fork.events.map(e, e.num("prev_pid"))) == 10`, true, ""},
 		{`kernel.config("KCMP") == "y" && kernel.config("NUMA") == ""`, true, ""},
 		{`kernel.config("SMP") == "y"`, false, "run the lab again"},
 		{`kernel.symbol("do_exit") && kernel.member("task_struct.pid") && !kernel.member("task_struct.state")`, true, ""},

@@ -12,6 +12,7 @@ import (
 	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
 
 	"labctl/host/clone"
 	"labctl/host/lab/result"
@@ -155,6 +156,17 @@ func functions() []cel.EnvOption {
 			}
 			return native(found)
 		}),
+		cel.Function("sum", cel.Overload("sum_list_int", []*cel.Type{cel.ListType(num)}, num, cel.FunctionBinding(func(a ...ref.Val) ref.Val {
+			total := int64(0)
+			for it := a[0].(traits.Lister).Iterator(); it.HasNext() == types.True; {
+				n, ok := it.Next().(types.Int)
+				if !ok {
+					return types.NewErr("sum of a list that has not only whole numbers")
+				}
+				total += int64(n)
+			}
+			return types.Int(total)
+		}))),
 		global("lines", []*cel.Type{str}, cel.ListType(str), func(a ...ref.Val) ref.Val {
 			return native(slices.DeleteFunc(strings.Split(word(a[0]), "\n"), func(l string) bool { return strings.TrimSpace(l) == "" }))
 		}),
