@@ -20,9 +20,9 @@ chapter and section; what their names have become on the kernel at hand is looke
 up when they are armed. They are data: [presets/presets.yaml](../presets/presets.yaml).
 
 Each was armed and run with ` + "`labprobe fork`" + ` on the kernels below. A cell says how
-many of the functions, events and probes that the preset asks for were armed. "no
-tracer" means that none of its functions is there, so that only its events are
-recorded; "silent", that nothing of what it armed happened.
+many of the functions, events and probes that the preset asks for were armed; "no
+tracer", that none of its functions is there, so that only its events are recorded.
+` + "`labctl trace --list-presets --check`" + ` says the same of any other kernel.
 
 `)
 	b.WriteString("| preset | what it shows | 무엇을 보이는가 |")
@@ -78,9 +78,6 @@ func cell(c *tracer.Check) string {
 		if c.Lines[i].Kind == "tracer" {
 			s += ", no tracer"
 		}
-	}
-	if c.Events == 0 && armed > 0 {
-		s += ", silent"
 	}
 	return s
 }

@@ -29,7 +29,7 @@ func TestPresets(t *testing.T) {
 	want := `| preset | what it shows | 무엇을 보이는가 | 5.10, amd64 | 7.2, arm64 |
 |---|---|---|---|---|
 | ` + "`a`" + ` | en a | ko a | 2/2 | 1/2 |
-| ` + "`b`" + ` | en b | ko b | 1/2, no tracer, silent | 1/2, no tracer |
+| ` + "`b`" + ` | en b | ko b | 1/2, no tracer | 1/2, no tracer |
 | ` + "`c`" + ` | en c | ko c | 1/1 | failed: it did not |
 
 ## What is missing, and why

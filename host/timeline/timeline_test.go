@@ -184,14 +184,14 @@ func TestReuse(t *testing.T) {
 		fork(4, "b", 11, "b", 12), nil)
 	want := `START     LIFE    TASK     END            BY  PATH  FLAGS
 -         -       a-10
-1.000000  100 ms  ├─ a-20  exit 3             -     -
+1.000000  100 ms  ├─ a-20  exit 3         -   -     -
                   │     note: the entry into the creation function is not in the trace
-2.000000  100 ms  ├─ a-20  SIGSEGV, core      -     -
+2.000000  100 ms  ├─ a-20  SIGSEGV, core  -   -     -
                   │     note: the entry into the creation function is not in the trace
-3.000000  -       └─ a-20  alive              -     -
+3.000000  -       └─ a-20  alive          -   -     -
                         note: the entry into the creation function is not in the trace
 -         -       b-11
-4.000000  -       └─ b-12  alive              -     -
+4.000000  -       └─ b-12  alive          -   -     -
                         note: the entry into the creation function is not in the trace
 `
 	if d := cmp.Diff(want, tree(t, l, 0)); d != "" {

@@ -164,13 +164,12 @@ func (p *treePrinter) line(tasks []int, branch, below string) {
 			life += "–" + more
 		}
 	}
-	path := "-"
-	if t.Path > 0 {
-		path = fmt.Sprintf("#%d", t.Path)
-	}
-	flags := cmp.Or(word(t.Flags), "-")
-	if t.Born == nil {
-		path, flags = "", ""
+	by, path, flags := "", "", ""
+	if t.Born != nil {
+		by, path, flags = cmp.Or(word(t.Via), "-"), "-", cmp.Or(word(t.Flags), "-")
+		if t.Path > 0 {
+			path = fmt.Sprintf("#%d", t.Path)
+		}
 	}
 	if a := t.AskedBy; a != nil {
 		flags += fmt.Sprintf(", asked for by %s-%d", word(a.Comm), a.TID)
@@ -178,7 +177,7 @@ func (p *treePrinter) line(tasks []int, branch, below string) {
 			flags += fmt.Sprintf(" (#%d)", t.AskedPath)
 		}
 	}
-	p.rows = append(p.rows, row{cells: []string{start, life, branch + name, end(t), word(t.Via), path, flags}})
+	p.rows = append(p.rows, row{cells: []string{start, life, branch + name, end(t), by, path, flags}})
 	for _, n := range t.Notes {
 		p.rows = append(p.rows, row{remark: below + "   note: " + text.Line(n, 300)})
 	}
