@@ -3,7 +3,7 @@
 // (Documentation/driver-api/early-userspace/buffer-format.rst).
 //
 //	base     u-root's commands in one binary, /bbin/bb; 15 to 30 s to build, once
-//	guest    /labctl/labinit and /labctl/labprobe, from the sources in labctl itself
+//	guest    /labctl/labinit, labprobe and the shell, from the sources in labctl itself
 //	overlay  device nodes, folders, kernel modules and files of this boot
 //
 // Each part, and the whole, is cached under a name made from the hash of all
