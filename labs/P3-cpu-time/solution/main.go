@@ -1,0 +1,63 @@
+// Two threads, one of which works, and the CPU time of each.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
+// rename gives the calling thread a name in the kernel, of at most 15 bytes.
+func rename(name string) {
+	const prSetName = 15
+	b := append([]byte(name), 0)
+	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&b[0])), 0)
+}
+
+// ticks is utime + stime of a stat file.
+func ticks(file string) int {
+	line, err := os.ReadFile(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fields := strings.Fields(string(line[strings.LastIndexByte(string(line), ')')+1:]))
+	utime, _ := strconv.Atoi(fields[11])
+	stime, _ := strconv.Atoi(fields[12])
+	return utime + stime
+}
+
+func own(tid int) int { return ticks(fmt.Sprintf("/proc/self/task/%d/stat", tid)) }
+
+var sink int
+
+func main() {
+	busy, lazy, leave := make(chan int), make(chan int), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		rename("busy")
+		for own(syscall.Gettid()) < 40 {
+			for range 1_000_000 {
+				sink++
+			}
+		}
+		busy <- syscall.Gettid()
+		<-leave
+	}()
+	go func() {
+		runtime.LockOSThread()
+		rename("lazy")
+		lazy <- syscall.Gettid()
+		<-leave
+	}()
+	fmt.Println("lazy", own(<-lazy))
+	fmt.Println("busy", own(<-busy))
+	fmt.Println("group", ticks("/proc/self/stat"))
+}
