@@ -5,6 +5,7 @@ package timeline
 
 import (
 	"fmt"
+	"strings"
 
 	"labctl/host/clone"
 	"labctl/host/creation"
@@ -80,7 +81,8 @@ func (e Exit) String() string {
 	return clone.Signal(e.Signal).String()
 }
 
-// Path is one distinct way through the kernel to a place that was traced.
+// Path is one distinct way through the kernel to a place that was traced. The
+// way of what an interrupt did begins with the interrupt, whatever it came upon.
 type Path struct {
 	Of    string      `json:"of"` // "kernel_clone", an event's name, a traced function's
 	Count int64       `json:"count"`
@@ -102,8 +104,9 @@ func (p *paths) add(of string, s stack.Stack) int {
 	if len(s.Frames) == 0 {
 		return 0
 	}
+	in := interrupt(s.Frames)
 	key := []byte(of)
-	for _, f := range s.Frames {
+	for _, f := range s.Frames[:in] {
 		key = append(key, 0)
 		key = append(key, f.Base()...)
 		if f.Name == "" && f.Kind != stack.User {
@@ -115,9 +118,14 @@ func (p *paths) add(of string, s stack.Stack) int {
 	if n, ok := p.number[string(key)]; ok {
 		have := &p.list[n-1]
 		have.Count++
-		for i := range have.Stack.Frames {
+		for i := range have.Stack.Frames[:in] {
 			f := &have.Stack.Frames[i]
 			f.Args = common(f.Args, s.Frames[i].Args)
+		}
+		if same, _ := stack.SameCalls(&have.Stack, &s); !same && len(have.Stack.Frames) > in {
+			have.Stack.Frames = have.Stack.Frames[:in]
+			have.Stack.Frames[in-1].Note = "it interrupted different places"
+			have.Stack.Truncated = false
 		}
 		return n
 	}
@@ -132,6 +140,18 @@ func (p *paths) add(of string, s stack.Stack) int {
 	p.list = append(p.list, Path{Of: of, Count: 1, Stack: s})
 	p.number[string(key)] = len(p.list)
 	return len(p.list)
+}
+
+// interrupt is how many frames belong to the innermost interrupt of a stack, its
+// entry included; all of them where there is none. What is outside did not ask
+// for it, and may be anything.
+func interrupt(frames []stack.Frame) int {
+	for i, f := range frames {
+		if f.Exception && (strings.Contains(f.Name, "irq") || strings.Contains(f.Name, "interrupt") || strings.Contains(f.Name, "sysvec")) {
+			return i + 1
+		}
+	}
+	return len(frames)
 }
 
 // common keeps the arguments that are the same in both.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -283,6 +284,38 @@ func TestPaths(t *testing.T) {
 	}
 	if len(p.list) != maxPaths || p.unkept != 2 {
 		t.Errorf("%d paths, %d not kept; want %d, 2", len(p.list), p.unkept, maxPaths)
+	}
+}
+
+// TestInterrupts: what an interrupt does is one path, whatever it came upon.
+func TestInterrupts(t *testing.T) {
+	at := func(names ...string) (s stack.Stack) {
+		for _, n := range names {
+			s.Frames = append(s.Frames, stack.Frame{Name: n})
+		}
+		s.Classify()
+		return s
+	}
+	var p paths
+	for _, outer := range []string{"do_idle", "vfs_read", "vfs_read"} {
+		if n := p.add("wake", at("try_to_wake_up", "el1h_64_irq", outer, "__primary_switched")); n != 1 {
+			t.Errorf("the wake-up over %s is path #%d, want 1", outer, n)
+		}
+	}
+	if f := p.list[0].Stack.Frames; p.list[0].Count != 3 || len(f) != 2 || f[1].Note == "" || p.list[0].Stack.Truncated {
+		t.Errorf("path %+v; want 3 times, cut with a note after the interrupt's entry", p.list[0])
+	}
+	// One place alone is kept whole, and so is a fault, which its place has made.
+	p.add("tick", at("tick", "asm_sysvec_apic_timer_interrupt", "a"))
+	p.add("tick", at("tick", "asm_sysvec_apic_timer_interrupt", "a"))
+	p.add("fault", at("fault", "el1h_64_sync", "a", "el0t_64_sync"))
+	p.add("fault", at("fault", "el1h_64_sync", "b", "el0t_64_sync"))
+	var got []int
+	for _, path := range p.list[1:] {
+		got = append(got, len(path.Stack.Frames))
+	}
+	if want := []int{3, 4, 4}; !slices.Equal(got, want) {
+		t.Errorf("paths of %d frames, want %d", got, want)
 	}
 }
 
