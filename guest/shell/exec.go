@@ -137,6 +137,9 @@ func (s *shell) runProgram(ctx context.Context, path string, args []string) erro
 		status, text := notStarted(args[0], err)
 		return s.fail(hc, status, "%s", text)
 	}
+	if ctx.Err() != nil { // Ctrl-C came too early to reach it
+		cmd.Process.Signal(unix.SIGINT)
+	}
 	status := programStatus(cmd.Wait())
 	if s.interactive && status == statusInterrupted {
 		// Ctrl-C is for the rest of the line too; the signal may reach the
