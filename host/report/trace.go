@@ -86,7 +86,11 @@ func (p *printer) tree(t *record.Trace) {
 	if t.Timeline == nil || p.err != nil {
 		return
 	}
-	if len(t.Timeline.Tasks) == 0 {
+	switch {
+	case t.Exit == nil && t.Count() == 0:
+		p.f("nothing of the trace came out of the guest\n")
+		return
+	case len(t.Timeline.Tasks) == 0:
 		p.f("no task was made and none ended\n")
 		return
 	}

@@ -296,11 +296,11 @@ func (a *app) runIn(v *vm.VM, j *job, signals *relay) (wire.ExecResult, error) {
 	if err := j.bundle.Send(v.Context(), v.Agent()); err != nil {
 		return wire.ExecResult{}, err
 	}
-	return a.runSent(v, j, signals, a.stdout, a.stderr)
+	return a.runSent(v.Context(), v, j, signals, a.stdout, a.stderr)
 }
 
-// runSent runs a program that the guest has.
-func (a *app) runSent(v *vm.VM, j *job, signals *relay, stdout, stderr io.Writer) (wire.ExecResult, error) {
+// runSent runs a program that the guest has, until ctx ends.
+func (a *app) runSent(ctx context.Context, v *vm.VM, j *job, signals *relay, stdout, stderr io.Writer) (wire.ExecResult, error) {
 	std := agent.IO{Stdout: stdout, Stderr: stderr, Started: signals.to}
 	if isTerminal(stdout) {
 		std.Stdout = text.NewWriter(stdout)
@@ -311,7 +311,7 @@ func (a *app) runSent(v *vm.VM, j *job, signals *relay, stdout, stderr io.Writer
 	if a.stdin != nil {
 		std.Stdin = a.stdin
 	}
-	res, err := v.Agent().Exec(v.Context(), j.params, std)
+	res, err := v.Agent().Exec(ctx, j.params, std)
 	signals.to(nil)
 	var refused *agent.GuestError
 	if errors.As(err, &refused) && res.Errno != 0 {

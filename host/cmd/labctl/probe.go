@@ -325,7 +325,7 @@ func outcome(err error, probes []record.Probe) record.Outcome {
 		hung(&o, boot.State)
 	case errors.Is(err, vm.ErrPoweredOff):
 		o.Kind = "off"
-	case errors.Is(err, probe.ErrDeadline):
+	case errors.Is(err, probe.ErrDeadline), errors.Is(err, errDeadline):
 		o.Kind = "deadline"
 	case errors.As(err, &failed):
 		o.Kind = "probe"

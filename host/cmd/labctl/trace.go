@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -176,10 +177,11 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	}
 	ctx, signals := newRelay(context.WithoutCancel(ctx))
 	defer signals.stop()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	limit := &traceLimit{end: end}
 	if o.exec.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.exec.timeout, errDeadline)
-		defer cancel()
+		defer time.AfterFunc(o.exec.timeout, limit.passed).Stop()
 	}
 	if o.exec.spec.Arch == "" && o.exec.spec.Board == "" {
 		if t, ok := target.Find(program.Arch(argv[0])); ok {
@@ -201,13 +203,49 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	}
 	// labprobe is in every guest, and u-root is not wanted for it.
 	o.exec.spec.Commands = prog.File == "" && argv[0] != "labprobe"
-	r := &traceRun{a: a, o: o, request: request, signals: signals, job: job}
+	r := &traceRun{a: a, o: o, request: request, signals: signals, limit: limit, job: job}
 	r.run.Name, r.run.Trace = "trace-"+plainName(argv[0]), &record.Trace{Argv: job.params.Argv, Preset: request.Preset}
 	err = r.do(ctx)
 	if perr := r.print(); err == nil {
 		err = perr
 	}
 	return err
+}
+
+// traceLimit is --timeout: it ends the program, when that runs already, so that
+// what was recorded until then is had; and else, or when that takes too long, the
+// guest.
+type traceLimit struct {
+	end context.CancelCauseFunc // of the guest
+
+	mu      sync.Mutex
+	program context.CancelCauseFunc
+	grace   time.Duration
+}
+
+// traceGrace is for a recording to be stopped and shipped on a machine that boots
+// in two seconds; vm.Patient scales it.
+const traceGrace = 20 * time.Second
+
+func (l *traceLimit) passed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.program == nil {
+		l.end(errDeadline)
+		return
+	}
+	l.program(errDeadline)
+	time.AfterFunc(l.grace, func() { l.end(errDeadline) })
+}
+
+// of is the context of the program that runs from now on in a guest whose own is
+// ctx.
+func (l *traceLimit) of(ctx context.Context, grace time.Duration) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.program, l.grace = cancel, grace
+	return ctx, cancel
 }
 
 var notPlain = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
@@ -227,6 +265,7 @@ type traceRun struct {
 	o       traceOptions
 	request trace.Request
 	signals *relay
+	limit   *traceLimit
 	job     *job
 
 	run record.Run
@@ -287,8 +326,10 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 	}
 	var res *recording.Result
 	res, err = tracer.Run(ctx, v, m.Kernel, plan, t, r.o.sleepers, func() (wire.ExecResult, error) {
+		ctx, cancel := r.limit.of(v.Context(), v.Patient(traceGrace))
+		defer cancel(nil)
 		stdout, stderr := r.streams()
-		return r.a.runSent(v, r.job, r.signals, stdout, stderr)
+		return r.a.runSent(ctx, v, r.job, r.signals, stdout, stderr)
 	})
 	if res != nil {
 		defer res.Close()

@@ -1,0 +1,137 @@
+package report
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"labctl/guest/wire"
+	"labctl/host/creation"
+	"labctl/host/golden"
+	"labctl/host/record"
+	"labctl/host/stack"
+	"labctl/host/timeline"
+	"labctl/host/trace"
+)
+
+// traced is a small record with all that a trace's report can say.
+func traced() *record.Run {
+	frame := func(name string) stack.Frame {
+		return stack.Frame{Name: name, PC: 0xffff800080001018, Offset: 0x18, Size: 0x400, Kind: stack.Function}
+	}
+	clone := stack.Stack{Frames: []stack.Frame{frame("kernel_clone"), frame("__do_sys_clone")}, Trimmed: []stack.Frame{frame("__traceiter_x")}, Truncated: true}
+	zero, born, died := 0, int64(1e9), int64(1.5e9)
+	return &record.Run{
+		Kernel: record.Kernel{Release: "6.12"}, Target: record.Target{Name: "arm64"}, QEMU: record.QEMU{Version: "7.2", Accel: "tcg"},
+		Trace: &record.Trace{
+			Preset: "book/4.4.1", Argv: []string{"prog", "x"}, Exit: &wire.ExecResult{PID: 11, Signaled: true, Signal: 9},
+			Lines: []trace.Line{
+				{Kind: "event", Name: "sched/sched_switch", Armed: []string{"sched/sched_switch"}, Count: 1},
+				{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"},
+				{Kind: "function", Name: "vfs_*", Armed: []string{"vfs_read", "vfs_write"}, Count: 200},
+				{Kind: "function", Name: "nosuch", Why: "no such function"},
+				{Kind: "filter", Name: "secondary_start_kernel", Why: "not needed"},
+			},
+			CPUs:      []record.TraceCPU{{CPU: 0, Events: 5}, {CPU: 1, Events: 7, Lost: 3}},
+			Truncated: "at its bound", Left: 4096, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 3,
+			Timeline: &timeline.Timeline{
+				Events: map[string]int64{"sched_switch": 10, "a": 1, "b": 1}, Unkept: 4, UnkeptPaths: 5,
+				Tasks: []timeline.Task{
+					{TID: 1, Comm: "init"},
+					{TID: 11, Comm: "prog", Parent: &zero, Born: &born, Died: &died, Via: "clone", Flags: "SIGCHLD", Exit: &timeline.Exit{Signal: 9}, Path: 1, Notes: []string{"a note"}},
+				},
+				Paths: []timeline.Path{
+					{Of: "kernel_clone", Count: 1, Stack: clone},
+					{Of: "sched_switch", Count: 2, Stack: stack.Stack{Frames: []stack.Frame{frame("schedule")}}},
+					{Of: "sched_switch", Count: 8, Stack: stack.Stack{Frames: []stack.Frame{frame("preempt_schedule")}}},
+				},
+			},
+			Sleepers: &record.Sleepers{Samples: 2, Moved: 1, Places: []record.Place{
+				{Count: 3, State: "S", Stack: stack.Stack{Frames: []stack.Frame{frame("do_wait")}}, Tasks: []creation.Task{{TID: 1, Comm: "init"}}},
+				{Count: 1, State: "I", Kernel: true, Stack: stack.Stack{Frames: []stack.Frame{frame("worker_thread")}}, Tasks: []creation.Task{{TID: 9, Comm: "kworker/0:0"}}},
+			}},
+		},
+	}
+}
+
+func renderTrace(t *testing.T, r *record.Run, o Options) string {
+	t.Helper()
+	var b strings.Builder
+	if err := Trace(&b, r, o); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestTrace(t *testing.T) {
+	for name, o := range map[string]Options{"trace32": {Style: TRACE32}, "gdb-raw": {Style: "gdb", Raw: true}, "folded": {Style: "folded"}} {
+		golden.Check(t, filepath.Join("testdata", "trace", name+".txt"), renderTrace(t, traced(), o))
+	}
+}
+
+// TestTraceOfNothing: a run that came to no trace says so, and no more.
+func TestTraceOfNothing(t *testing.T) {
+	r := traced()
+	r.Trace = &record.Trace{Timeline: &timeline.Timeline{}}
+	if got := renderTrace(t, r, Options{}); !strings.Contains(got, "nothing of the trace came out of the guest\n") {
+		t.Errorf("no word of it in\n%s", got)
+	}
+	r.Trace.Exit = &wire.ExecResult{Exited: true}
+	if got := renderTrace(t, r, Options{}); !strings.Contains(got, "no task was made and none ended\n") {
+		t.Errorf("no word of it in\n%s", got)
+	}
+}
+
+// TestManyStacks: the most frequent are printed, and the rest counted.
+func TestManyStacks(t *testing.T) {
+	r := traced()
+	line := r.Trace.Timeline
+	for i := range 30 {
+		line.Paths = append(line.Paths, timeline.Path{Of: "kmalloc", Count: int64(100 + i), Stack: line.Paths[0].Stack})
+	}
+	got := renderTrace(t, r, Options{Style: "drgn"})
+	if n := strings.Count(got, " kmalloc, "); n != maxShown || !strings.Contains(got, "\n12 more stacks of events are in stacks.txt\n") || !strings.Contains(got, " kmalloc, 129 times\n") {
+		t.Errorf("%d stacks of kmalloc are printed, want %d and the rest counted:\n%s", n, maxShown, got)
+	}
+}
+
+// TestTraceHostile puts escapes and line ends into every word of a trace.
+func TestTraceHostile(t *testing.T) {
+	const bad = "\x1b]0;x\a\r\n== forged\u202e\u009b\xff\x00"
+	r := traced()
+	x := r.Trace
+	x.Preset, x.Argv, x.Truncated, x.Damage = bad, []string{bad}, bad, []string{bad}
+	for i := range x.Lines {
+		l := &x.Lines[i]
+		l.Kind, l.Name, l.Why = l.Kind+bad, bad, bad
+		for j := range l.Armed {
+			l.Armed[j] = bad
+		}
+	}
+	for i := range x.Timeline.Tasks {
+		k := &x.Timeline.Tasks[i]
+		k.Comm, k.Via, k.Flags, k.Notes, k.AskedBy = bad, bad, bad, []string{bad}, &creation.Task{Comm: bad}
+	}
+	for i := range x.Timeline.Paths {
+		x.Timeline.Paths[i].Of = bad
+		spoil(&x.Timeline.Paths[i].Stack, bad)
+	}
+	x.Timeline.Events = map[string]int64{bad: 1}
+	for i := range x.Sleepers.Places {
+		p := &x.Sleepers.Places[i]
+		p.State, p.Tasks = bad, []creation.Task{{Comm: bad}}
+		spoil(&p.Stack, bad)
+	}
+	for _, style := range Styles {
+		got := renderTrace(t, r, Options{Style: style, Raw: true})
+		if at := strings.IndexAny(got, "\x1b\a\r\x00\u202e\u009b"); at >= 0 || !utf8.ValidString(got) {
+			t.Errorf("%s: control character reaches the output: %.60q", style, got[max(0, at-30):])
+		}
+		for line := range strings.Lines(got) {
+			if strings.HasPrefix(line, "== forged") {
+				t.Errorf("%s: a name makes a line of its own: %q", style, line)
+			}
+		}
+	}
+}
