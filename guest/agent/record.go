@@ -131,13 +131,24 @@ func (r *recordings) end() {
 	}
 }
 
-// lists gives the files that a program writes its number to so as to be recorded.
-func (r *recordings) lists(name string) ([]*os.File, error) {
+// lists gives the files that a program writes its number to so as to be recorded,
+// and leaves a mark in the recording, if it is not empty.
+func (r *recordings) lists(name, mark string) ([]*os.File, error) {
 	r.mu.Lock()
 	rec := r.running[name]
 	r.mu.Unlock()
 	if rec == nil {
 		return nil, fmt.Errorf("no recording %q is under way", clip(name, 60))
 	}
-	return rec.Lists()
+	files, err := rec.Lists()
+	if err != nil || mark == "" {
+		return files, err
+	}
+	if err := rec.Mark(mark); err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, err
+	}
+	return files, nil
 }

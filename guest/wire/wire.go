@@ -142,10 +142,17 @@ type ExecParams struct {
 	// Stdin says that the host will send the program's input; without it the
 	// program reads /dev/null, or a terminal at which nobody types.
 	Stdin bool `json:"stdin,omitempty"`
-	// Instance names a recording with RecordParams.PIDOnly that is under way: the
+	// Instance names a recording that is under way. With RecordParams.PIDOnly the
 	// program is in it from before its first instruction.
 	Instance string `json:"instance,omitempty"`
+	// Mark is left in that recording just before the program starts, as an event
+	// "ftrace/print": one line, at most MaxMark bytes. By it programs of one
+	// recording are told apart.
+	Mark string `json:"mark,omitempty"`
 }
+
+// MaxMark bounds ExecParams.Mark, in bytes.
+const MaxMark = 200
 
 // ExecResult is how the program ended. Exactly one of Exited and Signaled holds,
 // or, beside an error, Errno.
