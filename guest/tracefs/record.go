@@ -64,7 +64,7 @@ func (fsys *FS) Record(p wire.RecordParams) (_ *Recording, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.Remove())
+			err = errors.Join(err, r.remove())
 		}
 	}()
 	r.pickTracer()
@@ -625,6 +625,10 @@ var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 func (r *Recording) Remove() error {
 	r.fs.arming.Lock()
 	defer r.fs.arming.Unlock()
+	return r.remove()
+}
+
+func (r *Recording) remove() error {
 	defer r.freeName()
 	errs := []error{r.write("tracing_on", "0")}
 	if !r.top && r.armed.Tracer != "nop" {

@@ -338,7 +338,7 @@ func (s *shipment) drain() {
 		c.buf, c.page = make([]byte, 0, batchBytes/4), make([]byte, s.r.layout.page)
 		s.next(c)
 	}
-	for s.failed == nil && !s.full {
+	for room := s.max - s.shipped; s.failed == nil && !s.full; room -= int64(s.r.layout.page) {
 		var oldest *cpu
 		for _, c := range s.cpus {
 			if c.page != nil && (oldest == nil || stamp(c.page) < stamp(oldest.page)) {
@@ -346,6 +346,10 @@ func (s *shipment) drain() {
 			}
 		}
 		if oldest == nil {
+			break
+		}
+		if room < int64(s.r.layout.page) {
+			s.full = true
 			break
 		}
 		if len(oldest.buf)+len(oldest.page) > cap(oldest.buf) {
@@ -357,6 +361,7 @@ func (s *shipment) drain() {
 	}
 	for _, c := range s.cpus {
 		s.send(c, c.buf)
+		s.left += int64(len(c.page))
 	}
 }
 
@@ -522,7 +527,7 @@ func (r *Recording) modules() []byte {
 	loaded, _ := readHead(filepath.Join(r.fs.proc, "modules"), 1<<20)
 	for line := range strings.Lines(loaded) {
 		name, _, _ := strings.Cut(line, " ")
-		sections, _ := filepath.Glob(filepath.Join(r.fs.root, "../../module", name, "sections/.*text*"))
+		sections, _ := filepath.Glob(filepath.Join(r.fs.modules, name, "sections/.*text*"))
 		for _, f := range sections {
 			addr, err := readHead(f, 64)
 			if err == nil && len(out) < wire.MaxChunk-1024 {

@@ -41,9 +41,10 @@ type files interface {
 // FS is a mounted tracefs. What several instances share is counted in it, so
 // there should be one FS for a mount. Its methods are safe for concurrent use.
 type FS struct {
-	root  string
-	proc  string
-	files files
+	root    string
+	proc    string
+	modules string // /sys/module
+	files   files
 
 	arming sync.Mutex // error_log is one for all
 	mu     sync.Mutex
@@ -56,7 +57,7 @@ func Open(root, proc string) (*FS, error) {
 	if _, err := os.Stat(filepath.Join(root, "instances")); err != nil {
 		return nil, fmt.Errorf("open tracefs at %s: %w", root, bare(err))
 	}
-	return &FS{root: root, proc: proc, files: kernelFiles{}}, nil
+	return &FS{root: root, proc: proc, modules: "/sys/module", files: kernelFiles{}}, nil
 }
 
 type kernelFiles struct{}
@@ -385,10 +386,8 @@ func (in *Instance) resize(kb int) error {
 	if err := in.write(file, strconv.Itoa(kb)); err != nil {
 		return err
 	}
-	if after, err := readHead(top, 64); err != nil || strings.Contains(after, unused) {
-		return err
-	}
-	if _, size, ok := strings.Cut(before, unused); ok {
+	_, size, small := strings.Cut(before, unused)
+	if after, err := readHead(top, 64); err == nil && small && !strings.Contains(after, unused) {
 		return in.fs.write(file, strings.TrimRight(size, ")\n"))
 	}
 	return nil

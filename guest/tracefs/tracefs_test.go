@@ -25,11 +25,14 @@ type fakeKernel struct {
 	symbols map[string]bool
 	probes  map[string]bool // events in group labctl
 	log     []string
-	fail    map[string]error // by path below root
+	fail    map[string]error  // by path below root
+	tracers string            // that instances may have
+	pages   map[string][]byte // of each CPU: "cpu0"
+	busy    int               // how often an instance is busy before it goes
 }
 
 func newFake(t *testing.T) (*fakeKernel, *FS) {
-	k := &fakeKernel{t: t, root: t.TempDir(), symbols: map[string]bool{"_do_fork": true}, probes: map[string]bool{}, fail: map[string]error{}}
+	k := &fakeKernel{t: t, root: t.TempDir(), symbols: map[string]bool{"_do_fork": true}, tracers: "function_graph function nop\n", probes: map[string]bool{}, fail: map[string]error{}}
 	k.file("instances/.keep", "")
 	k.file("kprobe_events", "")
 	k.file("error_log", "")
@@ -67,11 +70,18 @@ func (k *fakeKernel) Mkdir(path string) error {
 	k.file(rel+"/trace", "# tracer: nop\nline\n")
 	k.file(rel+"/per_cpu/cpu0/stats", "entries: 3\noverrun: 1\ncommit overrun: 9\n")
 	k.file(rel+"/per_cpu/cpu1/stats", "entries: 4\noverrun: 0\n")
+	if k.pages != nil {
+		k.recordFiles(rel)
+	}
 	return nil
 }
 
 func (k *fakeKernel) Rmdir(path string) error {
 	rel, _ := filepath.Rel(k.root, path)
+	if k.busy > 0 {
+		k.busy--
+		return syscall.EBUSY
+	}
 	k.log = append(k.log, "rmdir "+rel)
 	return os.RemoveAll(path)
 }
@@ -93,15 +103,19 @@ func (k *fakeKernel) Write(path, text string, flag int) error {
 	if rel != "error_log" {
 		k.log = append(k.log, strings.TrimPrefix(rel, "instances/lab/")+"="+strings.TrimSpace(text))
 	}
+	if filepath.Base(rel) == "set_ftrace_filter" && strings.TrimSpace(text) != "" && !k.symbols[strings.TrimSpace(text)] {
+		return syscall.EINVAL
+	}
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
 func (k *fakeKernel) kprobe(cmd string) error {
-	if event, ok := strings.CutPrefix(cmd, "-:labctl/"); ok {
+	if rest, ok := strings.CutPrefix(cmd, "-:"); ok {
+		group, event, _ := strings.Cut(rest, "/")
 		if !k.probes[event] {
 			return &fs.PathError{Op: "write", Path: "kprobe_events", Err: syscall.ENOENT}
 		}
-		if b, err := os.ReadFile(filepath.Join(k.root, "instances/lab/events/labctl", event, "enable")); err == nil && string(b) == "1" {
+		if b, err := os.ReadFile(filepath.Join(k.root, "instances/lab/events", group, event, "enable")); err == nil && string(b) == "1" {
 			return syscall.EBUSY
 		}
 		delete(k.probes, event)
@@ -109,14 +123,15 @@ func (k *fakeKernel) kprobe(cmd string) error {
 		return nil
 	}
 	words := strings.Fields(cmd)
-	event := strings.TrimPrefix(words[0], "p:labctl/")
+	group, event, _ := strings.Cut(strings.TrimPrefix(words[0], "p:"), "/")
 	if !k.symbols[words[1]] {
 		k.file("error_log", fmt.Sprintf("[    1.5] trace_kprobe: error: Invalid probed address or symbol\n  Command: %s\n%s^\n",
 			cmd, strings.Repeat(" ", len("  Command: ")+strings.Index(cmd, words[1]))))
 		return &fs.PathError{Op: "write", Path: "kprobe_events", Err: syscall.EINVAL}
 	}
 	k.probes[event] = true
-	k.file("instances/lab/events/labctl/"+event+"/enable", "0")
+	k.file("instances/lab/events/"+group+"/"+event+"/enable", "0")
+	k.file("instances/lab/events/"+group+"/"+event+"/format", "name: "+event+"\n")
 	k.log = append(k.log, cmd)
 	return nil
 }
