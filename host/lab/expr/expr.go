@@ -144,6 +144,7 @@ func (e *Error) Error() string { return e.Msg }
 type Expr struct {
 	Source string
 	Asks   Asks
+	Names  []string // of the variables in it, sorted
 	ast    *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
@@ -186,6 +187,13 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 		return nil, &Error{Line: 1, Msg: fmt.Sprintf("it gives %s; want a string: string(…) or %q.format([…])", typeName(got), "%d")}
 	}
 	x := &Expr{Source: source, ast: tree}
+	walk(tree.NativeRep().Expr(), func(e ast.Expr) {
+		if e.Kind() == ast.IdentKind {
+			x.Names = append(x.Names, e.AsIdent())
+		}
+	})
+	slices.Sort(x.Names)
+	x.Names = slices.Compact(x.Names)
 	if err := x.checkLiterals(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ package judge
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"labctl/host/lab"
@@ -164,6 +165,10 @@ func check(c *lab.Check, in expr.Input) Check {
 		out.Verdict, out.Why = NotApplicable, c.WhyNot
 		return out
 	}
+	if why := notRun(in, that, seen); why != nil {
+		out.Verdict, out.Why = NotApplicable, why
+		return out
+	}
 	v, err := that.Eval(in)
 	if err == nil && v.True {
 		out.Verdict = Pass
@@ -199,6 +204,10 @@ func claim(c *lab.Claim, in expr.Input) Claim {
 		out.Verdict, out.Why = NotApplicable, c.WhyNot
 		return out
 	}
+	if why := notRun(in, confirmed, refuted, evidence); why != nil {
+		out.Verdict, out.Why = NotApplicable, why
+		return out
+	}
 	yes, err := holdsOr(confirmed, in, false)
 	if err != nil {
 		return fail("confirmed", err)
@@ -223,6 +232,21 @@ func claim(c *lab.Claim, in expr.Input) Claim {
 		out.Verdict = Depends
 	}
 	return out
+}
+
+// notRun says why expressions cannot be judged: they look at a step that was not
+// run. It is nil when they can.
+func notRun(in expr.Input, all ...*expr.Expr) *lab.Text {
+	for _, s := range in.Steps {
+		if s.NoCompiler != "" && slices.ContainsFunc(all, func(x *expr.Expr) bool { return x != nil && slices.Contains(x.Names, s.ID) }) {
+			c := text.Line(s.NoCompiler, 60)
+			return &lab.Text{
+				EN: fmt.Sprintf("step %s was not run: this host has no %s that makes static programs", s.ID, c),
+				KO: fmt.Sprintf("단계 %s를 실행하지 못했습니다. 이 호스트에는 정적 프로그램을 만들 %s 컴파일러가 없습니다", s.ID, c),
+			}
+		}
+	}
+	return nil
 }
 
 func holds(x *expr.Expr, in expr.Input) (bool, error) { return holdsOr(x, in, true) }

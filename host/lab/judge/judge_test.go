@@ -118,3 +118,35 @@ func TestNothingIsTold(t *testing.T) {
 		t.Errorf("a lab that has changed: %+v, %v", rep, err)
 	}
 }
+
+// TestNotRun: what looks at a step that this host could not build is neither a
+// pass nor a failure, by whichever of its expressions.
+func TestNotRun(t *testing.T) {
+	config := strings.Replace(config, "  - {id: fork, probe: fork}\n", "  - {id: fork, probe: fork}\n  - {id: libc, program: libc}\n", 1)
+	config = strings.Replace(config, "claims:\n", `  - {id: of-c, says: {en: A., ko: 가.}, that: libc.exit == 0 && fork.exit == 0}
+  - {id: shown, says: {en: A., ko: 가.}, that: fork.pid == 10, seen: libc.data}
+claims:
+  - {id: c, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 10, evidence: string(libc.pid), why: {en: a, ko: 가}}
+`, 1)
+	l, err := lab.Parse([]byte(config), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := good(l)
+	res.Steps = append(res.Steps, &result.Step{ID: "libc", NoCompiler: "some-gcc"})
+	r, err := Judge(l, res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Checks[0]; c.Verdict != Pass {
+		t.Errorf("check %s: %s; want %s", c.ID, c.Verdict, Pass)
+	}
+	for _, c := range r.Checks[4:] {
+		if c.Verdict != NotApplicable || c.Why == nil || !strings.Contains(c.Why.EN, "some-gcc") || !strings.Contains(c.Why.KO, "some-gcc") {
+			t.Errorf("check %s: %s, %v; want %s because of some-gcc", c.ID, c.Verdict, c.Why, NotApplicable)
+		}
+	}
+	if c := r.Claims[0]; c.Verdict != NotApplicable || c.Why == nil || !strings.Contains(c.Why.EN, "some-gcc") {
+		t.Errorf("claim %s: %s, %v; want %s because of some-gcc", c.ID, c.Verdict, c.Why, NotApplicable)
+	}
+}

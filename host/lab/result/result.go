@@ -54,7 +54,10 @@ type Member struct {
 type Step struct {
 	ID   string   `json:"id"`
 	Argv []string `json:"argv"`
-	PID  int64    `json:"pid"`
+	// NoCompiler is the C compiler that this host lacks: the step's program is C,
+	// and the step was not run.
+	NoCompiler string `json:"no_compiler,omitempty"`
+	PID        int64  `json:"pid"`
 	// Exit is the program's status, 128+N when signal N ended it.
 	Exit   int64  `json:"exit"`
 	Signal int64  `json:"signal"`

@@ -68,7 +68,7 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 	if err != nil || len(res.Missing) > 0 {
 		return res, err
 	}
-	programs, remove, err := buildSteps(ctx, l, m.Target.Arch)
+	programs, lacking, remove, err := buildSteps(ctx, l, m.Target.Arch)
 	defer remove()
 	if err != nil {
 		return res, err
@@ -91,6 +91,10 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 		}
 	}
 	for _, s := range l.Steps {
+		if c := lacking[s.Program]; c != "" {
+			res.Steps = append(res.Steps, &result.Step{ID: s.ID, NoCompiler: c})
+			continue
+		}
 		argv := append([]string(nil), s.Argv...)
 		switch {
 		case s.Probe != "":
@@ -249,9 +253,10 @@ func missingFiles(v *vm.VM, l *lab.Lab, res *result.Result) error {
 	return nil
 }
 
-// buildSteps builds the programs of a lab's steps, by their folders.
-func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]*program.Program, remove func(), err error) {
-	built = map[string]*program.Program{}
+// buildSteps builds the programs of a lab's steps, by their folders. lacking are
+// the compilers of those that this host cannot build.
+func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]*program.Program, lacking map[string]string, remove func(), err error) {
+	built, lacking = map[string]*program.Program{}, map[string]string{}
 	var all []func()
 	remove = func() {
 		for _, f := range all {
@@ -259,21 +264,26 @@ func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]
 		}
 	}
 	for _, s := range l.Steps {
-		if s.Program == "" || built[s.Program] != nil {
+		if s.Program == "" || built[s.Program] != nil || lacking[s.Program] != "" {
 			continue
 		}
 		src, err := fs.Sub(l.Dir, s.Program)
 		if err != nil {
-			return nil, remove, err
+			return nil, nil, remove, err
 		}
-		p, drop, err := build.Go(ctx, src, path.Join(path.Dir(l.File), s.Program), strings.ReplaceAll(s.Program, "/", "-"), arch)
+		p, drop, err := build.Step(ctx, src, path.Join(path.Dir(l.File), s.Program), strings.ReplaceAll(s.Program, "/", "-"), arch)
+		var none *build.CompilerError
+		if errors.As(err, &none) {
+			lacking[s.Program] = none.Compiler
+			continue
+		}
 		if err != nil {
-			return nil, remove, err
+			return nil, nil, remove, err
 		}
 		built[s.Program] = p
 		all = append(all, drop)
 	}
-	return built, remove, nil
+	return built, lacking, remove, nil
 }
 
 // Stacks prints the creations of a result for people.
