@@ -108,6 +108,17 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	return s.runProgram(ctx, path, args)
 }
 
+// awaitInterrupt is for after a program that Ctrl-C ended: it is meant for the
+// rest of the line too, and the signal may have reached the program first.
+func (s *shell) awaitInterrupt(ctx context.Context, status int) {
+	if s.interactive && status == statusInterrupted {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // lookUp finds a program and says, when it cannot, with which status that ends.
 func lookUp(hc interp.HandlerContext, name string) (path string, status int, err error) {
 	path, err = interp.LookPathDir(hc.Dir, hc.Env, name)
@@ -137,18 +148,16 @@ func (s *shell) runProgram(ctx context.Context, path string, args []string) erro
 		status, text := notStarted(args[0], err)
 		return s.fail(hc, status, "%s", text)
 	}
-	if ctx.Err() != nil { // Ctrl-C came too early to reach it
-		cmd.Process.Signal(unix.SIGINT)
-	}
-	status := programStatus(cmd.Wait())
-	if s.interactive && status == statusInterrupted {
-		// Ctrl-C is for the rest of the line too; the signal may reach the
-		// program first.
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+	// Ctrl-C may have come just before there was a program to get it.
+	started := time.Now()
+	stop := context.AfterFunc(ctx, func() {
+		if time.Since(started) < time.Second {
+			cmd.Process.Signal(unix.SIGINT)
 		}
-	}
+	})
+	status := programStatus(cmd.Wait())
+	stop()
+	s.awaitInterrupt(ctx, status)
 	if s.interactive && status > statusSignal && status != statusInterrupted && status != statusSignal+int(unix.SIGPIPE) {
 		fmt.Fprintf(hc.Stderr, "%v\n", syscall.Signal(status-statusSignal))
 	}

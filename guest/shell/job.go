@@ -208,6 +208,7 @@ func (s *shell) wait(ctx context.Context, args []string) error {
 		select {
 		case <-job.done:
 			s.jobs.forget(job)
+			s.awaitInterrupt(ctx, job.status)
 			if len(args) > 0 {
 				status = job.status
 			}

@@ -222,7 +222,8 @@ type terminal struct {
 	cmd    *exec.Cmd
 	master *os.File
 	output chan []byte
-	seen   string
+	seen   string // and not waited for yet
+	all    string
 }
 
 func openTerminal(t *testing.T, dir string) *terminal {
@@ -285,11 +286,12 @@ func (x *terminal) wait(text string) {
 		select {
 		case b, ok := <-x.output:
 			if !ok {
-				x.t.Fatalf("the shell ended; waited for %q in %q", text, x.seen)
+				x.t.Fatalf("the shell ended; waited for %q in %q at the end of\n%s", text, x.seen, x.all)
 			}
 			x.seen += string(b)
+			x.all += string(b)
 		case <-ctx.Done():
-			x.t.Fatalf("waited for %q in %q", text, x.seen)
+			x.t.Fatalf("waited for %q in %q at the end of\n%s", text, x.seen, x.all)
 		}
 	}
 }

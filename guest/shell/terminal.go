@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -42,14 +43,17 @@ func (s *shell) runTerminal() int {
 			<-interrupts
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		go func() {
+		var watch sync.WaitGroup
+		watch.Go(func() {
 			select {
 			case <-interrupts:
 				cancel()
 			case <-ctx.Done():
 			}
-		}()
+		})
+		// It must not live to take the next line's.
+		defer watch.Wait()
+		defer cancel()
 		status := s.run(ctx, stmts)
 		if ctx.Err() != nil {
 			status = statusInterrupted
