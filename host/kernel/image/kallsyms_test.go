@@ -1,0 +1,194 @@
+package image
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// order is how a kernel lays its tables out; see Kallsyms.
+type order int
+
+const (
+	offsetsFirst   order = iota // to 6.3
+	absolutePercpu              // the same, amd64 with per-CPU symbols from 0
+	offsetsLast                 // from 6.4
+	placeRelative               // 7.x
+	unrelocated                 // arm64 before its base is put in
+)
+
+// tables is a kernel with symbols in that order, and the text that they make.
+// Width is that of a marker.
+func tables(o order, n, width int) (kernel []byte, text string) {
+	le := binary.LittleEndian
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, 4096+rnd.IntN(4)*8)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	pad := func(to int) {
+		for len(b)%to != 0 {
+			b = append(b, 0)
+		}
+	}
+	base := uint64(0xffffffff81000000)
+	if o == placeRelative || o == unrelocated {
+		base = flatBase
+	}
+	type symbol struct {
+		addr uint64
+		name string
+	}
+	var syms []symbol
+	for i := range n {
+		s := symbol{base + uint64(i)*32, fmt.Sprintf("t f_%d", i*7919)}
+		if i%100 == 0 {
+			s.name += strings.Repeat("_long", 30) // a length of two bytes
+		}
+		if o == absolutePercpu && i < 300 {
+			s = symbol{uint64(i) * 8, fmt.Sprintf("A percpu_%d", i)}
+		}
+		syms = append(syms, s)
+		text += fmt.Sprintf("%016x %c %s\n", s.addr, s.name[0], s.name[2:])
+	}
+	offset := func(i int) uint32 {
+		a := syms[i].addr
+		switch {
+		case o == placeRelative:
+			return uint32(a - (flatBase + uint64(len(b))))
+		case o == absolutePercpu && a < base:
+			return uint32(a)
+		case o == absolutePercpu:
+			return uint32(base - 1 - a)
+		}
+		return uint32(a - base)
+	}
+	offsets := func() {
+		for i := range syms {
+			b = le.AppendUint32(b, offset(i))
+		}
+		pad(8)
+		switch o {
+		case unrelocated:
+			b = le.AppendUint64(b, 0)
+		case placeRelative:
+		default:
+			b = le.AppendUint64(b, base)
+		}
+	}
+	first := o == offsetsFirst || o == absolutePercpu || o == unrelocated
+	if first {
+		offsets()
+	}
+	b = le.AppendUint32(b, uint32(n))
+	pad(8)
+	var markers []int
+	names := len(b)
+	for i, s := range syms {
+		if i%group == 0 {
+			markers = append(markers, len(b)-names)
+		}
+		packed := s.name[:1] + s.name[2:] // the tokens below are letters
+		if l := len(packed); l < 0x80 {
+			b = append(b, byte(l))
+		} else {
+			b = append(b, byte(l)|0x80, byte(l>>7))
+		}
+		b = append(b, packed...)
+	}
+	pad(8)
+	for _, m := range markers {
+		if width == 4 {
+			b = le.AppendUint32(b, uint32(m))
+		} else {
+			b = le.AppendUint64(b, uint64(m))
+		}
+	}
+	pad(8)
+	table := len(b)
+	var index []int
+	for i := range 256 {
+		index = append(index, len(b)-table)
+		if i > ' ' && i < 0x7f {
+			b = append(b, byte(i), 0)
+		} else {
+			b = append(b, 'x', 'y', 'z', 0)
+		}
+	}
+	pad(8)
+	for _, i := range index {
+		b = le.AppendUint16(b, uint16(i))
+	}
+	if !first {
+		offsets()
+	}
+	return append(b, make([]byte, 64)...), text
+}
+
+func TestKallsyms(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		order order
+		n     int
+		width int
+	}{
+		{"offsets first", offsetsFirst, 3000, 4},
+		{"markers of eight bytes", offsetsFirst, 3000, 8},
+		{"per-CPU symbols from 0", absolutePercpu, 3000, 4},
+		{"offsets last", offsetsLast, 3000, 4},
+		{"place-relative", placeRelative, 3000, 4},
+		{"without its base", unrelocated, 3000, 4},
+		{"whole groups", offsetsLast, 2048, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			kernel, want := tables(tt.order, tt.n, tt.width)
+			got, err := (&Image{Arch: "arm64", Kernel: kernel}).Kallsyms()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != want {
+				a, b := strings.Split(string(got), "\n"), strings.Split(want, "\n")
+				for i := range min(len(a), len(b)) {
+					if a[i] != b[i] {
+						t.Fatalf("%d lines, want %d; line %d is %q, want %q", len(a), len(b), i, a[i], b[i])
+					}
+				}
+				t.Errorf("%d lines, want %d", len(a), len(b))
+			}
+		})
+	}
+	for name, kernel := range map[string][]byte{
+		"nothing": nil, "zeros": make([]byte, 1<<16), "ELF that is none": append([]byte("\x7fELF"), make([]byte, 100)...),
+	} {
+		if got, err := (&Image{Arch: "amd64", Kernel: kernel}).Kallsyms(); !errors.Is(err, ErrNoKallsyms) {
+			t.Errorf("%s: %d bytes, %v; want ErrNoKallsyms", name, len(got), err)
+		}
+	}
+}
+
+// A damaged table gives an error, or lines that are lines.
+func FuzzKallsyms(f *testing.F) {
+	for _, o := range []order{offsetsFirst, absolutePercpu, offsetsLast, placeRelative} {
+		kernel, _ := tables(o, 1100, 4)
+		f.Add(kernel, uint32(5000), byte(7))
+	}
+	f.Fuzz(func(t *testing.T, kernel []byte, at uint32, v byte) {
+		if len(kernel) > 0 {
+			kernel = bytes.Clone(kernel)
+			kernel[int(at)%len(kernel)] = v
+		}
+		text, err := (&Image{Arch: "arm64", Kernel: kernel}).Kallsyms()
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) != 3 && len(f) != 2 || len(f[0]) != 16 || !strings.HasSuffix(line, "\n") {
+				t.Fatalf("line %q", line)
+			}
+		}
+	})
+}
