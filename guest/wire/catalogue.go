@@ -27,6 +27,6 @@ func Probes() []ProbeInfo {
 		{"pids", "make one child after another and read their numbers, on request until they begin anew", "child", `{"forks":8,"wrap":false}`},
 		{"tasklist", "list every process that /proc shows, kernel threads among them", "child", `{}`},
 		{"states", "put a child into every state of a task, and look at it from outside", "child", `{}`},
-		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger or a second CPU", "kthread", `{"trigger":null,"timeout_ms":10000}`},
+		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }

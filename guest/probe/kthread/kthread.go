@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ type kernel struct{ proc, sys string }
 type trigger struct {
 	name   string
 	method string
-	comm   string                 // the thread that must appear
+	comm   string                 // the thread that must appear; with a * at its end, one that begins so
 	others func(comm string) bool // threads that come with it, may be nil
 	// prepare brings the kernel to the state before, and says what it found.
 	// An absent error lets the next trigger try.
@@ -78,11 +79,23 @@ var triggers = []trigger{
 			return func() error { return write(k.cpu1(), found) }, write(k.cpu1(), "1")
 		},
 	},
+	{
+		name:    "kworker",
+		method:  "unbound work kept to one CPU: workqueue_set_unbound_cpumask, which wants pools of workers for it",
+		comm:    "kworker/u*",
+		prepare: severalCPUs,
+		fire: func(k kernel, found string) (func() error, error) {
+			return func() error { return write(k.workers(), found) }, write(k.workers(), oneCPU(found))
+		},
+	},
 }
 
 func (k kernel) thp() string  { return filepath.Join(k.sys, "kernel/mm/transparent_hugepage/enabled") }
 func (k kernel) psi() string  { return filepath.Join(k.proc, "pressure/cpu") }
 func (k kernel) cpu1() string { return filepath.Join(k.sys, "devices/system/cpu/cpu1/online") }
+
+// workers is the mask of CPUs for work that is bound to none, wq_unbound_cpumask.
+func (k kernel) workers() string { return filepath.Join(k.sys, "devices/virtual/workqueue/cpumask") }
 
 // run tries the triggers in order, or only the one that params name.
 func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResult, error) {
@@ -122,7 +135,7 @@ func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResu
 		return res, nil
 	}
 	if refused == nil {
-		return nil, fmt.Errorf("parameters: trigger %q: give thp, psi or cpu1", *p.Trigger)
+		return nil, fmt.Errorf("parameters: trigger %q: give thp, psi, cpu1 or kworker", *p.Trigger)
 	}
 	return nil, fmt.Errorf("no way to have a kernel thread made (%s)", strings.Join(refused, "; "))
 }
@@ -166,7 +179,14 @@ func (t trigger) pull(ctx context.Context, k kernel, found string) (res *wire.Pr
 	return res, nil
 }
 
-func (t trigger) isWanted(s procfs.Stat) bool { return s.Comm == t.comm }
+// isWanted compares names. /proc shows a worker's with what it works on behind it:
+// "kworker/u5:0-events_unbound" (wq_worker_comm).
+func (t trigger) isWanted(s procfs.Stat) bool {
+	if start, ok := strings.CutSuffix(t.comm, "*"); ok {
+		return strings.HasPrefix(s.Comm, start)
+	}
+	return s.Comm == t.comm
+}
 
 // threads are the kernel threads that kthreadd made.
 func threads(k kernel) ([]procfs.Stat, error) {
@@ -284,6 +304,43 @@ func cpu1Offline(_ context.Context, k kernel) (string, error) {
 		return "", absent("CPU 1 has its threads from an earlier time")
 	}
 	return "0", nil
+}
+
+// severalCPUs wants unbound work to have more than one of the first 32 CPUs, so
+// that there is a smaller mask, which no pool of workers has yet.
+func severalCPUs(_ context.Context, k kernel) (string, error) {
+	text, err := procfs.ReadFile(k.workers())
+	if errors.Is(err, os.ErrNotExist) {
+		return "", absent("no mask of CPUs for workqueues in sysfs")
+	}
+	if err != nil {
+		return "", err
+	}
+	found := strings.TrimSpace(string(text))
+	mask, err := firstCPUs(found)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", k.workers(), err)
+	}
+	if mask&(mask-1) == 0 {
+		return "", absent("unbound work has one CPU only")
+	}
+	return found, nil
+}
+
+// firstCPUs are the lowest 32 of a mask as bitmap_parse and %*pb have it: "3",
+// "ff,ffffffff".
+func firstCPUs(mask string) (uint32, error) {
+	n, err := strconv.ParseUint(mask[strings.LastIndexByte(mask, ',')+1:], 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%.60q: no mask of CPUs", mask)
+	}
+	return uint32(n), nil
+}
+
+// oneCPU is a mask with the lowest CPU of another one.
+func oneCPU(mask string) string {
+	n, _ := firstCPUs(mask)
+	return strconv.FormatUint(uint64(n&-n), 16)
 }
 
 func write(path, text string) error { return os.WriteFile(path, []byte(text), 0) }

@@ -161,6 +161,32 @@ func TestSecondCPU(t *testing.T) {
 	tr.want(tr.k.cpu1(), "0")
 }
 
+func TestWorkers(t *testing.T) {
+	tr := newTree(t)
+	tr.put(tr.k.workers(), "00,0000000c\n")
+	tr.answer(tr.k.workers(), func(text string) {
+		if text == "4" {
+			tr.kthread("kworker/0:3")
+			tr.kthread("kworker/u9:0-events_unbound")
+		}
+	})
+	res, err := tr.run(`{"trigger":"kworker"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Tasks) != 2 || res.Tasks[1].Comm != "kworker/u9:0-events_unbound" {
+		t.Errorf("tasks %+v; want ourselves and the unbound worker", res.Tasks)
+	}
+	tr.want(tr.k.workers(), "00,0000000c")
+
+	for text, want := range map[string]string{"1\n": "one CPU", "\n": "no mask", "00,00000010\n": "one CPU", "all\n": "no mask"} {
+		tr.put(tr.k.workers(), text)
+		if res, err := tr.run(`{"trigger":"kworker"}`); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("mask %q: run = %+v, %v; want an error with %q", text, res, err, want)
+		}
+	}
+}
+
 func TestNoTrigger(t *testing.T) {
 	tr := newTree(t)
 	tr.put(tr.k.cpu1(), "1\n")
