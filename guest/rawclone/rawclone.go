@@ -54,6 +54,11 @@ type Args struct {
 	Flags      uint64 // CLONE_*, without CSIGNAL
 	ExitSignal int    // 0 sends none; Wait reaps either way
 	Size       int    // clone3: size of struct clone_args, 64, 80 or 88; 0 means 64
+	// Words, when there are any, are what the call's pointers point to in place
+	// of all this memory: of clone its third, fourth and fifth arguments,
+	// whichever of them an architecture takes for what; of clone3 parent_tid,
+	// child_tid and tls.
+	Words *[3]Word
 }
 
 // PThreadFlags are what glibc's pthread_create asks for.
@@ -118,7 +123,7 @@ func Spawn(kind Kind, args Args, prog *Program) (*Child, error) {
 	prog.Set(prog.tid, 1<<31)
 	prog.Set(prog.pidfd, 0)
 
-	r := c.call(nr, args.Size)
+	r := c.call(nr, args)
 	if tid := int(r); tid > 0 {
 		c.TID = tid
 	} else {
@@ -136,6 +141,9 @@ func Spawn(kind Kind, args Args, prog *Program) (*Child, error) {
 func (c *Child) choose(kind Kind, args Args) (uintptr, error) {
 	if c.Flags&unix.CLONE_PARENT != 0 {
 		return 0, errors.New("spawn: CLONE_PARENT makes a sibling, which is not ours to reap")
+	}
+	if args.Words != nil && c.Flags&(unix.CLONE_THREAD|unix.CLONE_PIDFD) != 0 {
+		return 0, errors.New("spawn: a thread and a pidfd are told by the program's own words")
 	}
 	switch kind {
 	case Fork, VFork:
@@ -173,7 +181,7 @@ func (c *Child) choose(kind Kind, args Args) (uintptr, error) {
 }
 
 // call blocks all signals, makes the call and restores the mask.
-func (c *Child) call(nr uintptr, size int) uintptr {
+func (c *Child) call(nr uintptr, given Args) uintptr {
 	p := c.prog
 	tid, tls := p.addr(p.tid), p.addr(p.tls)
 	var a [5]uintptr
@@ -186,6 +194,9 @@ func (c *Child) call(nr uintptr, size int) uintptr {
 		a = [5]uintptr{uintptr(c.Flags) | uintptr(c.ExitSignal), 0, ptid, tid, tls}
 		if cloneBackwards {
 			a[3], a[4] = tls, tid
+		}
+		if w := given.Words; w != nil {
+			a[2], a[3], a[4] = p.addr(w[0]), p.addr(w[1]), p.addr(w[2])
 		}
 		if c.stack != nil {
 			a[1] = uintptr(unsafe.Pointer(&c.stack[0])) + uintptr(len(c.stack))
@@ -204,11 +215,15 @@ func (c *Child) call(nr uintptr, size int) uintptr {
 		if c.Flags&unix.CLONE_SETTLS != 0 {
 			args.tls = uint64(tls)
 		}
+		if w := given.Words; w != nil {
+			args.parentTID, args.childTID, args.tls = uint64(p.addr(w[0])), uint64(p.addr(w[1])), uint64(p.addr(w[2]))
+		}
 		if c.stack != nil {
 			args.stack, args.stackSize = uint64(uintptr(unsafe.Pointer(&c.stack[0]))), uint64(len(c.stack))
 		}
 		most := int(unsafe.Sizeof(args))
 		copy(p.Bytes(p.args, most), unsafe.Slice((*byte)(unsafe.Pointer(&args)), most))
+		size := given.Size
 		if size == 0 {
 			size = 64
 		}

@@ -351,6 +351,8 @@ func TestRefusals(t *testing.T) {
 		{"clone3 exit signal", Clone3, Args{ExitSignal: 300}, unix.EINVAL},
 		{"clone3 too large", Clone3, Args{Size: 96}, nil},
 		{"PARENT", Clone, Args{Flags: unix.CLONE_PARENT}, nil},
+		{"words for a thread", Clone, Args{Flags: PThreadFlags, Words: &[3]Word{}}, nil},
+		{"words for a pidfd", Clone, Args{Flags: unix.CLONE_PIDFD, Words: &[3]Word{}}, nil},
 		{"flags in CSIGNAL", Clone, Args{Flags: 17}, nil},
 		{"wide flags", Clone, Args{Flags: 1 << 32}, nil},
 		{"fork with arguments", Fork, Args{ExitSignal: 17}, nil},
@@ -362,6 +364,29 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("err = %v; want %v", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestWords has the kernel write to words of the test's own.
+func TestWords(t *testing.T) {
+	for _, k := range []Kind{Clone, Clone3} {
+		p := newProgram(t)
+		words := [3]Word{p.Var(0), p.Var(0), p.Var(0)}
+		tid := p.Syscall(unix.SYS_GETTID)
+		run(t, k, Args{Flags: unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_SETTID, ExitSignal: sigchld, Words: &words}, p)
+		child := 1
+		if k == Clone && cloneBackwards {
+			child = 2
+		}
+		for i, w := range words {
+			want := uintptr(0)
+			if i == 0 || i == child {
+				want = p.Get(tid)
+			}
+			if got := p.Get(w); got != want {
+				t.Errorf("kind %d: word %d = %d; want %d", k, i, got, want)
+			}
+		}
 	}
 }
 

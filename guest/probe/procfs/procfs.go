@@ -28,23 +28,24 @@ const maxFile = 64 << 10
 // Stat is a line of /proc/PID/stat or /proc/PID/task/TID/stat, see proc(5) and
 // do_task_stat in fs/proc/array.c. A PID's line sums up its threads' times.
 type Stat struct {
-	PID       int    // in a thread's line, its thread id
-	Comm      string // as the task set it: any bytes
-	State     byte   // "RSDTtXZPI"
-	PPID      int
-	PGRP      int
-	Session   int
-	TTY       int // device number, 0 for none
-	Flags     uint64
-	UTime     uint64 // clock ticks
-	STime     uint64 // clock ticks
-	Priority  int
-	Nice      int
-	Threads   int
-	StartTime uint64 // clock ticks since boot
-	VSize     uint64 // bytes
-	RSS       int64  // pages
-	Policy    int    // SCHED_*, include/uapi/linux/sched.h
+	PID        int    // in a thread's line, its thread id
+	Comm       string // as the task set it: any bytes
+	State      byte   // "RSDTtXZPI"
+	PPID       int
+	PGRP       int
+	Session    int
+	TTY        int // device number, 0 for none
+	Flags      uint64
+	UTime      uint64 // clock ticks
+	STime      uint64 // clock ticks
+	Priority   int
+	Nice       int
+	Threads    int
+	StartTime  uint64 // clock ticks since boot
+	VSize      uint64 // bytes
+	RSS        int64  // pages
+	ExitSignal int    // what its parent gets when it ends; -1 of a thread
+	Policy     int    // SCHED_*, include/uapi/linux/sched.h
 }
 
 // KernelThread says whether the task has PF_KTHREAD.
@@ -74,7 +75,7 @@ func ParseStat(line []byte) (Stat, error) {
 	}{
 		{4, &s.PPID}, {5, &s.PGRP}, {6, &s.Session}, {7, &s.TTY}, {9, &s.Flags}, {14, &s.UTime}, {15, &s.STime},
 		{18, &s.Priority}, {19, &s.Nice}, {20, &s.Threads}, {22, &s.StartTime}, {23, &s.VSize}, {24, &s.RSS},
-		{41, &s.Policy},
+		{38, &s.ExitSignal}, {41, &s.Policy},
 	} {
 		text := string(fields[f.number-3])
 		switch into := f.into.(type) {
