@@ -3,8 +3,7 @@ package labs
 
 import "embed"
 
-// FS has a folder for each lab: lab.yaml and what stands beside it. Files are
-// named by their kind, since a folder that is still empty cannot be embedded.
+// FS has a folder for each lab: lab.yaml and what stands beside it.
 //
-//go:embed */lab.yaml */*.md */*/*.go */*/*.md */*/*.c
+//go:embed *
 var FS embed.FS
