@@ -29,9 +29,8 @@ const (
 
 // capturer takes chunks. It belongs to the goroutine that reads the stream.
 type capturer struct {
-	kernel *kernel.Kernel
-	table  []byte // the image's symbols, at the addresses of the image; nil when they come from the guest
-	max    int64  // bytes of pages
+	image image
+	max   int64 // bytes of pages
 
 	armed   *wire.RecordArmed
 	texts   map[wire.ChunkKind][]byte
@@ -42,12 +41,18 @@ type capturer struct {
 	pages   int64
 }
 
-func newCapturer(k *kernel.Kernel, table []byte, max int64) *capturer {
+// image is what is known of the guest's kernel without the guest.
+type image struct {
+	table   []byte // its symbols, at the addresses of the image; nil when they come from the guest
+	modules func(names ...string) ([]kernel.Module, error)
+}
+
+func newCapturer(m image, max int64) *capturer {
 	if max <= 0 {
 		max = wire.MaxPages
 	}
 	return &capturer{
-		kernel: k, table: table, max: max,
+		image: m, max: max,
 		texts: map[wire.ChunkKind][]byte{}, formats: map[string][]byte{},
 		cpus: map[int]*spool{}, stats: map[int][]byte{},
 	}
@@ -197,15 +202,15 @@ func (c *capturer) capture() (*capture.Capture, error) {
 
 // symbols puts the kernel's symbols together, and those of its modules.
 func (c *capturer) symbols() []byte {
-	if c.table == nil {
+	if c.image.table == nil {
 		return c.texts[wire.ChunkSymbols]
 	}
-	out, ok := moved(c.table, c.texts[wire.ChunkSymbols])
+	out, ok := moved(c.image.table, c.texts[wire.ChunkSymbols])
 	if !ok {
 		c.armed.Missing = append(c.armed.Missing, wire.RecordMissing{What: "symbols", Why: "the guest's kernel does not begin as its image does"})
 		return nil
 	}
-	return append(out, moduleSymbols(c.kernel, c.texts[wire.ChunkModules])...)
+	return append(out, moduleSymbols(c.image.modules, c.texts[wire.ChunkModules])...)
 }
 
 // sortedFormats has those of "ftrace" first and the others by name.

@@ -21,9 +21,9 @@ const (
 
 // moduleSymbols writes the symbols of a guest's modules as /proc/kallsyms does,
 // "ffffffffc0000000 t probe [virtio]". places tells where the code of each is,
-// "virtio .text 0xffffffffc0000000" a line; the names come from the modules that
-// the kernel was packaged with. Modules that it has not are left out.
-func moduleSymbols(k *kernel.Kernel, places []byte) []byte {
+// "virtio .text 0xffffffffc0000000" a line; find gives a module as the kernel was
+// packaged with it. Modules that it has not are left out.
+func moduleSymbols(find func(...string) ([]kernel.Module, error), places []byte) []byte {
 	sections := map[string]map[string]uint64{}
 	for line := range bytes.Lines(places) {
 		f := strings.Fields(string(line))
@@ -43,7 +43,7 @@ func moduleSymbols(k *kernel.Kernel, places []byte) []byte {
 	var out []byte
 	for _, name := range slices.Sorted(maps.Keys(sections)) {
 		// One by one: a module that is not packaged must not cost the others.
-		mods, err := k.Modules(name)
+		mods, err := find(name)
 		if err != nil {
 			continue
 		}

@@ -58,19 +58,20 @@ func (r *Result) Close() error {
 // the image of k where it has a table that can be read, and else, as when k is
 // nil, from the guest, which takes seconds. Stop must follow.
 func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.RecordParams) (*Recording, error) {
-	var table []byte
+	var m image
 	if !p.Symbols && k != nil {
 		var err error
-		if table, err = k.Kallsyms(ctx); err != nil && ctx.Err() != nil {
+		if m.table, err = k.Kallsyms(ctx); err != nil && ctx.Err() != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
+		m.modules = k.Modules
 	}
-	p.Symbols = table == nil
+	p.Symbols = m.table == nil
 	call, err := c.Start(wire.OpRecord, p)
 	if err != nil {
 		return nil, err
 	}
-	r := &Recording{call: call, cap: newCapturer(k, table, p.Max), done: make(chan struct{})}
+	r := &Recording{call: call, cap: newCapturer(m, p.Max), done: make(chan struct{})}
 	armed := make(chan struct{})
 	go r.read(call.Extra(), armed)
 	select {
