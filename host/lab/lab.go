@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"io/fs"
 
+	"github.com/invopop/jsonschema"
+
 	"labctl/host/lab/expr"
 )
 
@@ -87,8 +89,40 @@ type Needs struct {
 type Trace struct {
 	// Creations can be turned off for a lab that traces nothing.
 	Creations *bool      `yaml:"creations" json:"creations,omitempty" jsonschema:"default=true"`
-	Events    []string   `yaml:"events" json:"events,omitempty" jsonschema:"description=events of the kernel: sched/sched_switch; one that a kernel lacks is reported and left out"`
+	Events    []Event    `yaml:"events" json:"events,omitempty" jsonschema:"description=events of the kernel: sched/sched_switch; one that a kernel lacks is reported and left out"`
 	Functions []Function `yaml:"functions" json:"functions,omitempty" jsonschema:"description=kernel functions whose calls are events\\, with the caller's stack"`
+	// ProgramOnly leaves out what other tasks do, kernel threads included.
+	ProgramOnly bool `yaml:"program_only" json:"program_only,omitempty" jsonschema:"description=record what the step's program and its descendants do\\, and nothing else"`
+}
+
+// Event is an event of the kernel. Without a filter it is written as its name alone.
+type Event struct {
+	Name   string `yaml:"name" json:"name" jsonschema:"description=sched/sched_switch"`
+	Filter string `yaml:"filter" json:"filter,omitempty" jsonschema:"description=record it only when this holds\\, in the kernel's words: prev_state == 2"`
+}
+
+// UnmarshalYAML reads a name, or a name and a filter.
+func (e *Event) UnmarshalYAML(read func(any) error) error {
+	if read(&e.Name) == nil {
+		return nil
+	}
+	type plain Event
+	return read((*plain)(e))
+}
+
+// MarshalJSON writes an event as it is written in lab.yaml.
+func (e Event) MarshalJSON() ([]byte, error) {
+	if e.Filter == "" {
+		return json.Marshal(e.Name)
+	}
+	type plain Event
+	return json.Marshal(plain(e))
+}
+
+// JSONSchemaExtend lets a name stand for an event.
+func (Event) JSONSchemaExtend(s *jsonschema.Schema) {
+	whole := *s
+	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, &whole}}
 }
 
 // Function is a stop at a kernel function's entry.
@@ -109,7 +143,7 @@ type Step struct {
 	ID      string         `yaml:"id" json:"id" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=its name in expressions"`
 	Probe   string         `yaml:"probe" json:"probe,omitempty" jsonschema:"description=a probe of labctl probe ls"`
 	Args    map[string]any `yaml:"args" json:"args,omitempty" jsonschema:"description=the probe's parameters"`
-	Program string         `yaml:"program" json:"program,omitempty" jsonschema:"description=a folder of the lab's with Go source"`
+	Program string         `yaml:"program" json:"program,omitempty" jsonschema:"description=a folder of the lab's with Go source\\, or with C"`
 	Argv    []string       `yaml:"argv" json:"argv,omitempty" jsonschema:"description=the program's arguments"`
 	Shell   string         `yaml:"shell" json:"shell,omitempty" jsonschema:"description=a line for the guest's shell"`
 }

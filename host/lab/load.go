@@ -29,6 +29,9 @@ import (
 // maxConfig bounds lab.yaml, in bytes.
 const maxConfig = 256 << 10
 
+// maxFilter bounds the filter of an event, in bytes.
+const maxFilter = 1000
+
 // Error is one thing that is wrong with a lab.
 type Error struct {
 	File  string // "P1-three-ids/lab.yaml"
@@ -366,7 +369,11 @@ func (v *validator) trace(at string, t *Trace) {
 		return
 	}
 	for i, e := range t.Events {
-		v.match(fmt.Sprintf("%s.events[%d]", at, i), e, eventID, "sched/sched_switch")
+		at := fmt.Sprintf("%s.events[%d]", at, i)
+		v.match(at, e.Name, eventID, "sched/sched_switch")
+		if len(e.Filter) > maxFilter || strings.ContainsAny(e.Filter, "\n\x00") {
+			v.fail(at+".filter", 0, "want one line of at most %d bytes", maxFilter)
+		}
 	}
 	names := map[string]bool{"clone": true, "kthread_request": true} // creation's own
 	for i, f := range t.Functions {
@@ -552,10 +559,13 @@ func (v *validator) files(name string) {
 			v.fileError(path.Join(name, file), "missing or empty")
 		}
 	}
-	source := func(dir string) {
-		if found, err := fs.Glob(v.l.Dir, path.Join(dir, "*.go")); err != nil || len(found) == 0 {
-			v.fileError(path.Join(name, dir), "there is no Go source in it")
+	source := func(dir, kinds string, exts ...string) {
+		for _, ext := range exts {
+			if found, err := fs.Glob(v.l.Dir, path.Join(dir, "*"+ext)); err == nil && len(found) > 0 {
+				return
+			}
 		}
+		v.fileError(path.Join(name, dir), "there is no "+kinds+" source in it")
 	}
 	if !strings.HasPrefix(name, v.l.ID+"-") {
 		v.fileError(name, fmt.Sprintf("the folder of lab %s is called %s-…", v.l.ID, v.l.ID))
@@ -564,12 +574,12 @@ func (v *validator) files(name string) {
 	want(LessonKO)
 	for _, s := range v.l.Steps {
 		if s.Program != "" {
-			source(s.Program)
+			source(s.Program, "Go or C", ".go", ".c")
 		}
 	}
 	if v.l.Exercise != nil {
-		source(Exercise)
-		source(Solution)
+		source(Exercise, "Go", ".go")
+		source(Solution, "Go", ".go")
 		want(path.Join(Exercise, Task))
 		want(path.Join(Exercise, TaskKO))
 	}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -63,6 +64,19 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestEvents: an event is a name, or a name and a filter, here and in JSON.
+func TestEvents(t *testing.T) {
+	text := strings.Replace(good, "[sched/sched_switch]", `[sched/sched_wakeup, {name: sched/sched_switch, filter: prev_pid == 1}]`, 1)
+	l, err := Parse([]byte(text), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(l.Trace.Events)
+	if want := `["sched/sched_wakeup",{"name":"sched/sched_switch","filter":"prev_pid == 1"}]`; err != nil || string(got) != want {
+		t.Errorf("events are %s, %v; want %s", got, err, want)
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"unknown field", "topic:", "topick:", `T1-try/lab.yaml:2: topick: unknown field "topick"`},
@@ -75,6 +89,9 @@ func TestParseErrors(t *testing.T) {
 		{"empty translation", "answer: {en: So., ko: 그래서.}", `answer: {en: So., ko: ""}`, "T1-try/lab.yaml:31: questions[0].answer.ko: missing"},
 		{"no source", `{seed: "seed0: a"}`, "{}", "T1-try/lab.yaml:5: source: names neither"},
 		{"event", "sched/sched_switch", "sched_switch", `T1-try/lab.yaml:7: trace.events[0]: "sched_switch"; write it as sched/sched_switch`},
+		{"event without a name", "[sched/sched_switch]", "[{filter: prev_pid == 1}]", `T1-try/lab.yaml:7: trace.events[0]: missing; write it as sched/sched_switch`},
+		{"event of a strange kind", "[sched/sched_switch]", "[{nome: x}]", `T1-try/lab.yaml:7: trace.events[0].nome: unknown field "nome"`},
+		{"event's filter", "[sched/sched_switch]", `[{name: sched/sched_switch, filter: "a\nb"}]`, `T1-try/lab.yaml:7: trace.events[0].filter: want one line`},
 		{"function twice", "name: leave", "name: clone", "T1-try/lab.yaml:9: trace.functions[0].name: clone is taken"},
 		{"unknown probe", "probe: fork", "probe: frok", `T1-try/lab.yaml:12: steps[0].probe: "frok" is no probe, did you mean fork?`},
 		{"unknown parameter", "{flags: 0}", "{flag: 0}", "T1-try/lab.yaml:13: steps[0].args.flag: probe fork has no parameter of this name (it has: flags, syscall)"},

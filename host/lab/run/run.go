@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,25 +24,10 @@ import (
 	"labctl/host/probe"
 	"labctl/host/program"
 	"labctl/host/record"
+	"labctl/host/recording"
 	"labctl/host/report"
 	"labctl/host/vm"
 )
-
-// stepDeadline is for one step on a machine that boots in two seconds;
-// vm.Patient scales it.
-const stepDeadline = 60 * time.Second
-
-// DeadlineError is a program that did not end in time.
-type DeadlineError struct {
-	Step  string
-	After time.Duration
-}
-
-func (e *DeadlineError) Error() string {
-	return fmt.Sprintf("step %s: it did not end in %v", e.Step, e.After.Round(100*time.Millisecond))
-}
-
-func (e *DeadlineError) Unwrap() error { return probe.ErrDeadline }
 
 // Spec is the machine that a lab needs, on top of what the user asks for.
 func Spec(l *lab.Lab, asked machine.Spec) machine.Spec {
@@ -81,73 +68,94 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
 		return res, v.Why(err)
 	}
-	r, err := newRunner(v.Context(), v, m.Kernel, l.Trace)
+	if err := send(v, slices.Collect(maps.Values(programs))...); err != nil {
+		return res, v.Why(err)
+	}
+	s, err := begin(v, m.Kernel, l.Trace)
 	if err != nil {
-		return res, err
+		return res, v.Why(err)
 	}
-	for _, p := range programs {
-		if err := send(v, p); err != nil {
-			return res, v.Why(err)
-		}
-	}
-	for _, s := range l.Steps {
-		if c := lacking[s.Program]; c != "" {
-			res.Steps = append(res.Steps, &result.Step{ID: s.ID, NoCompiler: c})
+	defer s.drop()
+	for _, step := range l.Steps {
+		if c := lacking[step.Program]; c != "" {
+			res.Steps = append(res.Steps, &result.Step{ID: step.ID, NoCompiler: c})
 			continue
 		}
-		argv := append([]string(nil), s.Argv...)
-		switch {
-		case s.Probe != "":
-			argv = []string{probe.Path, s.Probe}
-			if p := s.Params(); p != nil {
-				argv = append(argv, string(p))
-			}
-		case s.Shell != "":
-			argv = []string{"/bin/sh", "-c", s.Shell}
-		default:
-			argv = append([]string{programs[s.Program].Argv0}, argv...)
-		}
-		step, err := r.bounded(s.ID, argv, stepDeadline, dir)
-		res.Steps = append(res.Steps, step)
+		done, err := s.run(step.ID, argvOf(step, programs), stepDeadline)
+		res.Steps = append(res.Steps, done)
 		switch {
 		case err != nil:
-		case s.Probe == "":
-			programData(step)
-		case step.Exit == 0:
-			err = probeResult(step, s.Probe)
+		case step.Probe == "":
+			programData(done)
+		case done.Exit == 0:
+			err = probeResult(done, step.Probe)
 		}
 		if err != nil {
 			return res, v.Why(err)
 		}
 	}
-	return res, nil
+	return res, v.Why(s.end(dir))
+}
+
+// argvOf is what a step runs.
+func argvOf(s lab.Step, programs map[string]*program.Program) []string {
+	switch {
+	case s.Probe != "":
+		argv := []string{probe.Path, s.Probe}
+		if p := s.Params(); p != nil {
+			argv = append(argv, string(p))
+		}
+		return argv
+	case s.Shell != "":
+		return []string{"/bin/sh", "-c", s.Shell}
+	}
+	return append([]string{programs[s.Program].Argv0}, s.Argv...)
 }
 
 // Program runs a learner's program by the rules of a lab's exercise.
-func Program(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, p *program.Program, dir record.Dir, rec *record.Run) (res *result.Result, err error) {
+func Program(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, p *program.Program, dir record.Dir, rec *record.Run) (*result.Result, error) {
+	all, err := Programs(ctx, env, asked, l, []*program.Program{p}, dir, rec)
+	return all[0], err
+}
+
+// Programs runs programs one after another in one machine, each as Program does.
+// The first finds it as it came up; what one leaves behind, the next ones find.
+// There is a result for each program, of those that came to their turn.
+func Programs(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, programs []*program.Program, dir record.Dir, rec *record.Run) (all []*result.Result, err error) {
 	m, res, err := prepare(ctx, env, asked, l, l.ExerciseAsks())
 	res.Exercise = true
+	all = []*result.Result{res}
 	if err != nil || len(res.Missing) > 0 {
-		return res, err
+		return all, err
 	}
 	v, err := boot(ctx, env, m, dir, rec)
 	if err != nil {
-		return res, err
+		return all, err
 	}
 	defer func() { err = errors.Join(err, finish(v, dir, rec, res)) }()
 	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
-		return res, v.Why(err)
+		return all, v.Why(err)
 	}
-	r, err := newRunner(v.Context(), v, m.Kernel, l.Exercise.Trace)
+	if err := send(v, programs...); err != nil {
+		return all, v.Why(err)
+	}
+	s, err := begin(v, m.Kernel, l.Exercise.Trace)
 	if err != nil {
-		return res, err
+		return all, v.Why(err)
 	}
-	if err := send(v, p); err != nil {
-		return res, v.Why(err)
+	defer s.drop()
+	for i, p := range programs {
+		if i > 0 {
+			one := *res
+			all = append(all, &one)
+		}
+		step, err := s.run(lab.ProgramStep, []string{p.Argv0}, time.Duration(l.Exercise.Seconds)*time.Second)
+		all[i].Steps = []*result.Step{step}
+		if err != nil {
+			return all, v.Why(err)
+		}
 	}
-	step, err := r.bounded(lab.ProgramStep, []string{p.Argv0}, time.Duration(l.Exercise.Seconds)*time.Second, dir)
-	res.Steps = append(res.Steps, step)
-	return res, v.Why(err)
+	return all, v.Why(s.end(dir))
 }
 
 // TraceFile is where a shell in the guest finds the trace that Arm has armed.
@@ -156,15 +164,20 @@ const TraceFile = "/sys/kernel/tracing/instances/labctl/trace"
 // Arm arms a lab's trace in a machine and leaves it so, for a learner at a
 // shell. It gives what the kernel would not trace.
 func Arm(v *vm.VM, k *kernel.Kernel, l *lab.Lab) (missing []string, err error) {
-	r, err := newRunner(v.Context(), v, k, l.Trace)
-	if err != nil || !l.Trace.On() {
+	if !l.Trace.On() {
+		return nil, nil
+	}
+	p, err := newPlan(v.Context(), v.Hello().Arch, k, l.Trace)
+	if err != nil {
 		return nil, err
 	}
-	armed, err := v.Agent().TraceStart(v.Context(), r.plan)
+	p.Hold = true     // what is shipped is gone from the learner's eyes
+	p.PIDOnly = false // all that is done at the shell
+	rec, err := recording.Start(v.Context(), v.Agent(), k, p.RecordParams)
 	if err != nil {
 		return nil, fmt.Errorf("arm the trace: %w", err)
 	}
-	return armed.Missing, nil
+	return missed(rec.Armed), nil
 }
 
 // Arch is the GOARCH that programs for this machine are built for.
@@ -217,22 +230,13 @@ func finish(v *vm.VM, dir record.Dir, rec *record.Run, res *result.Result) error
 	return errors.Join(err, dir.WriteFile(record.StacksFile, []byte(Stacks(res))), dir.WriteFile(result.File, data))
 }
 
-// bounded runs one step with a deadline.
-func (r *runner) bounded(id string, argv []string, limit time.Duration, dir record.Dir) (*result.Step, error) {
-	late := &DeadlineError{id, r.v.Patient(limit)}
-	ctx, cancel := context.WithTimeoutCause(r.v.Context(), late.After, late)
-	defer cancel()
-	s, trace, err := r.step(ctx, id, argv)
-	if len(trace) > 0 && dir.Path != "" {
-		err = errors.Join(err, dir.WriteFile("trace-"+id+".txt", trace))
-	}
-	return s, err
-}
-
-func send(v *vm.VM, p *program.Program) error {
+// send brings programs into the guest.
+func send(v *vm.VM, programs ...*program.Program) error {
 	var b program.Bundle
-	if err := b.AddProgram(p); err != nil {
-		return err
+	for _, p := range programs {
+		if err := b.AddProgram(p); err != nil {
+			return err
+		}
 	}
 	return b.Send(v.Context(), v.Agent())
 }

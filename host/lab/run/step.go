@@ -8,26 +8,42 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"labctl/guest/wire"
 	"labctl/host/agent"
-	"labctl/host/creation"
-	"labctl/host/ftrace"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
-	"labctl/host/stack"
+	"labctl/host/probe"
+	"labctl/host/record"
+	"labctl/host/recording"
 	"labctl/host/text"
 	"labctl/host/vm"
 )
 
-// Bounds on what a step can make the host keep.
+// Bounds on what a step can make the host keep, in bytes.
 const (
-	maxStdout = 1 << 20 // bytes
+	maxStdout = 1 << 20
 	maxStderr = 64 << 10
-	maxTrace  = 64 << 20
-	maxEvents = 50_000
 )
+
+// stepDeadline is for one step on a machine that boots in two seconds;
+// vm.Patient scales it. Arming the trace and reading it are a step each, too.
+const stepDeadline = 60 * time.Second
+
+// DeadlineError is a program that did not end in time, or a trace that could not
+// be armed or read in time.
+type DeadlineError struct {
+	What  string // "step fork"
+	After time.Duration
+}
+
+func (e *DeadlineError) Error() string {
+	return fmt.Sprintf("%s: it did not end in %v", e.What, e.After.Round(100*time.Millisecond))
+}
+
+func (e *DeadlineError) Unwrap() error { return probe.ErrDeadline }
 
 // FloodError is a program that printed more than is kept.
 type FloodError struct{ Step string }
@@ -36,181 +52,104 @@ func (e *FloodError) Error() string {
 	return fmt.Sprintf("step %s: it prints more than %d KB", e.Step, maxStdout>>10)
 }
 
-// runner runs steps in one machine.
-type runner struct {
+// session runs steps one after another in one machine, under one recording.
+type session struct {
 	v     *vm.VM
-	trace *lab.Trace
-	plan  wire.TraceParams
-	keep  map[string]bool // events whose stacks are kept
+	plan  *plan
+	rec   *recording.Recording // nil when nothing is traced
+	steps []*result.Step
 }
 
-// link is the register with a function's return address, where a stack that is
-// taken at the function's entry lacks the direct caller (host/creation).
-var link = map[string]string{"arm64": "%x30"}
-
-// newRunner plans the trace.
-func newRunner(ctx context.Context, v *vm.VM, k *kernel.Kernel, t *lab.Trace) (*runner, error) {
-	r := &runner{v: v, trace: t, keep: map[string]bool{}}
+// begin arms the trace. end or drop must follow when there is no error.
+func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *session, err error) {
+	s = &session{v: v}
 	if !t.On() {
-		return r, nil
+		return s, nil
 	}
-	facts, err := k.Facts(ctx)
-	if err != nil {
+	ctx, cancel := s.limit("arm the trace", stepDeadline)
+	defer cancel()
+	if s.plan, err = newPlan(ctx, v.Hello().Arch, k, t); err != nil {
 		return nil, err
 	}
-	if r.plan, err = creation.Plan(v.Hello().Arch, facts); err != nil {
-		return nil, err
+	if s.rec, err = recording.Start(ctx, v.Agent(), k, s.plan.RecordParams); err != nil {
+		return nil, fmt.Errorf("arm the trace: %w", err)
 	}
-	if !t.WithCreations() {
-		r.plan.Probes, r.plan.Events = nil, nil
-	}
-	if t == nil {
-		return r, nil
-	}
-	for _, e := range t.Events {
-		_, name, _ := strings.Cut(e, "/")
-		r.keep[name] = true
-		r.plan.Events = append(r.plan.Events, e)
-	}
-	r.plan.Events = unique(r.plan.Events)
-	for _, f := range t.Functions {
-		p := wire.TraceProbe{Event: f.Name, Optional: true}
-		for _, symbol := range f.Of {
-			if reg := link[v.Hello().Arch]; reg != "" {
-				p.Alternatives = append(p.Alternatives, wire.KprobeSpec{Symbol: symbol, Args: []string{"lr=" + reg + ":symbol"}})
-			}
-			p.Alternatives = append(p.Alternatives, wire.KprobeSpec{Symbol: symbol, Args: []string{}})
-		}
-		r.keep[f.Name] = true
-		r.plan.Probes = append(r.plan.Probes, p)
-	}
-	if len(t.Events)+len(t.Functions) > 0 {
-		r.plan.BufferKB *= 8 // what a lab asks for may come often
-	}
-	return r, nil
+	return s, nil
 }
 
-func unique(all []string) (out []string) {
-	seen := map[string]bool{}
-	for _, s := range all {
-		if !seen[s] {
-			seen[s] = true
-			out = append(out, s)
-		}
-	}
-	return out
+// limit is the machine's context with a deadline.
+func (s *session) limit(what string, after time.Duration) (context.Context, context.CancelFunc) {
+	late := &DeadlineError{what, s.v.Patient(after)}
+	return context.WithTimeoutCause(s.v.Context(), late.After, late)
 }
 
-// step runs one program under the trace. The step is filled as far as the run
-// came; text is the kernel's own of the trace.
-func (r *runner) step(ctx context.Context, id string, argv []string) (s *result.Step, trace []byte, err error) {
-	s = &result.Step{ID: id, Argv: argv}
-	if r.trace.On() {
-		armed, err := r.v.Agent().TraceStart(ctx, r.plan)
-		if err != nil {
-			return s, nil, fmt.Errorf("step %s: arm the trace: %w", id, err)
-		}
-		for _, m := range armed.Missing {
-			s.NotTraced = append(s.NotTraced, text.Line(m, 300))
-		}
+// run runs one program. The step is filled as far as the run came.
+func (s *session) run(id string, argv []string, limit time.Duration) (*result.Step, error) {
+	ctx, cancel := s.limit("step "+id, limit)
+	defer cancel()
+	step := &result.Step{ID: id, Argv: argv}
+	p := wire.ExecParams{Argv: argv, Dir: "/"}
+	if s.rec != nil {
+		p.Instance, p.Mark = s.plan.Instance, mark(len(s.steps))
 	}
-	if err := r.exec(ctx, s, argv); err != nil {
-		return s, nil, err
-	}
-	if !r.trace.On() {
-		return s, nil, nil
-	}
-	raw := bounded{max: maxTrace}
-	stopped, err := r.v.Agent().TraceStop(ctx, &raw)
-	if err != nil {
-		return s, raw.Bytes(), fmt.Errorf("step %s: read the trace: %w", id, err)
-	}
-	if raw.over {
-		return s, raw.Bytes(), fmt.Errorf("step %s: the trace is longer than %d MB", id, maxTrace>>20)
-	}
-	parsed, err := ftrace.Parse(bytes.NewReader(raw.Bytes()))
-	if err != nil {
-		return s, raw.Bytes(), fmt.Errorf("step %s: %w", id, err)
-	}
-	s.Lost = parsed.Lost + stopped.Overrun + int64(parsed.BadLines)
-	all, err := creation.Join(parsed.Events)
-	if err != nil {
-		return s, raw.Bytes(), fmt.Errorf("step %s: %w", id, err)
-	}
-	s.Creations, s.Others = family(s.PID, all)
-	for i := range parsed.Events {
-		if len(s.Events) == maxEvents {
-			s.Lost += int64(len(parsed.Events) - i)
-			break
-		}
-		s.Events = append(s.Events, r.event(&parsed.Events[i]))
-	}
-	return s, raw.Bytes(), nil
+	s.steps = append(s.steps, step)
+	return step, s.exec(ctx, step, p)
 }
 
 // exec runs the program and keeps what it says. One that says too much is ended.
-func (r *runner) exec(ctx context.Context, s *result.Step, argv []string) error {
+func (s *session) exec(ctx context.Context, step *result.Step, p wire.ExecParams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	flood := &FloodError{s.ID}
+	flood := &FloodError{step.ID}
 	stdout := bounded{max: maxStdout, full: func() { cancel(flood) }}
 	stderr := bounded{max: maxStderr, full: func() {}}
-	exit, err := r.v.Agent().Exec(ctx, wire.ExecParams{Argv: argv, Dir: "/"}, agent.IO{Stdout: &stdout, Stderr: &stderr})
+	exit, err := s.v.Agent().Exec(ctx, p, agent.IO{Stdout: &stdout, Stderr: &stderr})
 	if err != nil {
-		return fmt.Errorf("step %s: %w", s.ID, err)
+		return fmt.Errorf("step %s: %w", step.ID, err)
 	}
 	if stdout.over {
 		return flood
 	}
-	s.PID, s.Exit = int64(exit.PID), int64(exit.Code)
+	step.PID, step.Exit = int64(exit.PID), int64(exit.Code)
 	if exit.Signaled {
-		s.Signal, s.Exit = int64(exit.Signal), 128+int64(exit.Signal)
+		step.Signal, step.Exit = int64(exit.Signal), 128+int64(exit.Signal)
 	}
-	s.Stdout, s.Stderr = text.Clean(stdout.String()), text.Clean(stderr.String())
+	step.Stdout, step.Stderr = text.Clean(stdout.String()), text.Clean(stderr.String())
 	return nil
 }
 
-// event takes an event over: what stands above a probed function goes, and its
-// direct caller comes in.
-func (r *runner) event(e *ftrace.Event) result.Event {
-	if e.Stack != nil && !r.keep[e.Name] {
-		cp := *e
-		cp.Stack = nil // of a creation, which has it
-		return result.FromEvent(&cp)
+// end stops the trace and gives every step its part of it.
+func (s *session) end(dir record.Dir) error {
+	if s.rec == nil {
+		return nil
 	}
-	if e.Stack != nil && e.At != "" {
-		s := *e.Stack
-		s.Frames = append([]stack.Frame(nil), s.Frames...)
-		s.Trim(func(f stack.Frame) bool { return f.Base() == stack.Strip(e.Symbol()) })
-		if v, ok := e.Field("lr"); ok {
-			if f, ok := stack.ParseFrame(v); ok {
-				s.InsertCaller(f)
-			}
-		}
-		cp := *e
-		cp.Stack = &s
-		return result.FromEvent(&cp)
+	ctx, cancel := s.limit("read the trace", stepDeadline)
+	defer cancel()
+	res, err := s.rec.Stop(ctx)
+	s.rec = nil
+	if res != nil {
+		defer res.Close()
 	}
-	return result.FromEvent(e)
+	if err == nil {
+		err = s.plan.read(res, s.steps, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("read the trace: %w", err)
+	}
+	return nil
 }
 
-// family parts the creations by whether the task with this pid, or one that
-// descends from it, made them or asked kthreadd for them.
-func family(pid int64, all []creation.Creation) (own, others []result.Creation) {
-	tree := map[int64]bool{pid: true}
-	for i := range all {
-		c := result.FromCreation(&all[i])
-		switch {
-		case tree[c.Requester.TID]:
-			tree[c.Child.TID] = true
-			own = append(own, c)
-		case c.Asked && tree[c.AskedBy.TID]:
-			own = append(own, c)
-		default:
-			others = append(others, c)
-		}
+// drop gives the trace up, if it was not ended.
+func (s *session) drop() {
+	if s.rec == nil {
+		return
 	}
-	return own, others
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nobody waits for a guest that may hang
+	if res, _ := s.rec.Stop(ctx); res != nil {
+		res.Close()
+	}
+	s.rec = nil
 }
 
 // programData makes a program's standard output the step's data when it is one
