@@ -94,8 +94,8 @@ func inChild(ctx context.Context, file string) (*wire.ProbeResult, error) {
 	after := c.prog.Get(c.after) == 1
 	raw := int(status)
 	res.Tasks = append(res.Tasks, wire.Task{
-		Role: "child",
-		PID:  int(c.prog.Get(c.pid)), TID: int(c.prog.Get(c.tid)), TGID: int(c.prog.Get(c.pid)), PPID: int(c.prog.Get(c.ppid)),
+		Role: "child", Comm: res.Tasks[0].Comm, // before the call
+		PID: int(c.prog.Get(c.pid)), TID: int(c.prog.Get(c.tid)), TGID: int(c.prog.Get(c.pid)), PPID: int(c.prog.Get(c.ppid)),
 		Asked:  &wire.Asked{Syscall: child.Syscall, Flags: child.Flags, ExitSignal: child.ExitSignal},
 		Status: &raw,
 	})

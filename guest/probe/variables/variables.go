@@ -70,7 +70,7 @@ func run(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error)
 	if err != nil {
 		return nil, errors.Join(err, c.prog.Close(), unix.Munmap(private))
 	}
-	task := wire.Task{Role: "child", Asked: &wire.Asked{Syscall: child.Syscall, Flags: child.Flags, ExitSignal: child.ExitSignal}}
+	task := wire.Task{Role: "child", Comm: self.Comm, Asked: &wire.Asked{Syscall: child.Syscall, Flags: child.Flags, ExitSignal: child.ExitSignal}}
 	if child.Thread() {
 		task.Role = "thread"
 	}
