@@ -45,6 +45,7 @@ var rows = []struct {
 	{"pvh", "amd64 kernels as vmlinux by PVH, against bzImage", (*bench).pvh},
 	{"memory", "20 warm machines at once, against one cold one; labctl itself", (*bench).memory},
 	{"channel", "100 MB to and from the guest, against a socket pair", (*bench).channel},
+	{"trace", "a recorded program; decoding, against trace-cmd report", (*bench).trace},
 }
 
 func main() {
