@@ -17,7 +17,7 @@ func presets(all []tracer.Checks) string {
 ` + "`labctl trace --preset NAME -- PROG`" + ` arms one of these. Those under ` + "`book/`" + ` are the
 settings of the shell scripts of a book on the Linux 4.19 of a Raspberry Pi, by
 chapter and section; what their names have become on the kernel at hand is looked
-up when they are armed. They are data: [presets/presets.yaml](../presets/presets.yaml).
+up when they are armed. They are data: [presets.yaml](../host/trace/preset/presets.yaml).
 
 Each was armed and run with ` + "`labprobe fork`" + ` on the kernels below. A cell says how
 many of the functions, events and probes that the preset asks for were armed; "no

@@ -1,17 +1,19 @@
-// Package preset reads presets/presets.yaml: named settings of the tracer, those
+// Package preset reads presets.yaml: named settings of the tracer, those
 // of the book among them.
 package preset
 
 import (
+	_ "embed"
 	"fmt"
 	"regexp"
 	"slices"
 	"sync"
 
 	"github.com/goccy/go-yaml"
-
-	"labctl/presets"
 )
+
+//go:embed presets.yaml
+var file []byte
 
 // Default is the preset of a trace for which nothing was asked.
 const Default = "task-creation"
@@ -42,7 +44,7 @@ type Set struct {
 
 // All is the set that labctl was built with.
 var All = sync.OnceValue(func() *Set {
-	s, err := parse(presets.YAML)
+	s, err := parse(file)
 	if err != nil {
 		panic(err) // the file is part of the program, and tested
 	}

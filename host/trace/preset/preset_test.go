@@ -3,8 +3,6 @@ package preset
 import (
 	"strings"
 	"testing"
-
-	"labctl/presets"
 )
 
 // TestBook holds the file to what is known of the book's settings as a whole.
@@ -71,7 +69,7 @@ func TestParseRefuses(t *testing.T) {
 		"presets:\n- {name: a, en: a, ko: b, functions: [\"a b\"]}":                  "no function",
 		"presets:\n- {name: a, en: a, ko: b, events: [\"a/b/c\"]}":                   "no event",
 		"presets:\n- {name: a, en: a, ko: b, nosuch: 1}":                             "nosuch",
-		strings.Replace(string(presets.YAML), "- name: sched\n", "- name: Sch\n", 1): "no name",
+		strings.Replace(string(file), "- name: sched\n", "- name: Sch\n", 1): "no name",
 	} {
 		if _, err := parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("parse(%.60q) = %v; want %q", text, err, want)
