@@ -19,7 +19,7 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig", "labs"}, // data, embedded
+	{"", "images", "kconfig", "labs"},                           // data, embedded
 	{"guest/wire"},                                              // the one thing that both sides know
 	{"guest/tracefs", "guest/rawclone"},                         // one kernel interface each
 	{"guest/agent", "guest/probe"},                              // what the guest's programs do

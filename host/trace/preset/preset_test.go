@@ -62,13 +62,13 @@ func TestFind(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"presets:\n- {name: A, en: a, ko: b}":                                        "no name for a preset",
-		"presets:\n- {name: a, en: a, ko: b}\n- {name: a, en: a, ko: b}":             "there twice",
-		"presets:\n- {name: a, en: a}":                                               "lacks a title",
-		"presets:\n- {name: a, en: a, ko: b, tracer: x}":                             "no tracer",
-		"presets:\n- {name: a, en: a, ko: b, functions: [\"a b\"]}":                  "no function",
-		"presets:\n- {name: a, en: a, ko: b, events: [\"a/b/c\"]}":                   "no event",
-		"presets:\n- {name: a, en: a, ko: b, nosuch: 1}":                             "nosuch",
+		"presets:\n- {name: A, en: a, ko: b}":                                "no name for a preset",
+		"presets:\n- {name: a, en: a, ko: b}\n- {name: a, en: a, ko: b}":     "there twice",
+		"presets:\n- {name: a, en: a}":                                       "lacks a title",
+		"presets:\n- {name: a, en: a, ko: b, tracer: x}":                     "no tracer",
+		"presets:\n- {name: a, en: a, ko: b, functions: [\"a b\"]}":          "no function",
+		"presets:\n- {name: a, en: a, ko: b, events: [\"a/b/c\"]}":           "no event",
+		"presets:\n- {name: a, en: a, ko: b, nosuch: 1}":                     "nosuch",
 		strings.Replace(string(file), "- name: sched\n", "- name: Sch\n", 1): "no name",
 	} {
 		if _, err := parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
