@@ -27,6 +27,11 @@ func Probes() []ProbeInfo {
 		{"pids", "make one child after another and read their numbers, on request until they begin anew", "child", `{"forks":8,"wrap":false}`},
 		{"tasklist", "list every process that /proc shows, kernel threads among them", "child", `{}`},
 		{"states", "put a child into every state of a task, and look at it from outside", "child", `{}`},
+		{"share", "have a child change a variable, open a file and change directory, and look what of it the maker has", "child", `{"flags":0}`},
+		{"combinations", "ask for children by combinations of flags, legal and illegal, and say what the kernel answers", "child", `{"by":"clone"}`},
+		{"endsignal", "make a child with an exit signal, or none, and try which waits find it when it has ended", "child", `{"exit_signal":0,"exec":false}`},
+		{"arguments", "find out which argument of clone, or member of clone_args, the kernel takes for what", "child", `{"by":"clone"}`},
+		{"namespaces", "make a child in each kind of new namespace, one by one, and compare inside and outside", "child", `{}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }
