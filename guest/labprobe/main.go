@@ -24,6 +24,7 @@ import (
 	_ "labctl/guest/probe/clone"
 	_ "labctl/guest/probe/combinations"
 	_ "labctl/guest/probe/cputime"
+	_ "labctl/guest/probe/ending"
 	_ "labctl/guest/probe/endsignal"
 	_ "labctl/guest/probe/exec"
 	_ "labctl/guest/probe/kthread"

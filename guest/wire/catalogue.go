@@ -32,6 +32,7 @@ func Probes() []ProbeInfo {
 		{"endsignal", "make a child with an exit signal, or none, and try which waits find it when it has ended", "child", `{"exit_signal":0,"exec":false}`},
 		{"arguments", "find out which argument of clone, or member of clone_args, the kernel takes for what", "child", `{"by":"clone"}`},
 		{"namespaces", "make a child in each kind of new namespace, one by one, and compare inside and outside", "child", `{}`},
+		{"ending", "let a child end, by its own exit or by SIGKILL, and look at it before it is reaped", "child", `{"by":"exit","status":0,"signal":9}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }
