@@ -236,7 +236,7 @@ func (a *app) checkOne(ctx context.Context, env machine.Env, o *labCheckOptions,
 			return err
 		}
 	}
-	g, err := grade.One(ctx, env, o.spec, l, os.DirFS(dir), filepath.Clean(dir), keep, &rec)
+	g, err := grade.One(ctx, env, o.spec, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)}, keep, &rec)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ package build
 import (
 	"bytes"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,9 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"labctl/host/program"
@@ -55,53 +56,133 @@ func sourceError(format string, args ...any) error {
 	return &SourceError{fmt.Sprintf(format, args...)}
 }
 
-// Go builds the Go source at the top of src for a guest of a GOARCH; shown is
-// what src is called in messages, name what the program is called in the guest.
-// The program is on disk until remove is called.
-func Go(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Program, remove func(), err error) {
-	return inTemp(ctx, shown, name, func(ctx context.Context, dir, out string) error {
-		if _, err := copySource(src, shown, dir, golang); err != nil {
-			return err
+// Source is a program to be built.
+type Source struct {
+	FS    fs.FS  // its source is at the top
+	Shown string // what FS is called in messages
+	Name  string // what the program is called in the guest; may be in a folder: "1/exercise"
+}
+
+// Built is a program for a guest, or why there is none.
+type Built struct {
+	*program.Program
+	Err  error
+	file *os.File
+}
+
+// Close gives the program up.
+func (b *Built) Close() error {
+	if b.file == nil {
+		return nil
+	}
+	return b.file.Close()
+}
+
+// Go builds a program from Go source for a guest of a GOARCH.
+func Go(ctx context.Context, src Source, arch string) Built {
+	return Many(ctx, []Source{src}, arch)[0]
+}
+
+// Many builds programs as Go does, all that were not built before by one run of
+// the compiler, which is much quicker than one by one.
+func Many(ctx context.Context, all []Source, arch string) []Built {
+	out := make([]Built, len(all))
+	tool, err := tool("go")
+	if err != nil {
+		for i := range out {
+			out[i].Err = err
 		}
+		return out
+	}
+	var todo []job
+	for i, src := range all {
+		files, err := read(src, golang)
+		if err != nil {
+			out[i].Err = err
+			continue
+		}
+		j := job{src, files, key(tool, arch, strings.Join(goFlags, " "), files), &out[i]}
+		if !j.kept() {
+			todo = append(todo, j)
+		}
+	}
+	if len(todo) > 1 && goBuild(ctx, todo, arch) == nil {
+		return out
+	}
+	// Of several that fail together it is not known which one does.
+	for i := range todo {
+		if todo[i].out.Program == nil {
+			todo[i].out.Err = goBuild(ctx, todo[i:i+1], arch)
+		}
+	}
+	return out
+}
+
+// job is a program that is being built.
+type job struct {
+	Source
+	files []file
+	key   string
+	out   *Built
+}
+
+var goFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
+
+// goBuild builds programs as packages of one module, or one as the module itself,
+// so that messages name files as they are called.
+func goBuild(ctx context.Context, jobs []job, arch string) error {
+	return inFolder(ctx, jobs[0].Shown, func(ctx context.Context, dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(GoMod), 0o644); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
+		out := filepath.Join(filepath.Dir(dir), "out")
+		argv := append([]string{"build"}, goFlags...)
+		names := []string{"exercise"}
+		if len(jobs) == 1 {
+			if err := write(dir, jobs[0].files); err != nil {
+				return err
+			}
+			argv = append(argv, "-o", filepath.Join(out, names[0]), ".")
+		} else {
+			names = nil
+			for i, j := range jobs {
+				names = append(names, fmt.Sprintf("p%d", i))
+				if err := os.Mkdir(filepath.Join(dir, names[i]), 0o755); err != nil {
+					return err
+				}
+				if err := write(filepath.Join(dir, names[i]), j.files); err != nil {
+					return err
+				}
+			}
+			argv = append(argv, "-o", out+"/", "./...")
+		}
+		cmd := exec.CommandContext(ctx, "go", argv...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOARM=7", "GOAMD64=v1", "CGO_ENABLED=0",
+		cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Dir(dir), "GOOS=linux", "GOARCH="+arch, "GOARM=7", "GOAMD64=v1", "CGO_ENABLED=0",
 			"GO111MODULE=on", "GOFLAGS=", "GOWORK=off", "GOPROXY=off", "GOTOOLCHAIN=local", "GOEXPERIMENT=")
-		if err := compile(ctx, cmd, shown); err != nil {
+		if err := compile(ctx, cmd, jobs[0].Shown); err != nil {
 			return err
 		}
-		f, err := elf.Open(out)
-		if err != nil { // of another package go makes an archive
-			return &Error{shown, "it is no program: want package main"}
+		for i, j := range jobs {
+			// Of another package than main go makes nothing.
+			if _, err := os.Stat(filepath.Join(out, names[i])); err != nil {
+				return &Error{j.Shown, "it is no program: want package main"}
+			}
+			if err := j.keep(filepath.Join(out, names[i])); err != nil {
+				return err
+			}
 		}
-		return f.Close()
+		return nil
 	})
-}
-
-// inTemp has make build a program from dir into out, both in a temporary folder
-// that goes with remove.
-func inTemp(ctx context.Context, shown, name string, make func(ctx context.Context, dir, out string) error) (_ *program.Program, remove func(), err error) {
-	temp, err := os.MkdirTemp("", "labctl-lab-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("build %s: %w", shown, err)
-	}
-	drop := func() { os.RemoveAll(temp) }
-	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("build %s: it takes more than %v", shown, deadline))
-	defer cancel()
-	out := filepath.Join(temp, "out", name)
-	if err := make(ctx, filepath.Join(temp, "source"), out); err != nil {
-		drop()
-		return nil, nil, err
-	}
-	return &program.Program{Argv0: path.Join(guestDir, name), File: out}, drop, nil
 }
 
 // compile runs a compiler; shown is what its folder is called in messages.
 func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	cmd.WaitDelay = time.Second
+	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said := head{max: 64 << 10}
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
@@ -122,14 +203,17 @@ type language struct{ name, ext string }
 
 var golang, c = language{"Go", ".go"}, language{"C", ".c"}
 
-// copySource copies the source that is no test and gives the files' names.
-func copySource(src fs.FS, shown, dir string, l language) (names []string, err error) {
-	entries, err := fs.ReadDir(src, ".")
+// file is one file of a program's source.
+type file struct {
+	name string
+	data []byte
+}
+
+// read reads the source that is no test, in the order of names.
+func read(src Source, l language) (files []file, err error) {
+	entries, err := fs.ReadDir(src.FS, ".")
 	if err != nil {
-		return nil, sourceError("read %s: %v", shown, err)
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
+		return nil, sourceError("read %s: %v", src.Shown, err)
 	}
 	left := int64(maxBytes)
 	for _, e := range entries {
@@ -137,29 +221,36 @@ func copySource(src fs.FS, shown, dir string, l language) (names []string, err e
 		if filepath.Ext(name) != l.ext || strings.HasSuffix(name, "_test.go") || !e.Type().IsRegular() {
 			continue
 		}
-		if names = append(names, name); len(names) > maxFiles {
-			return nil, sourceError("read %s: more than %d %s files", shown, maxFiles, l.name)
+		if len(files) == maxFiles {
+			return nil, sourceError("read %s: more than %d %s files", src.Shown, maxFiles, l.name)
 		}
-		f, err := src.Open(name)
+		f, err := src.FS.Open(name)
 		if err != nil {
-			return nil, sourceError("read %s: %v", shown, err)
+			return nil, sourceError("read %s: %v", src.Shown, err)
 		}
 		data, err := io.ReadAll(io.LimitReader(f, left+1))
 		f.Close()
 		if err != nil {
-			return nil, sourceError("read %s: %v", path.Join(shown, name), err)
+			return nil, sourceError("read %s: %v", path.Join(src.Shown, name), err)
 		}
 		if left -= int64(len(data)); left < 0 {
-			return nil, sourceError("read %s: more than %d MB of %s source", shown, maxBytes>>20, l.name)
+			return nil, sourceError("read %s: more than %d MB of %s source", src.Shown, maxBytes>>20, l.name)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
-			return nil, err
+		files = append(files, file{name, data})
+	}
+	if len(files) == 0 {
+		return nil, sourceError("%s: there is no %s source in it", src.Shown, l.name)
+	}
+	return files, nil
+}
+
+func write(dir string, files []file) error {
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+			return err
 		}
 	}
-	if len(names) == 0 {
-		return nil, sourceError("%s: there is no %s source in it", shown, l.name)
-	}
-	return names, nil
+	return nil
 }
 
 var place = regexp.MustCompile(`(?m)^(\s*)(?:vet: )?(?:\./)?([^\s:/]+\.(?:go|c):\d+)`)

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-
-	"labctl/host/program"
+	"slices"
+	"strings"
 )
 
 // cross are the C compilers of distributions for another architecture, by GOARCH.
@@ -27,14 +26,16 @@ func (e *CompilerError) Error() string {
 }
 
 // Step builds a program of a lab's step: Go, or C where the folder has no Go.
-func Step(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Program, remove func(), err error) {
-	if found, err := fs.Glob(src, "*"+golang.ext); err == nil && len(found) == 0 {
-		if found, err := fs.Glob(src, "*"+c.ext); err == nil && len(found) > 0 {
-			return C(ctx, src, shown, name, arch)
+func Step(ctx context.Context, src Source, arch string) Built {
+	if found, err := fs.Glob(src.FS, "*"+golang.ext); err == nil && len(found) == 0 {
+		if found, err := fs.Glob(src.FS, "*"+c.ext); err == nil && len(found) > 0 {
+			return C(ctx, src, arch)
 		}
 	}
-	return Go(ctx, src, shown, name, arch)
+	return Go(ctx, src, arch)
 }
+
+var cFlags = []string{"-static", "-O1", "-Wall", "-pthread"}
 
 // C builds a static program of a lab's own C source as Go does of Go source, by a
 // compiler of the host. Where there is none for the architecture, or none with a
@@ -42,40 +43,52 @@ func Step(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.
 //
 // A compiler reads what C source tells it to include: this is for labs, not for
 // what learners hand in.
-func C(ctx context.Context, src fs.FS, shown, name, arch string) (_ *program.Program, remove func(), err error) {
+func C(ctx context.Context, src Source, arch string) (b Built) {
 	lacking := &CompilerError{arch, cross[arch]}
 	if arch == runtime.GOARCH {
 		lacking.Compiler = "cc"
 	}
-	compiler, err := exec.LookPath(lacking.Compiler)
+	tool, err := tool(lacking.Compiler)
 	if err != nil {
-		return nil, nil, lacking
+		return Built{Err: lacking}
 	}
-	return inTemp(ctx, shown, name, func(ctx context.Context, dir, out string) error {
-		names, err := copySource(src, shown, dir, c)
-		if err != nil {
+	files, err := read(src, c)
+	if err != nil {
+		return Built{Err: err}
+	}
+	j := job{src, files, key(tool, arch, strings.Join(cFlags, " "), files), &b}
+	if !j.kept() {
+		b.Err = cBuild(ctx, &j, lacking)
+	}
+	return b
+}
+
+func cBuild(ctx context.Context, j *job, lacking *CompilerError) error {
+	return inFolder(ctx, j.Shown, func(ctx context.Context, dir string) error {
+		if err := write(dir, j.files); err != nil {
 			return err
 		}
-		if err := os.Mkdir(filepath.Dir(out), 0o755); err != nil {
-			return err
-		}
-		link := func(files ...string) error {
-			argv := []string{"-static", "-O1", "-Wall", "-pthread", "-o", out}
+		out := filepath.Join(filepath.Dir(dir), "out", "program")
+		link := func(files ...file) error {
+			argv := slices.Concat(cFlags, []string{"-o", out})
 			for _, f := range files {
-				argv = append(argv, "./"+f) // no name is an option
+				argv = append(argv, "./"+f.name) // no name is an option
 			}
-			cmd := exec.CommandContext(ctx, compiler, argv...)
+			cmd := exec.CommandContext(ctx, lacking.Compiler, argv...)
 			cmd.Dir = dir
-			return compile(ctx, cmd, shown)
+			return compile(ctx, cmd, j.Shown)
 		}
-		err = link(names...)
+		err := link(j.files...)
+		if err == nil {
+			return j.keep(out)
+		}
 		var bad *Error
 		if !errors.As(err, &bad) {
 			return err
 		}
 		// Is it the source, or can the compiler link nothing?
-		const empty = "labctl-empty.c"
-		if err := os.WriteFile(filepath.Join(dir, empty), []byte("int main(void) { return 0; }\n"), 0o644); err != nil {
+		empty := file{"labctl-empty.c", []byte("int main(void) { return 0; }\n")}
+		if err := write(dir, []file{empty}); err != nil {
 			return err
 		}
 		if errors.As(link(empty), &bad) {

@@ -18,8 +18,10 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/build"
 	"labctl/host/lab/judge"
+	"labctl/host/lab/result"
 	"labctl/host/lab/run"
 	"labctl/host/machine"
+	"labctl/host/program"
 	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/vm"
@@ -53,9 +55,15 @@ type Grade struct {
 	Record  string        `json:"record,omitempty"`
 }
 
-// One grades the program in src; shown is what src is called in messages. The
-// error is one of this host's: whatever the program does is in the grade.
-func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, src fs.FS, shown string, dir record.Dir, rec *record.Run) (g *Grade, err error) {
+// Submission is one program to be graded.
+type Submission struct {
+	Src   fs.FS
+	Shown string // what Src is called in messages
+}
+
+// One grades a program in a machine of its own. The error is one of this host's:
+// whatever the program does is in the grade.
+func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, s Submission, dir record.Dir, rec *record.Run) (g *Grade, err error) {
 	start := time.Now()
 	g = &Grade{Of: len(l.Exercise.Checks), Record: dir.Path}
 	defer func() { g.Seconds = time.Since(start).Seconds() }()
@@ -63,17 +71,79 @@ func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, sr
 	if err != nil {
 		return g, err
 	}
-	prog, remove, err := build.Go(ctx, src, shown, "exercise", arch)
+	b := build.Go(ctx, build.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
+	if b.Err != nil {
+		return g, g.explain(ctx, b.Err)
+	}
+	defer b.Close()
+	res, err := run.Program(ctx, env, spec, l, b.Program, dir, rec)
 	if err != nil {
 		return g, g.explain(ctx, err)
 	}
-	defer remove()
-	res, err := run.Program(ctx, env, spec, l, prog, dir, rec)
+	return g, g.judge(l, res)
+}
+
+// Several grades programs that trust each other, such as those of a lab, in a
+// fraction of the time: they are built together, and run one after another in one
+// machine. A program finds there what those before it have left; where one brings
+// the machine down, all that were to run in it are graded as One does.
+func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, all []Submission) ([]*Grade, error) {
+	arch, err := run.Arch(spec)
 	if err != nil {
-		return g, g.explain(ctx, err)
+		return nil, err
 	}
+	grades := make([]*Grade, len(all))
+	var sources []build.Source
+	for i, s := range all {
+		name := programName
+		if i > 0 { // of the same name to the kernel, which knows no folders
+			name = fmt.Sprintf("%d/%s", i, programName)
+		}
+		sources = append(sources, build.Source{FS: s.Src, Shown: s.Shown, Name: name})
+	}
+	var programs []*program.Program
+	var of []*Grade
+	for i, b := range build.Many(ctx, sources, arch) {
+		g := &Grade{Of: len(l.Exercise.Checks)}
+		grades[i] = g
+		if b.Err != nil {
+			if err := g.explain(ctx, b.Err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		defer b.Close()
+		programs, of = append(programs, b.Program), append(of, g)
+	}
+	if len(programs) == 0 {
+		return grades, nil
+	}
+	results, err := run.Programs(ctx, env, spec, l, programs, record.Dir{}, &record.Run{})
+	if err == nil && len(results) == len(programs) {
+		for i, res := range results {
+			if err := of[i].judge(l, res); err != nil {
+				return nil, err
+			}
+		}
+		return grades, nil
+	}
+	for i, s := range all {
+		if grades[i].Outcome == "" {
+			if grades[i], err = One(ctx, env, spec, l, s, record.Dir{}, &record.Run{}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return grades, nil
+}
+
+// programName is what a program is called in the guest.
+const programName = "exercise"
+
+// judge makes a grade of what a program did.
+func (g *Grade) judge(l *lab.Lab, res *result.Result) (err error) {
 	if g.Report, err = judge.Judge(l, res); err != nil {
-		return g, err
+		return err
 	}
 	g.Passed, g.Of = g.Report.Passed(), g.Report.Passed()+g.Report.Failed()
 	switch step := res.Step(lab.ProgramStep); {
@@ -87,7 +157,7 @@ func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, sr
 			g.Message = strings.TrimSpace(fmt.Sprintf("it ended with status %d: %s", step.Exit, text.Line(step.Stderr, 200)))
 		}
 	}
-	return g, nil
+	return nil
 }
 
 // explain makes a grade of what the program did; other errors come back.
@@ -186,7 +256,7 @@ func submission(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.
 		return &Grade{Learner: name, Outcome: Unreadable, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks)}, nil
 	}
 	defer src.Close()
-	g, err = One(ctx, env, spec, l, src.FS(), text.Line(filepath.Join(root, name), 300), dir, &rec)
+	g, err = One(ctx, env, spec, l, Submission{src.FS(), text.Line(filepath.Join(root, name), 300)}, dir, &rec)
 	g.Learner = text.Line(name, 200)
 	if dir.Path != "" && err == nil {
 		rec.Seconds = g.Seconds

@@ -257,14 +257,14 @@ func missingFiles(v *vm.VM, l *lab.Lab, res *result.Result) error {
 	return nil
 }
 
-// buildSteps builds the programs of a lab's steps, by their folders. lacking are
-// the compilers of those that this host cannot build.
+// buildSteps builds the programs of a lab's steps, by their folders; lacking names
+// the compilers that this host does not have.
 func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]*program.Program, lacking map[string]string, remove func(), err error) {
 	built, lacking = map[string]*program.Program{}, map[string]string{}
-	var all []func()
+	var all []build.Built
 	remove = func() {
-		for _, f := range all {
-			f()
+		for _, b := range all {
+			b.Close()
 		}
 	}
 	for _, s := range l.Steps {
@@ -275,17 +275,17 @@ func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]
 		if err != nil {
 			return nil, nil, remove, err
 		}
-		p, drop, err := build.Step(ctx, src, path.Join(path.Dir(l.File), s.Program), strings.ReplaceAll(s.Program, "/", "-"), arch)
+		b := build.Step(ctx, build.Source{FS: src, Shown: path.Join(path.Dir(l.File), s.Program), Name: strings.ReplaceAll(s.Program, "/", "-")}, arch)
 		var none *build.CompilerError
-		if errors.As(err, &none) {
+		if errors.As(b.Err, &none) {
 			lacking[s.Program] = none.Compiler
 			continue
 		}
-		if err != nil {
-			return nil, nil, remove, err
+		if b.Err != nil {
+			return nil, nil, remove, b.Err
 		}
-		built[s.Program] = p
-		all = append(all, drop)
+		built[s.Program] = b.Program
+		all = append(all, b)
 	}
 	return built, lacking, remove, nil
 }
