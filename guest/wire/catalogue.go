@@ -26,6 +26,7 @@ func Probes() []ProbeInfo {
 		{"suspend", "make a child and see how long its maker stands still: by vfork, fork, or either flag of it", "child", `{"flags":16640,"sleep_ms":20,"end":"exit"}`},
 		{"pids", "make one child after another and read their numbers, on request until they begin anew", "child", `{"forks":8,"wrap":false}`},
 		{"tasklist", "list every process that /proc shows, kernel threads among them", "child", `{}`},
+		{"poller", "have io_uring make a task that polls for it, and see whose it is", "", `{}`},
 		{"states", "put a child into every state of a task, and look at it from outside", "child", `{}`},
 		{"share", "have a child change a variable, open a file and change directory, and look what of it the maker has", "child", `{"flags":0}`},
 		{"combinations", "ask for children by combinations of flags, legal and illegal, and say what the kernel answers", "child", `{"by":"clone"}`},
@@ -33,6 +34,7 @@ func Probes() []ProbeInfo {
 		{"arguments", "find out which argument of clone, or member of clone_args, the kernel takes for what", "child", `{"by":"clone"}`},
 		{"namespaces", "make a child in each kind of new namespace, one by one, and compare inside and outside", "child", `{}`},
 		{"ending", "let a child end, by its own exit or by SIGKILL, and look at it before it is reaped", "child", `{"by":"exit","status":0,"signal":9}`},
+		{"pingpong", "have two tasks hand one CPU to each other, with one address space or two", "child", `{"flags":0,"rounds":30}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
 }
