@@ -103,14 +103,15 @@ func (v *view) open(name string, flag int) (f io.ReadWriteCloser, err error, ok 
 
 func (v *view) openBelow(name string, flag int) (io.ReadWriteCloser, error) {
 	f, err := v.files.Open(name, flag)
-	if errors.Is(err, fs.ErrNotExist) {
+	other := errors.Is(err, fs.ErrNotExist)
+	if other {
 		if f = v.openOther(name, flag); f == nil {
 			return discard{}, nil
 		}
 	} else if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: bare(err)}
 	}
-	t := &tracefsFile{view: v, name: name, file: f}
+	t := &tracefsFile{view: v, name: name, file: f, other: other}
 	switch path.Base(name) {
 	case "set_ftrace_filter", "set_graph_function":
 		t.line, t.emptyIsAll = t.functions, true
@@ -120,6 +121,8 @@ func (v *view) openBelow(name string, flag int) (io.ReadWriteCloser, error) {
 		t.line = t.events
 	case "kprobe_events":
 		t.line = t.kprobe
+	case "enable":
+		t.line = t.enable
 	default:
 		t.line = t.value
 	}
@@ -166,6 +169,7 @@ type tracefsFile struct {
 	file io.WriteCloser
 	line func(string)
 
+	other      bool         // what the script asked for is called so now, which is logged
 	rest       bytes.Buffer // a line that has not ended
 	asked      int          // functions to be traced
 	taken      int
@@ -263,11 +267,14 @@ func (t *tracefsFile) functions(line string) {
 				t.taken++
 			}
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			t.log(name, "", absent(name, err))
-			continue
+		case not:
+			t.log("!"+name, "!"+c.Name, c.Why)
+		default:
+			t.log(name, c.Name, c.Why)
 		}
-		t.log(name, c.Name, c.Why)
 	}
 }
 
@@ -299,11 +306,14 @@ func (t *tracefsFile) events(line string) {
 			}
 			return name
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			t.log(name, "", "no such event in this kernel")
-			continue
+		case not:
+			t.log("!"+name, "!"+c.Name, c.Why)
+		default:
+			t.log(name, c.Name, c.Why)
 		}
-		t.log(name, c.Name, c.Why)
 	}
 }
 
@@ -360,6 +370,22 @@ func (t *tracefsFile) complaint() string {
 	}
 	command, _, _ = strings.Cut(strings.TrimSpace(command), "\n")
 	return what + ", " + strings.TrimPrefix(command, "Command: ")
+}
+
+// enable takes a line of events/SYSTEM/EVENT/enable, events/SYSTEM/enable or
+// events/enable.
+func (t *tracefsFile) enable(line string) {
+	_, below := splitInstance(t.name)
+	event := strings.TrimPrefix(path.Dir(below), "events/")
+	if event == "events" || strings.TrimSpace(line) != "1" || t.other {
+		t.value(line)
+		return
+	}
+	if c, err := t.first([]wire.Candidate{{Name: event}}, func(string) string { return line }); err != nil {
+		t.log(event, "", err.Error())
+	} else {
+		t.log(event, c.Name, "")
+	}
 }
 
 // value takes what is no name.

@@ -40,6 +40,10 @@ func checkRecord(p wire.RecordParams) error {
 		return fmt.Errorf("tracer %q: want letters, digits and _-", clip(p.Tracer, 40))
 	case (p.Tracer == "" || p.Tracer == "nop") && len(p.Functions)+len(p.Graph) > 0:
 		return errors.New("functions without a tracer: want function or function_graph")
+	case p.Keep && !keepsOnly(p):
+		return errors.New("a kept instance: want probes, events, formats and bounds alone")
+	case !p.Keep && len(p.Formats) > 0:
+		return errors.New("formats without a kept instance: those of Events are sent")
 	case p.Clock != "" && !isName(p.Clock):
 		return fmt.Errorf("trace clock %q: want letters, digits and _-", clip(p.Clock, 40))
 	}
@@ -62,6 +66,13 @@ func checkRecord(p wire.RecordParams) error {
 			return fmt.Errorf("function %q: want one word", clip(name, 80))
 		}
 	}
+	for _, e := range p.Formats {
+		if system, _, one := strings.Cut(e, "/"); one || !isName(system) {
+			if err := checkEvent(e); err != nil {
+				return err
+			}
+		}
+	}
 	for name := range p.Options {
 		if !isName(name) {
 			return fmt.Errorf("option %q: want letters, digits and _-", clip(name, 40))
@@ -73,6 +84,13 @@ func checkRecord(p wire.RecordParams) error {
 		}
 	}
 	return nil
+}
+
+// keepsOnly says that p asks for nothing that would change what a kept instance
+// has.
+func keepsOnly(p wire.RecordParams) bool {
+	return p.Tracer == "" && len(p.Functions)+len(p.Graph)+len(p.Options)+len(p.Files) == 0 &&
+		!p.Stacks && !p.PIDOnly && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
 }
 
 // ownFiles are the files that a recording is made of.

@@ -58,6 +58,9 @@ func (fsys *FS) Record(p wire.RecordParams) (_ *Recording, err error) {
 	if err := r.claimName(); err != nil {
 		return nil, err
 	}
+	if p.Keep {
+		return r.keep()
+	}
 	if err := r.create(p.Probes); err != nil {
 		r.freeName()
 		return nil, fmt.Errorf("make trace instance %s: %w", p.Instance, err)
@@ -290,16 +293,8 @@ func (r *Recording) arm() error {
 		}
 	}
 	r.raiseCmdlines()
-	if len(p.Probes) > 0 {
-		if err := r.fs.plainProbes(); err != nil {
-			r.miss("option kprobes-optimization", err)
-		}
-		if err := r.armProbes(); err != nil {
-			return err
-		}
-	}
-	for _, e := range p.Events {
-		r.armEvent(e)
+	if err := r.armEvents(); err != nil {
+		return err
 	}
 	r.armFunctions()
 	for _, name := range slices.Sorted(maps.Keys(p.Options)) {
@@ -314,6 +309,22 @@ func (r *Recording) arm() error {
 			r.miss("tracer "+r.armed.Tracer, err)
 			r.armed.Tracer = "nop"
 		}
+	}
+	return nil
+}
+
+// armEvents sets the probes and the events.
+func (r *Recording) armEvents() error {
+	if len(r.params.Probes) > 0 {
+		if err := r.fs.plainProbes(); err != nil {
+			r.miss("option kprobes-optimization", err)
+		}
+		if err := r.armProbes(); err != nil {
+			return err
+		}
+	}
+	for _, e := range r.params.Events {
+		r.armEvent(e)
 	}
 	return nil
 }
@@ -640,9 +651,11 @@ func (r *Recording) remove() error {
 		errs = append(errs, undo())
 	}
 	r.undo = nil
-	if r.top {
+	switch {
+	case r.params.Keep:
+	case r.top:
 		errs = append(errs, r.write("trace", ""))
-	} else {
+	default:
 		errs = append(errs, r.rmdir())
 	}
 	return errors.Join(append(errs, r.removeProbes())...)

@@ -416,6 +416,11 @@ func TestCheckRecord(t *testing.T) {
 		{wire.RecordParams{Instance: "i", Files: map[string]string{"../x": "1"}}, "file"},
 		{wire.RecordParams{Instance: "i", Files: map[string]string{"tracing_on": "1"}}, "does not set itself"},
 		{wire.RecordParams{Instance: "i", Probes: []wire.TraceProbe{{Event: "e"}}}, "no alternatives"},
+		{wire.RecordParams{Instance: "i", Keep: true, Hold: true, Max: 1, Formats: []string{"signal", "a/b"}}, ""},
+		{wire.RecordParams{Instance: "i", Keep: true, Formats: []string{"../x"}}, "SYSTEM/EVENT"},
+		{wire.RecordParams{Instance: "i", Keep: true, Tracer: "function"}, "a kept instance"},
+		{wire.RecordParams{Instance: "i", Keep: true, BufferKB: 1}, "a kept instance"},
+		{wire.RecordParams{Instance: "i", Formats: []string{"a/b"}}, "without a kept instance"},
 	} {
 		err := checkRecord(tt.p)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

@@ -83,8 +83,10 @@ func (r *Recording) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (s
 	if err := s.open(); err != nil {
 		return st, err
 	}
-	if err := r.write("tracing_on", "1"); err != nil {
-		return st, fmt.Errorf("start trace: %w", err)
+	if !r.params.Keep {
+		if err := r.write("tracing_on", "1"); err != nil {
+			return st, fmt.Errorf("start trace: %w", err)
+		}
 	}
 	if err := r.sendArmed(w); err != nil {
 		return st, err

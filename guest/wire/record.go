@@ -7,6 +7,15 @@ type RecordParams struct {
 	// in the top instance alone is armed there (RecordArmed.Top).
 	Instance string `json:"instance"`
 
+	// Keep records in the top instance as somebody else, a script, has armed it:
+	// its tracer, filters, buffers and tracing_on stay as they are, and what is in
+	// the buffers already is shipped, too. Probes and Events are armed beside.
+	// Max, Hold and Symbols go with it, and nothing else.
+	Keep bool `json:"keep,omitempty"`
+	// Formats are events that a kept buffer may hold though they are enabled no
+	// longer: their formats are sent. Those that the kernel has not are left out.
+	Formats []string `json:"formats,omitempty"`
+
 	// Tracer is current_tracer: "nop", "function" or "function_graph"; empty
 	// is "nop".
 	Tracer string `json:"tracer,omitempty"`
@@ -61,6 +70,10 @@ type RecordArmed struct {
 	Matched   int               `json:"matched,omitempty"`   // how many functions that is
 	Events    []string          `json:"events,omitempty"`    // enabled, "sched/sched_switch"; those of a system one by one
 	Missing   []RecordMissing   `json:"missing,omitempty"`
+	// Found are the events that were enabled in a kept instance; Functions are its
+	// filter, and Matched is 0 where it has none. Off says that its tracing_on is 0.
+	Found []string `json:"found,omitempty"`
+	Off   bool     `json:"off,omitempty"`
 
 	Top       bool   `json:"top,omitempty"` // recorded in the top instance
 	Tracer    string `json:"tracer"`

@@ -66,6 +66,9 @@ type joiner struct {
 	unsure   map[int]bool   // child → known by task_newtask alone so far
 }
 
+// NoteNoEntry is a creation's note where nothing tells how it was asked for.
+const NoteNoEntry = "the entry into the creation function is not in the trace"
+
 // call is an entry into the creation function.
 type call struct {
 	event   *ftrace.Event
@@ -208,7 +211,7 @@ func (j *joiner) fork(e *ftrace.Event) error {
 	entry := j.calls[pid]
 	delete(j.calls, pid)
 	if entry == nil {
-		c.note("the entry into the creation function is not in the trace")
+		c.note(NoteNoEntry)
 	} else {
 		c.takeCall(entry)
 		if newtask != nil && c.Args != nil && (newtask.Flags^c.Args.Flags)&^clone.CSIGNAL != 0 {

@@ -34,6 +34,8 @@ type Program struct {
 	File string
 	// Test says that it is a Go test binary, by its name.
 	Test bool
+	// Script says that it is a shell script, for the guest's shell to run.
+	Script bool
 
 	made *os.File // File, when it was built
 }
@@ -42,6 +44,7 @@ type Program struct {
 //
 //	ls             a command of the guest
 //	./prog         a static ELF program
+//	./x.sh         a shell script
 //	./x.go         Go source, a folder with Go source, or a package's path:
 //	./cmd/x, .     built for the guest, without cgo
 //	example.com/x
@@ -75,6 +78,11 @@ func Find(ctx context.Context, name, arch string) (*Program, error) {
 	abs, err := filepath.Abs(name)
 	if err != nil {
 		return nil, err
+	}
+	if ok, err := isScript(abs); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	} else if ok {
+		return FindScript(name)
 	}
 	if err := checkFile(abs, name, arch); err != nil {
 		return nil, err

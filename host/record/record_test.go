@@ -74,12 +74,17 @@ func full() *Run {
 		}},
 		Trace: &Trace{
 			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"},
+			Script: &Script{
+				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+				Names:  []wire.TraceName{{File: "set_ftrace_filter", Asked: "_do_fork", Became: "kernel_clone", Why: "renamed"}},
+				Unread: "more than 10000 names",
+			},
 			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
 			Lines: []trace.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
 			Armed: &wire.RecordArmed{
 				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},
 				Missing: []wire.RecordMissing{{What: "event a/b", Why: "no such event"}}, Top: true, Tracer: "function", Clock: "local",
-				BufferKB: 4096, CPUs: 2, PageSize: 4096, BigEndian: true, Uname: "Linux 6.12.0 aarch64",
+				BufferKB: 4096, CPUs: 2, PageSize: 4096, BigEndian: true, Found: []string{"sched/sched_switch"}, Off: true, Uname: "Linux 6.12.0 aarch64",
 			},
 			CPUs:      []TraceCPU{{CPU: 1, Bytes: 4096, Events: 100, Lost: 3}},
 			Truncated: "at its bound", Left: 8192, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 1,

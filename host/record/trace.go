@@ -11,6 +11,7 @@ import (
 // Trace is a program's run under a recording.
 type Trace struct {
 	Preset string           `json:"preset,omitempty"`
+	Script *Script          `json:"script,omitempty"`
 	Argv   []string         `json:"argv"`           // the program as the guest ran it
 	Exit   *wire.ExecResult `json:"exit,omitempty"` // nil when it did not come to its end
 	// Lines say of everything that was asked for as what it was armed, or why
@@ -28,6 +29,16 @@ type Trace struct {
 	Damaged  int64              `json:"damaged,omitempty"`
 	Timeline *timeline.Timeline `json:"timeline,omitempty"`
 	Sleepers *Sleepers          `json:"sleepers,omitempty"`
+}
+
+// Script is the shell script that armed the trace.
+type Script struct {
+	Name string           `json:"name"`
+	Exit *wire.ExecResult `json:"exit,omitempty"` // nil when it did not come to its end
+	// Names are what it wrote to tracefs, in its order, and what became of that.
+	Names []wire.TraceName `json:"names"`
+	// Unread says why not all of the names are here.
+	Unread string `json:"unread,omitempty"`
 }
 
 // TraceCPU counts one CPU's events.

@@ -47,6 +47,9 @@ func (p *printer) lines(t *record.Trace) {
 	if t.Preset != "" {
 		plain = append([]string{"preset " + Clean(t.Preset)}, plain...)
 	}
+	if t.Script != nil {
+		plain = append([]string{"by the script " + Clean(t.Script.Name)}, plain...)
+	}
 	p.f("%s\n", strings.TrimSuffix("traced: "+strings.Join(plain, ", "), " "))
 	width := 0
 	for i := range t.Lines {
@@ -89,6 +92,9 @@ func (p *printer) tree(t *record.Trace) {
 	switch {
 	case t.Exit == nil && t.Count() == 0:
 		p.f("nothing of the trace came out of the guest\n")
+		return
+	case len(t.Timeline.Tasks) == 0 && t.Script != nil:
+		p.f("what the script traced tells of no task that was made or ended\n")
 		return
 	case len(t.Timeline.Tasks) == 0:
 		p.f("no task was made and none ended\n")
@@ -227,6 +233,12 @@ func (p *printer) sums(t *record.Trace) {
 	}
 	if more := t.Damaged - int64(len(t.Damage)); more > 0 {
 		p.f("not read: %d more places\n", more)
+	}
+	if s := t.Script; s != nil && s.Unread != "" {
+		p.f("not all that the script asked for is known: %s\n", Clean(s.Unread))
+	}
+	if s := t.Script; s != nil && s.Exit != nil && (t.Exit == nil || s.Exit.PID != t.Exit.PID) {
+		p.f("the script %s ended with %s\n", Clean(s.Name), status(s.Exit))
 	}
 	if t.Exit != nil {
 		p.f("%s\n", ended(t))

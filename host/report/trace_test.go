@@ -96,12 +96,34 @@ func TestManyStacks(t *testing.T) {
 	}
 }
 
+// TestTraceOfScript: what the script came to stands beside the program.
+func TestTraceOfScript(t *testing.T) {
+	r := traced()
+	r.Trace.Preset = ""
+	r.Trace.Script = &record.Script{Name: "x.sh", Exit: &wire.ExecResult{PID: 10, Exited: true, Code: 3}, Unread: "more than 10 names"}
+	got := renderTrace(t, r, Options{})
+	for _, want := range []string{
+		"\ntraced: by the script x.sh, sched/sched_switch\n",
+		"\nnot all that the script asked for is known: more than 10 names\nthe script x.sh ended with exit status 3\nprog (11) ended with signal 9\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	r.Trace = &record.Trace{Script: r.Trace.Script, Argv: []string{"x.sh"}, Exit: r.Trace.Script.Exit, Timeline: &timeline.Timeline{}}
+	got = renderTrace(t, r, Options{})
+	if !strings.Contains(got, "what the script traced tells of no task that was made or ended\n") || strings.Count(got, "ended with") != 1 {
+		t.Errorf("a script alone, without events of tasks:\n%s", got)
+	}
+}
+
 // TestTraceHostile puts escapes and line ends into every word of a trace.
 func TestTraceHostile(t *testing.T) {
 	const bad = "\x1b]0;x\a\r\n== forged\u202e\u009b\xff\x00"
 	r := traced()
 	x := r.Trace
 	x.Preset, x.Argv, x.Truncated, x.Damage = bad, []string{bad}, bad, []string{bad}
+	x.Script = &record.Script{Name: bad, Exit: &wire.ExecResult{Exited: true}, Unread: bad}
 	for i := range x.Lines {
 		l := &x.Lines[i]
 		l.Kind, l.Name, l.Why = l.Kind+bad, bad, bad

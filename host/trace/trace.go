@@ -366,6 +366,9 @@ func (m *maker) tasks(r Request) error {
 // Took puts the agent's answer into the lines: what the kernel has made of the
 // functions and probes, and what it has refused.
 func (p *Plan) Took(armed wire.RecordArmed) {
+	if p.Params.Keep {
+		p.found(armed)
+	}
 	for i := range p.Lines {
 		l := &p.Lines[i]
 		if s, ok := armed.Symbols[l.Name]; ok && l.Kind == "probe" {

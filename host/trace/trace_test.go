@@ -48,7 +48,7 @@ func kernels(t testing.TB) map[string]Kernel {
 	return out
 }
 
-func text(lines []Line) string {
+func dump(lines []Line) string {
 	var b strings.Builder
 	for _, l := range lines {
 		fmt.Fprintf(&b, "  %-9s %-34s", l.Kind, l.Name)
@@ -78,7 +78,7 @@ func TestEveryPresetOnEveryKernel(t *testing.T) {
 				t.Errorf("%s on %s: %v", p.Name, release, err)
 				continue
 			}
-			fmt.Fprintf(&b, "%s\n%s", p.Name, text(plan.Lines))
+			fmt.Fprintf(&b, "%s\n%s", p.Name, dump(plan.Lines))
 			if len(p.Functions) > 0 && plan.Params.Tracer != "" && len(plan.Params.Functions) == 0 {
 				t.Errorf("%s on %s starts tracer %s without a filter: it would trace every function", p.Name, release, plan.Params.Tracer)
 			}
@@ -232,7 +232,7 @@ func TestMake(t *testing.T) {
 		if d := cmp.Diff(c.probes, probes(p)); d != "" && len(c.probes)+len(probes(p)) > 0 {
 			t.Errorf("%s: probes -want +got\n%s", c.name, d)
 		}
-		if d := cmp.Diff(strings.TrimPrefix(c.lines, "\n"), text(p.Lines)); d != "" {
+		if d := cmp.Diff(strings.TrimPrefix(c.lines, "\n"), dump(p.Lines)); d != "" {
 			t.Errorf("%s: lines -want +got\n%s", c.name, d)
 		}
 	}
@@ -315,7 +315,7 @@ func TestTook(t *testing.T) {
   probe     x                                  - (no such symbol)
   option    y                                  - (none)
 `
-	if d := cmp.Diff(want, text(p.Lines)); d != "" {
+	if d := cmp.Diff(want, dump(p.Lines)); d != "" {
 		t.Errorf("lines: -want +got\n%s", d)
 	}
 }

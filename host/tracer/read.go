@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/creation"
 	"labctl/host/ftrace"
 	"labctl/host/ftrace/capture"
 	"labctl/host/ftrace/raw"
@@ -59,8 +60,16 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 			}
 		}
 	}
-	t.Timeline, _, err = b.Build()
-	return err
+	if t.Timeline, _, err = b.Build(); err != nil {
+		return err
+	}
+	if t.Script != nil && t.Armed != nil && t.Armed.Symbols[creation.EventClone] == "" {
+		for i := range t.Timeline.Tasks {
+			k := &t.Timeline.Tasks[i]
+			k.Notes = slices.DeleteFunc(k.Notes, func(n string) bool { return n == creation.NoteNoEntry })
+		}
+	}
+	return nil
 }
 
 // asked says which events' stacks are wanted: those that were asked for, and not

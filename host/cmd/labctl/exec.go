@@ -46,6 +46,7 @@ exit status. PROG is one of
   ./prog              a static program for Linux
   ./cmd/x, ./x.go     a folder with Go source, or a Go file, or the path of a
   example.com/x       package: built for the guest, without cgo
+  ./x.sh              a shell script, by its name or its first line
   ls                  a command of u-root's in the guest
 
 A Go test binary (x.test, as go test -exec hands it over) runs in a copy of the
@@ -156,6 +157,7 @@ type job struct {
 	params  wire.ExecParams
 	bundle  program.Bundle
 	outputs []program.Output
+	noInput bool // it leaves standard input to what comes after it
 }
 
 func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
@@ -164,7 +166,11 @@ func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
 		return nil, err
 	}
 	args := argv[1:]
-	j := &job{name: argv[0], params: wire.ExecParams{Argv: append([]string{prog.Argv0}, args...), Dir: "/"}}
+	start := []string{prog.Argv0}
+	if prog.Script {
+		start = []string{program.Shell, prog.Argv0}
+	}
+	j := &job{name: argv[0], params: wire.ExecParams{Argv: append(start, args...), Dir: "/"}}
 	if prog.File != "" {
 		if err := j.bundle.AddProgram(prog); err != nil {
 			return nil, err
@@ -207,7 +213,7 @@ func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
 		}
 		j.outputs = append(j.outputs, out)
 	}
-	if prog.File != "" {
+	if prog.File != "" && !prog.Script {
 		outs, args := program.TestOutputs(args, cwd, j.params.Dir)
 		if err := j.bundle.AddOutputs(outs, program.MaxTestFiles); err != nil {
 			return nil, err
@@ -270,8 +276,8 @@ func (a *app) bootFor(ctx context.Context, o execOptions, prog *program.Program)
 	if err != nil {
 		return nil, nil, err
 	}
-	// Tests run the commands that every system has.
-	o.spec.Commands = prog.File == "" || prog.Test
+	// Tests and scripts run the commands that every system has.
+	o.spec.Commands = prog.File == "" || prog.Test || prog.Script
 	m, err := machine.Prepare(ctx, env, o.spec)
 	if err != nil {
 		return nil, nil, err
@@ -308,7 +314,7 @@ func (a *app) runSent(ctx context.Context, v *vm.VM, j *job, signals *relay, std
 	if isTerminal(stderr) {
 		std.Stderr = text.NewWriter(stderr)
 	}
-	if a.stdin != nil {
+	if a.stdin != nil && !j.noInput {
 		std.Stdin = a.stdin
 	}
 	res, err := v.Agent().Exec(ctx, j.params, std)

@@ -21,6 +21,7 @@ import (
 	"labctl/host/ftrace/perfetto"
 	"labctl/host/ftrace/raw"
 	"labctl/host/ftrace/tracedat"
+	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/program"
 	"labctl/host/record"
@@ -48,6 +49,7 @@ type traceOptions struct {
 	asJSON   bool
 	quiet    bool // the program's own output
 	sleepers bool
+	script   string
 	perfetto string
 	folded   string
 	list     bool
@@ -57,7 +59,7 @@ type traceOptions struct {
 func (a *app) traceCmd() *cobra.Command {
 	var o traceOptions
 	c := &cobra.Command{
-		Use:   "trace [flags] -- PROG [ARGS]",
+		Use:   "trace [flags] [-- PROG [ARGS]]",
 		Short: "Run a program in a guest under a trace: its tasks, and the kernel's stacks",
 		Long: `Boot a kernel and run one program in it, as exec does, with the kernel's tracing
 armed just before it starts and disarmed after it ends. Then print what was
@@ -72,6 +74,10 @@ With nothing asked for it is the preset task-creation. Options add to a preset.
 Functions go by any name they have had: --func _do_fork traces kernel_clone where
 it is called so. What this kernel does not have is listed with the reason.
 
+With --script a shell script arms the trace instead: it runs in the guest before the
+program, or alone when there is none, and may write to tracefs by the names that
+older kernels had.
+
 Everything is kept in a run record: trace.dat (for trace-cmd and KernelShark),
 trace.pftrace (for ui.perfetto.dev), run.json, stacks.txt, console.log, qemu.txt.
 
@@ -82,6 +88,7 @@ The exit status is the program's, as with exec.`,
   labctl trace --kprobe 'do_sys_openat2 dfd filename:ustring' --events -- cat /proc/version
   labctl trace --graph ksys_read -- cat /proc/version
   labctl trace --preset book/4.4.1 -- ls
+  labctl trace --script ./clone_debug.sh -- ./prog
   labctl trace --list-presets
   labctl trace --list-presets --check --kernel 5.10 --arch arm64`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -114,6 +121,7 @@ The exit status is the program's, as with exec.`,
 	f.Var(&o.max, "max", "stop recording after this much: 256M (default: 1 GB, less on a slow line)")
 	f.BoolVar(&o.request.Hold, "hold", false, "ship nothing before the end: least disturbance, bounded by --buffer")
 	f.BoolVar(&o.sleepers, "sleepers", false, "look at the stacks of sleeping tasks, ten times a second")
+	f.StringVar(&o.script, "script", "", "a shell script that arms the trace by writing to tracefs, in place of the options above")
 	f.StringVar(&o.style, "style", report.TRACE32, "how stacks are printed: "+strings.Join(stackStyles(), ", "))
 	f.BoolVar(&o.raw, "raw", false, "show the frames of the tracing machinery that were trimmed, too")
 	f.BoolVar(&o.log, "events", false, "print every event, before the tree")
@@ -144,7 +152,7 @@ func (o *traceOptions) plan() (trace.Request, error) {
 		}
 		r.Add(p)
 	}
-	if r.Empty() {
+	if r.Empty() && o.script == "" {
 		p, _ := preset.All().Find(preset.Default)
 		r.Add(p)
 	}
@@ -153,7 +161,7 @@ func (o *traceOptions) plan() (trace.Request, error) {
 
 // trace runs one program under a recording.
 func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err error) {
-	if len(argv) == 0 {
+	if len(argv) == 0 && o.script == "" {
 		return errors.New("which program? write labctl trace [flags] -- PROG [ARGS]")
 	}
 	if !slices.Contains(stackStyles(), o.style) {
@@ -165,6 +173,9 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	request, err := o.plan()
 	if err != nil {
 		return err
+	}
+	if o.script != "" && !o.onlyScript() {
+		return errors.New("--script: the script says what is traced: leave out --preset, --func, --event and the like")
 	}
 	// A request that no kernel could take is told before there is one.
 	early := request
@@ -183,7 +194,13 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	if o.exec.timeout > 0 {
 		defer time.AfterFunc(o.exec.timeout, limit.passed).Stop()
 	}
-	if o.exec.spec.Arch == "" && o.exec.spec.Board == "" {
+	var script *program.Program
+	if o.script != "" {
+		if script, err = program.FindScript(o.script); err != nil {
+			return fmt.Errorf("--script: %w", err)
+		}
+	}
+	if o.exec.spec.Arch == "" && o.exec.spec.Board == "" && len(argv) > 0 {
 		if t, ok := target.Find(program.Arch(argv[0])); ok {
 			o.exec.spec.Arch = t.Name
 		}
@@ -192,8 +209,10 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	if err != nil {
 		return err
 	}
-	prog, err := program.Find(ctx, argv[0], tgt.Arch)
-	if err != nil {
+	prog := script
+	if len(argv) == 0 {
+		argv = []string{o.script}
+	} else if prog, err = program.Find(ctx, argv[0], tgt.Arch); err != nil {
 		return err
 	}
 	defer prog.Close()
@@ -202,9 +221,14 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 		return err
 	}
 	// labprobe is in every guest, and u-root is not wanted for it.
-	o.exec.spec.Commands = prog.File == "" && argv[0] != "labprobe"
+	o.exec.spec.Commands = prog.File == "" && argv[0] != "labprobe" || prog.Script || script != nil
 	r := &traceRun{a: a, o: o, request: request, signals: signals, limit: limit, job: job}
 	r.run.Name, r.run.Trace = "trace-"+plainName(argv[0]), &record.Trace{Argv: job.params.Argv, Preset: request.Preset}
+	if script != nil {
+		if err := r.setScript(script, prog == script); err != nil {
+			return err
+		}
+	}
 	err = r.do(ctx)
 	if perr := r.print(); err == nil {
 		err = perr
@@ -267,6 +291,7 @@ type traceRun struct {
 	signals *relay
 	limit   *traceLimit
 	job     *job
+	script  *job // runs before job, and is job itself where there is no program
 
 	run record.Run
 	dir record.Dir
@@ -310,22 +335,27 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 
 	ctx = v.Context()
 	t := r.run.Trace
-	kernel, err := tracer.Look(ctx, v, m.Kernel, r.request)
-	if err != nil {
-		return v.Why(err)
-	}
-	plan, err := trace.Make(r.request, kernel)
-	if err != nil {
-		return err
-	}
 	if err := r.job.bundle.Send(ctx, v.Agent()); err != nil {
 		return v.Why(err)
 	}
-	if plan.Params.PIDOnly {
-		r.job.params.Instance = trace.Instance
+	var plan *trace.Plan
+	var failed error // of the script; what it has armed is brought out all the same
+	if r.script != nil {
+		plan, failed, err = r.runScript(v, m.Kernel)
+	} else {
+		plan, err = r.plan(ctx, v, m.Kernel)
+	}
+	if err != nil {
+		return v.Why(err)
 	}
 	var res *recording.Result
 	res, err = tracer.Run(ctx, v, m.Kernel, plan, t, r.o.sleepers, func() (wire.ExecResult, error) {
+		switch {
+		case failed != nil:
+			return wire.ExecResult{}, failed
+		case r.job == r.script:
+			return *t.Script.Exit, nil
+		}
 		ctx, cancel := r.limit.of(v.Context(), v.Patient(traceGrace))
 		defer cancel(nil)
 		stdout, stderr := r.streams()
@@ -348,6 +378,18 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 		return v.Why(err)
 	}
 	return status
+}
+
+func (r *traceRun) plan(ctx context.Context, v *vm.VM, k *kernel.Kernel) (*trace.Plan, error) {
+	look, err := tracer.Look(ctx, v, k, r.request)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := trace.Make(r.request, look)
+	if err == nil && plan.Params.PIDOnly {
+		r.job.params.Instance = trace.Instance
+	}
+	return plan, err
 }
 
 // programsOwn takes the end of the program out of an error: it is no fault of

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"path/filepath"
+
+	"labctl/guest/wire"
+	"labctl/host/kernel"
+	"labctl/host/program"
+	"labctl/host/record"
+	"labctl/host/trace"
+	"labctl/host/tracer"
+	"labctl/host/vm"
+)
+
+// onlyScript says that nothing beside --script asks for something to be traced, or
+// for another buffer than the script's.
+func (o *traceOptions) onlyScript() bool {
+	r := o.request
+	return r.Empty() && len(o.presets)+len(o.events) == 0 && !r.Stacks && !r.PIDOnly && !r.Overwrite && o.bufferKB == 0 && r.Clock == ""
+}
+
+// setScript has a script run before the program, or alone.
+func (r *traceRun) setScript(script *program.Program, alone bool) error {
+	t := r.run.Trace
+	t.Script = &record.Script{Name: filepath.Base(r.o.script)}
+	command := tracer.ScriptCommand(script.Argv0)
+	if alone {
+		r.script = r.job
+		r.job.params.Argv, t.Argv = command, []string{t.Script.Name}
+		return nil
+	}
+	r.script = &job{name: r.o.script, noInput: true, params: wire.ExecParams{Argv: command, Dir: r.job.params.Dir, Env: r.job.params.Env}}
+	return r.job.bundle.AddProgram(script)
+}
+
+// runScript runs the script and plans the recording of what it has armed. failed
+// is why it did not come to its end.
+func (r *traceRun) runScript(v *vm.VM, k *kernel.Kernel) (plan *trace.Plan, failed, err error) {
+	t := r.run.Trace
+	failed = tracer.Script(v.Context(), v, t.Script, func() (wire.ExecResult, error) {
+		ctx, cancel := r.limit.of(v.Context(), v.Patient(traceGrace))
+		defer cancel(nil)
+		stdout, stderr := r.streams()
+		return r.a.runSent(ctx, v, r.script, r.signals, stdout, stderr)
+	})
+	if failed != nil && v.Context().Err() != nil {
+		return nil, nil, failed
+	}
+	look, err := tracer.Look(v.Context(), v, k, trace.Request{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if plan, err = trace.Scripted(t.Script.Names, look); err != nil {
+		return nil, nil, err
+	}
+	plan.Params.Max = r.request.Max
+	plan.Params.Hold = r.request.Hold
+	if r.script == r.job {
+		// It has recorded what it was to record: all is in the buffers.
+		plan.Params.Hold, plan.Params.Probes, plan.Params.Events = true, nil, nil
+	}
+	return plan, failed, nil
+}
