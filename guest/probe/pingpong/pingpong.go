@@ -151,6 +151,10 @@ func newPlayer(name string, cpu, from, to, rounds int) (*player, error) {
 		copy(prog.Bytes(mask, size), unsafe.Slice((*byte)(unsafe.Pointer(&set)), size))
 	}
 	prog.Syscall(unix.SYS_SCHED_SETAFFINITY, prog.Const(0), prog.Const(uintptr(size)), prog.Addr(mask))
+	// A batch task does not preempt whoever wakes it (check_preempt_wakeup in
+	// kernel/sched/fair.c): the writer goes on to its read, and leaves by itself.
+	const batch = 3 // SCHED_BATCH
+	prog.Syscall(unix.SYS_SCHED_SETSCHEDULER, prog.Const(0), prog.Const(batch), prog.Addr(prog.Buffer(8)))
 	one := prog.Const(1)
 	token := prog.Addr(prog.Buffer(1))
 	for range rounds {
