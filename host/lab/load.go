@@ -11,15 +11,18 @@ import (
 	"maps"
 	"path"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"labctl/guest/wire"
+	"labctl/host/creation"
 	"labctl/host/kernel"
 	"labctl/host/lab/expr"
 	"labctl/host/target"
@@ -65,26 +68,65 @@ func Load(root fs.FS) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load labs: %w", err)
 	}
-	s := &Set{}
-	seen := map[string]string{}
-	for _, name := range names {
+	type read struct {
+		lab *Lab
+		err error
+	}
+	all := make([]read, len(names))
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, name := range names {
 		dir, err := fs.Sub(root, path.Dir(name))
 		if err != nil {
 			return nil, fmt.Errorf("load labs: %w", err)
 		}
-		l, err := Read(dir, path.Dir(name))
-		if err == nil && seen[l.ID] != "" {
-			err = &Error{File: l.File, Line: 1, Field: "id", Msg: fmt.Sprintf("%s is the id of %s, too", l.ID, seen[l.ID])}
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			all[i].lab, all[i].err = Read(dir, path.Dir(name))
+		})
+	}
+	wg.Wait()
+	s := &Set{}
+	seen := map[string]string{}
+	for _, r := range all {
+		if r.err == nil && seen[r.lab.ID] != "" {
+			r.err = &Error{File: r.lab.File, Line: 1, Field: "id", Msg: fmt.Sprintf("%s is the id of %s, too", r.lab.ID, seen[r.lab.ID])}
 		}
-		if err != nil {
-			s.Broken = append(s.Broken, err)
+		if r.err != nil {
+			s.Broken = append(s.Broken, r.err)
 			continue
 		}
-		seen[l.ID] = l.File
-		s.Labs = append(s.Labs, l)
+		seen[r.lab.ID] = r.lab.File
+		s.Labs = append(s.Labs, r.lab)
 	}
 	slices.SortFunc(s.Labs, func(a, b *Lab) int { return compareIDs(a.ID, b.ID) })
 	return s, nil
+}
+
+// One is Set.Find without reading the other labs: a lab is in the one folder that
+// has its id at the front. Where that is not so, Load tells what is wrong.
+func One(root fs.FS, id string) (*Lab, error) {
+	names, err := fs.Glob(root, "*/"+Config)
+	if err != nil {
+		return nil, fmt.Errorf("load labs: %w", err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		front, _, _ := strings.Cut(name, "-")
+		return !strings.EqualFold(front, id)
+	})
+	if len(names) == 1 {
+		dir, err := fs.Sub(root, path.Dir(names[0]))
+		if err != nil {
+			return nil, fmt.Errorf("load labs: %w", err)
+		}
+		return Read(dir, path.Dir(names[0]))
+	}
+	set, err := Load(root)
+	if err != nil {
+		return nil, err
+	}
+	return set.Find(id)
 }
 
 // compareIDs orders P2 before P10, and topics as they are taught.
@@ -364,6 +406,15 @@ func (v *validator) needs() {
 	}
 }
 
+// creationEvents are always traced where the creation of tasks is.
+var creationEvents = func() []string {
+	p, err := creation.Plan("amd64", nil)
+	if err != nil {
+		panic(err)
+	}
+	return p.Events
+}()
+
 func (v *validator) trace(at string, t *Trace) {
 	if t == nil {
 		return
@@ -371,6 +422,9 @@ func (v *validator) trace(at string, t *Trace) {
 	for i, e := range t.Events {
 		at := fmt.Sprintf("%s.events[%d]", at, i)
 		v.match(at, e.Name, eventID, "sched/sched_switch")
+		if e.Filter != "" && t.WithCreations() && slices.Contains(creationEvents, e.Name) {
+			v.fail(at+".filter", 0, "creations are told by all of %s: no filter, or creations: false", e.Name)
+		}
 		if len(e.Filter) > maxFilter || strings.ContainsAny(e.Filter, "\n\x00") {
 			v.fail(at+".filter", 0, "want one line of at most %d bytes", maxFilter)
 		}

@@ -92,6 +92,7 @@ func TestParseErrors(t *testing.T) {
 		{"event without a name", "[sched/sched_switch]", "[{filter: prev_pid == 1}]", `T1-try/lab.yaml:7: trace.events[0]: missing; write it as sched/sched_switch`},
 		{"event of a strange kind", "[sched/sched_switch]", "[{nome: x}]", `T1-try/lab.yaml:7: trace.events[0].nome: unknown field "nome"`},
 		{"event's filter", "[sched/sched_switch]", `[{name: sched/sched_switch, filter: "a\nb"}]`, `T1-try/lab.yaml:7: trace.events[0].filter: want one line`},
+		{"filter on a creation's event", "[sched/sched_switch]", "[{name: task/task_rename, filter: pid == 1}]", `T1-try/lab.yaml:7: trace.events[0].filter: creations are told by all of task/task_rename`},
 		{"function twice", "name: leave", "name: clone", "T1-try/lab.yaml:9: trace.functions[0].name: clone is taken"},
 		{"unknown probe", "probe: fork", "probe: frok", `T1-try/lab.yaml:12: steps[0].probe: "frok" is no probe, did you mean fork?`},
 		{"unknown parameter", "{flags: 0}", "{flag: 0}", "T1-try/lab.yaml:13: steps[0].args.flag: probe fork has no parameter of this name (it has: flags, syscall)"},
@@ -140,6 +141,12 @@ func TestLoad(t *testing.T) {
 	if l, err := set.Find("t1"); err != nil || l.ID != "T1" {
 		t.Errorf("Find(t1) = %v, %v", l, err)
 	}
+	if l, err := One(root, "t1"); err != nil || l.ID != "T1" {
+		t.Errorf("One(t1) = %v, %v", l, err)
+	}
+	if _, err := One(root, "T9"); err == nil || !strings.Contains(err.Error(), "known: T1") {
+		t.Errorf("One(T9) = %v", err)
+	}
 	if _, err := set.Find("T9"); err == nil || !strings.Contains(err.Error(), "known: T1") {
 		t.Errorf("Find(T9) = %v", err)
 	}
@@ -148,6 +155,9 @@ func TestLoad(t *testing.T) {
 	}
 	if set, _ = Load(root); len(set.Labs) != 1 || len(set.Broken) != 1 || !strings.Contains(set.Broken[0].Error(), "id: T1 is the id of T1-again/lab.yaml, too") {
 		t.Errorf("Load of a duplicate id = %+v, broken %v", set.Labs, set.Broken)
+	}
+	if _, err := One(root, "T1"); err != nil {
+		t.Errorf("One(T1) of two = %v", err)
 	}
 	for _, tt := range []struct{ gone, want string }{
 		{"README.ko.md", "T1-try/README.ko.md: missing or empty"},

@@ -54,14 +54,22 @@ func (a *app) labCmd() *cobra.Command {
 	return c
 }
 
+// root is where the labs are.
+func (o *labFlags) root() (fs.FS, error) {
+	if o.dir == "" {
+		return labs.FS, nil
+	}
+	if fi, err := os.Stat(o.dir); err != nil || !fi.IsDir() {
+		return nil, usageError{fmt.Errorf("--labs %s: no such folder", o.dir)}
+	}
+	return os.DirFS(o.dir), nil
+}
+
 // load reads the labs. Broken ones are told of and left out.
 func (a *app) load(o *labFlags) (*lab.Set, error) {
-	var root fs.FS = labs.FS
-	if o.dir != "" {
-		if fi, err := os.Stat(o.dir); err != nil || !fi.IsDir() {
-			return nil, usageError{fmt.Errorf("--labs %s: no such folder", o.dir)}
-		}
-		root = os.DirFS(o.dir)
+	root, err := o.root()
+	if err != nil {
+		return nil, err
 	}
 	set, err := lab.Load(root)
 	if err != nil {
@@ -75,11 +83,11 @@ func (a *app) load(o *labFlags) (*lab.Set, error) {
 
 // find gives one lab by its id.
 func (a *app) find(o *labFlags, id string) (*lab.Lab, error) {
-	set, err := a.load(o)
+	root, err := o.root()
 	if err != nil {
 		return nil, err
 	}
-	l, err := set.Find(id)
+	l, err := lab.One(root, id)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -130,6 +138,9 @@ type labRow struct {
 	*lab.Lab
 	Ready   bool     `json:"ready"`
 	Missing []string `json:"missing,omitempty"`
+	// Later are files that the lab needs of the guest, which are looked for when
+	// it runs.
+	Later   []string `json:"later,omitempty"`
 	Unknown string   `json:"unknown,omitempty"` // why nothing is known of this target
 }
 
@@ -167,6 +178,8 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 					word = "- " + r.Unknown
 				case !r.Ready:
 					word = show.Word(o.lang, "not here") + ": " + strings.Join(r.Missing, "; ")
+				case len(r.Later) > 0:
+					word += fmt.Sprintf(show.Word(o.lang, ", if the guest has %s"), strings.Join(r.Later, ", "))
 				}
 				rows = append(rows, []string{l.ID, l.Topic, show.Clean(l.Title.In(o.lang)), sourceOf(l), word})
 			}
@@ -230,7 +243,7 @@ func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) lab
 			return labRow{Lab: l, Unknown: show.Clean(err.Error())}
 		}
 		missing := facts.Missing(l.Needs, &known, t)
-		return labRow{Lab: l, Ready: len(missing) == 0, Missing: missing}
+		return labRow{Lab: l, Ready: len(missing) == 0, Missing: missing, Later: facts.Later(l.Needs)}
 	}, nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -223,7 +222,7 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
 	f.StringVar(&o.csv, "csv", "", "write the gradebook as CSV to this file")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "keep run records in this folder")
-	f.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "with --class: submissions at a time")
+	f.IntVar(&o.jobs, "jobs", 0, "with --class: submissions at a time (default: as many as this host has CPUs and memory for)")
 	return c
 }
 
@@ -286,7 +285,7 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 
 func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOptions, l *lab.Lab, root string) error {
 	lang := o.labFlags.lang
-	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, o.jobs, func(g *grade.Grade) {
+	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, jobs(o.jobs, o.spec), func(g *grade.Grade) {
 		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
 	})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -42,7 +41,7 @@ func (o *labRunOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "folder of the run record, or of several (default: labctl-out/TIME-NAME)")
-	f.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "machines at a time")
+	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
 }
 
 func (a *app) labRun(lf *labFlags) *cobra.Command {
@@ -83,21 +82,17 @@ type oneRun struct {
 
 // choose gives the labs that a command line asks for.
 func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
-	set, err := a.load(o.labFlags)
-	if err != nil {
-		return nil, err
-	}
 	if len(ids) > 0 {
 		if o.all || o.filter.any() {
 			return nil, usageError{errors.New("give the ids of labs, or --all, --topic, --source, --section")}
 		}
 		var chosen []*lab.Lab
 		for _, id := range ids {
-			l, err := set.Find(id)
+			l, err := a.find(o.labFlags, id)
 			if err != nil {
-				return nil, usageError{err}
+				return nil, err
 			}
-			if !slices.Contains(chosen, l) {
+			if !slices.ContainsFunc(chosen, func(c *lab.Lab) bool { return c.ID == l.ID }) {
 				chosen = append(chosen, l)
 			}
 		}
@@ -105,6 +100,10 @@ func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
 	}
 	if !o.all && !o.filter.any() {
 		return nil, usageError{errors.New("which labs? give ids (labctl lab ls lists them), --all, --topic, --source or --section")}
+	}
+	set, err := a.load(o.labFlags)
+	if err != nil {
+		return nil, err
 	}
 	if err := a.broken(set); err != nil {
 		return nil, err
@@ -144,7 +143,8 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 		os.Remove(d.File(record.ConsoleFile)) // each lab has its own
 	}
 	runs := make([]*oneRun, len(chosen))
-	turn := make(chan struct{}, max(1, o.jobs))
+	turn := make(chan struct{}, jobs(o.jobs, o.spec))
+	told := newInOrder(len(chosen), a.say)
 	var wg sync.WaitGroup
 	for i, l := range chosen {
 		r := &oneRun{lab: l}
@@ -160,12 +160,42 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 				r.err = a.runLab(ctx, env, o.spec, r, out)
 			}
 			if !single {
-				a.say(r.line(o.labFlags.lang))
+				told.tell(i, r.line(o.labFlags.lang))
 			}
 		})
 	}
 	wg.Wait()
 	return runs, nil
+}
+
+// jobs is how many machines run at once.
+func jobs(asked int, spec machine.Spec) int {
+	if asked > 0 {
+		return asked
+	}
+	return labrun.Jobs(spec)
+}
+
+// inOrder says lines in the order of their numbers, each as soon as those before
+// it have been said.
+type inOrder struct {
+	mu    sync.Mutex
+	say   func(string)
+	lines []*string
+	next  int
+}
+
+func newInOrder(n int, say func(string)) *inOrder {
+	return &inOrder{say: say, lines: make([]*string, n)}
+}
+
+func (o *inOrder) tell(i int, line string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lines[i] = &line
+	for ; o.next < len(o.lines) && o.lines[o.next] != nil; o.next++ {
+		o.say(*o.lines[o.next])
+	}
 }
 
 // runLab runs one lab and writes its record.

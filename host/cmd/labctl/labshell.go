@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,8 +23,8 @@ func (a *app) labShell(o *labFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "shell ID",
 		Short: "Open a shell in a guest that is ready for a lab",
-		Long: `Start a machine for a lab, arm its trace and open a shell in it: labprobe and
-u-root's commands are there. What the lab does, step by step, is printed first, so
+		Long: `Start a machine for a lab, arm its trace and open a shell in it: labprobe, u-root's
+commands and the lab's own programs are there. What the lab does, step by step, is printed first, so
 that it can be done by hand. Without a terminal the shell reads standard input.`,
 		Args: oneLab,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,13 +55,12 @@ func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	missing, err := labrun.Arm(v, m.Kernel, l)
+	guide, err := labrun.Ready(v.Context(), v, m.Kernel, l)
 	if err != nil {
 		return v.Why(err)
 	}
-	var out io.Writer = a.stdout
-	for _, line := range shellGuide(l, o.lang, missing) {
-		fmt.Fprintln(out, line)
+	for _, line := range shellGuide(l, o.lang, guide) {
+		fmt.Fprintln(a.stdout, line)
 	}
 	p := wire.ExecParams{Argv: []string{shell}, Dir: "/"}
 	in, isFile := a.stdin.(*os.File)
@@ -84,7 +81,7 @@ func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.
 }
 
 // shellGuide is what a learner is told at the start.
-func shellGuide(l *lab.Lab, lang string, missing []string) []string {
+func shellGuide(l *lab.Lab, lang string, g *labrun.Guide) []string {
 	say := func(en, ko string) string {
 		if lang == "ko" {
 			return ko
@@ -93,22 +90,16 @@ func shellGuide(l *lab.Lab, lang string, missing []string) []string {
 	}
 	lines := []string{fmt.Sprintf("%s %s", l.ID, show.Clean(l.Title.In(lang))), show.Clean(l.Summary.In(lang)), ""}
 	lines = append(lines, say("What the lab runs:", "이 실습이 실행하는 것:"))
-	for _, s := range l.Steps {
-		switch {
-		case s.Probe != "":
-			line := "labprobe " + s.Probe
-			if p := s.Params(); p != nil {
-				line += " '" + strings.ReplaceAll(string(p), "'", `'\''`) + "'"
-			}
-			lines = append(lines, "  "+text.Line(line, 300))
-		case s.Shell != "":
-			lines = append(lines, "  "+text.Line(s.Shell, 300))
-		}
+	for _, line := range g.Lines {
+		lines = append(lines, "  "+text.Line(line, 300))
+	}
+	for _, s := range g.NotBuilt {
+		lines = append(lines, "  "+say("this host has no compiler for step ", "이 호스트에는 다음 단계를 빌드할 컴파일러가 없습니다: ")+text.Line(s, 200))
 	}
 	if l.Trace.On() {
 		lines = append(lines, "", say("The trace is armed; what it has seen:", "추적이 켜져 있습니다. 기록을 보려면:"),
 			"  cat "+labrun.TraceFile)
-		for _, m := range missing {
+		for _, m := range g.NotTraced {
 			lines = append(lines, "  "+say("not traced: ", "추적하지 못함: ")+text.Line(m, 200))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -33,18 +34,70 @@ func Of(ctx context.Context, k *kernel.Kernel, t target.Target, a expr.Asks) (re
 	for _, name := range a.Config {
 		out.Config[name], _ = k.Option(name)
 	}
-	if err := symbols(ctx, k, a.Symbols, out.Symbols); err != nil {
+	img := images.of(k)
+	if err := img.findSymbols(ctx, a.Symbols, out.Symbols); err != nil {
 		return out, err
 	}
-	return out, members(k, a.Members, out.Members)
+	return out, img.findMembers(a.Members, out.Members)
 }
 
-// symbols looks for " T name" in the kernel's own list.
-func symbols(ctx context.Context, k *kernel.Kernel, names []string, found map[string]bool) error {
+// images are what was last read of kernels: most runs look at one, and each lab
+// asks for other names in it.
+var images imageCache
+
+const maxImages = 2
+
+type imageCache struct {
+	mu   sync.Mutex
+	last []*image
+}
+
+// image is a kernel's symbols and types, read when they are first asked for.
+type image struct {
+	dir, sum string
+	symbols  func(context.Context) ([]byte, error)
+	types    func() (*btf.Spec, error) // nil without BTF
+	decoding sync.Mutex                // types are decoded as they are asked for
+}
+
+func (c *imageCache) of(k *kernel.Kernel) *image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, img := range c.last {
+		if img.dir == k.Dir && img.sum == k.Files["vmlinuz"].SHA256 {
+			return img
+		}
+	}
+	img := &image{dir: k.Dir, sum: k.Files["vmlinuz"].SHA256}
+	var mu sync.Mutex
+	var text []byte
+	img.symbols = func(ctx context.Context) (_ []byte, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if text == nil { // an error is not kept: it may be the context's
+			text, err = k.Kallsyms(ctx)
+		}
+		return text, err
+	}
+	if _, ok := k.Files["btf"]; ok {
+		img.types = sync.OnceValues(func() (*btf.Spec, error) {
+			blob, err := os.ReadFile(filepath.Join(k.Dir, "btf"))
+			if err != nil {
+				return nil, err
+			}
+			return btf.LoadSpecFromReader(bytes.NewReader(blob))
+		})
+	}
+	c.last = append(c.last[max(0, len(c.last)+1-maxImages):], img)
+	return img
+}
+
+// findSymbols looks for " T name" in the kernel's own list.
+func (img *image) findSymbols(ctx context.Context, names []string, found map[string]bool) error {
 	if len(names) == 0 {
 		return nil
 	}
-	all, err := k.Kallsyms(ctx)
+	all, err := img.symbols(ctx)
 	if err != nil {
 		return fmt.Errorf("look up symbols: %w", err)
 	}
@@ -55,20 +108,18 @@ func symbols(ctx context.Context, k *kernel.Kernel, names []string, found map[st
 	return nil
 }
 
-func members(k *kernel.Kernel, names []string, found map[string]result.Member) error {
+func (img *image) findMembers(names []string, found map[string]result.Member) error {
 	for _, name := range names {
 		found[name] = result.Member{}
 	}
-	if _, ok := k.Files["btf"]; !ok || len(names) == 0 {
+	if img.types == nil || len(names) == 0 {
 		return nil
 	}
-	blob, err := os.ReadFile(filepath.Join(k.Dir, "btf"))
+	img.decoding.Lock()
+	defer img.decoding.Unlock()
+	spec, err := img.types()
 	if err != nil {
-		return fmt.Errorf("look up members: %w", err)
-	}
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(blob))
-	if err != nil {
-		return fmt.Errorf("look up members: read BTF of kernel %s: %w", k, err)
+		return fmt.Errorf("look up members: read BTF in %s: %w", img.dir, err)
 	}
 	for _, name := range names {
 		of, member, _ := strings.Cut(name, ".")
@@ -123,7 +174,7 @@ func find(members []btf.Member, name string, base btf.Bits, depth int) (result.M
 }
 
 // Missing says which needs of a lab a kernel and a machine do not meet, a
-// sentence each. Files of the guest are looked at by the run.
+// sentence each. Files of the guest are looked at by the run: see Later.
 func Missing(n lab.Needs, k *result.Kernel, t target.Target) (why []string) {
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
 	for _, board := range n.NotOn {
@@ -162,3 +213,6 @@ func Missing(n lab.Needs, k *result.Kernel, t target.Target) (why []string) {
 	}
 	return why
 }
+
+// Later are the needs that nobody knows of before the guest is up: files of it.
+func Later(n lab.Needs) []string { return n.Files }

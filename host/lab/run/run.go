@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"labctl/host/agent"
-	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/build"
 	"labctl/host/lab/expr"
@@ -24,7 +23,6 @@ import (
 	"labctl/host/probe"
 	"labctl/host/program"
 	"labctl/host/record"
-	"labctl/host/recording"
 	"labctl/host/report"
 	"labctl/host/vm"
 )
@@ -156,28 +154,6 @@ func Programs(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.L
 		}
 	}
 	return all, v.Why(s.end(dir))
-}
-
-// TraceFile is where a shell in the guest finds the trace that Arm has armed.
-const TraceFile = "/sys/kernel/tracing/instances/labctl/trace"
-
-// Arm arms a lab's trace in a machine and leaves it so, for a learner at a
-// shell. It gives what the kernel would not trace.
-func Arm(v *vm.VM, k *kernel.Kernel, l *lab.Lab) (missing []string, err error) {
-	if !l.Trace.On() {
-		return nil, nil
-	}
-	p, err := newPlan(v.Context(), v.Hello().Arch, k, l.Trace)
-	if err != nil {
-		return nil, err
-	}
-	p.Hold = true     // what is shipped is gone from the learner's eyes
-	p.PIDOnly = false // all that is done at the shell
-	rec, err := recording.Start(v.Context(), v.Agent(), k, p.RecordParams)
-	if err != nil {
-		return nil, fmt.Errorf("arm the trace: %w", err)
-	}
-	return missed(rec.Armed), nil
 }
 
 // Arch is the GOARCH that programs for this machine are built for.

@@ -118,7 +118,8 @@ var words = map[string]map[string]string{
 		"CHECK": "검사", "CLAIM": "주장", "VERDICT": "판정", "SAYS": "내용", "LAB": "실습", "TITLE": "제목", "CHECKS": "검사", "CLAIMS": "주장",
 		"not run": "실행하지 않음", "seen": "관찰", "because": "이유", "source": "출처", "hint": "힌트",
 		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
-		"%d of %d checks hold": "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
+		", if the guest has %s": " (게스트에 %s이(가) 있으면)",
+		"%d of %d checks hold":  "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
 		"Questions": "생각해 볼 문제", "Answer": "답",
 	},
 }
