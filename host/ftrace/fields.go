@@ -8,8 +8,7 @@ import (
 // layouts are the print formats of events whose fields hold a task's name or a
 // path, which may contain anything, even " pid=1". A comm is at most 15 bytes,
 // so that no comm can hold what stands between two of them in sched_process_fork;
-// a path is followed by numbers alone up to the end of the line; and of events
-// that print no names of fields.
+// a path is followed by numbers alone up to the end of the line.
 // (include/trace/events/sched.h, task.h)
 var layouts = map[string]*regexp.Regexp{
 	"sched_process_fork": regexp.MustCompile(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) child_comm=(?P<child_comm>.{0,64}) child_pid=(?P<child_pid>\d+)$`),
@@ -17,15 +16,7 @@ var layouts = map[string]*regexp.Regexp{
 	"sched_process_exit": regexp.MustCompile(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) prio=(?P<prio>\d+)(?: group_dead=(?P<group_dead>\w+))?$`),
 	"task_newtask":       regexp.MustCompile(`^pid=(?P<pid>\d+) comm=(?P<comm>.{0,64}) clone_flags=(?P<clone_flags>[0-9a-f]+) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
 	"task_rename":        regexp.MustCompile(`^(?:pid=(?P<pid>\d+) )?oldcomm=(?P<oldcomm>.{0,64}) newcomm=(?P<newcomm>.{0,64}) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
-
-	// raw_syscalls have no names in their print formats. (include/trace/events/syscalls.h)
-	"sys_enter": regexp.MustCompile(`^NR (?P<nr>-?\d+) \((?P<hex_a0>[0-9a-f]+), (?P<hex_a1>[0-9a-f]+), (?P<hex_a2>[0-9a-f]+), (?P<hex_a3>[0-9a-f]+), (?P<hex_a4>[0-9a-f]+), (?P<hex_a5>[0-9a-f]+)\)$`),
-	"sys_exit":  regexp.MustCompile(`^NR (?P<nr>-?\d+) = (?P<ret>-?\d+)$`),
 }
-
-// hexGroup begins the name of a group whose number is printed in hexadecimal
-// without saying so: its field is the name's rest, with "0x" before the value.
-const hexGroup = "hex_"
 
 // parseBody reads what stands after the time: "name: fields", or the function
 // tracer's "function <-caller".
@@ -47,14 +38,9 @@ func parseBody(e *Event, rest string) bool {
 	if layout := layouts[name]; layout != nil {
 		if m := layout.FindStringSubmatchIndex(body); m != nil {
 			for i, key := range layout.SubexpNames() {
-				if i == 0 || m[2*i] < 0 {
-					continue
+				if i > 0 && m[2*i] >= 0 {
+					e.Fields = append(e.Fields, Field{key, oneLine(body[m[2*i]:m[2*i+1]])})
 				}
-				value := oneLine(body[m[2*i]:m[2*i+1]])
-				if name, is := strings.CutPrefix(key, hexGroup); is {
-					key, value = name, "0x"+value
-				}
-				e.Fields = append(e.Fields, Field{key, value})
 			}
 			return true
 		}

@@ -216,3 +216,33 @@ func graph(t *testing.T, d *Decoder, events []*Event) []string {
 	}
 	return out
 }
+
+// TestSystemCalls: events whose text has no key=value have the record's fields.
+func TestSystemCalls(t *testing.T) {
+	enter, exit := 0, 0
+	for _, s := range sample.All(t) {
+		d := open1(t, s)
+		for _, e := range all(t, s.Name, d) {
+			if e.Format.System != "syscalls" {
+				continue
+			}
+			f := d.Ftrace(e)
+			if len(f.Fields) != len(e.Format.Fields) {
+				t.Fatalf("%s: %s has fields %v; want those of its format", s.Name, f.Name, f.Fields)
+			}
+			if nr, err := f.Int("__syscall_nr"); err != nil || nr < 0 {
+				t.Errorf("%s: %s: number %d, %v", s.Name, f.Name, nr, err)
+			}
+			if _, ok := f.Field("ret"); ok != strings.HasPrefix(f.Name, "sys_exit_") {
+				t.Errorf("%s: %s has a result: %t", s.Name, f.Name, ok)
+			} else if ok {
+				exit++
+			} else {
+				enter++
+			}
+		}
+	}
+	if enter == 0 || exit == 0 {
+		t.Errorf("%d calls and %d returns in all samples; want some", enter, exit)
+	}
+}

@@ -62,7 +62,9 @@ func (d *Decoder) Ftrace(e *Event) ftrace.Event {
 		if isProbe(e.Format) {
 			out.At = p.prog.Head(e.Data)
 		}
-	default:
+	}
+	if len(out.Fields) == 0 && !isProbe(e.Format) {
+		// Nothing is printed as key=value, as of system calls: the record's own fields.
 		for i := range e.Format.Fields {
 			f := &e.Format.Fields[i]
 			out.Fields = append(out.Fields, ftrace.Field{Key: f.Name, Value: e.plain(f)})
