@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/u-root/gobusybox/src/pkg/golang"
@@ -22,13 +21,11 @@ import (
 
 // recipe is images/initramfs.yaml.
 type recipe struct {
-	Tags     []string `yaml:"tags"`
 	Commands struct {
 		Module string   `yaml:"module"`
 		Names  []string `yaml:"names"`
 	} `yaml:"commands"`
-	Aliases map[string]string `yaml:"aliases"` // second name → command
-	Links   map[string]string `yaml:"links"`   // path in the guest → command or alias
+	Links   map[string]string `yaml:"links"`   // path in the guest → command
 	Folders []string          `yaml:"folders"` // mode 0755
 	Files   map[string]string `yaml:"files"`   // path in the guest → text, mode 0644
 }
@@ -41,14 +38,9 @@ func parseRecipe(data []byte) (recipe, error) {
 	if r.Commands.Module == "" || len(r.Commands.Names) == 0 {
 		return r, fmt.Errorf("read images/initramfs.yaml: commands: module and names must be given")
 	}
-	for alias, name := range r.Aliases {
-		if !slices.Contains(r.Commands.Names, name) {
-			return r, fmt.Errorf("read images/initramfs.yaml: aliases: %s: no command %q in names", alias, name)
-		}
-	}
 	for path, name := range r.Links {
-		if _, ok := r.Aliases[name]; !ok && !slices.Contains(r.Commands.Names, name) {
-			return r, fmt.Errorf("read images/initramfs.yaml: links: %s: no command %q in names or aliases", path, name)
+		if !slices.Contains(r.Commands.Names, name) {
+			return r, fmt.Errorf("read images/initramfs.yaml: links: %s: no command %q in names", path, name)
 		}
 	}
 	return r, nil
@@ -93,10 +85,14 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 	defer folder.Close()
 
 	temp := folder.Path
+	// Its go.mod and go.sum have all commands resolve to labctl's versions.
 	module := filepath.Join(temp, "module")
-	packages, err := b.commandPackages(ctx, module, r, arch)
-	if err != nil {
+	if err := os.CopyFS(module, os.DirFS(b.tool.module)); err != nil {
 		return err
+	}
+	var packages []string
+	for _, name := range r.Commands.Names {
+		packages = append(packages, r.Commands.Module+"/"+name)
 	}
 	var records []cpio.Record
 	for _, name := range r.Folders {
@@ -123,7 +119,6 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 			golang.WithGO111MODULE("on"),
 			golang.WithMod(golang.ModReadonly),
 			golang.WithWorkingDir(module),
-			golang.WithBuildTag(r.Tags...),
 		),
 		uimage.WithBusyboxCommands(packages...),
 		uimage.WithBusyboxBuildOpts(&golang.BuildOpts{
@@ -150,49 +145,4 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 	defer archive.Close()
 	_, err = io.Copy(w, archive)
 	return err
-}
-
-// commandPackages fills dir with a module in which all commands resolve to the
-// versions of labctl's go.mod, and returns their import paths.
-//
-// An alias becomes a package of its own, with the command's files: the
-// command's name in the one binary is the last element of its import path, and
-// a symbolic link to it helps only callers that give a path as argv[0]. Most
-// give "sh".
-func (b *builder) commandPackages(ctx context.Context, dir string, r recipe, arch string) ([]string, error) {
-	if err := os.CopyFS(dir, os.DirFS(b.tool.module)); err != nil {
-		return nil, err
-	}
-	var packages []string
-	for _, name := range r.Commands.Names {
-		packages = append(packages, r.Commands.Module+"/"+name)
-	}
-	for _, alias := range slices.Sorted(maps.Keys(r.Aliases)) {
-		out, err := b.tool.run(ctx, dir, arch, "list", "-json=Dir,GoFiles",
-			"-tags", strings.Join(r.Tags, ","), r.Commands.Module+"/"+r.Aliases[alias])
-		if err != nil {
-			return nil, err
-		}
-		var pkg struct {
-			Dir     string
-			GoFiles []string
-		}
-		if err := json.Unmarshal(out, &pkg); err != nil {
-			return nil, fmt.Errorf("go list: %w", err)
-		}
-		if err := os.Mkdir(filepath.Join(dir, alias), 0o755); err != nil {
-			return nil, err
-		}
-		for _, name := range pkg.GoFiles {
-			data, err := os.ReadFile(filepath.Join(pkg.Dir, name))
-			if err != nil {
-				return nil, err
-			}
-			if err := os.WriteFile(filepath.Join(dir, alias, name), data, 0o644); err != nil {
-				return nil, err
-			}
-		}
-		packages = append(packages, "labctl/"+alias)
-	}
-	return packages, nil
 }

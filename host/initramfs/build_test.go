@@ -63,8 +63,8 @@ func TestBuild(t *testing.T) {
 		t.Fatalf("image has %d archives; want base, guest and overlay", len(archives))
 	}
 	for i, want := range [][]string{
-		{"bbin/bb", "bbin/ls", "bbin/sh", "bin/sh", "etc/passwd"},
-		{"labctl/labinit", "labctl/labprobe"},
+		{"bbin/bb", "bbin/ls", "bin/ls", "etc/passwd"},
+		{"labctl/labinit", "labctl/labprobe", "labctl/sh", "bin/sh", "bin/bash"},
 		{"dev/console", "init", "labctl/modules.d/dummy.ko", "work/hello"},
 	} {
 		for _, name := range want {
@@ -75,6 +75,7 @@ func TestBuild(t *testing.T) {
 	}
 	root := t.TempDir()
 	unpack(t, root, archives[0])
+	unpack(t, root, archives[1])
 	t.Run("commands", func(t *testing.T) { testCommands(t, root) })
 }
 
@@ -97,8 +98,8 @@ func unpack(t *testing.T, root string, entries []entry) {
 	}
 }
 
-// testCommands calls the base's shell as its users do: by a bare name looked
-// up in PATH, so that argv[0] is "sh", and by path.
+// testCommands calls commands and the shell as their users do: by a bare name
+// looked up in PATH, so that argv[0] is "sh", and by path.
 func testCommands(t *testing.T, root string) {
 	for _, tt := range []struct {
 		argv   []string
@@ -108,8 +109,8 @@ func testCommands(t *testing.T, root string) {
 	}{
 		{argv: []string{"echo", "a", "b"}, stdout: "a b\n"},
 		{argv: []string{"sh", "-c", "cat /proc/version | wc -l"}, stdout: "1\n"},
-		{argv: []string{"gosh", "-c", "exit 7"}, code: 7},
-		{argv: []string{root + "/bin/sh", "-c", "echo $((6*7))"}, stdout: "42\n"},
+		{argv: []string{"labsh", "-c", "exit 7"}, code: 7},
+		{argv: []string{root + "/labctl/sh", "-c", "echo $((6*7))"}, stdout: "42\n"},
 		{argv: []string{"sh", "-c", "false || echo or; true && echo and"}, stdout: "or\nand\n"},
 		{argv: []string{"sh", "-c", "echo hi >$F; echo ho >>$F; cat <$F | tr '[:lower:]' '[:upper:]'"}, stdout: "HI\nHO\n"},
 		{argv: []string{"sh", "-c", "for i in $(seq 3); do echo $i; done | sort -r | head -n 1"}, stdout: "3\n"},
@@ -119,7 +120,7 @@ func testCommands(t *testing.T, root string) {
 		{argv: []string{"sh", "-c", "echo to stderr >&2"}},
 	} {
 		t.Run(strings.Join(tt.argv, " "), func(t *testing.T) {
-			t.Setenv("PATH", filepath.Join(root, "bbin"))
+			t.Setenv("PATH", filepath.Join(root, "labctl")+":"+filepath.Join(root, "bbin"))
 			t.Setenv("F", filepath.Join(t.TempDir(), "f"))
 			cmd := exec.CommandContext(t.Context(), tt.argv[0], tt.argv[1:]...)
 			cmd.Stdin = strings.NewReader(tt.stdin)
@@ -265,7 +266,6 @@ func TestRecipe(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
 		{"empty", "", "must be given"},
 		{"unknown field", commands + "comands: x\n", "comands"},
-		{"alias of nothing", commands + "aliases: {sh: gosh}\n", `no command "gosh"`},
 		{"link to nothing", commands + "links: {bin/sh: sh}\n", `no command "sh"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -284,9 +284,9 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules := func(tags string, packages ...string) map[string]string {
+	modules := func(packages ...string) map[string]string {
 		t.Helper()
-		args := append([]string{"list", "-e", "-deps", "-tags", tags, "-f", "{{with .Module}}{{.Path}}{{end}} {{.ImportPath}}"}, packages...)
+		args := append([]string{"list", "-e", "-deps", "-tags", "tools", "-f", "{{with .Module}}{{.Path}}{{end}} {{.ImportPath}}"}, packages...)
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = filepath.Join("..", "..")
 		out, err := cmd.Output()
@@ -301,12 +301,12 @@ func TestKeep(t *testing.T) {
 		}
 		return found
 	}
-	kept := modules("tools", "./...")
+	kept := modules("./...")
 	var commands []string
 	for _, name := range r.Commands.Names {
 		commands = append(commands, r.Commands.Module+"/"+name)
 	}
-	needed := modules(strings.Join(r.Tags, ","), commands...)
+	needed := modules(commands...)
 	if len(needed) < 2 {
 		t.Fatalf("go list named the modules %v; want u-root and others", needed)
 	}

@@ -12,6 +12,4 @@ import (
 	_ "github.com/ulikunitz/xz"
 	_ "github.com/vishvananda/netlink"
 	_ "golang.org/x/exp/constraints"
-	_ "golang.org/x/term"
-	_ "mvdan.cc/sh/v3/interp"
 )

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path"
 	"path/filepath"
 
 	"labctl/guest/wire"
@@ -23,12 +24,14 @@ func (o *traceOptions) onlyScript() bool {
 func (r *traceRun) setScript(script *program.Program, alone bool) error {
 	t := r.run.Trace
 	t.Script = &record.Script{Name: filepath.Base(r.o.script)}
-	command := tracer.ScriptCommand(script.Argv0)
 	if alone {
 		r.script = r.job
-		r.job.params.Argv, t.Argv = command, []string{t.Script.Name}
+		r.job.params.Argv, t.Argv = tracer.ScriptCommand(script.Argv0), []string{t.Script.Name}
 		return nil
 	}
+	// The program may be called the same.
+	script.Argv0 = path.Join(path.Dir(script.Argv0), "script", path.Base(script.Argv0))
+	command := tracer.ScriptCommand(script.Argv0)
 	r.script = &job{name: r.o.script, noInput: true, params: wire.ExecParams{Argv: command, Dir: r.job.params.Dir, Env: r.job.params.Env}}
 	return r.job.bundle.AddProgram(script)
 }
