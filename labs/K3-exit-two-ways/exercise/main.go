@@ -1,0 +1,52 @@
+// Two children, one that exits and one that is killed. See TASK.md.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+func main() {
+	runtime.LockOSThread()
+	// TODO: the first is to end with status 7.
+	first := fork(0, false)
+	report(first)
+
+	// TODO: a second one that sleeps, and a SIGKILL for it.
+}
+
+// fork makes a child that calls exit_group(status), after a sleep without end if it is to sleep.
+func fork(status uintptr, sleep bool) int {
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if pid == 0 && errno == 0 {
+		// System calls only: Go's runtime knows nothing of this task.
+		for {
+			if sleep {
+				syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+			}
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, status, 0, 0)
+		}
+	}
+	if errno != 0 {
+		fmt.Fprintln(os.Stderr, "clone:", errno)
+		os.Exit(1)
+	}
+	return int(pid)
+}
+
+// report waits for a child and prints how it ended.
+func report(pid int) {
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
+		fmt.Fprintln(os.Stderr, "wait4:", err)
+		os.Exit(1)
+	}
+	if status.Exited() {
+		fmt.Println("exited", pid, status.ExitStatus())
+	}
+	if status.Signaled() {
+		fmt.Println("killed", pid, int(status.Signal()))
+	}
+}
