@@ -190,13 +190,14 @@ func (s *shipment) start() {
 	}
 }
 
-// A reader sleeps in the kernel until its buffer is half full (buffer_percent),
-// which disturbs a quiet guest not at all. While the kernel records a lot there
-// always is a page; then it sleeps between two looks, as long as the buffer does
-// not fill more than a good part meanwhile.
+// A reader sleeps in the kernel until its buffer is filled to wakePercent, which
+// disturbs a quiet guest not at all, and leaves a burst the rest of the buffer.
+// While the kernel records a lot there always is a page; then it sleeps between
+// two looks, as long as the buffer does not fill more than that meanwhile.
 const (
-	leastPause = 2 * time.Millisecond
-	mostPause  = 500 * time.Millisecond
+	wakePercent = 25
+	leastPause  = 2 * time.Millisecond
+	mostPause   = 500 * time.Millisecond
 )
 
 // read ships a CPU's pages until quit.
@@ -206,15 +207,15 @@ func (s *shipment) read(c *cpu) {
 	c.thread.Store(int32(unix.Gettid()))
 	defer c.thread.Store(0)
 	c.buf = make([]byte, batchBytes/s.r.layout.page*s.r.layout.page)
-	half := int64(s.r.armed.BufferKB) << 10 / 2
-	pause := 10 * leastPause
+	enough := int64(s.r.armed.BufferKB) << 10 * wakePercent / 100
+	pause := leastPause
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		n, err := unix.Splice(c.raw, nil, c.pipe[1], nil, pipeBytes, unix.SPLICE_F_MOVE)
 		switch {
 		case errors.Is(err, unix.EINTR): // finish, or Go's own signals
-			n = half
+			n = enough
 		case errors.Is(err, unix.ENODEV): // a CPU that was never online
 			n = 0
 		case err != nil:
@@ -225,9 +226,9 @@ func (s *shipment) read(c *cpu) {
 			return
 		}
 		switch {
-		case n > half:
+		case n > enough:
 			pause = max(pause/2, leastPause)
-		case n < half/2:
+		case n < enough/2:
 			pause = min(pause*2, mostPause)
 		}
 		timer.Reset(pause)
