@@ -93,6 +93,7 @@ func (k *fakeKernel) recordFiles(rel string) {
 	for name, text := range map[string]string{
 		"available_tracers":                       k.tracers,
 		"current_tracer":                          "nop\n",
+		"buffer_percent":                          "50\n",
 		"trace_clock":                             "[local] global\n",
 		"buffer_size_kb":                          "4096\n",
 		"set_ftrace_filter":                       "",
