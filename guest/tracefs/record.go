@@ -292,6 +292,10 @@ func (r *Recording) arm() error {
 			return err
 		}
 	}
+	if !p.Hold {
+		// Kernels without it wake their readers sooner.
+		r.set("buffer_percent", strconv.Itoa(wakePercent))
+	}
 	r.raiseCmdlines()
 	if err := r.armEvents(); err != nil {
 		return err
