@@ -1,0 +1,51 @@
+// Prints the frames of the page, beside a child that sleeps elsewhere.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+func main() {
+	runtime.LockOSThread()
+	var pipe [2]int
+	check(syscall.Pipe(pipe[:]))
+	pid := fork(pipe[0])
+	time.Sleep(20 * time.Millisecond)
+	fmt.Println("sleeper", pid, "state S")
+	for i, name := range []string{"__schedule", "schedule_timeout", "pipe_wait", "pipe_read", "__vfs_read", "vfs_read", "sys_read", "ret_fast_syscall"} {
+		fmt.Printf("-%03d|%s()\n", i, name)
+	}
+	_, err := syscall.Write(pipe[1], []byte{1})
+	check(err)
+	_, err = syscall.Wait4(pid, nil, 0, nil)
+	check(err)
+}
+
+// fork makes a child that reads a byte and exits.
+func fork(fd int) int {
+	var b [1]byte
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if pid == 0 && errno == 0 {
+		// System calls only: Go's runtime knows nothing of this task.
+		syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1)
+		for {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	if errno != 0 {
+		check(errno)
+	}
+	return int(pid)
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
