@@ -212,7 +212,8 @@ func (s *shipment) read(c *cpu) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		n, err := unix.Splice(c.raw, nil, c.pipe[1], nil, pipeBytes, unix.SPLICE_F_MOVE)
+		moved, err := unix.Splice(c.raw, nil, c.pipe[1], nil, pipeBytes, unix.SPLICE_F_MOVE)
+		n := int64(moved) // an int on 32-bit machines
 		switch {
 		case errors.Is(err, unix.EINTR): // finish, or Go's own signals
 			n = enough

@@ -328,6 +328,39 @@ func TestRequestIsMatchedByFunctionAndData(t *testing.T) {
 	}
 }
 
+// TestSkippedCreationFunction has what 6.1 armmp traces: the stacks at trace
+// points lack the function that the trace point is in.
+func TestSkippedCreationFunction(t *testing.T) {
+	const outer = "\n => sys_clone+0x78/0x9c\n => ret_fast_syscall+0x0/0x1c"
+	for _, tt := range []struct {
+		name, entry string
+		want        []string
+		notes       int
+	}{
+		{"the rest agrees", outer, []string{"kernel_clone", "sys_clone", "ret_fast_syscall"}, 0},
+		{"the rest differs", "\n => sys_vfork+0x10/0x20\n => ret_fast_syscall+0x0/0x1c", []string{"sys_clone", "ret_fast_syscall"}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			made := join(t, script(
+				at+"clone: (kernel_clone+0x0/0x3c4) flags=0x100",
+				at+"<stack trace>\n => kernel_clone+0x0/0x3c4"+tt.entry,
+				at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50",
+				at+"<stack trace>"+outer,
+			))
+			if len(made) != 1 {
+				t.Fatalf("%d creations; want 1", len(made))
+			}
+			var got []string
+			for _, f := range made[0].Stack.Frames {
+				got = append(got, f.Name)
+			}
+			if d := cmp.Diff(tt.want, got); d != "" || len(made[0].Notes) != tt.notes {
+				t.Errorf("frames -want +got\n%s notes %q; want %d", d, made[0].Notes, tt.notes)
+			}
+		})
+	}
+}
+
 func TestDisagreementsAreNoted(t *testing.T) {
 	made := join(t, script(
 		at+"clone: (kernel_clone+0x0/0x3f0) flags=0x100 exit_signal=17 lr=elsewhere+0x1/0x2",

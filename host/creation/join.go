@@ -282,7 +282,7 @@ func (c *Creation) takeCall(entry *call) {
 		seen.TrimToCreation()
 		insertLink(&seen, e)
 		seen.Classify()
-		if len(c.Stack.Frames) == 0 {
+		if len(c.Stack.Frames) == 0 || startsOutside(&c.Stack, &seen) {
 			c.Stack, c.Via = seen, via(&seen)
 		} else if same, at := stack.SameCalls(&c.Stack, &seen); !same {
 			c.note("the stack at the function's entry differs at frame %d: %s, not %s", at, frameName(&seen, at), frameName(&c.Stack, at))
@@ -299,6 +299,19 @@ func (c *Creation) takeCall(entry *call) {
 			top.Args = append(top.Args, stack.Arg{Name: "exit_signal", Value: strconv.Itoa(int(*s))})
 		}
 	}
+}
+
+// startsOutside says whether s, taken further in than seen, lacks seen's first
+// frame and has all the others. The tracing skips the frames that it takes for its
+// own, and on 32-bit arm up to 6.1 that is one too many: the creation function,
+// which is the one around the trace point, is skipped with them.
+func startsOutside(s, seen *stack.Stack) bool {
+	if sym, _ := stack.Family(seen.Frames[0].Name); sym.Family != stack.FamilyCreation || s.Index(stack.FamilyCreation) >= 0 {
+		return false
+	}
+	rest := stack.Stack{Frames: seen.Frames[1:]}
+	same, _ := stack.SameCalls(s, &rest)
+	return same
 }
 
 func frameName(s *stack.Stack, i int) string {

@@ -533,7 +533,7 @@ func TestPullRefuses(t *testing.T) {
 		ref        Ref
 		arch, want string
 	}{
-		{trixie, "riscv64", "no packages for riscv64; there are for amd64, arm64"},
+		{trixie, "riscv64", "no packages for riscv64; there are for amd64, arm, arm64"},
 		{trixie, "amd64", "the image in the package is for arm64"},
 		{Ref{Path: "/x"}, "arm64", "not a source"},
 	} {

@@ -25,9 +25,9 @@ func TestFindTarget(t *testing.T) {
 		{"amd64", "raspi3b", "", "--board raspi3b is arm64, not --arch amd64; leave --arch out"},
 		{"raspi3b", "", "", "--arch raspi3b: that is a board; write --board raspi3b"},
 		{"", "arm64", "", "--board arm64: that is an architecture; write --arch arm64"},
-		{"arm46", "", "", "--arch arm46: not known, did you mean arm64? (known: amd64, arm64"},
+		{"arm46", "", "", "--arch arm46: not known, did you mean arm64? (known: amd64, arm64, arm"},
 		{"", "raspi3", "", "--board raspi3: not known, did you mean raspi3b? (known: raspi3b"},
-		{"sparc", "", "", "--arch sparc: not known (known: amd64, arm64"},
+		{"sparc", "", "", "--arch sparc: not known (known: amd64, arm64, arm"},
 		{"\x1b[2J", "", "", "not known"},
 	} {
 		got, err := FindTarget(tt.arch, tt.board)

@@ -98,6 +98,18 @@ var All = []Target{
 		Features: []string{"boot", "serial-pl011"},
 	},
 	{
+		Name: "arm", Summary: "Arm 32-bit (QEMU virt)", Arch: "arm",
+		Binary: "qemu-system-arm", Package: "qemu-system-arm",
+		// Debian's armmp has no large physical addresses, and virt puts the PCI
+		// configuration space above 4 GB unless told not to: no virtio then.
+		Machine: "virt,highmem=off", CPU: "cortex-a15",
+		CPUs: 2, MemoryMB: 512,
+		Console: []string{"console=ttyAMA0"},
+		Links:   []Link{{Kind: "virtio"}},
+		PCI:     true, PowerOff: true, Snapshot: true,
+		Features: []string{"boot", "serial-pl011"},
+	},
+	{
 		Name: "raspi3b", Summary: "Raspberry Pi 3 Model B", Arch: "arm64", Board: true,
 		Binary: "qemu-system-aarch64", Package: "qemu-system-arm",
 		Machine: "raspi3b", CPU: "cortex-a53",
@@ -117,6 +129,24 @@ var All = []Target{
 		// No PCI, no PSCI: the kernel halts and QEMU has to be told to quit.
 		// A restored machine's timers never fire again (QEMU 7.2).
 		Features: []string{"boot", "serial-bcm2835aux"},
+	},
+	{
+		Name: "raspi2b", Summary: "Raspberry Pi 2 Model B", Arch: "arm", Board: true,
+		Binary: "qemu-system-arm", Package: "qemu-system-arm",
+		Machine: "raspi2b", CPU: "cortex-a7",
+		// In one thread (as raspi3b) it does not come up: the kernel patches its
+		// code with all CPUs stopped, and each step of that waits for the turn of
+		// each CPU.
+		CPUs: 4, MemoryMB: 1024, Fixed: true,
+		// The other way round than on a Raspberry Pi 3: no Bluetooth takes the
+		// PL011, and the device tree leaves the mini UART off. So the early
+		// console has the mini UART and the agent the PL011.
+		ConsoleSerial: 1,
+		Console:       []string{"earlycon=bcm2835aux,mmio32,0x3f215040", "keep_bootcon", "console=tty0"},
+		Links:         []Link{{Kind: "uart", TTY: "ttyAMA0", Serial: 0}},
+		DTB:           "bcm2836-rpi-2-b.dtb",
+		// No PCI, no PSCI, as on raspi3b; restoring it has not been tried.
+		Features: []string{"boot", "serial-pl011", "serial-bcm2835aux"},
 	},
 }
 

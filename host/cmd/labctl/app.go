@@ -130,7 +130,7 @@ func (a *app) printJSON(v any) error {
 // machineFlags are the flags that choose a machine.
 func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f := c.Flags()
-	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64 (default: the host's)")
+	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64, arm (default: the host's)")
 	f.StringVar(&s.Board, "board", "", "board: raspi3b; it implies the architecture")
 	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, a path with a slash (default: the newest cached long-term series)")
 	f.IntVar(&s.CPUs, "smp", 0, "number of CPUs (default: the machine's)")

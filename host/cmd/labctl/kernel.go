@@ -139,7 +139,7 @@ func (a *app) kernelPull() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64 (default: the host's)")
+	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's)")
 	return c
 }
 
