@@ -20,7 +20,7 @@ import (
 
 func init() { probe.Register(probe.Probe{Name: "namespaces", Run: run}) }
 
-// Kinds are the files of /proc/PID/ns that say what a task is in.
+// kinds are the files of /proc/PID/ns that say what a task is in.
 var kinds = []string{"mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time"}
 
 // trials are the flags that make one new namespace each, none, and the six of
@@ -101,7 +101,7 @@ func run(ctx context.Context, raw json.RawMessage) (_ *wire.ProbeResult, err err
 // try makes a child, looks at it, and ends it. There is no task where the kernel
 // refuses.
 func try(ctx context.Context, flags uint64, socket string) (row, *wire.Task, error) {
-	r := row{Flags: flags}
+	r := row{Flags: flags, Differ: []string{}, NSPID: []int{}, Links: []string{}}
 	c, err := newChild(flags)
 	if err != nil {
 		return r, nil, err
