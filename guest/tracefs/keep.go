@@ -40,11 +40,7 @@ func (r *Recording) keep() (_ *Recording, err error) {
 	if err := r.found(); err != nil {
 		return nil, err
 	}
-	// What is enabled already would be disabled with the recording's end.
-	r.params.Events = slices.DeleteFunc(slices.Clone(r.params.Events), func(e wire.RecordEvent) bool {
-		return slices.Contains(r.armed.Found, e.Name)
-	})
-	if err := r.armEvents(); err != nil {
+	if err := r.armBeside(); err != nil {
 		return nil, err
 	}
 	for _, e := range r.params.Formats {
@@ -59,6 +55,27 @@ func (r *Recording) keep() (_ *Recording, err error) {
 		}
 	}
 	return r, r.describe()
+}
+
+// armBeside arms what is not armed already, and would be disarmed with the
+// recording's end if it were armed again.
+func (r *Recording) armBeside() error {
+	stacks, err := r.fs.content("options/stacktrace")
+	if err != nil {
+		return fmt.Errorf("read options/stacktrace: %w", bare(err))
+	}
+	var events []wire.RecordEvent
+	for _, e := range r.params.Events {
+		e.Stack = e.Stack && stacks == "0"
+		switch {
+		case !slices.Contains(r.armed.Found, e.Name):
+			events = append(events, e)
+		case e.Stack:
+			r.armStack(e.Name)
+		}
+	}
+	r.params.Events = events
+	return r.armEvents()
 }
 
 // found reads which events are enabled.

@@ -17,20 +17,21 @@ import (
 func TestRecordKeep(t *testing.T) {
 	k, fsys := recordFake(t)
 	for name, text := range map[string]string{
-		"current_tracer":                         "function\n",
-		"set_ftrace_filter":                      "kernel_clone\ndo_exit:traceon:unlimited\n",
-		"set_event":                              "sched:sched_process_fork\nkprobes:make\n../x:y\n",
-		"events/sched/sched_process_fork/enable": "1\n",
-		"events/task/task_newtask/format":        "name: task_newtask\n",
-		"events/task/task_newtask/enable":        "0\n",
-		"events/kprobes/make/format":             "name: make\n",
-		"events/signal/signal_deliver/format":    "name: signal_deliver\n",
+		"current_tracer":                          "function\n",
+		"set_ftrace_filter":                       "kernel_clone\ndo_exit:traceon:unlimited\n",
+		"set_event":                               "sched:sched_process_fork\nkprobes:make\n../x:y\n",
+		"events/sched/sched_process_fork/enable":  "1\n",
+		"events/sched/sched_process_fork/trigger": "",
+		"events/task/task_newtask/format":         "name: task_newtask\n",
+		"events/task/task_newtask/enable":         "0\n",
+		"events/kprobes/make/format":              "name: make\n",
+		"events/signal/signal_deliver/format":     "name: signal_deliver\n",
 	} {
 		k.file(name, text)
 	}
 	params := wire.RecordParams{
 		Instance: "lab", Keep: true,
-		Events:  []wire.RecordEvent{{Name: "sched/sched_process_fork"}, {Name: "task/task_newtask"}},
+		Events:  []wire.RecordEvent{{Name: "sched/sched_process_fork", Stack: true}, {Name: "task/task_newtask"}},
 		Formats: []string{"signal", "nosuch/nosuch", "kprobes/make"},
 	}
 	r, err := fsys.Record(params)
@@ -61,7 +62,7 @@ func TestRecordKeep(t *testing.T) {
 	if err := r.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"events/task/task_newtask/enable=1", "tracing_on=0", "tracing_on=0", "events/task/task_newtask/enable=0"}
+	want := []string{"events/sched/sched_process_fork/trigger=stacktrace", "events/task/task_newtask/enable=1", "tracing_on=0", "tracing_on=0", "events/task/task_newtask/enable=0", "events/sched/sched_process_fork/trigger=!stacktrace"}
 	if diff := cmp.Diff(want, k.log); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}

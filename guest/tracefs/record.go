@@ -488,12 +488,7 @@ func (r *Recording) armEvent(e wire.RecordEvent) {
 	}
 	if e.Stack {
 		for _, name := range names {
-			trigger := "events/" + r.system(name) + "/trigger"
-			if err := r.write(trigger, "stacktrace"); err != nil {
-				r.miss("stack of "+name, err)
-			} else {
-				r.undoTop(trigger, "!stacktrace")
-			}
+			r.armStack(name)
 		}
 	}
 	if own { // enabled with its probe
@@ -515,6 +510,16 @@ func (r *Recording) armEvent(e wire.RecordEvent) {
 			r.events = append(r.events, name)
 		}
 	}
+}
+
+// armStack has the kernel take a stack with every event of a name.
+func (r *Recording) armStack(event string) {
+	trigger := "events/" + r.system(event) + "/trigger"
+	if err := r.write(trigger, "stacktrace"); err != nil {
+		r.miss("stack of "+event, err)
+		return
+	}
+	r.undoTop(trigger, "!stacktrace")
 }
 
 // undoTop takes a setting back in the top instance; a private one takes its

@@ -26,14 +26,16 @@ func FunctionCandidates(name string) []Candidate {
 	}
 	const suffixes = "the compiler's suffix"
 	list.add(suffixes, base, base+".*")
-	for _, f := range functionFamilies {
-		if f.has(base) {
-			list.add(f.why, f.names...)
-		}
-	}
+	// What took over a function's work comes before the same function by another
+	// name, which may be there and not run.
 	for _, n := range nearFunctions {
 		if n.old == base {
 			list.add(n.why, n.now...)
+		}
+	}
+	for _, f := range functionFamilies {
+		if f.has(base) {
+			list.add(f.why, f.names...)
 		}
 	}
 	return list
@@ -71,6 +73,17 @@ func Absent(function string) string {
 	return ""
 }
 
+// Idle says why a function that a kernel has does little there, or "" when that is
+// not known from its name; has tells what else the kernel has.
+func Idle(function string, has func(name string) bool) string {
+	for _, f := range idleFunctions {
+		if f.name == function && has(f.beside) {
+			return f.why
+		}
+	}
+	return ""
+}
+
 // family is one function or event with all names it has had, newest first.
 type family struct {
 	names []string
@@ -97,7 +110,7 @@ var functionFamilies = []family{
 }
 
 // near is a function or event that is gone, or cannot be traced, and what does
-// its work now. It does not go the other way.
+// its work where it is not. It does not go the other way.
 type near struct {
 	old string
 	now []string
@@ -105,6 +118,8 @@ type near struct {
 }
 
 var nearFunctions = []near{
+	{"__close_fd", []string{"file_close_fd"}, "what close(2) calls, a88c955fcfb4"},
+	{"file_close_fd", []string{"close_fd", "__close_fd"}, "what close(2) calls, 8760c909f54a"},
 	{"ttwu_do_wakeup", []string{"ttwu_do_activate"}, "merged into its caller, 160fb0d83f20"},
 	{"__vfs_read", []string{"vfs_read"}, "merged into its caller, 775802c0571f"},
 	{"__vfs_write", []string{"vfs_write"}, "merged into its caller, fs/read_write.c"},
@@ -117,6 +132,10 @@ var nearFunctions = []near{
 	{"do_page_fault", []string{"handle_mm_fault"}, "not traceable, what it calls is; arch/x86/mm/fault.c"},
 	// Scripts name it because it does not run: so that the filter is not empty.
 	{"secondary_start_kernel", append([]string{"start_secondary"}, StandIns...), "not traceable; this one does not run either"},
+}
+
+var idleFunctions = []struct{ name, beside, why string }{
+	{"close_fd", "file_close_fd", "close(2) does not call it here, but file_close_fd"},
 }
 
 var eventFamilies = []family{

@@ -7,6 +7,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -256,6 +257,8 @@ func (m *maker) match(glob string) []string {
 	return match(m.k.Names.functions, glob)
 }
 
+func (m *maker) has(name string) bool { return m.k.Names != nil && len(m.match(name)) > 0 }
+
 // find takes the first of a function's names that can be traced here, or says
 // why there is none.
 func (m *maker) find(name string) (found []string, why string) {
@@ -266,7 +269,7 @@ func (m *maker) find(name string) (found []string, why string) {
 			continue
 		}
 		if found := m.match(c.Name); len(found) > 0 {
-			return found, c.Why
+			return found, cmp.Or(c.Why, wire.Idle(c.Name, m.has))
 		}
 	}
 	return nil, m.absent(name)
@@ -360,8 +363,18 @@ func (m *maker) tasks(r Request) error {
 			p.Events = append(p.Events, wire.RecordEvent{Name: e})
 		}
 	}
+	// The way into the creation function is the stack of this event. Where all
+	// events have theirs a trigger's would be a second one, and where the event is
+	// filtered one without an event.
+	for i := range p.Events {
+		if e := &p.Events[i]; e.Name == forkEvent && e.Filter == "" {
+			e.Stack = !r.Stacks
+		}
+	}
 	return nil
 }
+
+const forkEvent = "sched/sched_process_fork"
 
 // Took puts the agent's answer into the lines: what the kernel has made of the
 // functions and probes, and what it has refused.

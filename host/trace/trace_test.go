@@ -282,6 +282,11 @@ func TestTreeIsInEveryPlan(t *testing.T) {
 			for _, e := range p.Params.Events {
 				count[e.Name]++
 			}
+			for _, e := range p.Params.Events {
+				if want := e.Name == "sched/sched_process_fork" && !r.Stacks; e.Stack != want {
+					t.Errorf("%+v on %s: stack of %s %v, want %v", r, arch, e.Name, e.Stack, want)
+				}
+			}
 			last := p.Params.Probes[len(p.Params.Probes)-1]
 			if count["sched/sched_process_fork"] != 1 || count["sched/sched_process_exit"] != 1 || len(count) != 5 || last.Event != EventExit || !last.Optional {
 				t.Errorf("%+v on %s: events %v, last probe %+v", r, arch, count, last)
@@ -293,6 +298,34 @@ func TestTreeIsInEveryPlan(t *testing.T) {
 			if own := len(p.Lines) - len(r.Events); len(p.Params.Probes) != 3 || own != lines {
 				t.Errorf("%+v on %s: %d probes, %d lines; want 3, %d", r, arch, len(p.Params.Probes), own, lines)
 			}
+		}
+	}
+}
+
+// TestFilteredFork: a trigger would leave stacks of events that the filter drops.
+func TestFilteredFork(t *testing.T) {
+	p, err := Make(Request{Events: []Event{{"sched/sched_process_fork", "child_pid > 9"}}}, Kernel{Arch: "arm64"})
+	if err != nil || p.Params.Events[0].Filter == "" || p.Params.Events[0].Stack {
+		t.Errorf("Make = %+v, %v; want the event without a stack", p.Params.Events, err)
+	}
+}
+
+// TestIdle: a function that is there and is not what it was is said.
+func TestIdle(t *testing.T) {
+	for functions, want := range map[string]string{
+		"close_fd file_close_fd": "close_fd: close(2) does not call it here, but file_close_fd, file_close_fd: what close(2) calls, a88c955fcfb4",
+		"close_fd":               "close_fd: , close_fd: renamed, 8760c909f54a",
+	} {
+		p, err := Make(Request{Functions: []string{"close_fd", "__close_fd"}}, names(t, functions, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range p.Lines {
+			got = append(got, strings.Join(l.Armed, " ")+": "+l.Why)
+		}
+		if got := strings.Join(got, ", "); got != want {
+			t.Errorf("with %s: %s; want %s", functions, got, want)
 		}
 	}
 }
