@@ -162,6 +162,7 @@ func TestRecord(t *testing.T) {
 				{"function graph", functionGraph},
 				{"bounds", bounds},
 				{"all symbols", allSymbols},
+				{"sleepers", sleepers},
 			} {
 				if !t.Run(tt.name, func(t *testing.T) { tt.test(&guest{t, g.vm, g.kernel}) }) {
 					return
@@ -193,7 +194,7 @@ func (g *guest) state() (s string) {
 
 func everybody(g *guest) {
 	r := g.start(wire.RecordParams{
-		Instance: "one", Events: []wire.RecordEvent{{Name: "sched/sched_switch", Filter: "prev_pid != 99999"}, fork, {Name: "labctl/clone", Stack: true}},
+		Instance: "one", Events: []wire.RecordEvent{{Name: "sched/sched_process_exit", Filter: "pid != 99999"}, fork, {Name: "labctl/clone", Stack: true}},
 		Probes: []wire.TraceProbe{clone},
 	})
 	_, pid := g.run("", probePath, "fork")
@@ -219,9 +220,8 @@ func everybody(g *guest) {
 	if tgid, ok := d.Tgid(pid); !ok || tgid != pid {
 		g.Errorf("thread group of %d = %d, %v; want itself", pid, tgid, ok)
 	}
-	switches := named(events, "sched_switch")
-	if len(switches) == 0 {
-		g.Error("no sched_switch at all")
+	if exits := named(events, "sched_process_exit"); len(exits) == 0 {
+		g.Error("no sched_process_exit at all")
 	}
 	if res.Lost() != 0 {
 		g.Errorf("%d events lost: %+v", res.Lost(), res.Stopped)
@@ -438,4 +438,24 @@ func firstDifference(a, b []string) string {
 		}
 	}
 	return "the length"
+}
+
+// sleepers looks at the tasks that sleep: kthreadd always does.
+func sleepers(g *guest) {
+	tasks, done, err := g.vm.Agent().Sleepers(g.Context(), 10000)
+	if err != nil {
+		g.Fatal(g.vm.Why(err))
+	}
+	if done.Sleepers != len(tasks) || done.Tasks <= done.Sleepers || done.More {
+		g.Errorf("%+v, and %d tasks", done, len(tasks))
+	}
+	for _, s := range tasks {
+		if s.Comm == "kthreadd" {
+			if !s.Kernel || s.PID != 2 || !strings.Contains(strings.Join(s.Stack, " "), "kthreadd+0x") {
+				g.Errorf("kthreadd is %+v; want a kernel thread in kthreadd()", s)
+			}
+			return
+		}
+	}
+	g.Errorf("kthreadd is not among %d sleepers", len(tasks))
 }
