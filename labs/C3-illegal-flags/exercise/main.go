@@ -1,0 +1,43 @@
+// Three requests that the kernel refuses, and one that it grants. See TASK.md.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+// TODO: the flags, from include/uapi/linux/sched.h.
+
+// clone gives the child's number, or the kernel's answer.
+func clone(flags uintptr) (int, syscall.Errno) {
+	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if errno == 0 && tid == 0 {
+		// The child: system calls only, Go's runtime knows nothing of it.
+		for {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	return int(tid), errno
+}
+
+func main() {
+	runtime.LockOSThread()
+	// TODO: three sets of flags, each against another rule.
+	for _, flags := range []uintptr{} {
+		_, errno := clone(flags | uintptr(syscall.SIGCHLD))
+		fmt.Printf("flags %#x: %d\n", flags, errno)
+	}
+	// TODO: this is a fork.
+	tid, errno := clone(uintptr(syscall.SIGCHLD))
+	if errno != 0 {
+		fmt.Fprintln(os.Stderr, "clone:", errno)
+		os.Exit(1)
+	}
+	fmt.Println("child", tid)
+	if _, err := syscall.Wait4(tid, nil, 0, nil); err != nil {
+		fmt.Fprintln(os.Stderr, "wait4:", err)
+		os.Exit(1)
+	}
+}
