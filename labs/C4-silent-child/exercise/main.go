@@ -1,0 +1,32 @@
+// A child whose end nobody is told of. See TASK.md.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+func main() {
+	runtime.LockOSThread()
+	// TODO: this child sends SIGCHLD.
+	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		fmt.Fprintln(os.Stderr, "clone:", errno)
+		os.Exit(1)
+	}
+	if tid == 0 {
+		// The child: system calls only, Go's runtime knows nothing of it.
+		for {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	fmt.Println("child", tid)
+	_, err := syscall.Wait4(int(tid), nil, 0, nil)
+	if errors.As(err, &errno) {
+		fmt.Printf("plain wait: %d\n", errno)
+	}
+	// TODO: a wait that finds the child.
+}
