@@ -60,6 +60,7 @@ var trials = map[string][]trial{
 		{"pidfd and thread", vm | sighand | thread | unix.CLONE_PIDFD, 0},
 		{"thread with a signal", vm | sighand | thread, sigchld},
 		{"detached", unix.CLONE_DETACHED, sigchld},
+		{"signal 65", 0, 65},
 	},
 	"clone3": {
 		{"nothing", 0, sigchld},

@@ -14,7 +14,7 @@ var answers = map[string]map[string]string{
 		"nothing": "", "vm": "", "sighand": "EINVAL", "thread": "EINVAL", "vm and sighand": "", "vm and thread": "EINVAL",
 		"sighand and thread": "EINVAL", "vm, sighand and thread": "", "fs and files": "", "newns": "", "newns and fs": "EINVAL",
 		"newuser and fs": "EINVAL", "newuser and thread": "EINVAL", "newpid and thread": "EINVAL", "newipc and sysvsem": "EINVAL",
-		"pidfd": "", "pidfd and detached": "EINVAL", "thread with a signal": "", "detached": "",
+		"pidfd": "", "pidfd and detached": "EINVAL", "thread with a signal": "", "detached": "", "signal 65": "",
 	},
 	"clone3": {
 		"nothing": "", "sighand": "EINVAL", "vm and thread": "EINVAL", "vm, sighand and thread": "", "thread with a signal": "EINVAL",
