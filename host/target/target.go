@@ -104,7 +104,9 @@ var All = []Target{
 		// configuration space above 4 GB unless told not to: no virtio then.
 		Machine: "virt,highmem=off", CPU: "cortex-a15",
 		CPUs: 2, MemoryMB: 512,
-		Console: []string{"console=ttyAMA0"},
+		// The early console says what comes before the driver; on a busy host that is
+		// longer than the wait for the first line.
+		Console: []string{"earlycon", "console=ttyAMA0"},
 		Links:   []Link{{Kind: "virtio"}},
 		PCI:     true, PowerOff: true, Snapshot: true,
 		Features: []string{"boot", "serial-pl011"},
