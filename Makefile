@@ -24,7 +24,7 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 	@echo "test: go vet"
 	@$(GO) vet ./...
 	@echo "test: go test, $(TEST_P) packages at a time"
-	@$(GO) test -p $(TEST_P) -timeout 20m -run '$(RUN)' $(PKG)
+	@$(GO) test -p $(TEST_P) -timeout 40m -run '$(RUN)' $(PKG)
 	@echo "test: all pass"
 
 check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, generated files
@@ -66,7 +66,7 @@ bench-peers: qemu build ## measure other tools (virtme-ng, vmtest) beside labctl
 	@$(BENCH) -peers -pairs $(BENCH_PAIRS)
 
 bench-go: need-go ## run the packages' own benchmarks (go test -bench), one package at a time
-	@$(GO) test -p 1 -timeout 20m -run '^$$' -bench . -benchmem $(PKG)
+	@$(GO) test -p 1 -timeout 40m -run '^$$' -bench . -benchmem $(PKG)
 
 presets: qemu build ## run every preset of labctl trace on 5.10 and 7.2, both architectures, and write docs/presets.md
 	@$(GO) run ./host/docs -labctl bin/labctl -out docs/presets.md
