@@ -2,6 +2,7 @@ package grade
 
 import (
 	"encoding/csv"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,26 +80,41 @@ func TestLabs(t *testing.T) {
 	}
 }
 
+// runLab gives a lab a second machine before it calls it wrong: several labs
+// measure time, and a busy host may hold a machine for longer than any bound that
+// would still tell something. What the first one said is in the log.
 func runLab(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) {
+	bad := complaints(t, env, spec, l)
+	if len(bad) == 0 {
+		return
+	}
+	t.Logf("once more, after: %s", strings.Join(bad, "; "))
+	for _, b := range complaints(t, env, spec, l) {
+		t.Error(b)
+	}
+}
+
+func complaints(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) (bad []string) {
 	var rec record.Run
 	res, err := run.Lab(t.Context(), env, spec, l, record.Dir{}, &rec)
 	if err != nil {
-		t.Fatal(err)
+		return []string{err.Error()}
 	}
 	r, err := judge.Judge(l, res)
 	if err != nil {
-		t.Fatal(err)
+		return []string{err.Error()}
 	}
 	for _, c := range r.Checks {
 		if c.Verdict == judge.Fail {
-			t.Errorf("check %s fails: %s %v", c.ID, c.Error, c.Seen)
+			bad = append(bad, fmt.Sprintf("check %s fails: %s %v", c.ID, c.Error, c.Seen))
 		}
 	}
 	for _, c := range r.Claims {
 		if c.Verdict == judge.Unknown {
-			t.Errorf("claim %s: %s", c.ID, c.Error)
+			bad = append(bad, fmt.Sprintf("claim %s: %s", c.ID, c.Error))
 		}
 	}
+	return bad
 }
 
 // gradePrograms wants the first program to pass and all others to fail.
@@ -116,8 +132,9 @@ func gradePrograms(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab,
 		if i == 0 {
 			want = Pass
 		}
-		if g.Outcome != want && i > 0 {
-			// Does it do so by itself, or by what those before it have left?
+		if g.Outcome != want {
+			// Does it do so by itself, or by what those before it have left, or a
+			// busy host has done to it?
 			t.Logf("%s: %s; once more, alone", programs[i], g.Outcome)
 			if g, err = One(t.Context(), env, spec, l, all[i], record.Dir{}, &record.Run{}); err != nil {
 				t.Fatal(err)
