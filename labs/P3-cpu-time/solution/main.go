@@ -36,7 +36,7 @@ func ticks(file string) int {
 
 func own(tid int) int { return ticks(fmt.Sprintf("/proc/self/task/%d/stat", tid)) }
 
-var sink int
+var Sink int // exported, so that the loop is kept
 
 func main() {
 	busy, lazy, leave := make(chan int), make(chan int), make(chan bool)
@@ -45,7 +45,7 @@ func main() {
 		rename("busy")
 		for own(syscall.Gettid()) < 40 {
 			for range 1_000_000 {
-				sink++
+				Sink++
 			}
 		}
 		busy <- syscall.Gettid()

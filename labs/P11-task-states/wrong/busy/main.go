@@ -2,7 +2,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"syscall"
@@ -49,13 +48,4 @@ func child(name string, state byte) int {
 		os.Exit(1)
 	}
 	return int(tid)
-}
-
-// state is the third field of a process's stat; 0 when there is none.
-func state(pid int) byte {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if end := bytes.LastIndex(stat, []byte(") ")); end >= 0 && end+2 < len(stat) {
-		return stat[end+2]
-	}
-	return 0
 }
