@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check presets bench bench-peers bench-go soak soak-kill qemu test-tools clean help need-go generated
+.PHONY: build lab test check presets bench bench-peers bench-go labs-full soak soak-kill qemu test-tools clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -70,6 +70,14 @@ bench-go: need-go ## run the packages' own benchmarks (go test -bench), one pack
 
 presets: qemu build ## run every preset of labctl trace on 5.10 and 7.2, both architectures, and write docs/presets.md
 	@$(GO) run ./host/docs -labctl bin/labctl -out docs/presets.md
+
+labs-full: qemu build ## run all labs on every kernel series, both architectures and a board; records in labctl-out
+	@s=0; for k in 5.10 6.1 6.12 7.2; do for a in amd64 arm64; do \
+		echo "labs-full: $$k on $$a"; \
+		bin/labctl lab run --all --arch $$a --kernel $$k --out labctl-out/labs-$$(date +%H%M%S)-$$a-$$k || s=1; \
+	done; done; \
+	bin/labctl lab run P1 P9 K1 --board raspi3b || s=1; \
+	exit $$s
 
 soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong; SOAK_BATCH=20 does it in pieces
 	@soak() { $(BENCH) -soak $(SOAK) -batch $(SOAK_BATCH) -state bin/soak.txt "$$@"; }; \
