@@ -112,7 +112,7 @@ func newKillGround(t *testing.T) *killGround {
 		}
 	}
 	// Kernels and archives are the user's; templates and notes are this test's.
-	for _, name := range []string{"kernels", "initramfs"} {
+	for _, name := range []string{"kernels", "apt", "initramfs"} {
 		if err := os.MkdirAll(filepath.Join(user.Dir(), name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +201,7 @@ func (k *killGround) clean(t *testing.T) {
 	for dir, may := range map[string][]string{
 		k.dir:                        {"prog"},
 		k.tmp:                        {"goimports"}, // by golang.org/x/tools when it runs in a test binary
-		k.cache:                      {"kernels", "initramfs", "templates", "build", "accel.json", "qemu.json"},
+		k.cache:                      {"kernels", "apt", "initramfs", "templates", "build", "accel.json", "qemu.json"},
 		filepath.Join(k.dir, "prog"): {"go.mod", "main.go"},
 	} {
 		entries, err := os.ReadDir(dir)
