@@ -206,7 +206,7 @@ func TestOperations(t *testing.T) {
 // TestPointers has a child start a program.
 func TestPointers(t *testing.T) {
 	p := newProgram(t)
-	argv := p.Pointers(p.CString("test"), p.CString("-c"), p.CString(`exit "$(($CODE + 1))"`))
+	argv := p.Pointers(p.CString("sh"), p.CString("-c"), p.CString(`exit "$(($CODE + 1))"`))
 	failed := p.Syscall(unix.SYS_EXECVE, p.Addr(p.CString("/bin/sh")), p.Addr(argv), p.Addr(p.Pointers(p.CString("CODE=41"))))
 	p.Exit(1)
 	status := run(t, Clone, Args{ExitSignal: sigchld}, p)
