@@ -1,0 +1,97 @@
+// Package matrix is kernels × targets × work as data: the cells of a plan, what
+// became of each, and the one folder that they are kept in. Planning, merging and
+// comparing start no machine; host/matrix/run does.
+package matrix
+
+import (
+	"strings"
+	"time"
+
+	"labctl/host/record"
+)
+
+// Schema is the value of Results.Schema that this package writes and reads.
+const Schema = "labctl/matrix/v1"
+
+// The kinds of work.
+const (
+	Lab     = "lab"     // Name is the lab's id
+	Program = "program" // Name is a program, Go package or folder, as labctl exec takes it
+	GoTest  = "gotest"  // Name is a Go package pattern
+)
+
+// Work is what is done in a cell.
+type Work struct {
+	Kind string   `json:"kind"`
+	Name string   `json:"name"`
+	Args []string `json:"args,omitempty"`
+}
+
+// Cell is one piece of work on one kernel on one machine.
+type Cell struct {
+	Kernel string `json:"kernel"` // as --kernel takes it
+	Target string `json:"target"` // row of host/target: "amd64", "raspi3b"
+	Work   Work   `json:"work"`
+}
+
+// ID names a cell in its plan, in reports and across shards: "6.12/arm64/P1".
+func (c Cell) ID() string {
+	return strings.Join([]string{c.Kernel, c.Target, strings.Join(append([]string{c.Work.Name}, c.Work.Args...), " ")}, "/")
+}
+
+// Status is how a cell ended.
+type Status string
+
+// The statuses. Pass and NotApplicable are no failures.
+const (
+	Pass          Status = "pass"
+	Fail          Status = "fail"           // a check does not hold, or a program's status is not 0
+	Crash         Status = "crash"          // the guest crashed or went away
+	Deadline      Status = "deadline"       // the time was up
+	Error         Status = "error"          // it could not be run: no such kernel, QEMU did not start, bad input
+	NotApplicable Status = "not applicable" // this kernel or machine cannot run it; Reason says why
+)
+
+// Failed says whether a status makes a matrix red.
+func (s Status) Failed() bool { return s != Pass && s != NotApplicable }
+
+// Result is what became of a cell.
+type Result struct {
+	Cell   Cell   `json:"cell"`
+	Status Status `json:"status"`
+	// Reason is one clean line: what failed, or why it is not applicable.
+	Reason string `json:"reason,omitempty"`
+	// Tries is more than 1 when retries were asked for; Flaky says that the
+	// last was good and one before was not.
+	Tries      int       `json:"tries"`
+	Flaky      bool      `json:"flaky,omitempty"`
+	Started    time.Time `json:"started"`
+	Seconds    float64   `json:"seconds"`
+	CPUSeconds float64   `json:"cpu_seconds"` // of QEMU and of whatever else was run for it
+
+	Kernel record.Kernel `json:"kernel"`           // that was booted
+	Record string        `json:"record,omitempty"` // folder of the run record, below the matrix's
+	Checks []Check       `json:"checks,omitempty"` // of a lab
+	Claims []Check       `json:"claims,omitempty"`
+	Output string        `json:"output,omitempty"` // the end of a program's, clean, at most 4 KiB
+}
+
+// Check is one check or claim of a lab with its verdict.
+type Check struct {
+	ID      string `json:"id"`
+	Text    string `json:"text"`
+	Verdict string `json:"verdict"`        // of host/lab/judge
+	Seen    string `json:"seen,omitempty"` // evidence, or what was seen instead
+}
+
+// Results is matrix.json: a whole plan, or a shard of it, and what became of it.
+type Results struct {
+	Schema  string    `json:"schema"`
+	Name    string    `json:"name,omitempty"`
+	Labctl  string    `json:"labctl"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	Shard   string    `json:"shard,omitempty"` // "2/5"; empty for the whole plan
+	Plan    []Cell    `json:"plan"`            // of all shards, in the plan's order
+	Results []Result  `json:"results"`         // in the plan's order
+}
