@@ -73,8 +73,10 @@ func Open(dir string) (*Cache, error) {
 		return nil, fmt.Errorf("open kernel cache: %w", err)
 	}
 	c := &Cache{dir: dir}
-	if err := os.MkdirAll(c.debianDir(), 0o755); err != nil {
-		return nil, fmt.Errorf("open kernel cache: %w", err)
+	for _, d := range []string{c.debianDir(), c.buildDir()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("open kernel cache: %w", err)
+		}
 	}
 	c.repository = func(src Source, arch string) repository {
 		return &debian.Root{
@@ -89,9 +91,10 @@ func Open(dir string) (*Cache, error) {
 
 func (c *Cache) debianDir() string { return filepath.Join(c.dir, "kernels", "debian") }
 func (c *Cache) fileDir() string   { return filepath.Join(c.dir, "kernels", "file") }
+func (c *Cache) buildDir() string  { return filepath.Join(c.dir, "kernels", "build") }
 
 // Sources lists what can be pulled, a row for each series and architecture,
-// newest series last. An empty arch means all.
+// newest series last, and then what was built here. An empty arch means all.
 func (c *Cache) Sources(arch string) ([]Row, error) {
 	kernels, err := c.List()
 	if err != nil {
@@ -114,24 +117,31 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 			rows = append(rows, row)
 		}
 	}
+	for _, k := range kernels {
+		if k.Source == KindBuild && (arch == "" || arch == k.Arch) {
+			rows = append(rows, Row{Ref: k.Ref, Name: k.Ref.String(), Source: KindBuild, Series: k.Series, Arch: k.Arch, Kernel: k})
+		}
+	}
 	return rows, nil
 }
 
-// List gives the cached kernels that came from packages, by series,
-// architecture and age, newest pull first. A directory whose kernel.json is
+// List gives the cached kernels that came from packages or were built here, by
+// series, architecture and age, newest first. A directory whose kernel.json is
 // missing or damaged is not a kernel; the next pull replaces it.
 func (c *Cache) List() ([]*Kernel, error) {
-	entries, err := os.ReadDir(c.debianDir())
-	if err != nil {
-		return nil, fmt.Errorf("list cached kernels: %w", err)
-	}
 	var out []*Kernel
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
+	for _, dir := range []string{c.debianDir(), c.buildDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("list cached kernels: %w", err)
 		}
-		if k, err := load(filepath.Join(c.debianDir(), e.Name())); err == nil {
-			out = append(out, k)
+		for _, e := range entries {
+			if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			if k, err := load(filepath.Join(dir, e.Name())); err == nil {
+				out = append(out, k)
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *Kernel) int {
@@ -155,6 +165,7 @@ func matching(kernels []*Kernel, ref Ref, arch string) []*Kernel {
 	for _, k := range kernels {
 		switch {
 		case k.Arch != arch,
+			ref.Build != k.Ref.Build && ref.Release == "",
 			ref.Suite != "" && k.Suite != ref.Suite,
 			ref.Series != "" && k.Series != ref.Series,
 			ref.Release != "" && k.Release != ref.Release:
@@ -192,6 +203,9 @@ func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 		}
 		return nil, fmt.Errorf("kernel %s for %s: %w; cached for %s: %s; a release that is not cached cannot be pulled by its name, pull its series",
 			ref, arch, ErrNotCached, arch, strings.Join(have, ", "))
+	}
+	if ref.Build != "" {
+		return nil, fmt.Errorf("kernel %s for %s: %w; make it with labctl kernel build, or see labctl kernel ls", ref, arch, ErrNotCached)
 	}
 	return nil, fmt.Errorf("kernel %s for %s: %w; run: labctl kernel pull %s --arch %s", ref, arch, ErrNotCached, ref, arch)
 }
@@ -249,7 +263,7 @@ func (c *Cache) Default(arch string) Ref {
 // Remove takes a kernel out of the cache. Removing one that is gone is no error.
 // Of a file kernel only what labctl derived from it goes.
 func (c *Cache) Remove(k *Kernel) error {
-	if filepath.Dir(k.Dir) != c.debianDir() && filepath.Dir(k.Dir) != c.fileDir() {
+	if !slices.Contains([]string{c.debianDir(), c.fileDir(), c.buildDir()}, filepath.Dir(k.Dir)) {
 		return fmt.Errorf("remove kernel %s: %s is not in the cache", k, k.Dir)
 	}
 	// The rename makes it vanish at once; a killed removal leaves a temporary

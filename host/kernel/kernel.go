@@ -2,7 +2,8 @@
 // them without booting: configuration, modules, device trees, types.
 //
 // A cached kernel is a directory that never changes once it is in place,
-// <cache>/kernels/debian/<suite>-<arch>-<package version>:
+// <cache>/kernels/debian/<suite>-<arch>-<package version> of a pulled one and
+// <cache>/kernels/build/<name>-<arch> of one that was built here:
 //
 //	kernel.json  what it is and where it came from, with the sha256 of the files
 //	vmlinuz      the image as packaged
@@ -53,7 +54,7 @@ const (
 type Kernel struct {
 	Ref      Ref              `json:"-"`              // the reference that always finds this very kernel
 	Dir      string           `json:"-"`              // where its files are
-	Source   string           `json:"source"`         // KindDebian or KindFile
+	Source   string           `json:"source"`         // KindDebian, KindFile, KindBuild
 	Suite    string           `json:"suite"`          // "trixie"; "" for a file
 	Series   string           `json:"series"`         // "6.12", from Release
 	Arch     string           `json:"arch"`           // GOARCH
@@ -104,7 +105,10 @@ func load(dir string) (*Kernel, error) {
 // init sets what is not in kernel.json.
 func (k *Kernel) init() {
 	k.Ref = Ref{Release: k.Release}
-	if k.Path != "" {
+	switch {
+	case k.Source == KindBuild:
+		k.Ref = Ref{Build: strings.TrimSuffix(filepath.Base(k.Dir), "-"+k.Arch)}
+	case k.Path != "":
 		k.Ref = Ref{Path: k.Path}
 	}
 	k.config = sync.OnceValues(k.readConfig)
@@ -112,8 +116,11 @@ func (k *Kernel) init() {
 
 // String is how messages call the kernel: "6.12.107+deb13-amd64 (debian:trixie)".
 func (k *Kernel) String() string {
-	if k.Source == KindDebian {
+	switch k.Source {
+	case KindDebian:
 		return fmt.Sprintf("%s (debian:%s)", k.Release, k.Suite)
+	case KindBuild:
+		return fmt.Sprintf("%s (%s)", k.Release, k.Ref)
 	}
 	return fmt.Sprintf("%s (%s)", k.Release, k.Path)
 }

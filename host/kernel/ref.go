@@ -3,22 +3,26 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// Ref names a kernel without its architecture. Exactly one of Suite, Release
-// and Path is set.
+// Ref names a kernel without its architecture. Exactly one of Suite, Release,
+// Path and Build is set.
 type Ref struct {
 	Suite   string // Debian suite: "trixie"
 	Series  string // set with Suite when the user named the series: "6.12"
 	Release string // `uname -r` of a cached kernel: "6.12.107+deb13-amd64"
 	Path    string // an image file
+	Build   string // name of a kernel that labctl built: "lab-6.12"
 }
 
 // String is the form that ParseRef takes.
 func (r Ref) String() string {
 	switch {
+	case r.Build != "":
+		return KindBuild + ":" + r.Build
 	case r.Path != "":
 		return r.Path
 	case r.Release != "":
@@ -30,9 +34,16 @@ func (r Ref) String() string {
 }
 
 // ParseRef reads what `--kernel` takes: a series ("6.12"), a source
-// ("debian:trixie"), the release of a cached kernel ("6.12.107+deb13-amd64") or
-// a path, which has a slash in it ("./bzImage").
+// ("debian:trixie"), a kernel that was built ("build:lab-6.12"), the release of a
+// cached kernel ("6.12.107+deb13-amd64") or a path, which has a slash in it
+// ("./bzImage").
 func ParseRef(s string) (Ref, error) {
+	if name, ok := strings.CutPrefix(s, KindBuild+":"); ok {
+		if !buildName.MatchString(name) {
+			return Ref{}, fmt.Errorf("kernel %q: a build's name has letters, digits and . _ + - in it: build:lab-6.12", s)
+		}
+		return Ref{Build: name}, nil
+	}
 	if strings.ContainsRune(s, '/') {
 		return Ref{Path: s}, nil
 	}
@@ -62,6 +73,10 @@ func ParseRef(s string) (Ref, error) {
 	}
 	return Ref{}, fmt.Errorf("%s; known: %s, the release of a cached kernel, or a path with a slash in it", msg, strings.Join(known, ", "))
 }
+
+// buildName is what kernels that labctl built may be called. It is part of the
+// name of a folder.
+var buildName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
 
 // knownRefs are the names that ParseRef knows, in the order of the list.
 func knownRefs() []string {

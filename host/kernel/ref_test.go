@@ -57,6 +57,7 @@ func TestParseRef(t *testing.T) {
 		{"5.10.0-32-arm64", Ref{Release: "5.10.0-32-arm64"}},
 		{"./bzImage", Ref{Path: "./bzImage"}},
 		{"/boot/vmlinuz", Ref{Path: "/boot/vmlinuz"}},
+		{"build:lab-6.12", Ref{Build: "lab-6.12"}},
 	} {
 		got, err := ParseRef(tt.in)
 		if err != nil || got != tt.want {
@@ -81,6 +82,8 @@ func TestParseRef(t *testing.T) {
 		{"latest", "known: 5.10"},
 		{"6.12.", "known: "},
 		{"debian:", "known: "},
+		{"build:", "a build's name has letters"},
+		{"build:../debian", "a build's name has letters"},
 	} {
 		if got, err := ParseRef(tt.in); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("ParseRef(%q) = %+v, %v; want %q", tt.in, got, err, tt.want)
@@ -101,7 +104,7 @@ func TestNearest(t *testing.T) {
 }
 
 func FuzzParseRef(f *testing.F) {
-	for _, s := range []string{"6.12", "debian:trixie", "./x", "6.12.107+deb13-amd64", ""} {
+	for _, s := range []string{"6.12", "debian:trixie", "./x", "6.12.107+deb13-amd64", "build:lab", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -35,6 +35,7 @@ type SourceArch struct {
 const (
 	KindDebian = "debian"
 	KindFile   = "file"
+	KindBuild  = "build" // made here, by labctl kernel build; not in the list
 )
 
 type sourceList struct {

@@ -79,7 +79,11 @@ func (a *app) kernelLs() *cobra.Command {
 					cached = r.Kernel.Release
 					size = megabytes(r.Kernel)
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s:%s\t%s\t%s\n", name, r.Arch, r.Source, r.Suite, cached, size)
+				source := r.Source
+				if r.Suite != "" {
+					source += ":" + r.Suite
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Arch, source, cached, size)
 			}
 			return w.Flush()
 		},
