@@ -32,6 +32,9 @@ type Cell struct {
 	Kernel string `json:"kernel"` // as --kernel takes it
 	Target string `json:"target"` // row of host/target: "amd64", "raspi3b"
 	Work   Work   `json:"work"`
+
+	CPUs     int `json:"cpus,omitempty"`      // 0: the machine's
+	MemoryMB int `json:"memory_mb,omitempty"` // 0: the machine's
 }
 
 // ID names a cell in its plan, in reports and across shards: "6.12/arm64/P1".
@@ -63,11 +66,13 @@ type Result struct {
 	Reason string `json:"reason,omitempty"`
 	// Tries is more than 1 when retries were asked for; Flaky says that the
 	// last was good and one before was not.
-	Tries      int       `json:"tries"`
-	Flaky      bool      `json:"flaky,omitempty"`
-	Started    time.Time `json:"started"`
-	Seconds    float64   `json:"seconds"`
-	CPUSeconds float64   `json:"cpu_seconds"` // of QEMU and of whatever else was run for it
+	Tries   int       `json:"tries"`
+	Flaky   bool      `json:"flaky,omitempty"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	// CPUSeconds is of QEMU, of whatever else was run for it, and of labctl's own
+	// work meanwhile, shared equally among the cells that ran.
+	CPUSeconds float64 `json:"cpu_seconds"`
 
 	Kernel record.Kernel `json:"kernel"`           // that was booted
 	Record string        `json:"record,omitempty"` // folder of the run record, below the matrix's
@@ -90,8 +95,13 @@ type Results struct {
 	Name    string    `json:"name,omitempty"`
 	Labctl  string    `json:"labctl"`
 	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"`
-	Shard   string    `json:"shard,omitempty"` // "2/5"; empty for the whole plan
-	Plan    []Cell    `json:"plan"`            // of all shards, in the plan's order
-	Results []Result  `json:"results"`         // in the plan's order
+	Seconds float64   `json:"seconds"` // wall time; of shards that were merged, the longest's
+	// CPUSeconds is of all that the cells of this run took, labctl's own work for
+	// them included, CPUs what the run had to spend them on. A run that was resumed
+	// counts what it ran itself. CPUs is 0 for shards that were merged.
+	CPUSeconds float64  `json:"cpu_seconds"`
+	CPUs       int      `json:"cpus,omitempty"`
+	Shard      string   `json:"shard,omitempty"` // "2/5"; empty for the whole plan
+	Plan       []Cell   `json:"plan"`            // of all shards, in the plan's order
+	Results    []Result `json:"results"`         // in the plan's order
 }
