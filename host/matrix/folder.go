@@ -1,0 +1,250 @@
+package matrix
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"labctl/host/scratch"
+)
+
+// planFile has what is to be done in a folder: Results without results. It is
+// there from the start.
+const planFile = "plan.json"
+
+const lockFile = ".lock"
+
+// Folder is the folder of a matrix that runs. One process has it at a time.
+type Folder struct {
+	Path string
+	lock *scratch.Lock
+}
+
+// cellFile is a Result as it is kept in CellDir.
+type cellFile struct {
+	Schema string `json:"schema"`
+	Result
+}
+
+// Create makes the folder of a matrix that is about to run. r is its plan.
+func Create(dir string, r *Results) (_ *Folder, err error) {
+	for _, sub := range []string{CellDir, RunDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, fmt.Errorf("create matrix: %w", err)
+		}
+	}
+	f, err := open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	for _, name := range []string{planFile, File} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("create matrix: %s already holds one; go on with it by --resume, or give another --out", dir)
+		}
+	}
+	b, err := Encode(r)
+	if err == nil {
+		err = scratch.Write(filepath.Join(dir, planFile), b, 0o644)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create matrix: %w", err)
+	}
+	return f, nil
+}
+
+// Resume takes up a folder, whose plan must be r's, and gives what became of the
+// cells that ended.
+func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
+	b, err := readBounded(filepath.Join(dir, planFile), maxJSON)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
+	}
+	var old *Results
+	if err == nil {
+		old, err = Decode(b)
+	}
+	if err == nil {
+		err = samePlan(old, r)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("resume matrix %s: %w", dir, err)
+	}
+	f, err := open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	from, to := mustShard(r.Shard).Range(len(r.Plan))
+	for _, c := range r.Plan[from:to] {
+		res, err := f.read(c)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			f.Close()
+			return nil, nil, fmt.Errorf("resume matrix: %w; remove the file to run the cell again", err)
+		default:
+			done = append(done, *res)
+		}
+	}
+	return f, done, nil
+}
+
+func mustShard(s string) Shard {
+	sh, err := ParseShard(s)
+	if err != nil {
+		panic(err) // it is made by String
+	}
+	return sh
+}
+
+// samePlan says in one line how b is another plan than a, or another shard of it.
+func samePlan(a, b *Results) error {
+	switch {
+	case a.Name != b.Name:
+		return fmt.Errorf("its plan is named %q, this one %q", a.Name, b.Name)
+	case a.Shard != b.Shard:
+		return fmt.Errorf("it is %s, this run is %s", shardName(a.Shard), shardName(b.Shard))
+	}
+	return sameCells(a.Plan, b.Plan)
+}
+
+func shardName(s string) string {
+	if s == "" {
+		return "the whole plan"
+	}
+	return "shard " + s
+}
+
+func sameCells(a, b []Cell) error {
+	for i := range min(len(a), len(b)) {
+		if x, y := a[i], b[i]; !x.Equal(y) {
+			if x.ID() == y.ID() {
+				return fmt.Errorf("its plan is another: cell %s is on another machine", x.ID())
+			}
+			return fmt.Errorf("its plan is another: cell %d is %s, here it is %s", i+1, x.ID(), y.ID())
+		}
+	}
+	if len(a) != len(b) {
+		return fmt.Errorf("its plan is another: %d cells, here %d", len(a), len(b))
+	}
+	return nil
+}
+
+func open(dir string) (*Folder, error) {
+	lock, err := scratch.TryLock(filepath.Join(dir, lockFile))
+	if errors.Is(err, scratch.ErrLocked) {
+		return nil, fmt.Errorf("open matrix: another labctl runs the one in %s; wait, or give another --out", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open matrix: %w", err)
+	}
+	return &Folder{dir, lock}, nil
+}
+
+// Close lets others have the folder.
+func (f *Folder) Close() error { return f.lock.Release() }
+
+// NewRun gives the folder for the record of one more try of a cell, relative to
+// the matrix's. It is not there yet.
+func (f *Folder) NewRun(c Cell) (string, error) {
+	base := filepath.Join(RunDir, fileName(c.ID()))
+	for i := 1; ; i++ {
+		name := base
+		if i > 1 {
+			name = fmt.Sprintf("%s.%d", base, i)
+		}
+		_, err := os.Lstat(filepath.Join(f.Path, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("make a run record: %w", err)
+		}
+	}
+}
+
+// Keep writes what became of a cell, whole or not at all.
+func (f *Folder) Keep(r *Result) error {
+	r.clean()
+	b, err := json.MarshalIndent(cellFile{Schema, *r}, "", "  ")
+	if err == nil {
+		err = scratch.Write(f.cell(r.Cell), append(b, '\n'), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("keep cell %s: %w", r.Cell.ID(), err)
+	}
+	return nil
+}
+
+func (f *Folder) cell(c Cell) string {
+	return filepath.Join(f.Path, CellDir, fileName(c.ID())+".json")
+}
+
+func (f *Folder) read(c Cell) (*Result, error) {
+	b, err := readBounded(f.cell(c), maxCell)
+	if err != nil {
+		return nil, err
+	}
+	r, err := decodeCell(b)
+	if err == nil && !r.Cell.Equal(c) {
+		err = fmt.Errorf("it is of cell %s", r.Cell.ID())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.cell(c), err)
+	}
+	return r, nil
+}
+
+// decodeCell reads the bytes of a cell's file, as strictly as Decode.
+func decodeCell(b []byte) (*Result, error) {
+	var c cellFile
+	if err := decode(b, maxCell, &c); err != nil {
+		return nil, err
+	}
+	if err := c.Result.Cell.check(); err != nil {
+		return nil, err
+	}
+	if err := c.Result.check(); err != nil {
+		return nil, err
+	}
+	c.clean()
+	return &c.Result, nil
+}
+
+// Sorted puts results into the plan's order.
+func Sorted(plan []Cell, all []Result) []Result {
+	place := places(plan)
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b Result) int { return place[a.Cell.ID()] - place[b.Cell.ID()] })
+	return all
+}
+
+var plainID = regexp.MustCompile(`^[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+$`)
+
+// fileName is a cell's id as the name of a file, another for each id.
+func fileName(id string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(".+-", r):
+			return r
+		}
+		return '_'
+	}, id)
+	if len(id) <= 100 && plainID.MatchString(id) {
+		return name
+	}
+	sum := sha256.Sum256([]byte(id))
+	return name[:min(len(name), 60)] + "@" + hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,286 @@
+package matrix
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"labctl/host/scratch"
+	"labctl/host/text"
+)
+
+// Names in the folder of a matrix.
+const (
+	File    = "matrix.json" // Results, written at the end
+	CellDir = "cells"       // a Result for each cell, written as it ends
+	RunDir  = "runs"        // a run record for each try of a cell
+)
+
+// Bounds on what is read. It may come from anywhere.
+const (
+	maxJSON   = 128 << 20 // bytes of matrix.json
+	maxCell   = 4 << 20   // bytes of one cell's file
+	maxCells  = 20_000
+	maxName   = 4096 // bytes of a name in a cell
+	MaxOutput = 4 << 10
+	maxReason = 2000
+)
+
+// Read reads the matrix.json of a folder.
+func Read(dir string) (*Results, error) {
+	name := filepath.Join(dir, File)
+	b, err := readBounded(name, maxJSON)
+	if err != nil {
+		return nil, fmt.Errorf("read matrix: %w", err)
+	}
+	r, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("read matrix %s: %w", name, err)
+	}
+	return r, nil
+}
+
+// Decode reads the bytes of a matrix.json strictly: another schema, an unknown
+// field, a result that is not of the plan, one that is there twice, and a record
+// that is not below the folder are errors. Texts come out clean.
+func Decode(b []byte) (*Results, error) {
+	r := new(Results)
+	if err := decode(b, maxJSON, r); err != nil {
+		return nil, err
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	r.Name, r.Labctl = clip(r.Name), clip(r.Labctl)
+	for i := range r.Results {
+		r.Results[i].clean()
+	}
+	return r, nil
+}
+
+// Encode is the opposite of Decode.
+func Encode(r *Results) ([]byte, error) {
+	r.Schema = Schema
+	b, err := json.MarshalIndent(r, "", "  ")
+	return append(b, '\n'), err
+}
+
+// Write writes the matrix.json of a folder, whole or not at all.
+func Write(dir string, r *Results) error {
+	b, err := Encode(r)
+	if err == nil {
+		err = scratch.Write(filepath.Join(dir, File), b, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write matrix: %w", err)
+	}
+	return nil
+}
+
+func readBounded(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
+// decode reads one JSON document of this schema into v.
+func decode(b []byte, limit int, v any) error {
+	if len(b) > limit {
+		return fmt.Errorf("more than %d MB", limit>>20)
+	}
+	// First of all: of a newer schema one wants to hear that, and not the name of
+	// its first new field.
+	var head struct{ Schema string }
+	if err := json.Unmarshal(b, &head); err != nil {
+		return at(b, err)
+	}
+	if head.Schema != Schema {
+		return fmt.Errorf("schema is %q, this labctl reads %q", clip(head.Schema), Schema)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return at(b, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("bytes after the document")
+	}
+	return nil
+}
+
+// at adds the line to a JSON error that knows its offset, and cleans it.
+func at(b []byte, err error) error {
+	var syn *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	off := int64(-1)
+	switch {
+	case errors.As(err, &syn):
+		off = syn.Offset
+	case errors.As(err, &typ):
+		off = typ.Offset
+	}
+	msg := text.Line(err.Error(), 200)
+	if off < 0 || off > int64(len(b)) {
+		return errors.New(msg)
+	}
+	return fmt.Errorf("line %d: %s", 1+bytes.Count(b[:max(0, off-1)], []byte("\n")), msg)
+}
+
+// check holds results against their plan.
+func (r *Results) check() error {
+	if err := CheckPlan(r.Plan); err != nil {
+		return err
+	}
+	sh, err := ParseShard(r.Shard)
+	if err == nil {
+		err = sh.Fits(len(r.Plan))
+	}
+	if err != nil {
+		return err
+	}
+	place := places(r.Plan)
+	from, to := sh.Range(len(r.Plan))
+	last := -1
+	for i := range r.Results {
+		res := &r.Results[i]
+		id := res.Cell.ID()
+		p, ok := place[id]
+		switch {
+		case !ok || !res.Cell.Equal(r.Plan[p]):
+			return fmt.Errorf("cell %s: it is not in the plan", clip(id))
+		case p < from || p >= to:
+			return fmt.Errorf("cell %s: it is not in shard %s", id, sh)
+		case p == last:
+			return fmt.Errorf("cell %s: it is there twice", id)
+		case p < last:
+			return fmt.Errorf("cell %s: it is not in the plan's order, or there twice", id)
+		}
+		if err := res.check(); err != nil {
+			return fmt.Errorf("cell %s: %w", id, err)
+		}
+		last = p
+	}
+	return nil
+}
+
+// CheckPlan finds what no plan can have: no cells, too many, two of one id, a
+// name that is none.
+func CheckPlan(plan []Cell) error {
+	if len(plan) == 0 {
+		return errors.New("the plan has no cells")
+	}
+	if len(plan) > maxCells {
+		return fmt.Errorf("the plan has %d cells; at most %d can be", len(plan), maxCells)
+	}
+	seen := make(map[string]bool, len(plan))
+	for i := range plan {
+		c := &plan[i]
+		id := c.ID()
+		if err := c.check(); err != nil {
+			return fmt.Errorf("cell %s: %w", clip(id), err)
+		}
+		if seen[id] {
+			return fmt.Errorf("cell %s: it is in the plan twice", id)
+		}
+		seen[id] = true
+	}
+	return nil
+}
+
+func (c *Cell) check() error {
+	for _, s := range append([]string{c.Kernel, c.Target, c.Work.Name}, c.Work.Args...) {
+		if len(s) > maxName || text.Clean(s) != s || strings.ContainsAny(s, "\n\t") {
+			return errors.New("a name in it is too long, or has bytes in it that are no text")
+		}
+	}
+	switch {
+	case c.Kernel == "" || c.Target == "" || c.Work.Name == "":
+		return errors.New("it lacks a kernel, a target or work")
+	case !slices.Contains([]string{Lab, Program, GoTest}, c.Work.Kind):
+		return fmt.Errorf("kind of work %q is not known", clip(c.Work.Kind))
+	case c.CPUs < 0 || c.MemoryMB < 0:
+		return errors.New("CPUs and memory are numbers above 0")
+	}
+	return nil
+}
+
+// Equal says whether two cells are the same.
+func (c Cell) Equal(d Cell) bool {
+	return c.Kernel == d.Kernel && c.Target == d.Target && c.CPUs == d.CPUs && c.MemoryMB == d.MemoryMB &&
+		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args)
+}
+
+// places gives the index of each cell in a plan, by its id.
+func places(plan []Cell) map[string]int {
+	m := make(map[string]int, len(plan))
+	for i, c := range plan {
+		m[c.ID()] = i
+	}
+	return m
+}
+
+func (r *Result) check() error {
+	switch {
+	case !slices.Contains([]Status{Pass, Fail, Crash, Deadline, Error, NotApplicable}, r.Status):
+		return fmt.Errorf("status %q is not known", clip(string(r.Status)))
+	case r.Tries < 1:
+		return fmt.Errorf("%d tries", r.Tries)
+	case r.Record != "" && (!filepath.IsLocal(r.Record) || filepath.Clean(r.Record) != r.Record):
+		return fmt.Errorf("record %q is not below the matrix's folder", clip(r.Record))
+	case r.Seconds < 0 || r.CPUSeconds < 0:
+		return errors.New("it took less than no time")
+	}
+	return nil
+}
+
+// clean makes all texts fit for a terminal. It is idempotent.
+func (r *Result) clean() {
+	r.Reason = line(r.Reason, maxReason)
+	r.Output = Tail(r.Output)
+	r.Record = text.Clean(r.Record)
+	k := &r.Kernel
+	for _, s := range []*string{&k.Ref, &k.Source, &k.Release, &k.Version, &k.SHA256} {
+		*s = clip(*s)
+	}
+	for _, checks := range [][]Check{r.Checks, r.Claims} {
+		for i := range checks {
+			c := &checks[i]
+			*c = Check{ID: clip(c.ID), Text: line(c.Text, maxReason), Verdict: clip(c.Verdict), Seen: line(c.Seen, maxReason)}
+		}
+	}
+}
+
+// Tail is the end of what a program has written, clean, at most MaxOutput bytes.
+func Tail(s string) string {
+	if s = text.Clean(s); len(s) <= MaxOutput {
+		return s
+	}
+	s = s[len(s)-MaxOutput:]
+	if i := strings.IndexByte(s, '\n'); i >= 0 && i < len(s)-1 {
+		return s[i+1:]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+func clip(s string) string { return line(s, 300) }
+
+// line is s on one clean line of at most max bytes, the mark of the cut included.
+func line(s string, max int) string {
+	if l := text.Line(s, max); len(l) <= max {
+		return l
+	}
+	return text.Line(s, max-len("…"))
+}
