@@ -43,13 +43,10 @@ type (
 		Name      string     `xml:"name,attr"`
 		Class     string     `xml:"classname,attr"`
 		Time      string     `xml:"time,attr"`
-		Skipped   *xmlSkip   `xml:"skipped"`
+		Skipped   *xmlDefect `xml:"skipped"`
 		Failure   *xmlDefect `xml:"failure"`
 		Error     *xmlDefect `xml:"error"`
 		SystemOut *xmlText   `xml:"system-out"`
-	}
-	xmlSkip struct {
-		Message string `xml:"message,attr"`
 	}
 	xmlDefect struct {
 		Type    string `xml:"type,attr"`
@@ -123,26 +120,28 @@ func xmlCaseOf(o *outcome, class string) xmlCase {
 	defect := &xmlDefect{Type: xmlWord(o.status()), Message: xmlWord(o.reason())}
 	switch {
 	case o.Status == matrix.NotApplicable:
-		tc.Skipped = &xmlSkip{xmlWord(o.reason())}
+		tc.Skipped = defect
 	case o.broken():
 		tc.Error = defect
 	case o.Status.Failed():
 		tc.Failure = defect
 	}
-	var bad []string
+	// GitLab shows the text alone, Jenkins the message first.
+	said := []string{o.reason()}
 	for _, c := range o.failing() {
-		bad = append(bad, lines(c)...)
+		said = append(said, lines(c)...)
 	}
-	// Viewers show the text of a failure where they have room, and else the
-	// message; so it has the message too.
-	defect.Text = xmlClean(strings.Join(append([]string{o.reason()}, bad...), "\n") + "\n")
+	if t := o.tail(); t != "" {
+		said = append(said, "output:", t)
+	}
+	defect.Text = xmlClean(strings.Join(said, "\n") + "\n")
 	if s := systemOut(o); s != "" {
 		tc.SystemOut = &xmlText{xmlClean("\n" + s)}
 	}
 	return tc
 }
 
-// systemOut is all else that is known of a cell.
+// systemOut is what else is known of a cell.
 func systemOut(o *outcome) string {
 	var b strings.Builder
 	if o.Flaky {
@@ -168,7 +167,7 @@ func systemOut(o *outcome) string {
 			}
 		}
 	}
-	if t := o.tail(); t != "" {
+	if t := o.tail(); t != "" && !o.Status.Failed() {
 		fmt.Fprintf(&b, "output:\n%s\n", t)
 	}
 	return b.String()

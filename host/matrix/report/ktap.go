@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -24,7 +25,7 @@ func KTAP(w io.Writer, r *matrix.Results) error {
 		for j := range all {
 			if o := &all[j]; machineOf(o) == c {
 				own = append(own, o)
-				if o.Status.Failed() {
+				if !ktapOK(o) {
 					bad++
 				}
 				if o.Status != matrix.NotApplicable {
@@ -59,7 +60,7 @@ func plan(b *strings.Builder, indent, name string, n int) {
 
 func ktapCell(b *strings.Builder, n int, o *outcome) {
 	name := workName(o.Cell.Work)
-	ok := !o.Status.Failed()
+	ok := ktapOK(o)
 	if len(o.Checks) > 0 {
 		plan(b, "    ", name, len(o.Checks))
 		for i, c := range o.Checks {
@@ -96,7 +97,7 @@ func ktapCell(b *strings.Builder, n int, o *outcome) {
 	case o.Status == matrix.Deadline:
 		why = "TIMEOUT " + o.reason()
 	case o.broken():
-		why = "ERROR " + o.status() + ": " + o.reason()
+		why = "ERROR " + o.verdict()
 	case !ok:
 		why = o.reason()
 	case o.Flaky:
@@ -104,6 +105,9 @@ func ktapCell(b *strings.Builder, n int, o *outcome) {
 	}
 	result(b, "  ", ok, n, name, why)
 }
+
+// ktapOK says whether a cell is ok: a test with a subtest that is not must not be.
+func ktapOK(o *outcome) bool { return !o.Status.Failed() && len(o.failing()) == 0 }
 
 // result closes a test. A hash sign would start a directive.
 func result(b *strings.Builder, indent string, ok bool, n int, name, why string) {
@@ -118,6 +122,6 @@ func result(b *strings.Builder, indent string, ok bool, n int, name, why string)
 	fmt.Fprintln(b, line)
 }
 
-func ktapName(s string) string { return noHash(text.Line(s, 200)) }
+func ktapName(s string) string { return cmp.Or(noHash(text.Line(s, 200)), "unnamed") }
 
 func noHash(s string) string { return strings.ReplaceAll(s, "#", "♯") }

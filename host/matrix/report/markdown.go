@@ -106,10 +106,7 @@ func (m *markdown) failure(o *outcome) {
 	if t := o.tail(); t != "" {
 		body = append(body, "output:", t)
 	}
-	head := fmt.Sprintf("%s <b>%s</b> %s", markOf(o).emoji, escape(o.id()), escape(o.status()))
-	if r := o.reason(); r != o.status() {
-		head += ": " + escape(r)
-	}
+	head := fmt.Sprintf("%s <b>%s</b> %s", markOf(o).emoji, escape(o.id()), escape(o.verdict()))
 	m.details(head, strings.Join(body, "\n"))
 }
 

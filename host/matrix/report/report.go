@@ -111,6 +111,15 @@ func (o *outcome) reason() string {
 	return cmp.Or(text.Line(o.Reason, maxReason), string(o.Status))
 }
 
+// verdict is "fail: exit status 3".
+func (o *outcome) verdict() string {
+	status, reason := o.status(), o.reason()
+	if strings.HasPrefix(reason, status) {
+		return reason
+	}
+	return status + ": " + reason
+}
+
 // status is the word for how a cell ended; another labctl's may be any.
 func (o *outcome) status() string { return text.Line(string(o.Status), 40) }
 

@@ -162,10 +162,7 @@ func (t *table) failures(all []outcome, n counts) {
 		if !o.Status.Failed() {
 			continue
 		}
-		line := fmt.Sprintf("  %s %s  %s", t.paint(markOf(o), markOf(o).plain), o.id(), o.status())
-		if r := o.reason(); r != o.status() {
-			line += ": " + r
-		}
+		line := fmt.Sprintf("  %s %s  %s", t.paint(markOf(o), markOf(o).plain), o.id(), o.verdict())
 		if o.Record != "" {
 			line += "  " + text.Line(filepath.Join(t.Dir, o.Record), maxReason)
 		}
