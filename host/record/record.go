@@ -10,6 +10,7 @@
 //	trace.dat    the trace as it was recorded, for trace-cmd(1) and KernelShark
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
+//	kernel.json  what the kernel's image tells of it (schema labctl/kernel/v1: host/kernel/profile)
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
 // at all, run.json last: a record that holds it is whole.
@@ -50,6 +51,7 @@ const (
 	ViewFile    = "trace.pftrace"
 
 	RegistersFile = "registers.txt"
+	KernelFile    = "kernel.json"
 )
 
 // Run is run.json.

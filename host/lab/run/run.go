@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"labctl/host/agent"
+	"labctl/host/kernel"
+	"labctl/host/kernel/profile"
 	"labctl/host/lab"
 	"labctl/host/lab/build"
 	"labctl/host/lab/expr"
@@ -62,7 +64,7 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, finish(v, dir, rec, res)) }()
+	defer func() { err = errors.Join(err, finish(ctx, v, m.Kernel, dir, rec, res)) }()
 	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
 		return res, v.Why(err)
 	}
@@ -130,7 +132,7 @@ func Programs(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.L
 	if err != nil {
 		return all, err
 	}
-	defer func() { err = errors.Join(err, finish(v, dir, rec, res)) }()
+	defer func() { err = errors.Join(err, finish(ctx, v, m.Kernel, dir, rec, res)) }()
 	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
 		return all, v.Why(err)
 	}
@@ -191,7 +193,7 @@ func boot(ctx context.Context, env machine.Env, m *machine.Machine, dir record.D
 }
 
 // finish ends the machine and writes what is there to write.
-func finish(v *vm.VM, dir record.Dir, rec *record.Run, res *result.Result) error {
+func finish(ctx context.Context, v *vm.VM, k *kernel.Kernel, dir record.Dir, rec *record.Run, res *result.Result) error {
 	for _, rep := range v.Reports() {
 		rec.Reports = append(rec.Reports, record.NewCrash(rep))
 	}
@@ -199,11 +201,25 @@ func finish(v *vm.VM, dir record.Dir, rec *record.Run, res *result.Result) error
 	if dir.Path == "" {
 		return err
 	}
+	err = errors.Join(err, writeProfile(ctx, k, dir))
 	data, eerr := result.Encode(res)
 	if eerr != nil {
 		return errors.Join(err, eerr)
 	}
 	return errors.Join(err, dir.WriteFile(record.StacksFile, []byte(Stacks(res))), dir.WriteFile(result.File, data))
+}
+
+// writeProfile puts into the record what kernels are compared by. A run that was
+// ended has better things to tell than that it was left out.
+func writeProfile(ctx context.Context, k *kernel.Kernel, dir record.Dir) error {
+	data, err := profile.JSON(ctx, k)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return dir.WriteFile(record.KernelFile, data)
 }
 
 // send brings programs into the guest.

@@ -1,0 +1,246 @@
+// Package profile is what labs care of in a kernel, read from its image: layouts
+// of structures, tracepoints, system calls and the functions that deal with tasks.
+// It is kept in run records, so that kernels are compared later and elsewhere,
+// where their images are not.
+package profile
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"labctl/host/text"
+)
+
+// Schema is the value of Profile.Schema that this package writes and reads.
+const Schema = "labctl/kernel/v1"
+
+// Profile is kernel.json of a run record. Lists are sorted by name, but members,
+// which are in the order of their declaration.
+type Profile struct {
+	Schema  string `json:"schema"`
+	Release string `json:"release"` // uname -r
+	Arch    string `json:"arch"`    // GOARCH
+	SHA256  string `json:"sha256"`  // of the image, hex
+	// BTF says that the image has types. Without them there are no Structs, and
+	// Functions has the families of host/stack alone, without prototypes.
+	BTF bool `json:"btf"`
+	// Symbols says that the image's symbol table could be read. Without it there
+	// are no Tracepoints and Syscalls.
+	Symbols bool `json:"symbols"`
+	// Gaps says what could not be read, and why.
+	Gaps        []string   `json:"gaps,omitempty"`
+	Structs     []Struct   `json:"structs,omitempty"`
+	Tracepoints []string   `json:"tracepoints,omitempty"` // of the image; modules have more
+	Syscalls    []string   `json:"syscalls,omitempty"`    // that the kernel implements for its own architecture
+	Functions   []Function `json:"functions,omitempty"`
+	// Known is what the image tells of all its functions: older compilers' tools
+	// left the types of many out.
+	Known struct {
+		Symbols int `json:"symbols"` // functions in the symbol table
+		Types   int `json:"types"`   // and those whose prototype is in BTF
+	} `json:"known_functions"`
+}
+
+// Struct is a structure's layout, in bytes.
+type Struct struct {
+	Name    string   `json:"name"`
+	Size    int      `json:"size"`
+	Members []Member `json:"members"`
+}
+
+// Member is a member's place. Those of anonymous members are told by their own
+// names, at their place in the whole.
+type Member struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"` // in C
+	Offset int    `json:"offset"`
+	Size   int    `json:"size"`
+	// Bits and Shift are set for a bit field: the value is Bits wide and begins
+	// Shift bits above the lowest bit of the Size bytes at Offset.
+	Bits  int `json:"bits,omitempty"`
+	Shift int `json:"shift,omitempty"`
+}
+
+// Function is a function that takes or gives a task or the arguments of its
+// creation, or that belongs to a family of host/stack.
+type Function struct {
+	Name   string `json:"name"`             // without a compiler's suffix
+	Proto  string `json:"proto,omitempty"`  // in C: "pid_t kernel_clone(struct kernel_clone_args *)"
+	Family string `json:"family,omitempty"` // of host/stack
+}
+
+// Bounds of a profile that is believed.
+const (
+	maxFile    = 4 << 20 // bytes
+	maxStructs = 64
+	maxMembers = 2048 // of a structure
+	maxNames   = 8192 // tracepoints, system calls, functions
+	maxGaps    = 16
+	maxName    = 512 // bytes: KSYM_NAME_LEN
+	maxText    = 4096
+	maxPlace   = 1 << 24 // bytes
+)
+
+// Encode gives the bytes of kernel.json.
+func Encode(p *Profile) ([]byte, error) {
+	p.Schema = Schema
+	var b bytes.Buffer
+	e := json.NewEncoder(&b) // without indents: they are a third of it
+	e.SetEscapeHTML(false)
+	err := e.Encode(p)
+	return b.Bytes(), err
+}
+
+// Read reads kernel.json from a path.
+func Read(path string) (*Profile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read a kernel's profile: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read a kernel's profile: %w", err)
+	}
+	p, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("read a kernel's profile: %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// Decode reads kernel.json strictly: another schema, an unknown field, a name
+// that no kernel has, a list out of order or bytes after the document are errors.
+func Decode(b []byte) (*Profile, error) {
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("more than %d MB", maxFile>>20)
+	}
+	var head struct{ Schema string }
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, err
+	}
+	if head.Schema != Schema {
+		return nil, fmt.Errorf("schema is %.40q; this labctl reads %q", head.Schema, Schema)
+	}
+	p := new(Profile)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("bytes after the document")
+	}
+	return p, p.check()
+}
+
+func (p *Profile) check() error {
+	if p.Known.Symbols < 0 || p.Known.Types < 0 {
+		return errors.New("known_functions: less than none")
+	}
+	if sum, err := hex.DecodeString(p.SHA256); err != nil || len(sum) != 32 {
+		return fmt.Errorf("sha256 is %.80q; want 64 hexadecimal digits", p.SHA256)
+	}
+	if !isName(p.Arch) {
+		return fmt.Errorf("arch is %.40q; want a GOARCH", p.Arch)
+	}
+	if !isText(p.Release) || len(p.Release) > maxName || strings.Contains(p.Release, " ") {
+		return fmt.Errorf("release is %.40q; want what uname -r prints", p.Release)
+	}
+	if len(p.Gaps) > maxGaps {
+		return fmt.Errorf("gaps: %d, more than %d", len(p.Gaps), maxGaps)
+	}
+	for _, g := range p.Gaps {
+		if !isText(g) {
+			return fmt.Errorf("gaps: %.40q is no line of text", g)
+		}
+	}
+	if err := checkNames("tracepoints", maxNames, p.Tracepoints); err != nil {
+		return err
+	}
+	if err := checkNames("syscalls", maxNames, p.Syscalls); err != nil {
+		return err
+	}
+	names := make([]string, len(p.Functions))
+	for i, f := range p.Functions {
+		names[i] = f.Name
+		if f.Proto != "" && !isText(f.Proto) || f.Family != "" && !isName(f.Family) || f.Proto == "" && f.Family == "" {
+			return fmt.Errorf("functions: %.60q: neither a prototype nor a family, or no text", f.Name)
+		}
+	}
+	if err := checkNames("functions", maxNames, names); err != nil {
+		return err
+	}
+	names = names[:0]
+	for _, s := range p.Structs {
+		names = append(names, s.Name)
+		if err := s.check(); err != nil {
+			return fmt.Errorf("structs: %.60q: %w", s.Name, err)
+		}
+	}
+	return checkNames("structs", maxStructs, names)
+}
+
+func (s *Struct) check() error {
+	if len(s.Members) > maxMembers {
+		return fmt.Errorf("%d members, more than %d", len(s.Members), maxMembers)
+	}
+	if s.Size < 0 || s.Size > maxPlace {
+		return fmt.Errorf("size %d", s.Size)
+	}
+	seen := map[string]bool{}
+	for _, m := range s.Members {
+		if !isName(m.Name) || !isText(m.Type) || seen[m.Name] {
+			return fmt.Errorf("member %.60q: twice, or no name or type", m.Name)
+		}
+		seen[m.Name] = true
+		for _, n := range []int{m.Offset, m.Size, m.Bits, m.Shift} {
+			if n < 0 || n > maxPlace {
+				return fmt.Errorf("member %s: place %d", m.Name, n)
+			}
+		}
+	}
+	return nil
+}
+
+// checkNames wants names of kernel symbols, sorted, none twice.
+func checkNames(what string, most int, names []string) error {
+	if len(names) > most {
+		return fmt.Errorf("%s: %d, more than %d", what, len(names), most)
+	}
+	for i, n := range names {
+		if !isName(n) {
+			return fmt.Errorf("%s: %.60q is no name", what, n)
+		}
+		if i > 0 && names[i-1] >= n {
+			return fmt.Errorf("%s: %s after %s: out of order, or twice", what, n, names[i-1])
+		}
+	}
+	return nil
+}
+
+func isName(s string) bool {
+	return s != "" && len(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '$')
+	})
+}
+
+func isText(s string) bool {
+	return s != "" && len(s) <= maxText && text.Clean(s) == s && !strings.ContainsAny(s, "\n\t")
+}
+
+// Struct finds a structure by its name.
+func (p *Profile) Struct(name string) *Struct {
+	i, ok := slices.BinarySearchFunc(p.Structs, name, func(s Struct, name string) int { return strings.Compare(s.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &p.Structs[i]
+}
