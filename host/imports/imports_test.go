@@ -25,7 +25,7 @@ var tiers = [][]string{
 	{"guest/agent", "guest/probe"},                              // what the guest's programs do
 	{"guest/labinit", "guest/labprobe", "guest/shell"},          // programs of the guest
 	{"guest/cmd"},                                               // all in one file
-	{"host/scratch", "host/golden"},                             // files of the host, and of tests
+	{"host/scratch", "host/golden", "host/usage"},               // files of the host, and of tests; what work costs
 	{"host/text", "host/target", "host/clone", "host/cachedir"}, // words, rows and notes
 	{"host/agent", "host/stack", "host/qemu"},                   // one outside thing each
 	{"host/accel", "host/crash"},                                // which of QEMU's accelerators works; how a kernel dies

@@ -20,6 +20,7 @@ import (
 
 	"labctl/host/cachedir"
 	"labctl/host/scratch"
+	"labctl/host/usage"
 )
 
 // progDir is the guest's folder for programs from this host.
@@ -123,7 +124,9 @@ func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+folder.Path, "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	usage.Add(ctx, cmd.ProcessState)
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"labctl/host/usage"
 )
 
 // MaxStderr bounds what is kept of QEMU's own output, in bytes. The end is
@@ -41,7 +43,7 @@ type Process struct {
 }
 
 // Start runs c. QEMU lives no longer than ctx, and no longer than this program,
-// however that dies.
+// however that dies. What CPU time it takes is counted by ctx's usage.Meter.
 //
 // The kernel sends the parent-death signal when the *thread* that forked
 // exits, not when the process does (prctl(2), PR_SET_PDEATHSIG), and the Go
@@ -155,6 +157,7 @@ func (p *Process) supervise(ctx context.Context, cmd *exec.Cmd) {
 	p.mu.Unlock()
 
 	err := cmd.Wait()
+	usage.Add(ctx, cmd.ProcessState)
 	if cmd.ProcessState == nil {
 		p.err = fmt.Errorf("wait for %s: %w", p.argv[0], err)
 	} else if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws != 0 {
