@@ -127,13 +127,8 @@ func (r *Root) setUp(ctx context.Context) error {
 // and so on. Up to 6.12 that is one image package; from 7.x an image package
 // that depends on its parts. The image package comes first.
 func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) ([]Package, error) {
-	report(Progress{Stage: StageIndex})
-	if err := r.setUp(ctx); err != nil {
+	if err := r.update(ctx, report); err != nil {
 		return nil, err
-	}
-	err := r.apt(ctx, "apt-get", []string{"-q", "update"}, func(float64) { report(Progress{Stage: StageIndex}) }, nil)
-	if err != nil {
-		return nil, fmt.Errorf("fetch the index of %s: %w", r.Suite, err)
 	}
 	first, err := r.show(ctx, []exactDep{{name: meta}})
 	if err != nil {
@@ -175,6 +170,19 @@ func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) 
 		return nil, fmt.Errorf("package %s of %s depends on no image package", meta, r.Suite)
 	}
 	return pkgs, nil
+}
+
+// update fetches the suite's index.
+func (r *Root) update(ctx context.Context, report func(Progress)) error {
+	report(Progress{Stage: StageIndex})
+	if err := r.setUp(ctx); err != nil {
+		return err
+	}
+	err := r.apt(ctx, "apt-get", []string{"-q", "update"}, func(float64) { report(Progress{Stage: StageIndex}) }, nil)
+	if err != nil {
+		return fmt.Errorf("fetch the index of %s: %w", r.Suite, err)
+	}
+	return nil
 }
 
 // show gives one stanza a package, in the order asked.
