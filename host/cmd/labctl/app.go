@@ -68,7 +68,7 @@ boot and exec pass a program's own status on; see labctl exec --help.`,
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
-	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd())
+	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd(), a.reportCmd())
 	return root
 }
 
