@@ -40,6 +40,7 @@ type Env struct {
 	Say   func(line string)
 	Pull  func(what string, p kernel.Progress) // what names the kernel
 	Spool *vm.Spool                            // for what Boot writes; nil writes it at once
+	Warm  func()                               // the machine's template is there, so that others can start from it
 }
 
 // PullOf is Pull for one kernel.

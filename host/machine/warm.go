@@ -27,6 +27,9 @@ func (m *Machine) Warm() bool { return m.Target.Snapshot && !m.spec.Cold }
 func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM, error) {
 	t, err := m.template(ctx, env, cfg)
 	if err == nil {
+		if env.Warm != nil {
+			env.Warm()
+		}
 		warmed := cfg
 		warmed.Snapshot = &vm.Snapshot{RAM: t.RAM(), State: t.State(), BootTime: time.Duration(t.BootSeconds * float64(time.Second))}
 		if warmed.ConsoleBefore, err = t.Console(); err == nil {

@@ -23,6 +23,7 @@ import (
 
 	"labctl/host/program"
 	"labctl/host/text"
+	"labctl/host/usage"
 )
 
 // GoMod is the go.mod of an exercise.
@@ -186,6 +187,7 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	said := head{max: 64 << 10}
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
+	usage.Add(ctx, cmd.ProcessState)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

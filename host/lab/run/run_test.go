@@ -2,20 +2,22 @@ package run
 
 import "testing"
 
-func TestJobs(t *testing.T) {
+func TestMemoryMB(t *testing.T) {
+	const meminfo = "MemTotal: 64000000 kB\nMemAvailable:   2500000 kB\n"
 	for _, tt := range []struct {
-		name         string
-		meminfo      string
-		memory, cpus int
-		want         int
+		name                          string
+		meminfo, limit, current, stat string
+		want                          int
 	}{
-		{"CPUs", "MemTotal: 64000000 kB\nMemAvailable:   60000000 kB\n", 512, 8, 8},
-		{"memory", "MemTotal: 64000000 kB\nMemAvailable:   2500000 kB\n", 512, 8, 3},
-		{"little of it", "MemAvailable: 1000 kB\n", 512, 8, 1},
-		{"not known", "", 512, 8, 8},
+		{"host", meminfo, "", "", "", 2441},
+		{"not known", "", "", "", "", 0},
+		{"no limit", meminfo, "max\n", "1000000\n", "", 2441},
+		{"a limit", meminfo, "1073741824\n", "805306368\n", "anon 1\ninactive_file 104857600\nactive_file 52428800\n", 256 + 150},
+		{"a wide limit", meminfo, "1073741824000\n", "805306368\n", "", 2441},
+		{"above its limit", meminfo, "1048576\n", "2097152\n", "", 1},
 	} {
-		if got := jobs([]byte(tt.meminfo), tt.memory, tt.cpus); got != tt.want {
-			t.Errorf("%s: %d jobs; want %d", tt.name, got, tt.want)
+		if got := memoryMB([]byte(tt.meminfo), []byte(tt.limit), []byte(tt.current), []byte(tt.stat)); got != tt.want {
+			t.Errorf("%s: %d MB; want %d", tt.name, got, tt.want)
 		}
 	}
 }
