@@ -52,11 +52,12 @@ type Row struct {
 	Ref      Ref     `json:"-"`
 	Name     string  `json:"name"` // what `--kernel` takes: "6.12"
 	Source   string  `json:"source"`
+	From     string  `json:"from"` // what the source is called: "debian:trixie"
 	Suite    string  `json:"suite"`
 	Series   string  `json:"series"`
 	Arch     string  `json:"arch"`
 	LongTerm bool    `json:"long_term"`
-	Package  string  `json:"package"` // meta package
+	Package  string  `json:"package"` // meta package, or Go module
 	Kernel   *Kernel `json:"kernel"`  // the newest that is cached; nil when none is
 }
 
@@ -73,14 +74,17 @@ func Open(dir string) (*Cache, error) {
 		return nil, fmt.Errorf("open kernel cache: %w", err)
 	}
 	c := &Cache{dir: dir}
-	for _, d := range []string{c.debianDir(), c.buildDir()} {
+	if _, err := loadSources(); err != nil {
+		return nil, err
+	}
+	for _, d := range c.pulledDirs() {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, fmt.Errorf("open kernel cache: %w", err)
 		}
 	}
 	c.repository = func(src Source, arch string) repository {
 		return &debian.Root{
-			Dir:       filepath.Join(c.dir, "apt", src.Suite+"-"+arch),
+			Dir:       filepath.Join(c.dir, "apt", src.key()+"-"+arch),
 			Suite:     src.Suite,
 			Component: src.Component,
 			Arch:      src.Arch[arch].Debian,
@@ -91,7 +95,19 @@ func Open(dir string) (*Cache, error) {
 
 func (c *Cache) debianDir() string { return filepath.Join(c.dir, "kernels", "debian") }
 func (c *Cache) fileDir() string   { return filepath.Join(c.dir, "kernels", "file") }
+func (c *Cache) moduleDir() string { return filepath.Join(c.dir, "kernels", "gomod") }
 func (c *Cache) buildDir() string  { return filepath.Join(c.dir, "kernels", "build") }
+
+// pulledDirs are the folders of kernels that are found by their names.
+func (c *Cache) pulledDirs() []string { return []string{c.debianDir(), c.moduleDir(), c.buildDir()} }
+
+// sourceDir is the folder of the kernels of a source.
+func (c *Cache) sourceDir(kind string) string {
+	if kind == KindModule {
+		return c.moduleDir()
+	}
+	return c.debianDir()
+}
 
 // Sources lists what can be pulled, a row for each series and architecture,
 // newest series last, and then what was built here. An empty arch means all.
@@ -101,15 +117,15 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 		return nil, err
 	}
 	var rows []Row
-	for _, src := range debianSources() {
+	for _, src := range pulled() {
 		for _, a := range archNames(src.Arch) {
 			if arch != "" && a != arch {
 				continue
 			}
 			row := Row{
-				Ref: Ref{Suite: src.Suite, Series: src.Series}, Name: src.Series,
-				Source: src.Kind, Suite: src.Suite, Series: src.Series, Arch: a,
-				LongTerm: src.LongTerm, Package: src.Arch[a].Package,
+				Ref:  Ref{Suite: src.Suite, Flavour: src.Flavour, Series: src.Series, Module: src.Module},
+				Name: src.name(), Source: src.Kind, From: src.ref(), Suite: src.Suite, Series: src.Series, Arch: a,
+				LongTerm: src.LongTerm, Package: cmp.Or(src.Module, src.Arch[a].Package),
 			}
 			if match := matching(kernels, row.Ref, a); len(match) > 0 {
 				row.Kernel = match[0]
@@ -119,7 +135,7 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 	}
 	for _, k := range kernels {
 		if k.Source == KindBuild && (arch == "" || arch == k.Arch) {
-			rows = append(rows, Row{Ref: k.Ref, Name: k.Ref.String(), Source: KindBuild, Series: k.Series, Arch: k.Arch, Kernel: k})
+			rows = append(rows, Row{Ref: k.Ref, Name: k.Ref.String(), Source: KindBuild, From: KindBuild, Series: k.Series, Arch: k.Arch, Kernel: k})
 		}
 	}
 	return rows, nil
@@ -130,7 +146,7 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 // missing or damaged is not a kernel; the next pull replaces it.
 func (c *Cache) List() ([]*Kernel, error) {
 	var out []*Kernel
-	for _, dir := range []string{c.debianDir(), c.buildDir()} {
+	for _, dir := range c.pulledDirs() {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, fmt.Errorf("list cached kernels: %w", err)
@@ -163,18 +179,25 @@ func compareSeries(a, b string) int {
 func matching(kernels []*Kernel, ref Ref, arch string) []*Kernel {
 	var out []*Kernel
 	for _, k := range kernels {
-		switch {
-		case k.Arch != arch,
-			ref.Build != k.Ref.Build && ref.Release == "",
-			ref.Suite != "" && k.Suite != ref.Suite,
-			ref.Series != "" && k.Series != ref.Series,
-			ref.Release != "" && k.Release != ref.Release:
-		default:
+		if k.Arch == arch && k.is(ref) {
 			out = append(out, k)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *Kernel) int { return b.Pulled.Compare(a.Pulled) })
 	return out
+}
+
+// is says whether a reference names the kernel.
+func (k *Kernel) is(ref Ref) bool {
+	switch {
+	case ref.Release != "":
+		return k.Release == ref.Release
+	case ref.Build != "":
+		return k.Ref.Build == ref.Build
+	case ref.Module != "":
+		return k.Module == ref.Module && (ref.Version == "" || k.Version == ref.Version)
+	}
+	return k.Source == KindDebian && k.Suite == ref.Suite && k.Flavour == ref.Flavour && (ref.Series == "" || k.Series == ref.Series)
 }
 
 // Find gives the kernel that is at hand: a cached one, or a file. The error
@@ -221,23 +244,25 @@ func (c *Cache) Get(ctx context.Context, ref Ref, arch string, report func(Progr
 	switch {
 	case err == nil:
 		return k, nil
+	case errors.As(err, &damaged) && k != nil && k.Source == KindModule:
+		ref = k.Ref
 	case errors.As(err, &damaged) && k != nil && k.Source == KindDebian:
 		if ref.Release != "" {
-			ref = Ref{Suite: k.Suite, Release: k.Release}
+			ref = Ref{Suite: k.Suite, Flavour: k.Flavour, Release: k.Release}
 		}
-	case errors.Is(err, ErrNotCached) && ref.Suite != "":
+	case errors.Is(err, ErrNotCached) && (ref.Suite != "" || ref.Module != ""):
 	default:
 		return nil, err
 	}
 	return c.pull(ctx, ref, arch, report, func(*Kernel) bool { return true })
 }
 
-// Pull brings the suite's present kernel into the cache, also when an older one
+// Pull brings a source's present kernel into the cache, also when an older one
 // is there. A pull that another process finished while this one waited for it
-// counts.
+// counts. What has no source, such as a file, has to be at hand.
 func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
-	if ref.Suite == "" {
-		return nil, fmt.Errorf("pull kernel %s: not a source; name a series or a suite: %s", ref, strings.Join(knownRefs(), ", "))
+	if ref.Suite == "" && ref.Module == "" {
+		return c.Get(ctx, ref, arch, report)
 	}
 	began := time.Now()
 	return c.pull(ctx, ref, arch, report, func(k *Kernel) bool { return k.Pulled.After(began) })
@@ -246,16 +271,16 @@ func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Prog
 // Default is the kernel for an architecture when none is named: the newest
 // long-term series that is cached, else the fallback of kernels.yaml.
 func (c *Cache) Default(arch string) Ref {
-	best := ""
+	var best Row
 	rows, _ := c.Sources(arch) // unreadable means nothing cached
 	for _, r := range rows {
-		if r.Kernel != nil && r.LongTerm && (best == "" || compareSeries(r.Series, best) > 0) {
-			best = r.Series
+		if r.Kernel != nil && r.LongTerm && (best.Name == "" || compareSeries(r.Series, best.Series) > 0) {
+			best = r
 		}
 	}
-	ref, err := ParseRef(cmp.Or(best, sources().Fallback))
+	ref, err := ParseRef(cmp.Or(best.Name, sources().Fallback))
 	if err != nil {
-		panic(err) // kernels.yaml is checked when it is read
+		panic(err) // kernels.yaml is checked when it is read, and Open has read it
 	}
 	return ref
 }
@@ -263,12 +288,12 @@ func (c *Cache) Default(arch string) Ref {
 // Remove takes a kernel out of the cache. Removing one that is gone is no error.
 // Of a file kernel only what labctl derived from it goes.
 func (c *Cache) Remove(k *Kernel) error {
-	if !slices.Contains([]string{c.debianDir(), c.fileDir(), c.buildDir()}, filepath.Dir(k.Dir)) {
+	if !slices.Contains(append(c.pulledDirs(), c.fileDir()), filepath.Dir(k.Dir)) {
 		return fmt.Errorf("remove kernel %s: %s is not in the cache", k, k.Dir)
 	}
 	// The rename makes it vanish at once; a killed removal leaves a temporary
 	// directory, which the next pull clears away.
-	tmp := filepath.Join(filepath.Dir(k.Dir), tmpPrefix(k.Suite, k.Arch)+"rm-"+randomName())
+	tmp := filepath.Join(filepath.Dir(k.Dir), tmpPrefix(k.key(), k.Arch)+"rm-"+randomName())
 	if err := os.Rename(k.Dir, tmp); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
@@ -281,18 +306,23 @@ func (c *Cache) Remove(k *Kernel) error {
 	return nil
 }
 
-// lock takes the lock of a suite and architecture. It says once that it waits.
-func (c *Cache) lock(ctx context.Context, suite, arch string, report func(Progress)) (unlock func(), err error) {
-	l := flock.New(filepath.Join(c.debianDir(), ".lock-"+suite+"-"+arch))
+// key is that of the source that the kernel came from.
+func (k *Kernel) key() string {
+	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module}).key()
+}
+
+// lock takes the lock of a source and architecture. It says once that it waits.
+func (c *Cache) lock(ctx context.Context, src *Source, arch string, report func(Progress)) (unlock func(), err error) {
+	l := flock.New(filepath.Join(c.sourceDir(src.Kind), ".lock-"+src.key()+"-"+arch))
 	ok, err := l.TryLock()
 	if err == nil && !ok {
-		report(Progress{Stage: debian.StageWait, Note: fmt.Sprintf("another labctl pulls %s for %s", suite, arch)})
+		report(Progress{Stage: debian.StageWait, Note: fmt.Sprintf("another labctl pulls %s for %s", src.ref(), arch)})
 		_, err = l.TryLockContext(ctx, 100*time.Millisecond)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock kernel %s for %s: %w", suite, arch, err)
+		return nil, fmt.Errorf("lock kernel %s for %s: %w", src.ref(), arch, err)
 	}
 	return func() { l.Close() }, nil
 }
 
-func tmpPrefix(suite, arch string) string { return ".tmp-" + suite + "-" + arch + "-" }
+func tmpPrefix(key, arch string) string { return ".tmp-" + key + "-" + arch + "-" }

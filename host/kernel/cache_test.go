@@ -176,11 +176,11 @@ func TestGet(t *testing.T) {
 		t.Errorf("Vmlinux: %s, %v", p, err)
 	}
 	rows, err := c.Sources("arm64")
-	if err != nil || len(rows) != len(debianSources()) {
+	if err != nil || len(rows) == 0 {
 		t.Fatalf("Sources: %d rows, %v", len(rows), err)
 	}
 	for _, r := range rows {
-		if (r.Kernel != nil) != (r.Series == "6.12") {
+		if (r.Kernel != nil) != (r.Name == "6.12") {
 			t.Errorf("Sources: %s has kernel %v", r.Series, r.Kernel)
 		}
 	}
@@ -449,7 +449,7 @@ func TestConcurrentPulls(t *testing.T) {
 func TestLockWaitEndsWithContext(t *testing.T) {
 	dir := t.TempDir()
 	s := newShelf(t, "6.12.107-1", testRelease)
-	unlock, err := openWith(t, dir, s).lock(t.Context(), "trixie", "arm64", func(Progress) {})
+	unlock, err := openWith(t, dir, s).lock(t.Context(), trixie.source(), "arm64", func(Progress) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -533,9 +533,9 @@ func TestPullRefuses(t *testing.T) {
 		ref        Ref
 		arch, want string
 	}{
-		{trixie, "riscv64", "no packages for riscv64; there are for amd64, arm, arm64"},
-		{trixie, "amd64", "the image in the package is for arm64"},
-		{Ref{Path: "/x"}, "arm64", "not a source"},
+		{trixie, "riscv64", "there is none for riscv64, but for amd64, arm, arm64"},
+		{trixie, "amd64", "the image is for arm64, not amd64"},
+		{Ref{Path: "/x"}, "arm64", "no such file"},
 	} {
 		if _, err := c.Pull(t.Context(), tt.ref, tt.arch, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Pull %s for %s: got %v, want %q", tt.ref, tt.arch, err, tt.want)
@@ -583,7 +583,7 @@ func TestFileKernel(t *testing.T) {
 	for _, tt := range []struct{ path, arch, want string }{
 		{path, "arm64", "the image is for amd64, not arm64"},
 		{text, "", "not a kernel image"},
-		{dir, "", "not a regular file"},
+		{dir, "", "a folder with no built kernel in it (arch/x86/boot/bzImage, "},
 		{filepath.Join(dir, "none"), "", "no such file"},
 	} {
 		if _, err := c.Get(t.Context(), Ref{Path: tt.path}, tt.arch, nil); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -22,6 +22,11 @@ func (c *Cache) fileKernel(path, arch string) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", path, err)
 	}
+	if st, err := os.Stat(abs); err == nil && st.IsDir() {
+		if abs, err = imageOfTree(abs, arch); err != nil {
+			return nil, fmt.Errorf("kernel %s: %w", path, err)
+		}
+	}
 	if st, err := os.Stat(abs); err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", path, err)
 	} else if !st.Mode().IsRegular() {
@@ -46,6 +51,46 @@ func (c *Cache) fileKernel(path, arch string) (*Kernel, error) {
 		return nil, fmt.Errorf("kernel %s: the image is for %s, not %s", path, k.Arch, arch)
 	}
 	return k, nil
+}
+
+// ArchOf is the architecture that a reference leaves no choice of: a file's own,
+// the only one that a source serves or a kernel was built for. It is "" where
+// there is a choice.
+func (c *Cache) ArchOf(ref Ref) (string, error) {
+	archs := map[string]bool{}
+	switch {
+	case ref.Path != "":
+		k, err := c.fileKernel(ref.Path, "")
+		if err != nil {
+			return "", err
+		}
+		archs[k.Arch] = true
+	case ref.Suite != "" || ref.Module != "":
+		for _, src := range pulled() {
+			if src.ref() == ref.source().ref() {
+				for a := range src.Arch {
+					archs[a] = true
+				}
+			}
+		}
+	default:
+		all, err := c.List()
+		if err != nil {
+			return "", err
+		}
+		for _, k := range all {
+			if k.is(ref) {
+				archs[k.Arch] = true
+			}
+		}
+	}
+	if len(archs) != 1 {
+		return "", nil
+	}
+	for a := range archs {
+		return a, nil
+	}
+	return "", nil
 }
 
 // importFile analyses an image into dir.
@@ -99,8 +144,47 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	return load(dir)
 }
 
+// treeImages are what `make` leaves in a kernel tree, by GOARCH, the one that
+// QEMU starts soonest first.
+var treeImages = []struct {
+	arch  string
+	paths []string
+}{
+	{"amd64", []string{"arch/x86/boot/bzImage"}},
+	{"arm64", []string{"arch/arm64/boot/Image", "arch/arm64/boot/Image.gz", "arch/arm64/boot/vmlinuz.efi"}},
+	{"arm", []string{"arch/arm/boot/zImage", "arch/arm/boot/Image"}},
+}
+
+// imageOfTree finds the image in a kernel tree that was built, or in the folder
+// that make's O= named.
+func imageOfTree(tree, arch string) (string, error) {
+	var found, names, archs []string
+	for _, t := range treeImages {
+		for _, p := range t.paths {
+			if isFile(filepath.Join(tree, p)) {
+				if t.arch == arch {
+					return filepath.Join(tree, p), nil
+				}
+				found, archs = append(found, filepath.Join(tree, p)), append(archs, t.arch)
+				break
+			}
+		}
+		names = append(names, t.paths[0])
+	}
+	switch {
+	case len(found) == 0:
+		return "", blamed{fmt.Errorf("a folder with no built kernel in it (%s): build the tree, or give the image's own path", strings.Join(names, ", ")), ErrNotKernel}
+	case arch != "":
+		return "", fmt.Errorf("the tree has an image for %s, not %s", strings.Join(archs, " and "), arch)
+	case len(found) > 1:
+		return "", fmt.Errorf("the tree has images for %s: choose with --arch", strings.Join(archs, " and "))
+	}
+	return found[0], nil
+}
+
 // configBeside reads the configuration that distributions and `make` put beside
-// an image: config-RELEASE, config with the image's own suffix, or .config.
+// an image: config-RELEASE, config with the image's own suffix, or .config, also
+// at the top of the tree that the image was built in.
 func configBeside(path, release string) ([]byte, error) {
 	dir, base := filepath.Split(path)
 	names := []string{"config-" + release}
@@ -109,7 +193,11 @@ func configBeside(path, release string) ([]byte, error) {
 			names = append(names, "config"+rest)
 		}
 	}
-	for _, name := range append(names, ".config") {
+	names = append(names, ".config")
+	if up := filepath.Dir(filepath.Clean(dir)); filepath.Base(filepath.Clean(dir)) == "boot" && filepath.Base(filepath.Dir(up)) == "arch" {
+		names = append(names, "../../../.config")
+	}
+	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err == nil && bytes.Contains(data, []byte("CONFIG_")) {
 			return data, nil

@@ -2,7 +2,8 @@
 // them without booting: configuration, modules, device trees, types.
 //
 // A cached kernel is a directory that never changes once it is in place,
-// <cache>/kernels/debian/<suite>-<arch>-<package version> of a pulled one and
+// <cache>/kernels/debian/<suite>-<arch>-<package version> or
+// <cache>/kernels/gomod/<module>-<arch>-<version> of a pulled one and
 // <cache>/kernels/build/<name>-<arch> of one that was built here:
 //
 //	kernel.json  what it is and where it came from, with the sha256 of the files
@@ -27,7 +28,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -52,18 +52,22 @@ const (
 
 // Kernel is one kernel at hand. Its exported fields are kernel.json.
 type Kernel struct {
-	Ref      Ref              `json:"-"`              // the reference that always finds this very kernel
-	Dir      string           `json:"-"`              // where its files are
-	Source   string           `json:"source"`         // KindDebian, KindFile, KindBuild
-	Suite    string           `json:"suite"`          // "trixie"; "" for a file
-	Series   string           `json:"series"`         // "6.12", from Release
-	Arch     string           `json:"arch"`           // GOARCH
-	Release  string           `json:"release"`        // uname -r
-	Version  string           `json:"version"`        // package version; "" for a file
-	Path     string           `json:"path,omitempty"` // the image, for a file
+	Ref      Ref              `json:"-"`                 // the reference that always finds this very kernel
+	Dir      string           `json:"-"`                 // where its files are
+	Source   string           `json:"source"`            // KindDebian, KindModule, KindFile, KindBuild
+	Suite    string           `json:"suite"`             // "trixie"; "" for what is not Debian's
+	Flavour  string           `json:"flavour,omitempty"` // "cloud"
+	Module   string           `json:"module,omitempty"`  // Go module's path
+	Sum      string           `json:"sum,omitempty"`     // Go module's sum, as in go.sum: "h1:…"
+	Series   string           `json:"series"`            // "6.12", from Release
+	Arch     string           `json:"arch"`              // GOARCH
+	Release  string           `json:"release"`           // uname -r
+	Version  string           `json:"version"`           // of the package or module; "" for a file
+	Path     string           `json:"path,omitempty"`    // the image, for a file
 	Packages []debian.Package `json:"packages,omitempty"`
 	Files    map[string]File  `json:"files"` // vmlinuz, config, btf, modules.zip; absent ones left out
 	Pulled   time.Time        `json:"pulled"`
+	Build    *Built           `json:"build,omitempty"` // of KindBuild
 
 	config func() (map[string]string, error)
 }
@@ -108,6 +112,8 @@ func (k *Kernel) init() {
 	switch {
 	case k.Source == KindBuild:
 		k.Ref = Ref{Build: strings.TrimSuffix(filepath.Base(k.Dir), "-"+k.Arch)}
+	case k.Source == KindModule:
+		k.Ref = Ref{Module: k.Module, Version: k.Version}
 	case k.Path != "":
 		k.Ref = Ref{Path: k.Path}
 	}
@@ -118,8 +124,8 @@ func (k *Kernel) init() {
 func (k *Kernel) String() string {
 	switch k.Source {
 	case KindDebian:
-		return fmt.Sprintf("%s (debian:%s)", k.Release, k.Suite)
-	case KindBuild:
+		return fmt.Sprintf("%s (%s)", k.Release, (&Source{Kind: KindDebian, Suite: k.Suite, Flavour: k.Flavour}).ref())
+	case KindBuild, KindModule:
 		return fmt.Sprintf("%s (%s)", k.Release, k.Ref)
 	}
 	return fmt.Sprintf("%s (%s)", k.Release, k.Path)
@@ -263,49 +269,6 @@ func parseConfig(data []byte) map[string]string {
 		cfg[name] = val
 	}
 	return cfg
-}
-
-// DTB gives the path of a device tree by its name as packaged, with or without
-// the vendor directory and the suffix: "bcm2837-rpi-3-b", "broadcom/bcm2837-rpi-3-b.dtb".
-func (k *Kernel) DTB(name string) (string, error) {
-	want := strings.TrimSuffix(name, ".dtb") + ".dtb"
-	if !fs.ValidPath(want) {
-		return "", fmt.Errorf("device tree %q of kernel %s: want a name as broadcom/bcm2837-rpi-3-b.dtb", name, k)
-	}
-	root := filepath.Join(k.Dir, dtbDir)
-	if p := filepath.Join(root, filepath.FromSlash(want)); isFile(p) {
-		return p, nil
-	}
-	found, known := "", []string(nil)
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if d.Name() == path.Base(want) && !strings.Contains(want, "/") {
-			found = p
-			return fs.SkipAll
-		}
-		known = append(known, strings.TrimSuffix(d.Name(), ".dtb"))
-		return nil
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("device tree %s of kernel %s: %w", name, k, err)
-	}
-	if found != "" {
-		return found, nil
-	}
-	if len(known) == 0 {
-		return "", fmt.Errorf("device tree %s: kernel %s has no device trees", name, k)
-	}
-	if near := Nearest(path.Base(strings.TrimSuffix(want, ".dtb")), known); near != "" {
-		return "", fmt.Errorf("device tree %s: kernel %s has none of that name; did you mean %s?", name, k, near)
-	}
-	return "", fmt.Errorf("device tree %s: kernel %s has none of that name", name, k)
-}
-
-func isFile(p string) bool {
-	st, err := os.Stat(p)
-	return err == nil && st.Mode().IsRegular()
 }
 
 // Vmlinux is the path of the image without compression: an ELF file on x86, the

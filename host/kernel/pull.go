@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 )
 
-// pull brings a Debian kernel into the cache, unless a sound one that accept
+// pull brings a source's kernel into the cache, unless a sound one that accept
 // takes is there once the lock is held.
 func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Progress), accept func(*Kernel) bool) (*Kernel, error) {
 	if report == nil {
@@ -26,13 +27,13 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := c.lock(ctx, src.Suite, arch, report)
+	unlock, err := c.lock(ctx, src, arch, report)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	if err := c.clearStale(src.Suite, arch); err != nil {
+	if err := c.clearStale(src, arch); err != nil {
 		return nil, err
 	}
 	kernels, err := c.List()
@@ -49,33 +50,37 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 			return k, nil
 		}
 	}
-	k, err := c.pullLocked(ctx, src, ref, arch, report)
+	from := c.pullDebian
+	if src.Kind == KindModule {
+		from = c.pullModule
+	}
+	k, err := from(ctx, src, ref, arch, report)
 	if err != nil {
-		return nil, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, err)
+		return nil, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, blame(err))
 	}
 	report(Progress{Stage: debian.StageDone, Note: k.String()})
 	return k, nil
 }
 
-// sourceFor finds the Debian source of a reference and checks that it serves
-// the architecture.
-func sourceFor(ref Ref, arch string) (Source, error) {
-	for _, src := range debianSources() {
-		if src.Suite != ref.Suite {
+// sourceFor finds the source of a reference and checks that it serves the
+// architecture.
+func sourceFor(ref Ref, arch string) (*Source, error) {
+	for _, src := range pulled() {
+		if src.ref() != ref.source().ref() {
 			continue
 		}
 		if _, ok := src.Arch[arch]; !ok {
-			return Source{}, fmt.Errorf("kernel %s: no packages for %s; there are for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
+			return nil, fmt.Errorf("kernel %s: there is none for %s, but for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
 		}
-		return src, nil
+		return &src, nil
 	}
-	return Source{}, fmt.Errorf("kernel %s: no such source; known: %s", ref, strings.Join(knownRefs(), ", "))
+	return nil, fmt.Errorf("kernel %s: no such source; known: %s", ref, strings.Join(knownRefs(), ", "))
 }
 
 // clearStale removes what killed pulls and removals left. The lock is held, so
 // nobody is at work in such a directory.
-func (c *Cache) clearStale(suite, arch string) error {
-	stale, err := filepath.Glob(filepath.Join(c.debianDir(), tmpPrefix(suite, arch)+"*"))
+func (c *Cache) clearStale(src *Source, arch string) error {
+	stale, err := filepath.Glob(filepath.Join(c.sourceDir(src.Kind), tmpPrefix(src.key(), arch)+"*"))
 	for _, dir := range stale {
 		err = cmp.Or(err, os.RemoveAll(dir))
 	}
@@ -85,58 +90,91 @@ func (c *Cache) clearStale(suite, arch string) error {
 	return nil
 }
 
-func (c *Cache) pullLocked(ctx context.Context, src Source, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
-	repo := c.repository(src, arch)
-	pkgs, err := repo.Resolve(ctx, src.Arch[arch].Package, report)
+func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress)) (_ *Kernel, err error) {
+	repo := c.repository(*src, arch)
+	defer func() {
+		// What is half fetched helps the next pull, unless it is what fills the disk.
+		if errors.Is(blame(err), syscall.ENOSPC) {
+			err = errors.Join(err, repo.Drop())
+		}
+	}()
+	pkgs, err := c.resolve(ctx, repo, src, ref, arch, report)
 	if err != nil {
 		return nil, err
 	}
-	version := pkgs[0].Version
-	// A suite moves on. Better to say so before the download than to hand out
-	// another series under the name of the one that was asked for.
-	if got := seriesOf(version); ref.Series != "" && got != ref.Series {
-		return nil, fmt.Errorf("%s now serves %s (%s), not series %s; use debian:%s for what it serves", src.Suite, got, version, ref.Series, src.Suite)
+	name := func() string {
+		return filepath.Join(c.debianDir(), fmt.Sprintf("%s-%s-%s", src.key(), arch, strings.ReplaceAll(pkgs[0].Version, "/", "_")))
 	}
-	dir := filepath.Join(c.debianDir(), fmt.Sprintf("%s-%s-%s", src.Suite, arch, strings.ReplaceAll(version, "/", "_")))
-	if k, err := load(dir); err == nil && samePackages(k.Packages, pkgs) && k.Verify() == nil {
+	if k, err := load(name()); err == nil && samePackages(k.Packages, pkgs) && k.Verify() == nil {
 		return k, repo.Drop()
 	}
 	debs, err := repo.Download(ctx, pkgs, report)
+	if err != nil && ctx.Err() == nil && replaced(err) {
+		// The index is older than the archive: a point release came in between.
+		if pkgs, err = c.resolve(ctx, repo, src, ref, arch, report); err == nil {
+			debs, err = repo.Download(ctx, pkgs, report)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-
-	tmp, err := os.MkdirTemp(c.debianDir(), tmpPrefix(src.Suite, arch))
+	tmp, err := c.makeTemp(src, arch)
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return nil, err
-	}
 	tree, err := debian.Unpack(ctx, debs, pkgs, tmp, report)
 	if err != nil {
 		// The file cannot be what its sum promised; do not resume from it.
 		return nil, errors.Join(err, repo.Drop())
 	}
 	k := &Kernel{
-		Dir: tmp, Source: KindDebian, Suite: src.Suite, Series: seriesOf(tree.Release), Arch: arch,
-		Release: tree.Release, Version: version, Packages: pkgs, Pulled: time.Now().UTC(),
+		Dir: tmp, Source: KindDebian, Suite: src.Suite, Flavour: src.Flavour, Series: seriesOf(tree.Release), Arch: arch,
+		Release: tree.Release, Version: pkgs[0].Version, Packages: pkgs,
 	}
+	if k, err = k.install(ctx, name(), report); err != nil {
+		return nil, err
+	}
+	return k, repo.Drop()
+}
+
+// resolve gives the packages of the suite's present kernel.
+func (c *Cache) resolve(ctx context.Context, repo repository, src *Source, ref Ref, arch string, report func(Progress)) ([]debian.Package, error) {
+	pkgs, err := repo.Resolve(ctx, src.Arch[arch].Package, report)
+	if err != nil {
+		return nil, err
+	}
+	// A suite moves on. Better to say so before the download than to hand out
+	// another series under the name of the one that was asked for.
+	if got := seriesOf(pkgs[0].Version); ref.Series != "" && got != ref.Series {
+		return nil, fmt.Errorf("%s now serves %s (%s), not series %s; use %s for what it serves", src.Suite, got, pkgs[0].Version, ref.Series, src.ref())
+	}
+	return pkgs, nil
+}
+
+// makeTemp makes a folder for a kernel that is not whole yet. The lock is held.
+func (c *Cache) makeTemp(src *Source, arch string) (string, error) {
+	tmp, err := os.MkdirTemp(c.sourceDir(src.Kind), tmpPrefix(src.key(), arch))
+	if err != nil {
+		return "", err
+	}
+	return tmp, os.Chmod(tmp, 0o755)
+}
+
+// install looks into a kernel's image and moves its folder to where it belongs.
+func (k *Kernel) install(ctx context.Context, dir string, report func(Progress)) (*Kernel, error) {
 	report(Progress{Stage: debian.StageInspect})
+	k.Pulled = time.Now().UTC()
 	if err := k.inspect(ctx); err != nil {
 		return nil, err
 	}
-	if err := writeJSON(filepath.Join(tmp, metaFile), k); err != nil {
+	if err := writeJSON(filepath.Join(k.Dir, metaFile), k); err != nil {
 		return nil, err
 	}
 	if err := os.RemoveAll(dir); err != nil { // a damaged one, or older packages of the same version
 		return nil, err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return nil, err
-	}
-	if err := repo.Drop(); err != nil {
+	if err := os.Rename(k.Dir, dir); err != nil {
 		return nil, err
 	}
 	return load(dir)
@@ -154,7 +192,7 @@ func (k *Kernel) inspect(ctx context.Context) error {
 		return err
 	}
 	if img.Arch != k.Arch {
-		return fmt.Errorf("the image in the package is for %s", img.Arch)
+		return fmt.Errorf("the image is for %s, not %s", img.Arch, k.Arch)
 	}
 	if err := k.extract(img); err != nil {
 		return err

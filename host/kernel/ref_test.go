@@ -5,45 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"labctl/images"
 )
-
-func TestEmbeddedSources(t *testing.T) {
-	l, err := parseSources("images/kernels.yaml", images.Kernels)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(l.Sources) == 0 || l.Fallback == "" {
-		t.Errorf("got %+v", l)
-	}
-	if strings.Contains(string(images.Kernels), "://") {
-		t.Error("kernels.yaml names a host; mirrors are the host's own")
-	}
-}
-
-func TestParseSourcesRefuses(t *testing.T) {
-	const good = "fallback: \"1.2\"\nsources:\n  - kind: debian\n    suite: a\n    series: \"1.2\"\n    component: main\n    arch: {amd64: {debian: amd64, package: p}}\n"
-	if _, err := parseSources("k.yaml", []byte(good)); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct{ name, yaml, want string }{
-		{"unknown field", strings.Replace(good, "suite: a", "suit: a", 1), "k.yaml: [4:5]"},
-		{"doubled field", strings.Replace(good, "suite: a", "suite: a\n    suite: b", 1), "k.yaml: [5:5]"},
-		{"unknown kind", strings.Replace(good, "kind: debian", "kind: gentoo", 1), `sources[0]: unknown kind "gentoo"`},
-		{"series as a number of three", strings.Replace(good, `series: "1.2"`, `series: "1.2.3"`, 1), "want two numbers"},
-		{"no arch", strings.Replace(good, "    arch: {amd64: {debian: amd64, package: p}}\n", "", 1), "needs suite, series, component and arch"},
-		{"half an arch", strings.Replace(good, ", package: p", "", 1), "arch amd64 needs debian and package"},
-		{"twice", good + strings.SplitN(good, "sources:\n", 2)[1], "is already the name"},
-		{"fallback", strings.Replace(good, `fallback: "1.2"`, `fallback: "1.3"`, 1), `fallback "1.3"`},
-		{"file with a suite", good + "  - {kind: file, suite: x}\n", "kind file takes no other field"},
-		{"no yaml", "{", "k.yaml: [1:"},
-	} {
-		if _, err := parseSources("k.yaml", []byte(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
-		}
-	}
-}
 
 func TestParseRef(t *testing.T) {
 	for _, tt := range []struct {
@@ -58,6 +20,14 @@ func TestParseRef(t *testing.T) {
 		{"./bzImage", Ref{Path: "./bzImage"}},
 		{"/boot/vmlinuz", Ref{Path: "/boot/vmlinuz"}},
 		{"build:lab-6.12", Ref{Build: "lab-6.12"}},
+		{"6.12-cloud", Ref{Suite: "trixie", Flavour: "cloud", Series: "6.12"}},
+		{"debian:trixie-cloud", Ref{Suite: "trixie", Flavour: "cloud"}},
+		{"debian:experimental", Ref{Suite: "experimental"}},
+		{"7.3", Ref{Suite: "experimental", Series: "7.3"}},
+		{"7.3-rc7-amd64", Ref{Release: "7.3-rc7-amd64"}},
+		{"7.3-cloud-amd64", Ref{Release: "7.3-cloud-amd64"}},
+		{"gomod:github.com/gokrazy/kernel.rpi", Ref{Module: "github.com/gokrazy/kernel.rpi"}},
+		{"gomod:github.com/gokrazy/kernel.rpi@v0.0.0-20251127164438-9778ec0261de", Ref{Module: "github.com/gokrazy/kernel.rpi", Version: "v0.0.0-20251127164438-9778ec0261de"}},
 	} {
 		got, err := ParseRef(tt.in)
 		if err != nil || got != tt.want {
@@ -75,10 +45,17 @@ func TestParseRef(t *testing.T) {
 	t.Chdir(dir)
 	for _, tt := range []struct{ in, want string }{
 		{"6.21", "did you mean 6.12?"},
+		{"6.12-clod", "did you mean 6.12-cloud?"},
+		{"debian:trixie/cloud", "did you mean debian:trixie-cloud?"},
+		{"gomod:github.com/gokrazy/kernel.rpl", "did you mean gomod:github.com/gokrazy/kernel.rpi?"},
+		{"gomod:example.org/x", "known: gomod:github.com/gokrazy/kernel.rpi, gomod:github.com/gokrazy/kernel.amd64; others go into"},
+		{"gomod:github.com/gokrazy/kernel.rpi@latest", "leave @ out for the latest"},
+		{"gomod:github.com/gokrazy/kernel.rpi@v1.2", "leave @ out for the latest"},
+		{"gomod:", "known: gomod:"},
 		{"debian:trixy", "did you mean debian:trixie?"},
 		{"trixie", "did you mean debian:trixie?"},
 		{"bzImage", "write ./bzImage"},
-		{"", "known: 5.10, 6.1, 6.12, 7.2, debian:bullseye"},
+		{"", "known: 5.10, 6.1, 6.12, 7.2, 7.3, 5.10-cloud, 6.1-cloud, 6.12-cloud, 7.2-cloud, debian:bullseye"},
 		{"latest", "known: 5.10"},
 		{"6.12.", "known: "},
 		{"debian:", "known: "},
@@ -104,7 +81,7 @@ func TestNearest(t *testing.T) {
 }
 
 func FuzzParseRef(f *testing.F) {
-	for _, s := range []string{"6.12", "debian:trixie", "./x", "6.12.107+deb13-amd64", "build:lab", ""} {
+	for _, s := range []string{"6.12", "debian:trixie", "./x", "6.12.107+deb13-amd64", "build:lab", "gomod:github.com/gokrazy/kernel.rpi@v1.2.3", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -1,106 +1,313 @@
 package kernel
 
 import (
-	"bytes"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/goccy/go-yaml"
+	"golang.org/x/mod/module"
 
 	"labctl/images"
 )
 
 // Source is one entry of images/kernels.yaml.
 type Source struct {
-	Kind string `yaml:"kind"` // KindDebian or KindFile
+	Kind string `yaml:"kind"` // KindDebian, KindModule or KindFile
 
 	// Of KindDebian.
-	Suite     string                `yaml:"suite"`
-	Series    string                `yaml:"series"`
-	LongTerm  bool                  `yaml:"long_term"`
-	Component string                `yaml:"component"`
-	Arch      map[string]SourceArch `yaml:"arch"` // by GOARCH
+	Suite     string `yaml:"suite"`
+	Flavour   string `yaml:"flavour"` // "cloud"; "" for the usual kernel
+	Series    string `yaml:"series"`
+	LongTerm  bool   `yaml:"long_term"`
+	Component string `yaml:"component"`
+
+	// Of KindModule.
+	Module string `yaml:"module"` // "github.com/gokrazy/kernel.rpi"
+
+	Arch map[string]SourceArch `yaml:"arch"` // by GOARCH
 }
 
-// SourceArch is what a Debian source calls an architecture.
+// SourceArch is what a source has for an architecture.
 type SourceArch struct {
-	Debian  string `yaml:"debian"`
+	// Of KindDebian.
+	Debian  string `yaml:"debian"`  // Debian's name of it
 	Package string `yaml:"package"` // meta package that depends on the image
+
+	// Of KindModule: paths below the module's root.
+	Image   string `yaml:"image"`
+	DTBs    string `yaml:"dtbs"`    // folder of device trees, "." for the root
+	Modules string `yaml:"modules"` // folder with a folder for each release
 }
 
 // The kinds of sources.
 const (
 	KindDebian = "debian"
+	KindModule = "gomod"
 	KindFile   = "file"
 	KindBuild  = "build" // made here, by labctl kernel build; not in the list
 )
+
+// SourcesEnv names the user's own list of sources in place of labctl/kernels.yaml
+// in os.UserConfigDir.
+const SourcesEnv = "LABCTL_KERNELS"
+
+// key tells sources apart, and names their folders: "trixie", "trixie-cloud",
+// "github.com+gokrazy+kernel.rpi". A module's path has no "+" in it.
+func (s *Source) key() string {
+	switch {
+	case s.Kind == KindModule:
+		return strings.ReplaceAll(s.Module, "/", "+")
+	case s.Flavour != "":
+		return s.Suite + "-" + s.Flavour
+	}
+	return s.Suite
+}
+
+// ref is what the source is called, whatever it serves: "debian:trixie-cloud".
+func (s *Source) ref() string {
+	switch s.Kind {
+	case KindModule:
+		return KindModule + ":" + s.Module
+	case KindDebian:
+		return KindDebian + ":" + s.key()
+	}
+	return s.Kind
+}
+
+// name is the short name, where there is one: "6.12-cloud".
+func (s *Source) name() string {
+	switch {
+	case s.Kind == KindModule:
+		return s.ref()
+	case s.Flavour != "":
+		return s.Series + "-" + s.Flavour
+	}
+	return s.Series
+}
 
 type sourceList struct {
 	Fallback string   `yaml:"fallback"`
 	Sources  []Source `yaml:"sources"`
 }
 
-// sources is the embedded list. It is part of the program, so an error in it is
-// a defect of the build; TestEmbeddedSources keeps it from shipping.
-var sources = sync.OnceValue(func() *sourceList {
-	l, err := parseSources("images/kernels.yaml", images.Kernels)
+// loadSources reads the embedded list and the user's, once.
+var loadSources = sync.OnceValues(func() (*sourceList, error) {
+	file, named := os.Getenv(SourcesEnv), true
+	if file == "" {
+		dir, err := os.UserConfigDir()
+		if err != nil { // no home: no file of the user's
+			return embeddedSources(), nil
+		}
+		file, named = filepath.Join(dir, "labctl", "kernels.yaml"), false
+	}
+	data, err := readSmall(file)
+	switch {
+	case os.IsNotExist(err) && !named:
+		return embeddedSources(), nil
+	case err != nil:
+		return nil, fmt.Errorf("read the list of kernel sources: %w", err)
+	}
+	user, err := parseSources(file, data, true)
+	if err != nil {
+		return nil, err
+	}
+	return embeddedSources().merge(file, user)
+})
+
+// readSmall reads a file that a person wrote.
+func readSmall(file string) ([]byte, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > 1<<20 {
+		return nil, &fs.PathError{Op: "read", Path: file, Err: fmt.Errorf("want a file of at most 1 MB")}
+	}
+	return os.ReadFile(file)
+}
+
+// sources is the list for those who come after Open or ParseRef, which tell what
+// is wrong with the user's.
+func sources() *sourceList {
+	if l, err := loadSources(); err == nil {
+		return l
+	}
+	return embeddedSources()
+}
+
+// embeddedSources is part of the program, so an error in it is a defect of the
+// build; TestEmbeddedSources keeps it from shipping.
+func embeddedSources() *sourceList {
+	l, err := parseSources("images/kernels.yaml", images.Kernels, false)
 	if err != nil {
 		panic(err)
 	}
 	return l
-})
+}
 
-// parseSources reads kernels.yaml strictly: an unknown or doubled field is an
-// error that names the file and line.
-func parseSources(file string, data []byte) (*sourceList, error) {
-	var l sourceList
-	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict()).Decode(&l); err != nil {
-		return nil, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
-	}
-	seen := map[string]bool{}
-	for i, s := range l.Sources {
-		where := fmt.Sprintf("%s: sources[%d]", file, i)
-		switch s.Kind {
-		case KindFile:
-			if s.Suite != "" || s.Series != "" || len(s.Arch) > 0 {
-				return nil, fmt.Errorf("%s: kind file takes no other field", where)
-			}
-		case KindDebian:
-			if s.Suite == "" || s.Series == "" || s.Component == "" || len(s.Arch) == 0 {
-				return nil, fmt.Errorf("%s: kind debian needs suite, series, component and arch", where)
-			}
-			if _, err := parseSeries(s.Series); err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
-			}
-			for name, a := range s.Arch {
-				if a.Debian == "" || a.Package == "" {
-					return nil, fmt.Errorf("%s: arch %s needs debian and package", where, name)
-				}
-			}
-			for _, key := range []string{s.Suite, s.Series} {
-				if seen[key] {
-					return nil, fmt.Errorf("%s: %s is already the name of another source", where, key)
-				}
-				seen[key] = true
-			}
-		default:
-			return nil, fmt.Errorf("%s: unknown kind %q: use %s or %s", where, s.Kind, KindDebian, KindFile)
+// merge puts a user's list over l: an entry of the same source replaces the old
+// one, in its place, others come last.
+func (l *sourceList) merge(file string, user *sourceList) (*sourceList, error) {
+	out := &sourceList{Fallback: l.Fallback, Sources: slices.Clone(l.Sources)}
+	for _, s := range user.Sources {
+		if i := slices.IndexFunc(out.Sources, func(old Source) bool { return old.ref() == s.ref() }); i >= 0 {
+			out.Sources[i] = s
+		} else {
+			out.Sources = append(out.Sources, s)
 		}
 	}
-	if !seen[l.Fallback] {
-		return nil, fmt.Errorf("%s: fallback %q is no series of the list", file, l.Fallback)
+	if user.Fallback != "" {
+		out.Fallback = user.Fallback
+	}
+	// What each list has right may be wrong together. Only the user's can be at
+	// fault, and all of a merged list may be named by it.
+	names := map[string]string{}
+	for i := range out.Sources {
+		s := &out.Sources[i]
+		if s.Kind == KindFile {
+			continue
+		}
+		if other, ok := names[s.name()]; ok {
+			return nil, fmt.Errorf("%s: %s and %s are both called %s: give one of them another series, or replace it by an entry of the same source", file, other, s.ref(), s.name())
+		}
+		names[s.name()] = s.ref()
+	}
+	if _, ok := names[out.Fallback]; !ok {
+		return nil, fmt.Errorf("%s: fallback %q is no kernel of the list", file, out.Fallback)
+	}
+	return out, nil
+}
+
+var (
+	// Suites, flavours and packages become arguments of apt and names of folders.
+	plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]{0,63}$`)
+	goarch    = regexp.MustCompile(`^[a-z0-9]{1,16}$`)
+)
+
+// parseSources reads a kernels.yaml strictly. Its errors are a *YAMLError, of
+// the first thing that is wrong. A user's list may leave fallback out.
+func parseSources(file string, data []byte, user bool) (*sourceList, error) {
+	var l sourceList
+	doc, err := decodeYAML(file, data, &l)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for i := range l.Sources {
+		s, at := &l.Sources[i], fmt.Sprintf("sources[%d]", i)
+		field, msg := s.wrong()
+		if msg != "" {
+			if field != "" {
+				at += "." + field
+			}
+			return nil, doc.fail(at, "%s", msg)
+		}
+		if s.Kind == KindFile {
+			continue
+		}
+		for _, name := range []string{s.ref(), s.name()} {
+			if seen[name] {
+				return nil, doc.fail(at, "%s is already the name of another source", name)
+			}
+		}
+		seen[s.ref()], seen[s.name()] = true, true
+	}
+	if !user && !seen[l.Fallback] {
+		return nil, doc.fail("fallback", "%q is no kernel of the list", l.Fallback)
 	}
 	return &l, nil
 }
 
-// debianSources yields the Debian entries in the order of the file.
-func debianSources() []Source {
+// wrong says what is wrong with an entry, and in which field; "" when it is
+// right.
+func (s *Source) wrong() (field, msg string) {
+	extra := func(fields map[string]bool) (string, string) {
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			if fields[name] {
+				return name, fmt.Sprintf("kind %s does not take %s", s.Kind, name)
+			}
+		}
+		return "", ""
+	}
+	switch s.Kind {
+	case KindFile:
+		return extra(map[string]bool{"suite": s.Suite != "", "flavour": s.Flavour != "", "series": s.Series != "", "long_term": s.LongTerm,
+			"component": s.Component != "", "module": s.Module != "", "arch": len(s.Arch) > 0})
+	case KindDebian:
+		for _, f := range []struct{ name, value string }{{"suite", s.Suite}, {"component", s.Component}} {
+			if !plainName.MatchString(f.value) {
+				return f.name, fmt.Sprintf("%s is %q: kind debian needs a name such as trixie or main", f.name, f.value)
+			}
+		}
+		if s.Flavour != "" && !plainName.MatchString(s.Flavour) {
+			return "flavour", fmt.Sprintf("flavour is %q: want a name such as cloud", s.Flavour)
+		}
+		if _, err := parseSeries(s.Series); err != nil {
+			return "series", err.Error()
+		}
+		if f, m := extra(map[string]bool{"module": s.Module != ""}); m != "" {
+			return f, m
+		}
+	case KindModule:
+		if err := module.CheckPath(s.Module); err != nil {
+			return "module", fmt.Sprintf("module is %q: want a Go module's path: %v", s.Module, err)
+		}
+		if f, m := extra(map[string]bool{"suite": s.Suite != "", "flavour": s.Flavour != "", "series": s.Series != "", "long_term": s.LongTerm, "component": s.Component != ""}); m != "" {
+			return f, m
+		}
+	default:
+		return "kind", fmt.Sprintf("unknown kind %q: use %s, %s or %s", s.Kind, KindDebian, KindModule, KindFile)
+	}
+	if len(s.Arch) == 0 {
+		return "arch", fmt.Sprintf("kind %s needs arch: at least one architecture", s.Kind)
+	}
+	for _, name := range archNames(s.Arch) {
+		if !goarch.MatchString(name) {
+			return "arch", fmt.Sprintf("arch %q: want Go's name of an architecture, as amd64", name)
+		}
+		if field, msg := s.Arch[name].wrong(s.Kind); msg != "" {
+			if field != "" {
+				field = "." + field
+			}
+			return "arch." + name + field, msg
+		}
+	}
+	return "", ""
+}
+
+func (a SourceArch) wrong(kind string) (field, msg string) {
+	if kind == KindDebian {
+		switch {
+		case !plainName.MatchString(a.Debian) || !plainName.MatchString(a.Package):
+			return "", "kind debian needs debian and package: arm64, linux-image-arm64"
+		case a.Image != "" || a.DTBs != "" || a.Modules != "":
+			return "", "kind debian takes debian and package alone"
+		}
+		return "", ""
+	}
+	if a.Debian != "" || a.Package != "" {
+		return "", "kind gomod takes image, dtbs and modules alone"
+	}
+	for _, f := range []struct{ name, path string }{{"image", a.Image}, {"dtbs", a.DTBs}, {"modules", a.Modules}} {
+		if !fs.ValidPath(f.path) && (f.path != "" || f.name == "image") || f.name == "image" && f.path == "." {
+			return f.name, fmt.Sprintf("%s is %q: want a path below the module's root", f.name, f.path)
+		}
+	}
+	return "", ""
+}
+
+// pulled yields the entries that kernels are pulled from, in the order of the
+// file.
+func pulled() []Source {
 	var out []Source
 	for _, s := range sources().Sources {
-		if s.Kind == KindDebian {
+		if s.Kind != KindFile {
 			out = append(out, s)
 		}
 	}

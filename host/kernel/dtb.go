@@ -1,0 +1,86 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// DTB gives the path of a device tree by its name as packaged, with or without
+// the vendor directory and the suffix: "bcm2837-rpi-3-b",
+// "broadcom/bcm2837-rpi-3-b.dtb". A kernel whose device trees lie in one folder
+// has them without a vendor. Those of a kernel in a file are looked for beside
+// it, where `make dtbs` and `make dtbs_install` put them.
+func (k *Kernel) DTB(name string) (string, error) {
+	want := strings.TrimSuffix(name, ".dtb") + ".dtb"
+	if !fs.ValidPath(want) {
+		return "", fmt.Errorf("device tree %q of kernel %s: want a name as broadcom/bcm2837-rpi-3-b.dtb", name, k)
+	}
+	for _, dir := range k.dtbDirs() {
+		for _, at := range []string{want, path.Base(want)} {
+			if p := filepath.Join(dir, filepath.FromSlash(at)); isFile(p) {
+				return p, nil
+			}
+		}
+	}
+	found, known := "", []string(nil)
+	err := filepath.WalkDir(filepath.Join(k.Dir, dtbDir), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if d.Name() == path.Base(want) && !strings.Contains(want, "/") {
+			found = p
+			return fs.SkipAll
+		}
+		known = append(known, strings.TrimSuffix(d.Name(), ".dtb"))
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("device tree %s of kernel %s: %w", name, k, err)
+	}
+	if found != "" {
+		return found, nil
+	}
+	if len(known) == 0 {
+		return "", fmt.Errorf("device tree %s: kernel %s has no device trees", name, k)
+	}
+	if near := Nearest(path.Base(strings.TrimSuffix(want, ".dtb")), known); near != "" {
+		return "", fmt.Errorf("device tree %s: kernel %s has none of that name; did you mean %s?", name, k, near)
+	}
+	return "", fmt.Errorf("device tree %s: kernel %s has none of that name", name, k)
+}
+
+// dtbDirs are the folders that a kernel's device trees may be in.
+func (k *Kernel) dtbDirs() []string {
+	if k.Path == "" {
+		return []string{filepath.Join(k.Dir, dtbDir)}
+	}
+	beside := filepath.Dir(k.Path)
+	return []string{filepath.Join(beside, "dts"), filepath.Join(beside, "dtbs", k.Release), filepath.Join(beside, "dtbs"), beside}
+}
+
+// LentDTB is a device tree of another cached kernel, the newest that has it. A
+// tree says what a machine is, and holds for any kernel of its time.
+func (c *Cache) LentDTB(k *Kernel, name string) (path string, from *Kernel, err error) {
+	all, err := c.List()
+	if err != nil {
+		return "", nil, err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if other := all[i]; other.Arch == k.Arch && other.Dir != k.Dir {
+			if path, err := other.DTB(name); err == nil {
+				return path, other, nil
+			}
+		}
+	}
+	return "", nil, fmt.Errorf("device tree %s: no other kernel at hand has it", name)
+}
+
+func isFile(p string) bool {
+	st, err := os.Stat(p)
+	return err == nil && st.Mode().IsRegular()
+}

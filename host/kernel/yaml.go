@@ -1,0 +1,107 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"labctl/host/text"
+)
+
+// YAMLError is one thing that is wrong with a list of kernel sources.
+type YAMLError struct {
+	File  string
+	Line  int    // from 1
+	Field string // "sources[2].series"; "" where the file is not even YAML
+	Msg   string
+}
+
+func (e *YAMLError) Error() string {
+	where := fmt.Sprintf("%s:%d", e.File, e.Line)
+	if e.Field != "" {
+		where += ": " + e.Field
+	}
+	return where + ": " + e.Msg
+}
+
+// document is a YAML file that errors can point into.
+type document struct {
+	file string
+	tree *ast.File
+}
+
+// decodeYAML reads data into v; an unknown or doubled field is an error.
+func decodeYAML(file string, data []byte, v any) (*document, error) {
+	doc := &document{file: file}
+	tree, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, doc.located(err)
+	}
+	doc.tree = tree
+	if len(tree.Docs) > 1 {
+		return nil, &YAMLError{File: file, Line: 1, Msg: fmt.Sprintf("%d YAML documents; want one", len(tree.Docs))}
+	}
+	if err := yaml.UnmarshalWithOptions(data, v, yaml.Strict()); err != nil {
+		return nil, doc.located(err)
+	}
+	return doc, nil
+}
+
+// located puts the reader's errors into one line.
+func (d *document) located(err error) error {
+	out := &YAMLError{File: d.file, Line: 1, Msg: text.Line(err.Error(), 200)}
+	var y yaml.Error
+	if errors.As(err, &y) {
+		out.Msg = text.Line(y.GetMessage(), 200)
+		if t := y.GetToken(); t != nil {
+			out.Line = t.Position.Line
+			if d.tree != nil {
+				f := fieldFinder{offset: t.Position.Offset}
+				for _, doc := range d.tree.Docs {
+					ast.Walk(&f, doc)
+				}
+				out.Field = strings.TrimPrefix(strings.TrimPrefix(f.path, "$"), ".")
+			}
+		}
+	}
+	return out
+}
+
+// fieldFinder looks for the innermost field at an offset.
+type fieldFinder struct {
+	offset int
+	path   string
+}
+
+func (f *fieldFinder) Visit(n ast.Node) ast.Visitor {
+	if t := n.GetToken(); t != nil && t.Position.Offset == f.offset && len(n.GetPath()) > len(f.path) {
+		f.path = n.GetPath()
+	}
+	return f
+}
+
+// fail is an error about a field; of one that is not there, about the line of
+// what it would be in.
+func (d *document) fail(field, format string, args ...any) error {
+	return &YAMLError{File: d.file, Line: d.line(field), Field: field, Msg: fmt.Sprintf(format, args...)}
+}
+
+func (d *document) line(field string) int {
+	for field != "" {
+		if p, err := yaml.PathString("$." + field); err == nil {
+			if n, err := p.FilterFile(d.tree); err == nil && n != nil {
+				return n.GetToken().Position.Line
+			}
+		}
+		cut := strings.LastIndexAny(field, ".[")
+		if cut < 0 {
+			break
+		}
+		field = field[:cut]
+	}
+	return 1
+}
