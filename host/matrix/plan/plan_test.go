@@ -141,6 +141,9 @@ func TestParseErrors(t *testing.T) {
 		{"kernels: 6.12\nwork: [{labs: P1}]\ntimeout: soon\n", `p.yaml:3: timeout "soon": write it as 90s or 5m`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nsmp: -1\n", "p.yaml: smp -1, mem 0: want numbers above 0"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nsmp: two\n", "p.yaml:3: "},
+		{"kernels: 6.12\nwork:\n- labs: *\n", "p.yaml:3: "},
+		{"kernels: 6.12\nwork:\n- labs: *all\n", "p.yaml:3: a word that begins with *, & or ! is put in quotes: '*'"},
+		{"kernels: 6.12\nwork: ! ", "p.yaml:2: a word that begins with"},
 		{"", "p.yaml: want one YAML document"},
 		{"a: 1\n---\nb: 2\n", "p.yaml: want one YAML document"},
 	} {

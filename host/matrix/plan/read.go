@@ -120,11 +120,30 @@ func Parse(data []byte, name string) (*Spec, error) {
 	if len(tree.Docs) != 1 || tree.Docs[0].Body == nil {
 		return nil, bad(name, "want one YAML document")
 	}
+	var plain plainWords
+	ast.Walk(&plain, tree.Docs[0].Body)
+	if plain.line > 0 {
+		return nil, bad(fmt.Sprintf("%s:%d", name, plain.line), "a word that begins with *, & or ! is put in quotes: '*'")
+	}
 	var f file
 	if err := yaml.NodeToValue(tree.Docs[0].Body, &f, yaml.Strict()); err != nil {
 		return nil, yamlError(err, name)
 	}
 	return f.spec(name)
+}
+
+// plainWords finds the first line with one of YAML's aliases, anchors or tags. No
+// plan needs them, a glob may look like one, and the reader stumbles over some.
+type plainWords struct{ line int }
+
+func (p *plainWords) Visit(n ast.Node) ast.Visitor {
+	switch n.(type) {
+	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode, *ast.MergeKeyNode:
+		if t := n.GetToken(); p.line == 0 && t != nil {
+			p.line = t.Position.Line
+		}
+	}
+	return p
 }
 
 // yamlError is the reader's error on one line.
