@@ -147,7 +147,9 @@ func (a *app) labResults(lf *labFlags, dir string, subs []string) (*matrix.Resul
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", sub, err)
 		}
-		res.Record = sub
+		if sub != "." {
+			res.Record = sub
+		}
 		if id := res.Cell.ID(); seen[id] != "" {
 			return nil, fmt.Errorf("%s and %s are both of %s; give one of them", seen[id], sub, id)
 		} else {

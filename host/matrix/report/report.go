@@ -159,7 +159,7 @@ func (o *outcome) tail() string {
 type counts struct {
 	cells, pass, flaky, na, absent int
 	failed                         map[matrix.Status]int
-	seconds, cpu                   float64 // of all cells together
+	seconds                        float64 // of all cells together
 }
 
 func count(all []outcome) counts {
@@ -167,7 +167,6 @@ func count(all []outcome) counts {
 	for i := range all {
 		o := &all[i]
 		n.seconds += o.Seconds
-		n.cpu += o.CPUSeconds
 		switch {
 		case o.absent:
 			n.absent++
@@ -233,7 +232,17 @@ func sums(r *matrix.Results, n counts) []string {
 	if r.Shard != "" {
 		cells = fmt.Sprintf("shard %s of %s; %s", text.Line(r.Shard, 20), plural(len(r.Plan), "cell"), cells)
 	}
-	return []string{cells, fmt.Sprintf("%.1f s; the cells one after another: %.1f s, %.1f s of CPU", r.Seconds, n.seconds, n.cpu)}
+	time := fmt.Sprintf("%.1f s", r.Seconds)
+	if n.cells > 1 {
+		time += fmt.Sprintf("; the cells one after another: %.1f s", n.seconds)
+	}
+	if r.CPUSeconds > 0 {
+		time += fmt.Sprintf("; %.1f s of CPU", r.CPUSeconds)
+		if r.CPUs > 0 {
+			time += " on " + plural(r.CPUs, "CPU")
+		}
+	}
+	return []string{cells, time}
 }
 
 // group is cells with one reason.

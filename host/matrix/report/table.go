@@ -23,9 +23,9 @@ const (
 
 // Widths of names in the table, in cells of the terminal.
 const (
-	minWidth  = 40
-	maxRow    = 32
-	maxKernel = 16
+	minWidth = 40
+	maxRow   = 32
+	maxHead  = 20
 )
 
 // cells counts a terminal's cells, whatever the locale says of ambiguous
@@ -68,7 +68,7 @@ func (t *table) grid(s sheet) {
 	for _, r := range s.rows {
 		names = max(names, cells.StringWidth(r.name))
 	}
-	names = min(names, maxRow, t.Width/2)
+	names = min(names, maxRow, t.Width-2-maxHead)
 	for _, columns := range s.fold(func(c []column) bool { return names+sum(widths(c)) <= t.Width }) {
 		t.line("")
 		t.heads(columns, names)
@@ -86,9 +86,9 @@ func (t *table) heads(columns []column, names int) {
 	top, bottom := strings.Repeat(" ", names), strings.Repeat(" ", names)
 	w := widths(columns)
 	for i, start := 0, 0; i < len(columns); i++ {
-		bottom += cells.FillRight("  "+kernelHead(columns[i]), w[i])
+		bottom += cells.FillRight("  "+head(columns[i].kernel), w[i])
 		if i == len(columns)-1 || columns[i+1].target != columns[i].target {
-			top += cells.FillRight("  "+columns[i].target, sum(w[start:i+1]))
+			top += cells.FillRight("  "+head(columns[i].target), sum(w[start:i+1]))
 			start = i + 1
 		}
 	}
@@ -118,13 +118,13 @@ func widths(columns []column) []int {
 	out := make([]int, len(columns))
 	room := 0
 	for i, c := range columns {
-		out[i] = 2 + max(1, cells.StringWidth(kernelHead(c)))
+		out[i] = 2 + max(1, cells.StringWidth(head(c.kernel)))
 		if i == 0 || c.target != columns[i-1].target {
 			room = 0
 		}
 		room += out[i]
 		if i == len(columns)-1 || columns[i+1].target != c.target {
-			out[i] += max(0, 2+cells.StringWidth(c.target)-room)
+			out[i] += max(0, 2+cells.StringWidth(head(c.target))-room)
 		}
 	}
 	return out
@@ -137,13 +137,14 @@ func sum(all []int) (n int) {
 	return n
 }
 
-// kernelHead is a kernel as a column is headed. The end of a long one tells
+// head is a kernel or target as columns are headed. The end of a long one tells
 // more than its start.
-func kernelHead(c column) string {
-	if cells.StringWidth(c.kernel) <= maxKernel {
-		return c.kernel
+func head(s string) string {
+	n := cells.StringWidth(s)
+	if n <= maxHead {
+		return s
 	}
-	return cells.TruncateLeft(c.kernel, cells.StringWidth(c.kernel)-maxKernel+1, "…")
+	return cells.TruncateLeft(s, n-maxHead+1, "…")
 }
 
 // failures gives each failed cell a line, and those that were not run one.
