@@ -98,20 +98,31 @@ func Markdown(source string, cells int, plain bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("render a lesson: %w", err)
 	}
-	out, err := r.Render(text.Clean(source))
-	if err != nil {
-		return "", fmt.Errorf("render a lesson: %w", err)
-	}
 	var b strings.Builder
-	for line := range strings.Lines(out) {
-		b.WriteString(strings.TrimRight(line, " \n"))
-		b.WriteByte('\n')
+	for _, p := range parts(text.Clean(source)) {
+		out := ""
+		if p.table != nil {
+			out = table(p.table, cells, plain)
+		} else if out, err = r.Render(p.text); err != nil {
+			return "", fmt.Errorf("render a lesson: %w", err)
+		}
+		var lines []string
+		for line := range strings.Lines(out) {
+			lines = append(lines, strings.TrimRight(line, " \n"))
+		}
+		if out = strings.Trim(strings.Join(lines, "\n"), "\n"); out == "" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(out + "\n")
 	}
-	return strings.Trim(b.String(), "\n") + "\n", nil
+	return b.String(), nil
 }
 
-// words are labctl's own, in both languages.
-var words = map[string]map[string]string{
+// dictionary has labctl's own words.
+var dictionary = map[string]map[string]string{
 	"ko": {
 		"pass": "통과", "fail": "실패", "not applicable": "해당 없음",
 		"confirmed": "맞음", "refuted": "틀림", "depends": "경우에 따라 다름", "unknown": "알 수 없음",
@@ -126,7 +137,7 @@ var words = map[string]map[string]string{
 
 // Word is one of labctl's own words in a language.
 func Word(lang, word string) string {
-	if w, ok := words[lang][word]; ok {
+	if w, ok := dictionary[lang][word]; ok {
 		return w
 	}
 	return word

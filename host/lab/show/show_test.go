@@ -3,6 +3,8 @@ package show
 import (
 	"strings"
 	"testing"
+
+	"labctl/host/text"
 )
 
 func TestTable(t *testing.T) {
@@ -64,6 +66,95 @@ func TestMarkdown(t *testing.T) {
 	if strings.Contains(out, "\x1b") || !strings.Contains(out, "둘") {
 		t.Errorf("Markdown =\n%s", out)
 	}
+}
+
+// TestTables: a cell that does not fit is wrapped and nothing of it is lost, and
+// its markup is shown by the terminal's means or not at all.
+func TestTables(t *testing.T) {
+	const source = "before\n\n| 이름 | what `x` | n |\n|---|:-:|--:|\n" +
+		"| **프로세스와 스레드는 같은 함수에서** | `CLONE_VM\\|CLONE_FS` and *more* of [it](http://x) | 1 |\n| a | 2 \\* 3 | 22 |\n\nafter\n\n```\n| no | table |\n|---|---|\n```\n"
+	for _, tt := range []struct {
+		cells int
+		plain bool
+		want  string
+	}{
+		{80, true, `  before
+
+  이름                              │ what x                           │  n
+  ──────────────────────────────────┼──────────────────────────────────┼───
+  프로세스와 스레드는 같은 함수에서 │ CLONE_VM|CLONE_FS and more of it │  1
+  a                                 │ 2 * 3                            │ 22
+
+  after
+
+    | no | table |
+    |---|---|
+`},
+		{44, true, `  before
+
+  이름              │ what x            │  n
+  ──────────────────┼───────────────────┼───
+  프로세스와        │ CLONE_VM|CLONE_FS │  1
+  스레드는 같은     │ and more of it    │
+  함수에서          │                   │
+  a                 │ 2 * 3             │ 22
+
+  after
+
+    | no | table |
+    |---|---|
+`},
+		{24, true, `  before
+
+  이름    │ what x  │  n
+  ────────┼─────────┼───
+  프로세  │ CLONE_V │  1
+  스와    │ M|CLONE │
+  스레드  │ _FS and │
+  는 같은 │ more of │
+  함수에  │ it      │
+  서      │         │
+  a       │ 2 * 3   │ 22
+
+  after
+
+    | no | table |
+    |---|---|
+`},
+		{80, false, "\x1b[1m프로세스와\x1b[0m \x1b[1m스레드는\x1b[0m \x1b[1m같은\x1b[0m \x1b[1m함수에서\x1b[0m │ \x1b[38;5;203mCLONE_VM|CLONE_FS\x1b[0m and \x1b[3mmore\x1b[0m of it │  1"},
+	} {
+		got, err := Markdown(source, tt.cells, tt.plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.plain && got != tt.want || !strings.Contains(got, tt.want) {
+			t.Errorf("Markdown in %d cells =\n%s\nwant\n%s", tt.cells, got, tt.want)
+		}
+	}
+}
+
+// FuzzTable: no line is longer than the terminal, and no letter is lost.
+func FuzzTable(f *testing.F) {
+	f.Add("| a | 나 |\n|---|--:|\n| `x y` **z** | \\| [t](u) 프로세스 |", 30)
+	f.Add("|||\n|-|-|\n|\\", 20)
+	f.Fuzz(func(t *testing.T, source string, cells int) {
+		if cells < 20 || cells > 120 || len(source) > 2000 {
+			return
+		}
+		for _, p := range parts(text.Clean(source)) {
+			if p.table == nil {
+				continue
+			}
+			if columns := len(cellsOf(p.table[0])); columns*(narrowest+3) > cells {
+				continue // there is no room for so many
+			}
+			for line := range strings.Lines(table(p.table, cells, true)) {
+				if n := width.StringWidth(strings.TrimRight(line, "\n")); n > cells {
+					t.Errorf("%q in %d cells has a line of %d: %q", source, cells, n, line)
+				}
+			}
+		}
+	})
 }
 
 func TestLang(t *testing.T) {
