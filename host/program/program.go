@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -100,6 +101,38 @@ func isPackagePath(name string) bool {
 // build runs `go build` of pkg in dir; what names both as the user did. What it
 // says on errors is passed on.
 func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
+	return goMake(ctx, what, dir, arch, "build", pkg)
+}
+
+// BuildTest builds the tests of a package for a GOARCH, without cgo, and gives the
+// package's folder, in which they expect to run.
+func BuildTest(ctx context.Context, pkg, arch string) (p *Program, dir string, err error) {
+	list := goCommand(ctx, "", arch, "list", "-f", "{{.Dir}}", pkg)
+	var out bytes.Buffer
+	list.Stdout = &out
+	if err := runGo(ctx, list, "go list "+pkg); err != nil {
+		return nil, "", err
+	}
+	if p, err = goMake(ctx, pkg, "", arch, "test", "-c", pkg); err != nil {
+		return nil, "", err
+	}
+	p.Test = true
+	return p, strings.TrimSpace(out.String()), nil
+}
+
+// Tests lists the packages of a pattern that have tests for a GOARCH.
+func Tests(ctx context.Context, pattern, arch string) ([]string, error) {
+	list := goCommand(ctx, "", arch, "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", pattern)
+	var out bytes.Buffer
+	list.Stdout = &out
+	if err := runGo(ctx, list, "go list "+pattern); err != nil {
+		return nil, err
+	}
+	return strings.Fields(out.String()), nil
+}
+
+// goMake has go make one program for a GOARCH.
+func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (*Program, error) {
 	cache, err := cachedir.Dir()
 	if err != nil {
 		return nil, err
@@ -114,30 +147,20 @@ func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
 	}
 	defer folder.Close()
 	out := filepath.Join(folder.Path, "out")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out+"/", pkg)
-	cmd.Dir = dir
-	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG),
-	// and its temporary files with the folder.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Env = append(os.Environ(), "GOTMPDIR="+folder.Path, "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err = cmd.Run()
-	usage.Add(ctx, cmd.ProcessState)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("go build %s for %s: %w", what, arch, errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error())))
+	if err := os.Mkdir(out, 0o755); err != nil {
+		return nil, err
+	}
+	cmd := goCommand(ctx, dir, arch, slices.Concat([]string{verb, "-o", out + "/"}, args)...)
+	cmd.Env = append(cmd.Env, "GOTMPDIR="+folder.Path) // its temporary files end with the folder
+	if err := runGo(ctx, cmd, fmt.Sprintf("go %s %s for %s", verb, what, arch)); err != nil {
+		return nil, err
 	}
 	made, err := os.ReadDir(out)
 	if err != nil {
 		return nil, err
 	}
 	if len(made) != 1 {
-		return nil, fmt.Errorf("go build %s: it makes %d programs, want one", what, len(made))
+		return nil, fmt.Errorf("go %s %s: it makes %d programs, want one", verb, what, len(made))
 	}
 	file := filepath.Join(out, made[0].Name())
 	if err := checkFile(file, what, arch); err != nil {
@@ -152,6 +175,35 @@ func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
 		Argv0: path.Join(progDir, made[0].Name()),
 		File:  fmt.Sprintf("/proc/self/fd/%d", f.Fd()), made: f,
 	}, nil
+}
+
+func goCommand(ctx context.Context, dir, arch string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0")
+	return cmd
+}
+
+// runGo runs a go command; what is it in an error, which has what go said.
+func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
+	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if cmd.Stdout == nil {
+		cmd.Stdout = &said
+	}
+	err := cmd.Run()
+	usage.Add(ctx, cmd.ProcessState)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%s: %w", what, errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error())))
+	}
+	return nil
 }
 
 // Close gives up what Find has built.

@@ -33,6 +33,8 @@ type execOptions struct {
 	dir     string
 	out     string
 	timeout time.Duration
+
+	cwd string // where a test is at home; empty: where labctl is
 }
 
 func (a *app) execCmd() *cobra.Command {
@@ -116,6 +118,9 @@ func (a *app) exec(ctx context.Context, o execOptions, argv []string) (err error
 			o.spec.Arch = t.Name
 		}
 	}
+	if err := a.settle(&o.spec); err != nil {
+		return err
+	}
 	tgt, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
 	if err != nil {
 		return err
@@ -161,9 +166,12 @@ type job struct {
 }
 
 func newJob(prog *program.Program, argv []string, o execOptions) (*job, error) {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return nil, err
+	cwd := o.cwd
+	if cwd == "" {
+		var err error
+		if cwd, err = os.Getwd(); err != nil {
+			return nil, err
+		}
 	}
 	args := argv[1:]
 	start := []string{prog.Argv0}
@@ -319,11 +327,16 @@ func (a *app) runSent(ctx context.Context, v *vm.VM, j *job, signals *relay, std
 	}
 	res, err := v.Agent().Exec(ctx, j.params, std)
 	signals.to(nil)
+	return res, j.refused(res, err)
+}
+
+// refused is the error of a run, which may be that the guest cannot start it.
+func (j *job) refused(res wire.ExecResult, err error) error {
 	var refused *agent.GuestError
 	if errors.As(err, &refused) && res.Errno != 0 {
-		err = notRunError{j.name, syscall.Errno(res.Errno)}
+		return notRunError{j.name, syscall.Errno(res.Errno)}
 	}
-	return res, err
+	return err
 }
 
 // relay passes one signal on to the program, while there is one. Every other
