@@ -114,3 +114,7 @@ func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fi
 	}
 	return load(dir)
 }
+
+// ParseConfig reads a .config: option without CONFIG_ → value without quotes.
+// Options that are not set are left out.
+func ParseConfig(data []byte) map[string]string { return parseConfig(data) }

@@ -21,6 +21,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -306,6 +307,18 @@ func (k *Kernel) PVH(ctx context.Context) (string, bool) {
 	}
 	defer f.Close()
 	return path, image.HasPVH(f)
+}
+
+// IsELF says whether the image as it is given is an ELF file, a vmlinux.
+func (k *Kernel) IsELF() bool {
+	f, err := os.Open(k.Image())
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == elf.ELFMAG
 }
 
 func (k *Kernel) open() (*image.Image, error) {
