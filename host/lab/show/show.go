@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/glamour"
+	"github.com/charmbracelet/glamour/ansi"
+	"github.com/charmbracelet/glamour/styles"
 	"github.com/mattn/go-runewidth"
 
 	"labctl/host/lab"
@@ -87,24 +89,31 @@ func Wrap(s string, cells int) []string {
 	return lines
 }
 
+// least is how many cells a terminal has, whatever it says.
+const least = 20
+
 // Markdown renders a lesson for a terminal of so many cells, without colours
 // where plain.
 func Markdown(source string, cells int, plain bool) (string, error) {
-	style := "dark"
-	if plain {
-		style = "notty"
-	}
-	r, err := glamour.NewTermRenderer(glamour.WithStandardStyle(style), glamour.WithWordWrap(cells))
+	cells = max(cells, least)
+	r, err := glamour.NewTermRenderer(glamour.WithStyles(lessonStyle(plain)), glamour.WithWordWrap(cells))
 	if err != nil {
 		return "", fmt.Errorf("render a lesson: %w", err)
 	}
 	var b strings.Builder
 	for _, p := range parts(text.Clean(source)) {
 		out := ""
-		if p.table != nil {
+		switch {
+		case p.table != nil:
 			out = table(p.table, cells, plain)
-		} else if out, err = r.Render(p.text); err != nil {
-			return "", fmt.Errorf("render a lesson: %w", err)
+		case p.list != nil:
+			out = list(p.list, cells, plain)
+		case p.code != nil:
+			out = listing(p.code, cells)
+		default:
+			if out, err = r.Render(p.prose); err != nil {
+				return "", fmt.Errorf("render a lesson: %w", err)
+			}
 		}
 		var lines []string
 		for line := range strings.Lines(out) {
@@ -119,6 +128,19 @@ func Markdown(source string, cells int, plain bool) (string, error) {
 		b.WriteString(out + "\n")
 	}
 	return b.String(), nil
+}
+
+// lessonStyle is how prose looks. It takes no side on the terminal's background,
+// and puts no blanks around code: a Korean particle stands right behind its word.
+func lessonStyle(plain bool) ansi.StyleConfig {
+	if plain {
+		return styles.NoTTYStyleConfig
+	}
+	s := styles.DarkStyleConfig
+	s.Document.Color = nil
+	s.Code.Prefix, s.Code.Suffix, s.Code.BackgroundColor = "", "", nil
+	s.H2.Prefix, s.H3.Prefix = "", "" // colour and weight tell
+	return s
 }
 
 // dictionary has labctl's own words.

@@ -133,22 +133,55 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// FuzzTable: no line is longer than the terminal, and no letter is lost.
-func FuzzTable(f *testing.F) {
+// TestParts: items and code are laid out as tables are.
+func TestParts(t *testing.T) {
+	const source = "see [x](x/main.go):\n\n- an *item* whose\n  lines are joined, and `code`에서 wrapped\n  1. inner\n\n10. ten\n\n    behind ten\n\nend\n\n```\na < bb < ccc < dddd < eeeee < ffffff < ggggggg\n\n  | x |\n```\n- last"
+	const want = `  see x:
+
+  • an item whose lines are joined,
+    and code에서 wrapped
+    1. inner
+  10. ten
+      behind ten
+
+  end
+
+    a < bb < ccc < dddd < eeeee <
+        ffffff < ggggggg
+
+      | x |
+
+  • last
+`
+	got, err := Markdown(source, 36, true)
+	if err != nil || got != want {
+		t.Errorf("Markdown = %v\n%s\nwant\n%s", err, got, want)
+	}
+}
+
+// FuzzParts: no line that is laid out here is longer than the terminal.
+func FuzzParts(f *testing.F) {
 	f.Add("| a | 나 |\n|---|--:|\n| `x y` **z** | \\| [t](u) 프로세스 |", 30)
 	f.Add("|||\n|-|-|\n|\\", 20)
+	f.Add("- a\n  b\n\n  c\n1. `d\n\n```\n\tx\n", 20)
 	f.Fuzz(func(t *testing.T, source string, cells int) {
-		if cells < 20 || cells > 120 || len(source) > 2000 {
+		if cells < least || cells > 120 || len(source) > 2000 {
 			return
 		}
 		for _, p := range parts(text.Clean(source)) {
-			if p.table == nil {
-				continue
+			var out string
+			switch {
+			case p.table != nil:
+				if columns := len(cellsOf(p.table[0])); columns*(narrowest+3) > cells {
+					continue // there is no room for so many
+				}
+				out = table(p.table, cells, true)
+			case p.list != nil:
+				out = list(p.list, cells, true)
+			default:
+				out = listing(p.code, cells)
 			}
-			if columns := len(cellsOf(p.table[0])); columns*(narrowest+3) > cells {
-				continue // there is no room for so many
-			}
-			for line := range strings.Lines(table(p.table, cells, true)) {
+			for line := range strings.Lines(out) {
 				if n := width.StringWidth(strings.TrimRight(line, "\n")); n > cells {
 					t.Errorf("%q in %d cells has a line of %d: %q", source, cells, n, line)
 				}
