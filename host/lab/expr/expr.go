@@ -145,6 +145,7 @@ type Expr struct {
 	Source string
 	Asks   Asks
 	Names  []string // of the variables in it, sorted
+	Events []string // that it asks a step for by S.on("…"), sorted
 	ast    *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
@@ -188,12 +189,19 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 	}
 	x := &Expr{Source: source, ast: tree}
 	walk(tree.NativeRep().Expr(), func(e ast.Expr) {
-		if e.Kind() == ast.IdentKind {
+		switch {
+		case e.Kind() == ast.IdentKind:
 			x.Names = append(x.Names, e.AsIdent())
+		case e.Kind() == ast.CallKind && e.AsCall().FunctionName() == "on":
+			if name, ok := literal(e.AsCall().Args()[0]); ok {
+				x.Events = append(x.Events, name)
+			}
 		}
 	})
-	slices.Sort(x.Names)
-	x.Names = slices.Compact(x.Names)
+	for _, l := range []*[]string{&x.Names, &x.Events} {
+		slices.Sort(*l)
+		*l = slices.Compact(*l)
+	}
 	if err := x.checkLiterals(); err != nil {
 		return nil, err
 	}

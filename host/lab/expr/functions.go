@@ -318,6 +318,15 @@ func parseSignal(s string) (int64, error) {
 	return n, nil
 }
 
+// literal is the text of an expression that is nothing but a text.
+func literal(e ast.Expr) (string, bool) {
+	if e.Kind() != ast.LiteralKind {
+		return "", false
+	}
+	s, ok := e.AsLiteral().Value().(string)
+	return s, ok
+}
+
 var (
 	optionName = regexp.MustCompile(`^[A-Z0-9][A-Za-z0-9_]*$`)
 	symbolName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.$]*$`)
@@ -341,11 +350,10 @@ func (x *Expr) checkLiterals() (err error) {
 		call := e.AsCall()
 		args := call.Args()
 		literal := func(i int) (string, bool) {
-			if i >= len(args) || args[i].Kind() != ast.LiteralKind {
+			if i >= len(args) {
 				return "", false
 			}
-			s, ok := args[i].AsLiteral().Value().(string)
-			return s, ok
+			return literal(args[i])
 		}
 		fact := func(form *regexp.Regexp, like string, to *[]string) {
 			s, ok := literal(0)

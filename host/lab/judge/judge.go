@@ -188,6 +188,29 @@ func check(c *lab.Check, in expr.Input) Check {
 		}
 		out.Seen = append(out.Seen, expr.Seen{Expr: oneLine(c.Seen), Value: v.Text})
 	}
+	out.Seen = append(out.Seen, silent(that, in)...)
+	return out
+}
+
+// silent tells of events that an expression looks at and that are nowhere in the
+// recording: a trace point that says nothing may be the reason for a failure, and
+// not what the kernel has done.
+func silent(x *expr.Expr, in expr.Input) (out []expr.Seen) {
+	for _, name := range x.Events {
+		value := "armed, and it never fired, in this step and all others"
+		fired := false
+		for _, s := range in.Steps {
+			fired = fired || slices.ContainsFunc(s.Events, func(e result.Event) bool { return e.Name == name })
+			for _, why := range s.NotTraced {
+				if what, _, _ := strings.Cut(why, ":"); what == name || strings.HasSuffix(what, "/"+name) || strings.HasSuffix(what, " "+name) {
+					value = "not traced: " + text.Line(why, 200)
+				}
+			}
+		}
+		if !fired {
+			out = append(out, expr.Seen{Expr: fmt.Sprintf("on(%q)", name), Value: value})
+		}
+	}
 	return out
 }
 

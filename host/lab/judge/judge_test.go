@@ -79,6 +79,29 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestSilent: a check that fails says so when an event that it looks at is nowhere.
+func TestSilent(t *testing.T) {
+	l, err := lab.Parse([]byte(strings.Replace(config, "that: fork.pid == 10}", "that: 'fork.on(\"sched_switch\").size() + fork.on(\"leave\").size() + fork.on(\"gone\").size() > 9'}", 1)), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := good(l)
+	res.Steps[0].Events = []result.Event{{Name: "sched_switch"}}
+	res.Steps[0].NotTraced = []string{"sched/gone: no such event"}
+	r, err := Judge(l, res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range r.Checks[0].Seen[len(r.Checks[0].Seen)-2:] {
+		got = append(got, s.String())
+	}
+	want := `on("gone") = not traced: sched/gone: no such event; on("leave") = armed, and it never fired, in this step and all others`
+	if strings.Join(got, "; ") != want {
+		t.Errorf("seen last: %s; want %s", strings.Join(got, "; "), want)
+	}
+}
+
 // TestNothingIsTold gives results by which a lab must not pass.
 func TestNothingIsTold(t *testing.T) {
 	l := load(t)
