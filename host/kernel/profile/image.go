@@ -56,6 +56,9 @@ var noCalls = []string{"ni_syscall", "call_table", "copyarea", "fillrect", "imag
 // of 7.x is another name of the same.
 var tracepointMarks = []string{"__traceiter_", "__tracepoint_"}
 
+// padding begins the names of what x86 kernels put before a function (6.2 and on).
+const padding = "__pfx_"
+
 // file is the cache beside the kernel; the number rises with what is in it.
 const file = "profile-1.json"
 
@@ -148,7 +151,7 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 				marked[prefix] = append(marked[prefix], tail)
 			}
 		}
-		if kind == "T" || kind == "t" {
+		if (kind == "T" || kind == "t") && name == stack.Strip(name) && !strings.HasPrefix(name, padding) {
 			p.Known.Symbols++
 		}
 		if sym, ok := stack.Family(name); ok && sym.Family != stack.FamilyEntry && kind != "W" && len(functions) < maxNames {
