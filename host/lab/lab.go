@@ -202,6 +202,9 @@ type Graded struct {
 	Seconds int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
 	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
 	Hints   []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`
+	// Fails names, for the skeleton and each wrong program by its folder, the
+	// checks that fail for it; all others hold.
+	Fails map[string][]string `yaml:"fails" json:"fails" jsonschema:"description=which checks the skeleton (exercise) and each wrong program (wrong/NAME) fail\\, and no others"`
 }
 
 // ProgramStep is the id of an exercise's step.

@@ -31,6 +31,10 @@ func TestLabs(t *testing.T) {
 		if wrong, _ := filepath.Glob(filepath.Join(folder, filepath.Dir(l.File), Wrong, "*", "*.go")); len(wrong) < 3 {
 			t.Errorf("%s: %d wrong programs; want at least three", l.File, len(wrong))
 		}
+		// Else a learner who has done nothing reads that most is done.
+		if fails, all := len(l.Exercise.Fails[Exercise]), len(l.Exercise.Checks); 2*fails <= all {
+			t.Errorf("%s: the skeleton fails %d of %d checks; want most", l.File, fails, all)
+		}
 	}
 }
 

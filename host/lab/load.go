@@ -340,6 +340,7 @@ func (v *validator) all() {
 		for i, h := range x.Hints {
 			v.text(fmt.Sprintf("exercise.hints[%d]", i), h)
 		}
+		v.fails(x)
 		l.exerciseAsks.Add(l.needsAsks())
 	}
 	l.asks.Add(l.needsAsks())
@@ -582,6 +583,29 @@ func (v *validator) checks(at string, checks []Check, env *expr.Env, asks *expr.
 	}
 }
 
+// fails holds what programs fail against the checks that there are; whether the
+// programs are there is for files.
+func (v *validator) fails(x *Graded) {
+	var known []string
+	for _, c := range x.Checks {
+		known = append(known, c.ID)
+	}
+	for _, dir := range slices.Sorted(maps.Keys(x.Fails)) {
+		at := "exercise.fails." + dir
+		if len(x.Fails[dir]) == 0 {
+			v.fail(at, 0, "names no check: a program that fails none is right")
+		}
+		for i, id := range x.Fails[dir] {
+			switch {
+			case !slices.Contains(known, id):
+				v.fail(fmt.Sprintf("%s[%d]", at, i), 0, "%q is no check of the exercise (known: %s)", id, strings.Join(known, ", "))
+			case slices.Contains(x.Fails[dir][:i], id):
+				v.fail(fmt.Sprintf("%s[%d]", at, i), 0, "%s is named twice", id)
+			}
+		}
+	}
+}
+
 func (v *validator) claims(env *expr.Env) {
 	ids := map[string]bool{}
 	for i := range v.l.Claims {
@@ -636,6 +660,32 @@ func (v *validator) files(name string) {
 		source(Solution, "Go", ".go")
 		want(path.Join(Exercise, Task))
 		want(path.Join(Exercise, TaskKO))
+		v.failing(name)
+	}
+}
+
+// failing wants the skeleton and every wrong program to be named in fails, and
+// nothing else.
+func (v *validator) failing(name string) {
+	programs := []string{Exercise}
+	entries, err := fs.ReadDir(v.l.Dir, Wrong)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		v.fileError(path.Join(name, Wrong), err.Error())
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			programs = append(programs, path.Join(Wrong, e.Name()))
+		}
+	}
+	for _, p := range programs {
+		if _, ok := v.l.Exercise.Fails[p]; !ok {
+			v.fileError(path.Join(name, p), "exercise.fails does not say which checks it fails")
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(v.l.Exercise.Fails)) {
+		if !slices.Contains(programs, p) {
+			v.fileError(path.Join(name, Config), fmt.Sprintf("exercise.fails.%s: there is no such folder", p))
+		}
 	}
 }
 

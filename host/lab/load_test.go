@@ -49,6 +49,9 @@ exercise:
       that: program.creations.size() > 0
   hints:
     - {en: Look., ko: 보라.}
+  fails:
+    exercise: [made]
+    wrong/prints: [made]
 `
 
 func TestParse(t *testing.T) {
@@ -108,6 +111,9 @@ func TestParseErrors(t *testing.T) {
 		{"evidence no string", "evidence: string(fork.exit)", "evidence: fork.exit", "T1-try/lab.yaml:27: claims[0].evidence: it gives int; want a string"},
 		{"exercise sees steps", "program.creations", "fork.creations", "T1-try/lab.yaml:36: exercise.checks[0].that: undeclared reference to 'fork'"},
 		{"no hints", "  hints:\n    - {en: Look., ko: 보라.}\n", "  hints: []\n", "exercise.hints: an exercise has at least one hint"},
+		{"fails nothing", "wrong/prints: [made]", "wrong/prints: []", "T1-try/lab.yaml:41: exercise.fails.wrong/prints: names no check"},
+		{"fails what is not", "exercise: [made]", "exercise: [mad]", `T1-try/lab.yaml:40: exercise.fails.exercise[0]: "mad" is no check of the exercise (known: made)`},
+		{"fails twice", "exercise: [made]", "exercise: [made, made]", "T1-try/lab.yaml:40: exercise.fails.exercise[1]: made is named twice"},
 		{"two documents", "id: T1", "id: T1\n---\nid: T2", "2 YAML documents"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -128,7 +134,7 @@ func folderOf(name string) fstest.MapFS {
 	return fstest.MapFS{
 		name + "/lab.yaml": file(good), name + "/README.md": file("x"), name + "/README.ko.md": file("x"),
 		name + "/exercise/main.go": file("package main"), name + "/exercise/TASK.md": file("x"), name + "/exercise/TASK.ko.md": file("x"),
-		name + "/solution/main.go": file("package main"),
+		name + "/solution/main.go": file("package main"), name + "/wrong/prints/main.go": file("package main"),
 	}
 }
 
@@ -169,6 +175,16 @@ func TestLoad(t *testing.T) {
 		if set, _ := Load(root); len(set.Broken) != 1 || set.Broken[0].Error() != tt.want {
 			t.Errorf("Load without %s: broken %v; want %q", tt.gone, set.Broken, tt.want)
 		}
+	}
+	root = folderOf("T1-try")
+	root["T1-try/wrong/other/main.go"] = root["T1-try/wrong/prints/main.go"]
+	if set, _ := Load(root); len(set.Broken) != 1 || set.Broken[0].Error() != "T1-try/wrong/other: exercise.fails does not say which checks it fails" {
+		t.Errorf("Load with a wrong program more: broken %v", set.Broken)
+	}
+	root = folderOf("T1-try")
+	delete(root, "T1-try/wrong/prints/main.go")
+	if set, _ := Load(root); len(set.Broken) != 1 || set.Broken[0].Error() != "T1-try/lab.yaml: exercise.fails.wrong/prints: there is no such folder" {
+		t.Errorf("Load without a wrong program: broken %v", set.Broken)
 	}
 	if set, _ := Load(folderOf("try")); len(set.Broken) != 1 || !strings.Contains(set.Broken[0].Error(), "is called T1-…") {
 		t.Errorf("Load of a folder of another name: %v", set.Broken)

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"labctl/host/kernel"
 	"labctl/host/lab"
@@ -117,7 +120,8 @@ func complaints(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) (b
 	return bad
 }
 
-// gradePrograms wants the first program to pass and all others to fail.
+// gradePrograms wants the first program to pass, and the others to fail those
+// checks that the lab says, and no others.
 func gradePrograms(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab, dir string, programs []string) {
 	var all []Submission
 	for _, name := range programs {
@@ -128,28 +132,46 @@ func gradePrograms(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab,
 		t.Fatal(err)
 	}
 	for i, g := range grades {
-		want := Fail
-		if i == 0 {
-			want = Pass
-		}
-		if g.Outcome != want {
-			// Does it do so by itself, or by what those before it have left, or a
+		want := l.Exercise.Fails[programs[i]]
+		if d := cmp.Diff(verdicts(l, want), g.verdicts()); d != "" {
+			// Is it so by itself, or by what those before it have left, or what a
 			// busy host has done to it?
-			t.Logf("%s: %s; once more, alone", programs[i], g.Outcome)
+			t.Logf("%s: %s; once more, alone, after -want +got\n%s", programs[i], g.Outcome, d)
 			if g, err = One(t.Context(), env, spec, l, all[i], record.Dir{}, &record.Run{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if g.Outcome == want {
-			continue
-		}
-		t.Errorf("%s: %s (%s); want %s", programs[i], g.Outcome, g.Message, want)
-		if g.Report != nil {
-			for _, c := range g.Report.Checks {
-				t.Logf("  %s: %s %s %v", c.ID, c.Verdict, c.Error, c.Seen)
+		if d := cmp.Diff(verdicts(l, want), g.verdicts()); d != "" {
+			t.Errorf("%s: %s (%s): -want +got\n%s", programs[i], g.Outcome, g.Message, d)
+			if g.Report != nil {
+				for _, c := range g.Report.Checks {
+					t.Logf("  %s: %s %s %v", c.ID, c.Verdict, c.Error, c.Seen)
+				}
 			}
 		}
 	}
+}
+
+// verdicts are those of a program that fails these checks.
+func verdicts(l *lab.Lab, fails []string) map[string]judge.Verdict {
+	all := map[string]judge.Verdict{}
+	for _, c := range l.Exercise.Checks {
+		all[c.ID] = judge.Pass
+		if slices.Contains(fails, c.ID) {
+			all[c.ID] = judge.Fail
+		}
+	}
+	return all
+}
+
+func (g *Grade) verdicts() map[string]judge.Verdict {
+	all := map[string]judge.Verdict{}
+	if g.Report != nil {
+		for _, c := range g.Report.Checks {
+			all[c.ID] = c.Verdict
+		}
+	}
+	return all
 }
 
 // hostile are programs that a class may hold.

@@ -34,8 +34,10 @@ type row struct {
 	SysVSem bool `json:"sysvsem"`
 }
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	if err := undoList(); err != nil {
 		fail("make a semaphore undo list", err)
 	}

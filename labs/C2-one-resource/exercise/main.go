@@ -13,8 +13,10 @@ const here = ^uintptr(99) // AT_FDCWD, -100
 // path ends with a zero byte, as the kernel wants it.
 var path = append([]byte("/proc/version"), 0)
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	// TODO: this is a fork. What makes the two have one table of descriptors?
 	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {

@@ -22,8 +22,10 @@ func clone(flags uintptr) (int, syscall.Errno) {
 	return int(tid), errno
 }
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	// TODO: three sets of flags, each against another rule.
 	for _, flags := range []uintptr{} {
 		_, errno := clone(flags | uintptr(syscall.SIGCHLD))

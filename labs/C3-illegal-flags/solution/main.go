@@ -29,8 +29,10 @@ func clone(flags uintptr) (int, syscall.Errno) {
 	return int(tid), errno
 }
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	for _, flags := range []uintptr{cloneThread | cloneVM, cloneSighand, cloneFS | cloneNewNS} {
 		_, errno := clone(flags | uintptr(syscall.SIGCHLD))
 		fmt.Printf("flags %#x: %d\n", flags, errno)

@@ -9,8 +9,10 @@ import (
 	"syscall"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, 0, 0, 0, 0, 0, 0)
 	if errno != 0 {
 		fmt.Fprintln(os.Stderr, "clone:", errno)

@@ -12,8 +12,10 @@ import (
 
 const childSetTID = 0x1000000
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	// TODO: the parent will not see what is written to this in the child.
 	word := new(int32)
 

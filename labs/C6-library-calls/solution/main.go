@@ -18,8 +18,10 @@ const (
 // number is written by the kernel, in the child's copy of this memory.
 var number int32
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	// The fourth and fifth arguments of clone.
 	last := [2]uintptr{0, uintptr(unsafe.Pointer(&number))}
 	if runtime.GOARCH == "amd64" {

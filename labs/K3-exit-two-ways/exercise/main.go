@@ -8,8 +8,10 @@ import (
 	"syscall"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	// TODO: the first is to end with status 7.
 	first := fork(0, false)
 	report(first)

@@ -14,8 +14,10 @@ import (
 
 const tracefs = "/sys/kernel/tracing/"
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	exits, killed := child("exits"), child("killed")
 	for _, pid := range []int{exits, killed} {
 		asleep(pid)

@@ -8,8 +8,10 @@ import (
 	"syscall"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	first, second := fork(7, false), fork(0, true)
 	report(first)
 	if err := syscall.Kill(second, syscall.SIGKILL); err != nil {

@@ -9,8 +9,10 @@ import (
 	"unsafe"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	var pipe [2]int
 	check(syscall.Pipe(pipe[:]))
 	pid := fork(pipe[0])

@@ -25,8 +25,10 @@ type sleeper struct {
 	Status  int      `json:"status"`  // of its exit: the signal that sigtimedwait returned
 }
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	s := sleeper{PID: start(), Asked: syscall.SYS_RT_SIGTIMEDWAIT}
 	s.look()
 	check(syscall.Kill(s.PID, syscall.SIGUSR1))

@@ -32,7 +32,7 @@ func main() {
 	done := make(chan bool)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: nobody else gets this thread
-		rename("loner")
+		rename("?")            // TODO: its name
 		// TODO: a directory structure of its own, then /proc; add to g; say where it is.
 		done <- true
 	}()

@@ -17,8 +17,10 @@ const (
 // path is where the child cannot be surprised: it makes system calls only.
 var path = append([]byte("/proc/version"), 0)
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	name := uintptr(unsafe.Pointer(&path[0]))
 	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, cloneFiles|uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {

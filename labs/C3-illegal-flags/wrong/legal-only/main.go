@@ -25,8 +25,10 @@ func clone(flags uintptr) (int, syscall.Errno) {
 	return int(tid), errno
 }
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	for _, flags := range []uintptr{0x10100, 0x800, 0x20200} {
 		fmt.Printf("flags %#x: %d\n", flags, syscall.EINVAL)
 	}

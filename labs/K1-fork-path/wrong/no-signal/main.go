@@ -16,8 +16,10 @@ type cloneArgs struct {
 
 const sysClone3 = 435
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	args := cloneArgs{}
 	tid, _, errno := syscall.RawSyscall(sysClone3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
 	if errno != 0 {

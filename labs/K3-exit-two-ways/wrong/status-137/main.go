@@ -8,8 +8,10 @@ import (
 	"syscall"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	first, second := fork(7, false), fork(137, false)
 	for _, pid := range []int{first, second} {
 		var status syscall.WaitStatus

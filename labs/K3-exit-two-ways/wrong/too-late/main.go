@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
+// A goroutine that is locked here stays on the process's first thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	first, second := fork(7, false), fork(0, false)
 	time.Sleep(50 * time.Millisecond)
 	syscall.Kill(second, syscall.SIGKILL)

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
 func main() {
 	pid := impostor("kworker/9:9")
+	time.Sleep(500 * time.Millisecond) // in which some kernel threads run
 	fmt.Println("2 kthreadd")
 	for cpu := range 40 {
 		fmt.Printf("%d kworker/%d:0\n", 5000+cpu, cpu)

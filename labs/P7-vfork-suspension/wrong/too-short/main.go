@@ -1,4 +1,4 @@
-// Has a child that ends before anyone has waited for it.
+// Has a child that sleeps for a moment only, and knows the state without looking.
 package main
 
 import (
@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
+	"unsafe"
 )
 
 const cloneVFork = 0x4000
@@ -14,9 +16,11 @@ const cloneVFork = 0x4000
 func init() { runtime.LockOSThread() }
 
 func main() {
+	nap := syscall.NsecToTimespec(int64(20 * time.Millisecond))
 	tid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, cloneVFork|uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if tid == 0 && errno == 0 {
 		// The child: system calls only, Go's runtime knows nothing of it.
+		syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&nap)), 0, 0)
 		for {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}
