@@ -9,6 +9,7 @@ import (
 	"labctl/host/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/machine"
+	"labctl/host/matrix"
 	"labctl/host/qemu"
 	"labctl/host/record"
 	"labctl/host/report"
@@ -107,10 +108,13 @@ func exitCode(err error) int {
 		qemuExit *qemu.ExitError
 		noGo     *initramfs.MissingGoError
 		corrupt  *kernel.CorruptError
+		many     matrixError
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &many):
+		return matrixCode(many.status)
 	case errors.As(err, &exec):
 		return execCode(exec.error)
 	case errors.As(err, &status):
@@ -133,6 +137,21 @@ func exitCode(err error) int {
 		return exitCrash
 	}
 	return exitInput
+}
+
+// matrixCode is the exit status of a matrix by the worst of its cells.
+func matrixCode(worst matrix.Status) int {
+	switch worst {
+	case matrix.Crash:
+		return exitCrash
+	case matrix.Deadline:
+		return exitDeadline
+	case matrix.Error:
+		return exitHost
+	case matrix.Fail:
+		return exitCheck
+	}
+	return exitOK
 }
 
 // finish reports err, once, and gives the exit status.

@@ -1,7 +1,23 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+
 	"github.com/spf13/cobra"
+
+	"labctl/host/kernel"
+	"labctl/host/lab"
+	"labctl/host/machine"
+	"labctl/host/matrix"
+	"labctl/host/matrix/plan"
+	"labctl/host/program"
+	"labctl/host/text"
+	"labctl/labs"
 )
 
 func (a *app) matrixCmd() *cobra.Command {
@@ -9,11 +25,264 @@ func (a *app) matrixCmd() *cobra.Command {
 		Use:   "matrix",
 		Short: "Run labs, programs and tests on many kernels and machines",
 		Long: `Run work on every kernel and machine of a plan, several cells at a time, and
-keep a record of each. See labctl matrix run --help.`,
+keep a record of each. A plan is given by flags or by a file; it is the same on
+every host, so that it can be run in shards and merged. docs/matrix.md tells all.`,
+		Example: `  labctl matrix ls --kernels 5.10,7.2 --arch amd64,arm64 --labs 'P*'
+  labctl matrix run --kernels 5.10,7.2 --arch amd64,arm64 --labs 'P*,K1'
+  labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2
+  labctl matrix merge shard-1 shard-2 shard-3 shard-4`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	// One line a subcommand: each has a file of its own.
-	c.AddCommand()
+	c.AddCommand(a.matrixLs(), a.matrixRun(), a.matrixMerge())
 	return c
 }
+
+// planFlags are what a plan is made from.
+type planFlags struct {
+	kernels, archs, boards []string
+	labs, tests            []string
+	file                   string
+	smp, mem               int
+	shard                  string
+}
+
+func (f *planFlags) flags(c *cobra.Command) {
+	fl := c.Flags()
+	fl.SetInterspersed(false) // what follows PROG is PROG's
+	fl.StringSliceVar(&f.kernels, "kernels", nil, "kernels, as --kernel takes them elsewhere; cached: all that are in the cache")
+	fl.StringSliceVar(&f.archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's)")
+	fl.StringSliceVar(&f.boards, "board", nil, "boards: raspi3b, raspi2b")
+	fl.StringSliceVar(&f.labs, "labs", nil, "labs by their ids, or globs over them: 'P*,K1'")
+	fl.StringSliceVar(&f.tests, "gotest", nil, "Go packages whose tests are run, a cell each: ./pkg/...")
+	fl.StringVar(&f.file, "plan", "", "a plan file, instead of all these")
+	fl.IntVar(&f.smp, "smp", 0, "number of CPUs (default: the machine's)")
+	fl.IntVar(&f.mem, "mem", 0, "memory in MB (default: the machine's)")
+	fl.StringVar(&f.shard, "shard", "", "only this part of the plan: 2/5")
+}
+
+// planned is a plan as commands have it.
+type planned struct {
+	spec  *plan.Spec
+	cells []matrix.Cell // of all shards
+	shard matrix.Shard
+}
+
+// mine are the cells of the shard.
+func (p *planned) mine() []matrix.Cell {
+	from, to := p.shard.Range(len(p.cells))
+	return p.cells[from:to]
+}
+
+// plan makes the plan of a command line, whose errors are the user's to mend.
+func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, error) {
+	spec, err := f.spec(argv)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	known := plan.Known{
+		Cached: a.cachedKernels,
+		Packages: func(pattern, arch string) ([]string, error) {
+			found, err := program.Tests(ctx, pattern, arch)
+			if err != nil {
+				return nil, errors.New(text.Line(err.Error(), 400))
+			}
+			return found, nil
+		},
+	}
+	if known.Labs, err = lab.IDs(labs.FS); err != nil {
+		return nil, err
+	}
+	p := &planned{spec: spec}
+	if p.cells, err = spec.Cells(known); err != nil {
+		return nil, usageError{err}
+	}
+	if p.shard, err = matrix.ParseShard(f.shard); err == nil {
+		err = p.shard.Fits(len(p.cells))
+	}
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--shard: %w", err)}
+	}
+	return p, nil
+}
+
+func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
+	byFlags := len(f.kernels)+len(f.archs)+len(f.boards)+len(f.labs)+len(f.tests)+len(argv)+f.smp+f.mem != 0
+	if f.file != "" {
+		if byFlags {
+			return nil, errors.New("--plan has all of the plan: leave the other flags of it, and a program, out")
+		}
+		return plan.Read(f.file)
+	}
+	s := &plan.Spec{Kernels: plan.FromFlags("--kernels", f.kernels), CPUs: f.smp, MemoryMB: f.mem}
+	if f.smp < 0 || f.mem < 0 {
+		return nil, fmt.Errorf("--smp %d --mem %d: want numbers above 0", f.smp, f.mem)
+	}
+	for _, name := range f.archs {
+		t, err := machine.FindTarget(name, "")
+		if err != nil {
+			return nil, err
+		}
+		s.Targets = append(s.Targets, plan.FromFlags("--arch", []string{t.Name})...)
+	}
+	for _, name := range f.boards {
+		t, err := machine.FindTarget("", name)
+		if err != nil {
+			return nil, err
+		}
+		s.Targets = append(s.Targets, plan.FromFlags("--board", []string{t.Name})...)
+	}
+	if len(f.labs) > 0 {
+		s.Work = append(s.Work, plan.Work{Kind: matrix.Lab, Names: plan.FromFlags("--labs", f.labs)})
+	}
+	if len(f.tests) > 0 {
+		s.Work = append(s.Work, plan.Work{Kind: matrix.GoTest, Names: plan.FromFlags("--gotest", f.tests)})
+	}
+	if len(argv) > 0 {
+		s.Work = append(s.Work, plan.Work{Kind: matrix.Program, Names: plan.FromFlags("PROG", argv[:1]), Args: argv[1:]})
+	}
+	return s, nil
+}
+
+// cachedKernels names the kernels at hand, by the shortest name of each.
+func (a *app) cachedKernels(arch string) ([]string, error) {
+	cache, err := kernel.Open("")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := cache.Sources(arch)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, r := range rows {
+		if r.Kernel != nil && !slices.Contains(names, r.Name) {
+			names = append(names, r.Name)
+		}
+	}
+	return names, nil
+}
+
+func (a *app) matrixLs() *cobra.Command {
+	var f planFlags
+	var asJSON, github bool
+	var shards int
+	c := &cobra.Command{
+		Use:   "ls [flags] [-- PROG ARGS]",
+		Short: "Show a plan, and start nothing",
+		Long: `Show the cells of a plan in their order. Nothing is started or downloaded.
+
+--github prints one line of JSON for a job's strategy.matrix in GitHub Actions,
+with a shard and a name for each job: as many as --shards says, else one for each
+kernel on each machine.`,
+		Example: `  labctl matrix ls --kernels 5.10,6.12 --arch amd64,arm64 --labs 'P*'
+  labctl matrix ls --plan nightly.yaml --json
+  labctl matrix ls --plan nightly.yaml --github --shards 4`,
+		RunE: func(c *cobra.Command, argv []string) error {
+			switch {
+			case github && asJSON:
+				return usageError{errors.New("give --json or --github")}
+			case github && f.shard != "":
+				return usageError{errors.New("--github is of all shards: leave --shard out")}
+			case c.Flags().Changed("shards") && !github:
+				return usageError{errors.New("--shards goes with --github")}
+			case c.Flags().Changed("shards") && shards < 1:
+				return usageError{fmt.Errorf("--shards %d: want at least 1", shards)}
+			}
+			p, err := a.plan(c.Context(), &f, argv)
+			if err != nil {
+				return err
+			}
+			if github {
+				return a.printGitHub(p.cells, shards)
+			}
+			return a.printPlan(p, asJSON)
+		},
+	}
+	f.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&github, "github", false, "print the JSON of a strategy.matrix for GitHub Actions")
+	c.Flags().IntVar(&shards, "shards", 0, "with --github: number of jobs")
+	return c
+}
+
+// planJSON is `matrix ls --json`.
+type planJSON struct {
+	Name  string     `json:"name,omitempty"`
+	Shard string     `json:"shard,omitempty"`
+	Cells []cellJSON `json:"cells"`
+}
+
+type cellJSON struct {
+	ID string `json:"id"`
+	matrix.Cell
+}
+
+func (a *app) printPlan(p *planned, asJSON bool) error {
+	if asJSON {
+		out := planJSON{Name: p.spec.Name, Shard: p.shard.String()}
+		for _, c := range p.mine() {
+			out.Cells = append(out.Cells, cellJSON{c.ID(), c})
+		}
+		return a.printJSON(out)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KERNEL\tTARGET\tKIND\tWORK")
+	for _, c := range p.mine() {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Kernel, c.Target, c.Work.Kind, workLine(c.Work))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	a.say(fmt.Sprintf("%d cells", len(p.mine())))
+	return nil
+}
+
+func workLine(w matrix.Work) string {
+	line := w.Name
+	for _, arg := range w.Args {
+		line += " " + arg
+	}
+	return text.Line(line, 200)
+}
+
+// gitHubJob is one entry of a strategy.matrix.
+type gitHubJob struct {
+	Shard string `json:"shard"`
+	Name  string `json:"name"`
+}
+
+// maxGitHubJobs is what GitHub lets a matrix have (docs.github.com, "Usage
+// limits").
+const maxGitHubJobs = 256
+
+func (a *app) printGitHub(cells []matrix.Cell, shards int) error {
+	if shards == 0 {
+		shards = 1
+		for i := range cells[1:] {
+			if place(cells[i]) != place(cells[i+1]) {
+				shards++
+			}
+		}
+		shards = min(shards, maxGitHubJobs)
+	}
+	if err := (matrix.Shard{Index: 1, Of: shards}).Fits(len(cells)); err != nil || shards > maxGitHubJobs {
+		return usageError{fmt.Errorf("--shards %d: the plan has %d cells, and GitHub takes at most %d jobs", shards, len(cells), maxGitHubJobs)}
+	}
+	var out struct {
+		Include []gitHubJob `json:"include"`
+	}
+	for i := 1; i <= shards; i++ {
+		s := matrix.Shard{Index: i, Of: shards}
+		from, to := s.Range(len(cells))
+		name := place(cells[from])
+		if last := place(cells[to-1]); last != name {
+			name += " to " + last
+		}
+		out.Include = append(out.Include, gitHubJob{s.String(), name})
+	}
+	return json.NewEncoder(a.stdout).Encode(out)
+}
+
+// place is where a cell runs.
+func place(c matrix.Cell) string { return c.Kernel + "/" + c.Target }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"labctl/host/kernel"
+	"labctl/host/text"
 )
 
 // progress tells of slow work on standard error: on a terminal one line that is
@@ -20,6 +21,7 @@ type progress struct {
 
 	mu    sync.Mutex
 	pulls []pull // under way, in the order of their start
+	line  string // of other work that is under way
 	shown int    // columns of the line that is drawn now
 	drawn time.Time
 }
@@ -75,6 +77,19 @@ func (g *progress) pull(what string, p kernel.Progress) {
 	}
 }
 
+// status shows one line of work that is under way, on a terminal alone; empty shows
+// none.
+func (g *progress) status(line string) {
+	if g.quiet || !g.terminal {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.line = line
+	g.erase()
+	g.draw()
+}
+
 func (g *progress) erase() {
 	if g.shown > 0 {
 		fmt.Fprintf(g.w, "\r%*s\r", g.shown, "")
@@ -82,12 +97,15 @@ func (g *progress) erase() {
 	}
 }
 
-// draw shows the pulls under way: a bar for one, percentages for several.
+// draw shows what is under way: of pulls a bar for one, percentages for several.
 func (g *progress) draw() {
-	if !g.terminal || len(g.pulls) == 0 {
+	if !g.terminal || len(g.pulls) == 0 && g.line == "" {
 		return
 	}
 	var parts []string
+	if g.line != "" {
+		parts = append(parts, g.line)
+	}
 	for _, q := range g.pulls {
 		s := q.what + ": " + stages[q.p.Stage]
 		if q.p.Total > 0 {
@@ -105,7 +123,7 @@ func (g *progress) draw() {
 	}
 	line := strings.Join(parts, " | ")
 	if len(line) > 100 {
-		line = line[:100]
+		line = text.Line(line, 97)
 	}
 	fmt.Fprint(g.w, line)
 	g.shown, g.drawn = len(line), time.Now()

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labctl/host/matrix"
+	"labctl/host/record"
+)
+
+func (a *app) matrixMerge() *cobra.Command {
+	var output matrixOutput
+	var out string
+	c := &cobra.Command{
+		Use:   "merge DIR...",
+		Short: "Join the shards of a plan",
+		Long: `Join the matrices of several folders, which are the shards of one plan, into one
+folder with all run records. A cell that is in two of them or in none, and another
+plan, are errors. The exit status is that of labctl matrix run.`,
+		Example: "  labctl matrix merge shard-1 shard-2 --out all --junit all.xml",
+		Args:    needArgs("the folders of the shards"),
+		RunE: func(_ *cobra.Command, dirs []string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
+			var parts []matrix.Part
+			for _, dir := range dirs {
+				r, err := matrix.Read(dir)
+				if errors.Is(err, fs.ErrNotExist) {
+					err = fmt.Errorf("merge %s: it has no %s, which a run leaves at its end", dir, matrix.File)
+				}
+				if err != nil {
+					return usageError{err}
+				}
+				parts = append(parts, matrix.Part{Dir: dir, Results: r})
+			}
+			all, err := matrix.Merge(parts)
+			if err != nil {
+				return usageError{err}
+			}
+			dir, err := mergedFolder(out)
+			if err != nil {
+				return err
+			}
+			for _, p := range parts {
+				if err := matrix.CopyRecords(dir, p); err != nil {
+					return err
+				}
+			}
+			if err := matrix.Write(dir, all); err != nil {
+				return err
+			}
+			if err := a.showMatrix(all, dir, output); err != nil {
+				return err
+			}
+			return matrixEnd(all, dir)
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "folder for the whole (default: labctl-out/TIME-matrix)")
+	output.flags(c)
+	return c
+}
+
+// mergedFolder makes the folder that shards are merged into. Nothing may be in it.
+func mergedFolder(out string) (string, error) {
+	if out == "" {
+		d, err := record.Create("", "matrix", time.Now())
+		return d.Path, err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", fmt.Errorf("merge: %w", err)
+	}
+	if there, err := filepath.Glob(filepath.Join(escapeGlob(out), "*")); err != nil || len(there) > 0 {
+		return "", usageError{fmt.Errorf("merge: %s is not empty; give another --out", out)}
+	}
+	return out, nil
+}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/spf13/cobra"
+
+	labrun "labctl/host/lab/run"
+	"labctl/host/matrix"
+	matrixreport "labctl/host/matrix/report"
+	matrixrun "labctl/host/matrix/run"
+	"labctl/host/record"
+	"labctl/host/scratch"
+	"labctl/host/text"
+	"labctl/host/usage"
+)
+
+// matrixOutput is how results are shown, beside the table.
+type matrixOutput struct {
+	asJSON, ktap   bool
+	junit, summary string
+}
+
+func (o *matrixOutput) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&o.asJSON, "json", false, "print JSON instead of the table: matrix.json")
+	f.BoolVar(&o.ktap, "ktap", false, "print KTAP instead of the table")
+	f.StringVar(&o.junit, "junit", "", "write JUnit XML to this file")
+	f.StringVar(&o.summary, "summary", "", "append a summary in Markdown to this file (default: the one that GITHUB_STEP_SUMMARY names)")
+}
+
+// check finds before a long run what cannot be written after it.
+func (o *matrixOutput) check() error {
+	if o.asJSON && o.ktap {
+		return usageError{errors.New("give --json or --ktap")}
+	}
+	if o.summary == "" {
+		o.summary = os.Getenv("GITHUB_STEP_SUMMARY")
+	}
+	for flag, name := range map[string]string{"--junit": o.junit, "--summary": o.summary} {
+		if name == "" {
+			continue
+		}
+		if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
+			return usageError{fmt.Errorf("%s %s: there is no folder %s", flag, name, filepath.Dir(name))}
+		}
+	}
+	return nil
+}
+
+type matrixRunOptions struct {
+	plan     planFlags
+	output   matrixOutput
+	out      string
+	jobs     int
+	resume   bool
+	retries  int
+	timeout  time.Duration
+	patience float64
+}
+
+func (a *app) matrixRun() *cobra.Command {
+	var o matrixRunOptions
+	c := &cobra.Command{
+		Use:   "run [flags] [-- PROG ARGS]",
+		Short: "Run a plan, or a shard of it",
+		Long: `Run the cells of a plan, as many at a time as this host has CPUs and memory for,
+and keep a record of each. A cell is a lab, a program as labctl exec takes it, or
+the tests of a Go package, on one kernel and one machine. Kernels that are not
+cached are pulled first. A cell that fails stops no other.
+
+The folder --out has matrix.json at the end, cells/ with what became of each cell
+as soon as it ended, and runs/ with the run records. When a run was cut short,
+--resume with the same plan runs what is missing, and what has failed, again.
+
+Exit status: 0 when nothing fails; else by the worst that happened: 4 a guest
+crashed; 5 a deadline; 3 a cell could not be run; 1 a check, a program or a test
+fails. What a kernel or machine cannot run is not applicable and no failure. A
+cell that was good only when tried again (--retry) is marked flaky.`,
+		Example: `  labctl matrix run --kernels 5.10,6.1,6.12,7.2 --arch amd64,arm64 --labs 'P*,K1'
+  labctl matrix run --kernels cached --board raspi3b -- ./cmd/x -v
+  labctl matrix run --kernels 5.10,7.2 --arch arm64 --gotest ./...
+  labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2 --junit shard-2.xml
+  labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2 --resume`,
+		RunE: func(c *cobra.Command, argv []string) error { return a.runMatrix(c.Context(), &o, argv) },
+	}
+	o.plan.flags(c)
+	o.output.flags(c)
+	f := c.Flags()
+	f.StringVar(&o.out, "out", "", "folder of the matrix (default: labctl-out/TIME-matrix)")
+	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
+	f.BoolVar(&o.resume, "resume", false, "go on with the matrix in --out: run what is missing, or has failed")
+	f.IntVar(&o.retries, "retry", 0, "try a cell that fails so many times more")
+	f.DurationVar(&o.timeout, "timeout", 0, "end a cell after this long, boot included (default: the plan's)")
+	f.Float64Var(&o.patience, "patience", 1, "multiply every boot deadline, for a slow or busy host")
+	return c
+}
+
+// matrixError ends a matrix that is not as it should be.
+type matrixError struct {
+	status matrix.Status // the worst
+	error
+}
+
+func (e matrixError) Unwrap() error { return e.error }
+
+func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string) error {
+	switch {
+	case o.resume && o.out == "":
+		return usageError{errors.New("--resume: which matrix? give its folder by --out")}
+	case o.jobs < 0 || o.retries < 0 || o.timeout < 0:
+		return usageError{errors.New("--jobs, --retry and --timeout: want numbers above 0")}
+	}
+	if err := o.output.check(); err != nil {
+		return err
+	}
+	p, err := a.plan(ctx, &o.plan, argv)
+	if err != nil {
+		return err
+	}
+	if o.timeout == 0 {
+		o.timeout = p.spec.Timeout
+	}
+	all := &matrix.Results{
+		Name: p.spec.Name, Labctl: versionString(), Started: time.Now().UTC(), CPUs: runtime.GOMAXPROCS(0),
+		Shard: p.shard.String(), Plan: p.cells,
+	}
+	folder, done, err := a.matrixFolder(o, all)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	todo, good := unfinished(p.mine(), done)
+	m, err := a.newMatrixRunner(folder, o)
+	if err != nil {
+		return err
+	}
+	m.total, m.done = len(p.mine()), len(good)
+	if m.done > 0 {
+		a.say(fmt.Sprintf("%d of %d cells are done", m.done, m.total))
+	}
+	defer m.close()
+	start := time.Now()
+	var spent usage.Meter
+	ran, err := m.do(usage.With(ctx, &spent), todo)
+	all.Seconds = time.Since(start).Seconds()
+	all.CPUSeconds = spent.Total().Seconds()
+	for _, r := range ran {
+		all.CPUSeconds += r.CPUSeconds
+	}
+	all.Results = matrix.Sorted(p.cells, append(good, ran...))
+	if werr := matrix.Write(folder.Path, all); werr != nil {
+		return errors.Join(err, werr)
+	}
+	if err != nil {
+		a.say(fmt.Sprintf("%d of %d cells are done; labctl matrix run --resume --out %s goes on", len(all.Results), m.total, folder.Path))
+		return err
+	}
+	if err := a.showMatrix(all, folder.Path, o.output); err != nil {
+		return err
+	}
+	a.sayCost(all)
+	return matrixEnd(all, folder.Path)
+}
+
+// matrixFolder makes the folder of a run, or takes one up.
+func (a *app) matrixFolder(o *matrixRunOptions, all *matrix.Results) (*matrix.Folder, []matrix.Result, error) {
+	if o.resume {
+		f, done, err := matrix.Resume(o.out, all)
+		if err != nil {
+			return nil, nil, usageError{err}
+		}
+		return f, done, nil
+	}
+	dir := o.out
+	if dir == "" {
+		d, err := record.Create("", "matrix", time.Now())
+		if err != nil {
+			return nil, nil, err
+		}
+		dir = d.Path
+	}
+	f, err := matrix.Create(dir, all)
+	return f, nil, err
+}
+
+// unfinished are the cells to run, and the results that stand.
+func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, good []matrix.Result) {
+	stands := map[string]bool{}
+	for _, r := range done {
+		if !r.Status.Failed() {
+			stands[r.Cell.ID()] = true
+			good = append(good, r)
+		}
+	}
+	for _, c := range cells {
+		if !stands[c.ID()] {
+			todo = append(todo, c)
+		}
+	}
+	return todo, good
+}
+
+// budget is what this host has for machines.
+func (o *matrixRunOptions) budget() matrixrun.Budget {
+	b := matrixrun.Budget{CPUs: runtime.GOMAXPROCS(0), MemoryMB: labrun.MemoryMB(), Jobs: o.jobs}
+	if o.jobs > 0 {
+		b.CPUs, b.MemoryMB = 0, 0 // the user knows better
+	}
+	return b
+}
+
+// showMatrix prints the results and writes the files that were asked for.
+func (a *app) showMatrix(all *matrix.Results, dir string, o matrixOutput) error {
+	format := "text"
+	switch {
+	case o.asJSON:
+		format = "json"
+	case o.ktap:
+		format = "ktap"
+	}
+	opts := matrixreport.Options{Width: a.cells(), Colour: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "", Dir: dir}
+	err := matrixreport.Write(a.stdout, format, all, opts)
+	if o.junit != "" {
+		var b strings.Builder
+		jerr := matrixreport.Write(&b, "junit", all, opts)
+		if jerr == nil {
+			jerr = scratch.Write(o.junit, []byte(b.String()), 0o644)
+		}
+		err = errors.Join(err, jerr)
+	}
+	if o.summary != "" {
+		err = errors.Join(err, appendTo(o.summary, func(w io.Writer) error { return matrixreport.Write(w, "markdown", all, opts) }))
+	}
+	return err
+}
+
+// appendTo adds to a file, which others of the same job have written to.
+func appendTo(name string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// sayCost holds the wall time against the least that it could be, all CPUs being
+// busy all the time.
+func (a *app) sayCost(all *matrix.Results) {
+	if all.CPUSeconds > 0 && all.CPUs > 0 {
+		least := all.CPUSeconds / float64(all.CPUs)
+		a.say(fmt.Sprintf("%.1f s, %.2f times the %.1f s that %.1f CPU seconds take on %d CPUs", all.Seconds, all.Seconds/least, least, all.CPUSeconds, all.CPUs))
+	}
+}
+
+// matrixEnd is the error of a matrix in which a cell fails: all that fail, a line
+// each, with their records.
+func matrixEnd(all *matrix.Results, dir string) error {
+	var errs *multierror.Error
+	for _, r := range all.Results {
+		if !r.Status.Failed() {
+			continue
+		}
+		line := fmt.Sprintf("%s: %s", r.Cell.ID(), r.Status)
+		if r.Reason != "" {
+			line += ": " + text.Line(r.Reason, 300)
+		}
+		if r.Record != "" {
+			line += " (" + filepath.Join(dir, r.Record) + ")"
+		}
+		errs = multierror.Append(errs, errors.New(line))
+	}
+	if errs == nil {
+		return nil
+	}
+	errs.ErrorFormat = func(each []error) string {
+		var b strings.Builder
+		fmt.Fprintf(&b, "%d of %d cells fail", len(each), len(all.Results))
+		for _, e := range each {
+			fmt.Fprintf(&b, "\n  %v", e)
+		}
+		return b.String()
+	}
+	return matrixError{all.Worst(), errs}
+}
+
+// ticker calls f every now and then until stop.
+func ticker(every time.Duration, f func()) (stop func()) {
+	t := time.NewTicker(every)
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-t.C:
+				f()
+			case <-over:
+				return
+			}
+		}
+	})
+	return sync.OnceFunc(func() {
+		t.Stop()
+		close(over)
+		wg.Wait()
+	})
+}
