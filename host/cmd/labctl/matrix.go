@@ -34,7 +34,7 @@ every host, so that it can be run in shards and merged. docs/matrix.md tells all
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	c.AddCommand(a.matrixLs(), a.matrixRun(), a.matrixMerge())
+	c.AddCommand(a.matrixLs(), a.matrixRun(), a.matrixMerge(), a.matrixDiff())
 	return c
 }
 
