@@ -10,6 +10,10 @@ import (
 // ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
 var ErrNotKernel = image.ErrNotKernel
 
+// ErrNoKallsyms is wrapped when an image has no table of symbols that can be
+// read.
+var ErrNoKallsyms = image.ErrNoKallsyms
+
 // Stage is a step of a pull.
 type Stage = debian.Stage
 

@@ -110,6 +110,9 @@ func FindTarget(arch, board string) (target.Target, error) {
 
 // Prepare finds or makes all that a boot needs.
 func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
+	if err := Settle(env, &spec); err != nil {
+		return nil, err
+	}
 	m := &Machine{spec: spec}
 	var err error
 	if m.Target, err = FindTarget(spec.Arch, spec.Board); err != nil {
@@ -126,6 +129,9 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if m.QEMU, err = qemu.Version(t.Binary); err != nil {
 		return nil, err
 	}
+	if err := checkQEMU(t, m.QEMU); err != nil {
+		return nil, err
+	}
 	if m.Kernel, err = findKernel(ctx, env, spec.Kernel, t.Arch); err != nil {
 		return nil, err
 	}
@@ -135,9 +141,12 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 			m.image = path
 		}
 	}
+	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
+		return nil, inputf("--kernel %s: a vmlinux that QEMU cannot start, because it has no PVH entry; give the bzImage or Image that was made of it", m.image)
+	}
 	if t.DTB != "" {
-		if m.dtb, err = m.Kernel.DTB(t.DTB); err != nil {
-			return nil, inputf("--board %s: kernel %s has no device tree %s: %v", t.Name, m.Kernel, t.DTB, err)
+		if err := m.findDTB(env); err != nil {
+			return nil, err
 		}
 	}
 	if err := m.pickLink(env); err != nil {
@@ -189,6 +198,7 @@ func (m *Machine) pickLink(env Env) error {
 	for _, l := range m.Target.Links {
 		if l.Kind != "virtio" {
 			m.Link = l
+			m.settleUART()
 			return nil
 		}
 		pci, _ := m.Kernel.Option("VIRTIO_PCI")
@@ -199,7 +209,7 @@ func (m *Machine) pickLink(env Env) error {
 		}
 		mods, err := m.Kernel.Modules(virtioModules...)
 		if err != nil {
-			why = append(why, fmt.Sprintf("virtio-serial: %v", err))
+			why = append(why, "virtio-serial: "+m.noVirtio(err))
 			continue
 		}
 		m.Link = l
@@ -211,7 +221,7 @@ func (m *Machine) pickLink(env Env) error {
 		}
 		return nil
 	}
-	return inputf("kernel %s has no way to talk to labctl on %s: %s", m.Kernel, m.Target.Name, strings.Join(why, "; "))
+	return inputf("kernel %s has no way to talk to labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
 }
 
 // checkConfig refuses a kernel that would only hang.

@@ -23,6 +23,7 @@ type Target struct {
 
 	Binary    string // QEMU's binary
 	Package   string // the Debian package that has it
+	Since     string // the first QEMU with this machine, where labctl also works with older ones
 	Machine   string // -machine
 	CPU       string // -cpu under emulation; "host" replaces it under KVM
 	TCGThread string // -accel tcg,thread=; empty leaves QEMU's choice
@@ -137,6 +138,21 @@ var All = []Target{
 		DTB:     "broadcom/bcm2837-rpi-3-b.dtb",
 		// No PCI, no PSCI: the kernel halts and QEMU has to be told to quit.
 		// A restored machine's timers never fire again (QEMU 7.2).
+		Features: []string{"boot", "serial-bcm2835aux"},
+	},
+	{
+		Name: "raspi4b", Summary: "Raspberry Pi 4 Model B", Arch: "arm64", Board: true,
+		Binary: "qemu-system-aarch64", Package: "qemu-system-arm", Since: "9.0",
+		Machine: "raspi4b", CPU: "cortex-a72",
+		TCGThread: "single", // as raspi3b
+		CPUs:      4, MemoryMB: 2048, Fixed: true,
+		// As raspi3b, with the peripherals elsewhere.
+		Console: []string{"earlycon=pl011,mmio32,0xfe201000", "keep_bootcon", "console=tty0"},
+		Links:   []Link{{Kind: "uart", TTY: "ttyS1", Serial: 1}},
+		DTB:     "broadcom/bcm2711-rpi-4-b.dtb",
+		// QEMU (10.0) has no HDMI on this board. Drivers of Debian's kernels touch
+		// its registers and die of the bus error.
+		Append:   []string{"initcall_blacklist=brcmstb_l2_driver_init,brcmstb_i2c_driver_init,clk_dvp_driver_init"},
 		Features: []string{"boot", "serial-bcm2835aux"},
 	},
 	{

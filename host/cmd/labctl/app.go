@@ -14,6 +14,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/machine"
+	"labctl/host/target"
 )
 
 // version is set by the Makefile.
@@ -127,12 +128,34 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
+// settle is machine.Settle for commands that open no caches before it.
+func (a *app) settle(spec *machine.Spec) error {
+	if spec.Kernel == "" || spec.Arch != "" || spec.Board != "" {
+		return nil
+	}
+	env, err := a.env()
+	if err != nil {
+		return err
+	}
+	return machine.Settle(env, spec)
+}
+
+// boards are the names that --board takes.
+func boards() (names []string) {
+	for _, t := range target.All {
+		if t.Board {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // machineFlags are the flags that choose a machine.
 func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f := c.Flags()
 	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64, arm (default: the host's)")
-	f.StringVar(&s.Board, "board", "", "board: raspi3b; it implies the architecture")
-	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, a path with a slash (default: the newest cached long-term series)")
+	f.StringVar(&s.Board, "board", "", "board: "+strings.Join(boards(), ", ")+"; it implies the architecture")
+	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, gomod:MODULE, build:NAME, a path with a slash (default: the newest cached long-term series)")
 	f.IntVar(&s.CPUs, "smp", 0, "number of CPUs (default: the machine's)")
 	f.IntVar(&s.MemoryMB, "mem", 0, "memory in MB (default: the machine's)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")

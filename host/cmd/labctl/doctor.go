@@ -95,7 +95,7 @@ func (a *app) examine(ctx context.Context, fresh bool) []finding {
 		var missing *qemu.NotFoundError
 		switch {
 		case err == nil:
-			f.OK, f.Seen = true, "version "+v
+			f.OK, f.Seen = true, "version "+v+without(t.Binary)
 		case errors.As(err, &missing):
 			f.Seen, f.Remedy = "not found", "on Debian: apt-get install "+t.Package
 		default:
@@ -127,6 +127,21 @@ func (a *app) examine(ctx context.Context, fresh bool) []finding {
 		return append(all, finding{What: "cache", Seen: err.Error()})
 	}
 	return append(all, diskFinding(env), kernelFinding(env))
+}
+
+// without names the machines that this QEMU is too old for. That is no shortfall:
+// everything else works.
+func without(binary string) string {
+	said := ""
+	for _, t := range target.All {
+		if t.Binary != binary || t.Since == "" {
+			continue
+		}
+		if known, err := qemu.HasMachine(binary, t.Machine); err == nil && !known {
+			said += fmt.Sprintf("; no %s, which came with QEMU %s", t.Name, t.Since)
+		}
+	}
+	return said
 }
 
 func goFinding() finding {

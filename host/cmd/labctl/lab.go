@@ -214,11 +214,14 @@ func sourceOf(l *lab.Lab) string {
 // status says of a lab whether it can run, from what is known of the kernel
 // without booting it. Nothing is downloaded for it.
 func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) labRow, error) {
-	t, err := machine.FindTarget(spec.Arch, spec.Board)
+	env, err := a.env()
 	if err != nil {
 		return nil, err
 	}
-	env, err := a.env()
+	if err := machine.Settle(env, &spec); err != nil {
+		return nil, err
+	}
+	t, err := machine.FindTarget(spec.Arch, spec.Board)
 	if err != nil {
 		return nil, err
 	}

@@ -125,11 +125,14 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 	if strings.Contains(o.spec.Arch, ",") {
 		return nil, usageError{fmt.Errorf("--arch %s: one at a time, please", o.spec.Arch)}
 	}
-	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
+	env, err := a.env()
 	if err != nil {
 		return nil, err
 	}
-	env, err := a.env()
+	if err := machine.Settle(env, &o.spec); err != nil {
+		return nil, err
+	}
+	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
 	if err != nil {
 		return nil, err
 	}

@@ -205,6 +205,9 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 			o.exec.spec.Arch = t.Name
 		}
 	}
+	if err := a.settle(&o.exec.spec); err != nil {
+		return err
+	}
 	tgt, err := machine.FindTarget(o.exec.spec.Arch, o.exec.spec.Board)
 	if err != nil {
 		return err

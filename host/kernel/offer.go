@@ -1,0 +1,124 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"labctl/host/kernel/debian"
+	"labctl/host/scratch"
+)
+
+// Offer is what a source serves today, for one architecture.
+type Offer struct {
+	Name    string `json:"name"` // what `--kernel` takes
+	From    string `json:"from"` // "debian:trixie"
+	Arch    string `json:"arch"`
+	Version string `json:"version"` // of the package or module; "" when Error is set
+	Package string `json:"package"` // the package with the image: "linux-image-6.12.107+deb13-amd64"; the Go module
+	Cached  bool   `json:"cached"`  // this very version is at hand
+	Error   string `json:"error,omitempty"`
+
+	Err error `json:"-"` // what Error says
+}
+
+// offersAtOnce is how many archives are asked at a time: each answer is an index
+// of megabytes to unpack.
+const offersAtOnce = 4
+
+// Offers asks every source what it serves, in the order of the list. A source
+// that does not answer has its error in its row. An empty arch means all. report
+// may be called from several goroutines.
+func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]Offer, error) {
+	kernels, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	// One index serves all flavours of a suite: they are asked in a row.
+	type index struct{ kind, of, arch string }
+	var order []index
+	groups := map[index][]int{}
+	var all []Offer
+	var srcs []Source
+	for _, src := range pulled() {
+		for _, a := range archNames(src.Arch) {
+			if arch != "" && a != arch {
+				continue
+			}
+			at := index{src.Kind, src.Suite + src.Module, a}
+			if groups[at] == nil {
+				order = append(order, at)
+			}
+			groups[at] = append(groups[at], len(all))
+			all, srcs = append(all, Offer{Name: src.name(), From: src.ref(), Arch: a}), append(srcs, src)
+		}
+	}
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, offersAtOnce)
+	for _, at := range order {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			ask, done, err := c.asker(at.kind, at.arch)
+			for _, i := range groups[at] {
+				o := &all[i]
+				if err != nil {
+					o.Err = err
+				} else {
+					o.Version, o.Package, o.Err = ask(ctx, srcs[i])
+				}
+				if o.Err != nil {
+					o.Err = blame(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err))
+					o.Error = o.Err.Error()
+				}
+				for _, k := range kernels {
+					o.Cached = o.Cached || o.Err == nil && k.Arch == o.Arch && k.Version == o.Version && k.key() == srcs[i].key() && k.Source == srcs[i].Kind
+				}
+				if report != nil {
+					report(*o)
+				}
+			}
+			done()
+		})
+	}
+	wg.Wait()
+	return all, context.Cause(ctx)
+}
+
+// asker gives a function that asks a source for its version and package, and one
+// that ends it.
+func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (version, pkg string, err error), done func(), err error) {
+	if kind == KindModule {
+		return func(ctx context.Context, src Source) (string, string, error) {
+			version, err := latestModule(ctx, src.Module)
+			return version, src.Module, err
+		}, func() {}, nil
+	}
+	// Not the folder of a pull, which may be at work in it.
+	parent := filepath.Join(c.dir, "apt")
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return nil, func() {}, err
+	}
+	folder, err := scratch.MakeFolder(parent, ".offers-")
+	if err != nil {
+		return nil, func() {}, err
+	}
+	return func(ctx context.Context, src Source) (string, string, error) {
+		pkgs, err := c.repositoryIn(folder.Path, src, arch).Resolve(ctx, src.Arch[arch].Package, func(Progress) {})
+		if err != nil {
+			return "", "", err
+		}
+		return pkgs[0].Version, pkgs[0].Name, nil
+	}, func() { folder.Close() }, nil
+}
+
+// repositoryIn is repository with its files elsewhere.
+func (c *Cache) repositoryIn(dir string, src Source, arch string) repository {
+	repo := c.repository(src, arch)
+	if root, ok := repo.(*debian.Root); ok {
+		root.Dir = dir
+	}
+	return repo
+}
