@@ -236,16 +236,13 @@ func judged(rep *judge.Report) (matrix.Status, string) {
 		return matrix.NotApplicable, "none of its checks applies"
 	}
 	var bad []string
-	for _, c := range rep.Checks {
-		if c.Verdict == judge.Fail {
-			bad = append(bad, c.ID)
+	checks, _ := checksOf(rep)
+	for _, c := range checks {
+		if c.Verdict == string(judge.Fail) {
+			bad = append(bad, strings.TrimSuffix(c.ID+": "+c.Seen, ": "))
 		}
 	}
-	word := "check fails"
-	if len(bad) > 1 {
-		word = "checks fail"
-	}
-	return matrix.Fail, fmt.Sprintf("%d %s: %s", len(bad), word, strings.Join(bad, ", "))
+	return matrix.Fail, strings.Join(bad, "; ")
 }
 
 // checksOf are a lab's checks and claims as a matrix keeps them, in English.
