@@ -30,7 +30,7 @@ var structs = []string{
 	"nsproxy", "pid", "sighand_struct", "signal_struct", "task_struct", "thread_info",
 }
 
-// subjects are the types by which a function is one that deals with tasks.
+// subjects are in the prototype of a function that deals with tasks.
 var subjects = []string{"struct task_struct *", "struct kernel_clone_args *"}
 
 // glue begins the names of functions that tracepoints are made of.
@@ -125,10 +125,15 @@ func Of(ctx context.Context, k *kernel.Kernel) (*Profile, error) {
 			return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(functions)) {
-		p.Functions = append(p.Functions, functions[name])
-	}
+	p.Functions = sorted(functions)
 	return p, p.check()
+}
+
+func sorted(functions map[string]Function) (all []Function) {
+	for _, name := range slices.Sorted(maps.Keys(functions)) {
+		all = append(all, functions[name])
+	}
+	return all
 }
 
 func (p *Profile) gap(err error) { p.Gaps = append(p.Gaps, text.Line(err.Error(), 300)) }

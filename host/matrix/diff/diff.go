@@ -174,8 +174,6 @@ func (d *Diff) note(format string, args ...any) {
 	d.Notes = append(d.Notes, fmt.Sprintf(format, args...))
 }
 
-func (d *Diff) wants(part string) bool { return slices.Contains(d.parts, part) }
-
 // row makes a row of texts: an empty one is a thing that the kernel does not have.
 func (d *Diff) row(name string, texts []string, unknown []bool) Row {
 	r := Row{Name: name, Cells: make([]Cell, len(texts))}

@@ -31,7 +31,7 @@ func (p *page) title(level int, s string) {
 	case p.o.Markdown:
 		fmt.Fprintf(&p.b, "\n%s %s\n", strings.Repeat("#", level), escape(s))
 	case level < 4:
-		fmt.Fprintf(&p.b, "\n%s\n", strings.ToUpper(s[:1])+s[1:])
+		fmt.Fprintf(&p.b, "\n%s\n", s)
 	default:
 		p.b.WriteByte('\n')
 		p.line(s)
@@ -48,6 +48,15 @@ func (p *page) line(s string) {
 	for _, l := range wrap(s, max(20, p.o.Cells-2)) {
 		p.b.WriteString("  " + l + "\n")
 	}
+}
+
+// code is a line of names.
+func (p *page) code(s string) {
+	if p.o.Markdown {
+		fmt.Fprintf(&p.b, "\n%s\n", quote(text.Line(s, 4000)))
+		return
+	}
+	p.line(s)
 }
 
 // cut prints the first rows of a table and says how many more there are.
@@ -82,7 +91,7 @@ func (p *page) table(t table) {
 // names is a list of names in a table's last column.
 func (p *page) names(names []string) string {
 	if p.o.Markdown {
-		return "`" + strings.Join(names, "` `") + "`"
+		return quote(strings.Join(names, " "))
 	}
 	return strings.Join(names, " ")
 }
@@ -94,7 +103,7 @@ func (p *page) markdown(t table) {
 			switch {
 			case code == -1 && i == len(cells)-1: // is made by names
 			case i < code && c != "" && c != markSame && c != markNone && c != markUnknown:
-				c = "`" + strings.NewReplacer("`", "'", "|", `\|`).Replace(c) + "`"
+				c = quote(c)
 			default:
 				c = escape(c)
 			}
@@ -110,6 +119,11 @@ func (p *page) markdown(t table) {
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, "`", "\\`", "|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "[", `\[`).Replace
+
+// quote makes a text one of code; even there a table's cells end at a bar.
+func quote(s string) string {
+	return "`" + strings.NewReplacer("`", "'", "|", `\|`).Replace(s) + "`"
+}
 
 // narrow is the width below which no column is made.
 const narrow = 12

@@ -15,7 +15,7 @@ import (
 // Path is one way to make a task, from the creation function outward.
 type Path struct {
 	Way string `json:"way"` // "fork", "vfork", "clone", "clone3", "thread", "kthread", "worker", "kernel"
-	// Kernels says of each how often it was seen; 0 is not recorded.
+	// Seen says of each kernel how often it was seen; 0 is not recorded.
 	Seen   []int `json:"seen"`
 	Frames []Row `json:"frames"` // innermost first
 }
@@ -36,17 +36,19 @@ func wayOf(c *result.Creation) string {
 // maxFrames bounds what is aligned; kernel stacks of a creation have ten frames.
 const maxFrames = 128
 
-// stacksOf gives the stack that a kernel shows most often for each way.
+// stacksOf gives the stack that a kernel shows most often for each way, of those
+// that reach the end of a kernel stack if there is any; else the way is a gap.
 func (k *Kernel) stacksOf() (stacks map[string][]string, seen map[string]int) {
 	type tally struct {
 		frames []string
+		whole  bool
 		n      int
 	}
 	ways := map[string]map[string]*tally{}
 	for _, r := range k.results {
 		for _, s := range r.Steps {
 			for _, c := range slices.Concat(s.Creations, s.Others) {
-				if c.Stack.Truncated || len(c.Stack.Frames) == 0 || len(c.Stack.Frames) > maxFrames {
+				if len(c.Stack.Frames) == 0 || len(c.Stack.Frames) > maxFrames {
 					continue
 				}
 				var frames []string
@@ -60,18 +62,22 @@ func (k *Kernel) stacksOf() (stacks map[string][]string, seen map[string]int) {
 					ways[way] = map[string]*tally{}
 				}
 				if ways[way][id] == nil {
-					ways[way][id] = &tally{frames: frames}
+					ways[way][id] = &tally{frames: frames, whole: !c.Stack.Truncated}
 				}
 				ways[way][id].n++
 			}
 		}
 	}
 	stacks, seen = map[string][]string{}, map[string]int{}
-	for way, all := range ways {
-		for _, id := range slices.Sorted(maps.Keys(all)) {
-			if t := all[id]; t.n > seen[way] {
-				stacks[way], seen[way] = t.frames, t.n
+	for _, way := range wayNames {
+		var most tally
+		for _, id := range slices.Sorted(maps.Keys(ways[way])) {
+			if t := ways[way][id]; t.whole && !most.whole || t.whole == most.whole && t.n > most.n {
+				most = *t
 			}
+		}
+		if stacks[way], seen[way] = most.frames, most.n; most.n > 0 && !most.whole {
+			k.gap("its stacks of %s do not reach the kernel's entry", way)
 		}
 	}
 	return stacks, seen
@@ -245,7 +251,7 @@ func named(s *result.Step, tid int64) string {
 func requested(c *result.Creation) string {
 	via := text.Line(c.Via, 40)
 	if via == "" {
-		via = "unknown"
+		via = "not known:"
 	}
 	if c.Flags < 0 {
 		return via

@@ -110,9 +110,8 @@ func (d *Diff) successors(rows []Row, families map[string]string) []Row {
 			continue
 		}
 		for i, c := range r.Cells {
-			if c.Text != "" && creation.Cells[i].Text == "" {
-				creation.Cells[i].Text = c.Text
-				creation.Cells[i].Unknown = false
+			if mine := &creation.Cells[i]; mine.Text == "" {
+				mine.Text, mine.Unknown = c.Text, c.Text == "" && (c.Unknown || mine.Unknown)
 			}
 		}
 	}

@@ -39,7 +39,11 @@ func (d *Diff) print(p *page) {
 		labels = append(labels, k.Label)
 		arches = append(arches, k.Arch)
 	}
-	p.title(2, fmt.Sprintf("%s on %s", strings.Join(labels, " → "), strings.Join(slices.Compact(arches), " and ")))
+	title := strings.Join(labels, " → ")
+	if arches = slices.Compact(arches); len(arches) == 1 {
+		title += " on " + arches[0]
+	}
+	p.title(2, title)
 	t := table{head: []string{"", "kernel", "machine", "labs"}}
 	for _, k := range d.Kernels {
 		t.rows = append(t.rows, []string{k.Label, k.Release, k.Target, strings.Join(k.Labs, " ")})
@@ -171,7 +175,7 @@ func (d *Diff) printPaths(p *page) {
 			for i := range path.Frames {
 				names = append(names, path.Frames[i].Name)
 			}
-			p.line(strings.Join(names, " < "))
+			p.code(strings.Join(names, " < "))
 			continue
 		}
 		t := table{head: append(d.heads(), "change"), code: len(d.Kernels)}
