@@ -116,7 +116,7 @@ func (m *Machine) key(cfg vm.Config) (string, error) {
 		return "", err
 	}
 	h := sha256.New()
-	for _, s := range []string{"template 1", f.Path, f.Version, f.ModTime.UTC().Format(time.RFC3339Nano), f.Host, line, m.Kernel.Files["vmlinuz"].SHA256} {
+	for _, s := range []string{"template 2", f.Path, f.Version, f.ModTime.UTC().Format(time.RFC3339Nano), f.Host, line, m.Kernel.Files["vmlinuz"].SHA256} {
 		fmt.Fprintf(h, "%d %s\n", len(s), s)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:12]), nil

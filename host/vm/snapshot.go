@@ -44,9 +44,8 @@ func (v *VM) Save(ctx context.Context, w io.Writer) error {
 }
 
 func (v *VM) save(ctx context.Context, w io.Writer) error {
-	if err := v.mon.Execute(ctx, "stop", nil, nil); err != nil {
-		return err
-	}
+	// Not stopped before: the stream says whether the machine ran, and one that
+	// did runs on when it is loaded, without a command.
 	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func (v *VM) save(ctx context.Context, w io.Writer) error {
 	}
 }
 
-// migrated waits for the end of a migration, out or in.
+// migrated waits for the end of the migration.
 func (v *VM) migrated(ctx context.Context) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		var st struct {
@@ -174,13 +173,9 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
 			return err
 		}
-		if err := v.mon.Execute(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", r.fd)}, nil); err != nil {
-			return err
-		}
-		if err := v.migrated(ctx); err != nil {
-			return err
-		}
-		return v.mon.Execute(ctx, "cont", nil, nil)
+		// It answers when it has begun. The agent's answer is the sign that all went
+		// well, and a QEMU that cannot load the state leaves.
+		return v.mon.Execute(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", r.fd)}, nil)
 	}); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ const (
 	PhaseHello  Phase = "hello"  // until the agent's first frame
 
 	// From a snapshot, after PhaseQEMU:
-	PhaseRestore Phase = "restore" // until QEMU has the devices' state
+	PhaseRestore Phase = "restore" // until QEMU loads the devices' state
 	PhaseResume  Phase = "resume"  // until the agent answers
 )
 
@@ -247,7 +247,6 @@ func (v *VM) boot(r *restore) error {
 		}
 		v.mon = mon
 		v.asked.Store(mon)
-		v.proc.OnQuit(mon.Quit)
 		return nil
 	}); err != nil {
 		return err
