@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -19,6 +20,7 @@ import (
 	"labctl/host/lab/show"
 	"labctl/host/machine"
 	"labctl/host/record"
+	"labctl/host/scratch"
 )
 
 // exercise gives a lab that has an exercise.
@@ -97,44 +99,51 @@ func labAndDir(c *cobra.Command, args []string) error {
 }
 
 // copyProgram copies a folder of a lab, with a go.mod, to a folder that is not
-// there yet or has nothing in it. It comes whole or not at all.
+// there yet, and then comes whole or not at all, or that has nothing in it.
 func copyProgram(l *lab.Lab, from, dir string) error {
-	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
-		return usageError{fmt.Errorf("%s is there already and has files in it; give another folder", dir)}
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return usageError{err}
 	}
+	if len(old) > 0 {
+		return usageError{fmt.Errorf("%s is there already and has files in it; give another folder", dir)}
+	}
+	if err == nil { // somebody's shell may be in it
+		return writeProgram(l, from, dir)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	temp, err := scratch.MakeFolder(parent, ".labctl-exercise-")
+	if err != nil {
+		return err
+	}
+	defer temp.Close()
+	if err := errors.Join(writeProgram(l, from, temp.Path), os.Chmod(temp.Path, 0o755)); err != nil {
+		return err
+	}
+	return temp.Keep(dir)
+}
+
+func writeProgram(l *lab.Lab, from, dir string) error {
 	entries, err := fs.ReadDir(l.Dir, from)
+	for _, e := range entries {
+		if err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		var b []byte
+		if b, err = fs.ReadFile(l.Dir, path.Join(from, e.Name())); err == nil {
+			err = scratch.Write(filepath.Join(dir, e.Name()), b, 0o644)
+		}
+	}
+	if err == nil {
+		err = scratch.Write(filepath.Join(dir, "go.mod"), []byte(build.GoMod), 0o644)
+	}
 	if err != nil {
 		return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
-		return err
-	}
-	temp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".labctl-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(temp)
-	write := func(name string, data []byte) error {
-		return os.WriteFile(filepath.Join(temp, name), data, 0o644)
-	}
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		b, err := fs.ReadFile(l.Dir, path.Join(from, e.Name()))
-		if err == nil {
-			err = write(e.Name(), b)
-		}
-		if err != nil {
-			return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)
-		}
-	}
-	if err := errors.Join(write("go.mod", []byte(build.GoMod)), os.Chmod(temp, 0o755)); err != nil {
-		return err
-	}
-	return os.Rename(temp, dir) // over an empty folder, too
+	return nil
 }
 
 func (a *app) labHint(o *labFlags) *cobra.Command {
@@ -205,6 +214,9 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
 			}
 			env, err := a.env()
 			if err != nil {
+				return err
+			}
+			if err := machine.Settle(env, &o.spec); err != nil {
 				return err
 			}
 			if o.class {
@@ -292,7 +304,7 @@ func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOption
 		return err
 	}
 	if o.csv != "" {
-		if err := writeBook(o.csv, func(f *os.File) error { return grade.CSV(f, l, grades) }); err != nil {
+		if err := writeBook(o.csv, func(w io.Writer) error { return grade.CSV(w, l, grades) }); err != nil {
 			return err
 		}
 	}
@@ -318,15 +330,14 @@ func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOption
 }
 
 // writeBook writes a file whole or not at all.
-func writeBook(name string, write func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+func writeBook(name string, write func(io.Writer) error) error {
+	f, err := scratch.Create(filepath.Dir(name))
 	if err != nil {
 		return usageError{err}
 	}
-	defer os.Remove(f.Name())
-	err = errors.Join(write(f), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
+	if err := write(f); err != nil {
+		f.Close()
+		return err
 	}
-	return err
+	return f.Keep(filepath.Base(name), 0o644)
 }

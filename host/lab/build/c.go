@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -76,6 +77,7 @@ func cBuild(ctx context.Context, j *job, lacking *CompilerError) error {
 			}
 			cmd := exec.CommandContext(ctx, lacking.Compiler, argv...)
 			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(dir)) // what it leaves behind goes with the folder
 			return compile(ctx, cmd, j.Shown)
 		}
 		err := link(j.files...)
