@@ -1,0 +1,148 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"mvdan.cc/sh/v3/syntax"
+
+	"labctl/host/matrix"
+)
+
+// TestRecipes: every call of labctl in the recipes for CI systems is one that
+// labctl takes: the command is there, with these flags.
+func TestRecipes(t *testing.T) {
+	root := filepath.Join("..", "..", "..")
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "ci.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	workflow, err := os.ReadFile(filepath.Join(root, ".github", "workflows", "labs.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts := yamlScripts(t, string(workflow))
+	for i, block := range strings.Split(string(doc), "\n```")[1:] {
+		language, text, _ := strings.Cut(block, "\n")
+		switch {
+		case i%2 == 1: // what is between blocks
+		case language == "sh":
+			scripts = append(scripts, text)
+		case language == "yaml":
+			scripts = append(scripts, yamlScripts(t, text)...)
+		case language != "dockerfile":
+			t.Errorf("docs/ci.md has a block of %q, which this test does not read", language)
+		}
+	}
+	seen := map[string]int{}
+	for _, s := range scripts {
+		for _, args := range labctlCalls(t, s) {
+			seen[strings.Join(args[:2], " ")]++
+			checkCall(t, args)
+		}
+	}
+	for name, want := range map[string]int{"matrix run": 6, "matrix merge": 5, "matrix ls": 1, "report merged": 2} {
+		if seen[name] < want {
+			t.Errorf("labctl %s is called %d times in the recipes, want at least %d", name, seen[name], want)
+		}
+	}
+}
+
+// yamlScripts are the texts in a YAML document that could be a shell's. A list
+// of flags is taken for those of a run.
+func yamlScripts(t *testing.T, text string) (scripts []string) {
+	t.Helper()
+	var doc any
+	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, w := range v {
+				walk(w)
+			}
+		case []any:
+			for _, w := range v {
+				walk(w)
+			}
+		case string:
+			if strings.HasPrefix(v, "--") {
+				v = "labctl matrix run " + v
+			}
+			if strings.Contains(v, "labctl ") {
+				scripts = append(scripts, v)
+			}
+		}
+	}
+	walk(doc)
+	return scripts
+}
+
+// labctlCalls are the arguments of the calls of labctl in a script. What a shell
+// would put in is 1; a bare variable may be several words, and is left out.
+func labctlCalls(t *testing.T, script string) (calls [][]string) {
+	t.Helper()
+	f, err := syntax.NewParser().Parse(strings.NewReader(script), "")
+	if err != nil {
+		t.Errorf("%v in the script\n%s", err, script)
+		return nil
+	}
+	syntax.Walk(f, func(n syntax.Node) bool {
+		call, ok := n.(*syntax.CallExpr)
+		if !ok || len(call.Args) < 3 || filepath.Base(call.Args[0].Lit()) != "labctl" {
+			return true
+		}
+		var args []string
+		for _, w := range call.Args[1:] {
+			if _, bare := w.Parts[0].(*syntax.ParamExp); !bare || len(w.Parts) > 1 {
+				args = append(args, word(w.Parts))
+			}
+		}
+		calls = append(calls, args)
+		return true
+	})
+	return calls
+}
+
+func word(parts []syntax.WordPart) (s string) {
+	for _, p := range parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			s += p.Value
+		case *syntax.SglQuoted:
+			s += p.Value
+		case *syntax.DblQuoted:
+			s += word(p.Parts)
+		default:
+			s += "1"
+		}
+	}
+	return s
+}
+
+func checkCall(t *testing.T, args []string) {
+	t.Helper()
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
+	c, rest, err := a.root().Find(args)
+	if err == nil {
+		err = c.ParseFlags(rest)
+	}
+	if err == nil {
+		err = c.ValidateArgs(c.Flags().Args())
+	}
+	if err == nil && c.HasSubCommands() {
+		err = needSubcommand(c, rest)
+	}
+	if f := c.Flags().Lookup("shard"); err == nil && f != nil && strings.Contains(f.Value.String(), "/") {
+		_, err = matrix.ParseShard(f.Value.String())
+	}
+	if err != nil {
+		t.Errorf("labctl %s: %v", strings.Join(args, " "), err)
+	}
+}
