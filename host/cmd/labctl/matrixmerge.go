@@ -59,7 +59,7 @@ plan, are errors. The exit status is that of labctl matrix run.`,
 			if err := a.showMatrix(all, dir, output); err != nil {
 				return err
 			}
-			return matrixEnd(all, dir)
+			return matrixEnd(all, dir, output)
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "folder for the whole (default: labctl-out/TIME-matrix)")

@@ -170,7 +170,7 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 		return err
 	}
 	a.sayCost(all)
-	return matrixEnd(all, folder.Path)
+	return matrixEnd(all, folder.Path, o.output)
 }
 
 // matrixFolder makes the folder of a run, or takes one up.
@@ -211,9 +211,11 @@ func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, 
 	return todo, good
 }
 
-// budget is what this host has for machines.
+// budget is what this host has for machines. A machine that waits, for its link or
+// for labctl, leaves its CPU to another: for four CPUs there is one more at it.
 func (o *matrixRunOptions) budget() matrixrun.Budget {
-	b := matrixrun.Budget{CPUs: runtime.GOMAXPROCS(0), MemoryMB: labrun.MemoryMB(), Jobs: o.jobs}
+	cpus := runtime.GOMAXPROCS(0)
+	b := matrixrun.Budget{CPUs: cpus + (cpus+3)/4, MemoryMB: labrun.MemoryMB(), Jobs: o.jobs}
 	if o.jobs > 0 {
 		b.CPUs, b.MemoryMB = 0, 0 // the user knows better
 	}
@@ -264,8 +266,8 @@ func (a *app) sayCost(all *matrix.Results) {
 }
 
 // matrixEnd is the error of a matrix in which a cell fails: all that fail, a line
-// each, with their records.
-func matrixEnd(all *matrix.Results, dir string) error {
+// each, with their records, unless the table has listed them.
+func matrixEnd(all *matrix.Results, dir string, o matrixOutput) error {
 	var errs *multierror.Error
 	for _, r := range all.Results {
 		if !r.Status.Failed() {
@@ -286,8 +288,10 @@ func matrixEnd(all *matrix.Results, dir string) error {
 	errs.ErrorFormat = func(each []error) string {
 		var b strings.Builder
 		fmt.Fprintf(&b, "%d of %d cells fail", len(each), len(all.Results))
-		for _, e := range each {
-			fmt.Fprintf(&b, "\n  %v", e)
+		if o.asJSON || o.ktap {
+			for _, e := range each {
+				fmt.Fprintf(&b, "\n  %v", e)
+			}
 		}
 		return b.String()
 	}
