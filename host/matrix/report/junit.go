@@ -62,17 +62,12 @@ type (
 // test case for each work there. Checks are lines of their case's text, not cases:
 // viewers count and compare cases, and a machine that died has no checks.
 func JUnit(w io.Writer, r *matrix.Results) error {
-	all := outcomes(r)
-	s := newSheet(all)
+	s := newSheet(outcomes(r))
 	out := xmlSuites{Name: xmlWord(cmp.Or(r.Name, "labctl matrix")), Time: xmlSeconds(r.Seconds)}
 	for _, c := range s.columns {
 		suite := xmlSuite{Name: xmlWord(c.kernel + "/" + c.target)}
 		seconds := 0.0
-		for i := range all {
-			o := &all[i]
-			if machineOf(o) != c {
-				continue
-			}
+		for _, o := range s.of[c] {
 			suite.Cases = append(suite.Cases, xmlCaseOf(o, suite.Name))
 			seconds += o.Seconds
 			switch tc := suite.Cases[len(suite.Cases)-1]; {

@@ -15,28 +15,21 @@ import (
 // (Documentation/dev-tools/ktap.rst): a test for each kernel on each target, in it
 // one for each work, in that one for each check of a lab.
 func KTAP(w io.Writer, r *matrix.Results) error {
-	all := outcomes(r)
-	s := newSheet(all)
+	s := newSheet(outcomes(r))
 	var b strings.Builder
 	plan(&b, "", "", len(s.columns))
 	for i, c := range s.columns {
-		var own []*outcome
-		bad, run := 0, 0
-		for j := range all {
-			if o := &all[j]; machineOf(o) == c {
-				own = append(own, o)
-				if !ktapOK(o) {
-					bad++
-				}
-				if o.Status != matrix.NotApplicable {
-					run++
-				}
-			}
-		}
-		name := c.kernel + "/" + c.target
+		name, own := c.kernel+"/"+c.target, s.of[c]
 		plan(&b, "  ", name, len(own))
+		bad, run := 0, 0
 		for j, o := range own {
 			ktapCell(&b, j+1, o)
+			if !ktapOK(o) {
+				bad++
+			}
+			if o.Status != matrix.NotApplicable {
+				run++
+			}
 		}
 		why := ""
 		if run == 0 {

@@ -382,3 +382,22 @@ func FuzzReports(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkReports(b *testing.B) {
+	r := results()
+	cell := r.Results[4]
+	r.Plan, r.Results = nil, nil
+	for i := range 1000 {
+		cell.Cell.Kernel, cell.Cell.Work.Name = fmt.Sprint("6.", i/20), fmt.Sprint("P", i%20)
+		r.Results = append(r.Results, cell)
+	}
+	for _, format := range Formats {
+		b.Run(format, func(b *testing.B) {
+			for b.Loop() {
+				if err := Write(io.Discard, format, r, Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

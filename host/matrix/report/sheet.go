@@ -11,14 +11,11 @@ import (
 type sheet struct {
 	rows    []row
 	columns []column // those of one target side by side, in the plan's order
+	of      map[column][]*outcome
 }
 
 // column is one kernel on one target.
 type column struct{ kernel, target string }
-
-func machineOf(o *outcome) column {
-	return column{text.Line(o.Cell.Kernel, 120), text.Line(o.Cell.Target, 40)}
-}
 
 type row struct {
 	name  string
@@ -26,17 +23,16 @@ type row struct {
 }
 
 func newSheet(all []outcome) sheet {
-	var s sheet
+	s := sheet{of: map[column][]*outcome{}}
 	at := map[string]int{}
-	seen := map[column]bool{}
 	var targets []string
 	for i := range all {
 		o := &all[i]
-		c := machineOf(o)
-		if !seen[c] {
-			seen[c] = true
+		c := column{text.Line(o.Cell.Kernel, 120), text.Line(o.Cell.Target, 40)}
+		if s.of[c] == nil {
 			s.columns = append(s.columns, c)
 		}
+		s.of[c] = append(s.of[c], o)
 		if !slices.Contains(targets, c.target) {
 			targets = append(targets, c.target)
 		}
