@@ -1,14 +1,16 @@
 // Command docs writes the pages of docs/ that are made of what machines do.
 //
-//	go run ./host/docs -labctl bin/labctl -out docs/presets.md
+//	go run ./host/docs -labctl bin/labctl                 # docs/presets.md
+//	go run ./host/docs -labctl bin/labctl -page verdicts  # docs/lab-verdicts.md
 //
-// It runs every preset of labctl trace on each kernel and architecture named and
-// tabulates what could be armed. It boots machines, and so it is no part of go
-// generate: `make presets` calls it.
+// It runs every preset of labctl trace, or every lab, on each kernel and
+// architecture named, and tabulates what came out. It boots machines, and so it is
+// no part of go generate.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -17,7 +19,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 
 	"labctl/host/scratch"
@@ -37,31 +38,51 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	f := flag.NewFlagSet("docs", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	labctl := f.String("labctl", "bin/labctl", "the labctl to run")
-	out := f.String("out", "docs/presets.md", "the page to write")
-	kernels := f.String("kernels", "5.10,7.2", "kernels, as --kernel takes them")
+	page := f.String("page", "presets", "what to write: presets, verdicts")
+	out := f.String("out", "", "the file to write (default: the page's in docs)")
+	kernels := f.String("kernels", "", "kernels, as --kernel takes them (default: the page's)")
 	arches := f.String("arches", "amd64,arm64", "architectures")
+	boards := f.String("boards", "raspi3b", "boards, for verdicts")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	var all []tracer.Checks
-	for _, k := range strings.Split(*kernels, ",") {
-		for _, a := range strings.Split(*arches, ",") {
-			c, err := check(ctx, *labctl, k, a, stderr)
+	var text string
+	switch *page {
+	case "presets":
+		all, err := checked(ctx, *labctl, list(*kernels, "5.10,7.2"), list(*arches, ""), stderr)
+		if err != nil {
+			return err
+		}
+		*out, text = cmp.Or(*out, "docs/presets.md"), presets(all)
+	case "verdicts":
+		all, err := judged(ctx, *labctl, list(*kernels, "5.10,6.1,6.12,7.2"), list(*arches, ""), list(*boards, ""), stderr)
+		if err != nil {
+			return err
+		}
+		*out, text = cmp.Or(*out, "docs/lab-verdicts.md"), verdicts(all)
+	default:
+		return fmt.Errorf("-page %s: want presets or verdicts", *page)
+	}
+	return scratch.Write(*out, []byte(text), 0o644)
+}
+
+// list is a flag's list.
+func list(s, none string) []string {
+	return strings.FieldsFunc(cmp.Or(s, none), func(r rune) bool { return r == ',' })
+}
+
+// checked runs the presets on each kernel and architecture.
+func checked(ctx context.Context, labctl string, kernels, arches []string, stderr io.Writer) (all []tracer.Checks, err error) {
+	for _, k := range kernels {
+		for _, a := range arches {
+			c, err := check(ctx, labctl, k, a, stderr)
 			if err != nil {
-				return fmt.Errorf("kernel %s on %s: %w", k, a, err)
+				return nil, fmt.Errorf("kernel %s on %s: %w", k, a, err)
 			}
 			all = append(all, c)
 		}
 	}
-	page, err := scratch.Create(filepath.Dir(*out))
-	if err != nil {
-		return err
-	}
-	if _, err := io.WriteString(page, presets(all)); err != nil {
-		page.Close()
-		return err
-	}
-	return page.Keep(filepath.Base(*out), 0o644)
+	return all, nil
 }
 
 // check runs the presets in one guest.
