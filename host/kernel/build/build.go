@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -39,6 +40,7 @@ import (
 	"labctl/host/kernel/debian"
 	"labctl/host/scratch"
 	"labctl/host/target"
+	"labctl/host/text"
 )
 
 // recipe is part of every key: a build by other steps is another kernel.
@@ -140,14 +142,15 @@ func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
 	return res, nil
 }
 
+var series = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
+
 // defaultName is PROFILE-SERIES: "lab-6.12".
 func defaultName(p *Plan, release string) string {
 	name := "own"
 	if p.Profile != nil {
 		name = p.Profile.Name
 	}
-	parts := strings.SplitN(release, ".", 3)
-	return name + "-" + parts[0] + "." + strings.TrimRight(parts[1], "-abcdefghijklmnopqrstuvwxyz+_")
+	return name + "-" + series.FindString(release)
 }
 
 func (j *job) run(ctx context.Context) (*Result, error) {
@@ -297,9 +300,9 @@ func (j *job) configure(ctx context.Context) (values, error) {
 	}
 	j.options = applicable(kc, options)
 
-	var text strings.Builder
+	var lines strings.Builder
 	for _, o := range j.options {
-		fmt.Fprintln(&text, o.line())
+		fmt.Fprintln(&lines, o.line())
 	}
 	file := filepath.Join(j.obj, ".config")
 	before, _ := os.ReadFile(file)
@@ -309,7 +312,7 @@ func (j *job) configure(ctx context.Context) (values, error) {
 	}
 	defer os.RemoveAll(work)
 	asked := filepath.Join(work, "asked.config")
-	if err := os.WriteFile(asked, []byte(text.String()), 0o644); err != nil {
+	if err := os.WriteFile(asked, []byte(lines.String()), 0o644); err != nil {
 		return nil, err
 	}
 	// merge_config.sh calls plain make, so the variables go by the environment;
@@ -357,12 +360,18 @@ func (j *job) configure(ctx context.Context) (values, error) {
 func (j *job) merge(ctx context.Context, work, base, asked string) error {
 	// It writes its result as .config in its output folder, which is base.
 	cmd := exec.CommandContext(ctx, "sh", filepath.Join(j.tree.dir, "scripts/kconfig/merge_config.sh"), "-m", "-O", work, base, asked)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.tree.dir, makeEnv(), j.log, j.log
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return &MakeError{Step: "merge the fragments", Log: j.log.Name(), Err: err}
+	cmd.Dir, cmd.Env = j.tree.dir, makeEnv()
+	out, err := cmd.CombinedOutput()
+	if _, logErr := j.log.Write(out); err == nil {
+		err = logErr
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		last := strings.TrimSpace(string(out))
+		last = last[strings.LastIndexByte(last, '\n')+1:]
+		return &MakeError{Step: "merge the fragments", First: text.Line(last, 240), Log: j.log.Name(), Err: err}
 	}
 	return nil
 }
@@ -378,9 +387,7 @@ func (j *job) make(ctx context.Context, cfg values) error {
 	if cfg["MODULES"] == "y" {
 		goals = append(goals, "modules")
 	}
-	for _, dtb := range j.deviceTrees(cfg) {
-		goals = append(goals, dtb)
-	}
+	goals = append(goals, j.deviceTrees(cfg)...)
 	whole := !isFile(filepath.Join(j.obj, "vmlinux"))
 	done, total := 0, 0
 	if whole { // of a part of it make knows what is left to do, and does not tell

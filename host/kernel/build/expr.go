@@ -316,7 +316,7 @@ func (e expr) blame(cfg values, want truth) (words string, culprits []string) {
 	}
 	var are []string
 	for _, a := range e.args {
-		if a.isConstant() {
+		if a.isConstant() || a.leaf == "y" || a.leaf == "m" || a.leaf == "n" {
 			continue
 		}
 		if _, err := strconv.ParseInt(a.leaf, 0, 64); err == nil {

@@ -17,7 +17,7 @@ type tool struct{ program, pkg string }
 
 // missing says which programs a build for an architecture lacks here, and the
 // packages of Debian that have them. wantBTF adds the program that makes BTF.
-func missing(ctx context.Context, a Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
+func missing(a Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
 	tools := []tool{
 		{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"},
 		{"perl", "perl"}, {"tar", "tar"}, {"xz", "xz-utils"},
@@ -46,7 +46,7 @@ func missing(ctx context.Context, a Arch, wantBTF bool, look func(string) (strin
 // what to install.
 func checkTools(ctx context.Context, a Arch, wantBTF bool) error {
 	host := compiler{ctx: ctx, command: []string{"gcc"}}
-	programs, packages := missing(ctx, a, wantBTF, exec.LookPath, func(p string) bool { return host.builds(p) })
+	programs, packages := missing(a, wantBTF, exec.LookPath, func(p string) bool { return host.builds(p) })
 	if len(programs) == 0 {
 		return nil
 	}

@@ -131,12 +131,12 @@ func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string 
 		}
 		text := fmt.Sprintf("%s, and %s (%s)", dep, words, d.where)
 		if dep.op == "" {
-			text = fmt.Sprintf("%s (%s)", words, d.where)
+			text = strings.Replace(words, " ", ", which ", 1) + " (" + d.where + ")"
 		}
 		// What is not set may itself have been killed by something further down.
 		if len(culprits) == 1 && depth < 3 {
 			if deeper := k.whyMissing(cfg, culprits[0], want, depth+1); deeper != "" {
-				text += ", which " + deeper
+				text += ", and " + culprits[0] + " " + deeper
 			}
 		}
 		return text
@@ -149,7 +149,7 @@ func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string 
 func (k *rules) whyMissing(cfg values, name string, want truth, depth int) string {
 	s := k.symbols[name]
 	if s == nil || len(s.defs) == 0 {
-		return "no Kconfig of this tree has for this architecture"
+		return "is in no Kconfig of this tree for this architecture"
 	}
 	prompt := false
 	for _, d := range s.defs {
