@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -10,6 +13,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/target"
+	"labctl/host/text"
 )
 
 func (a *app) kernelCmd() *cobra.Command {
@@ -18,11 +22,19 @@ func (a *app) kernelCmd() *cobra.Command {
 		Short: "Get and keep kernels",
 		Long: `Kernels come from Debian's archive, by apt in a folder of labctl's own: nothing
 on this host is installed or changed. Mirror, keys and proxy are the host's own;
-LABCTL_DEBIAN_MIRROR names another mirror.`,
+LABCTL_DEBIAN_MIRROR names another mirror. Others come as Go modules, by the go
+command with the proxy and the sums that it is set to, from files of yours, or
+are built here.
+
+A kernel is named by its series (6.12, 6.12-cloud), its source (debian:trixie,
+gomod:github.com/gokrazy/kernel.rpi), as build:NAME, by the release of a cached
+one, or by a path with a slash in it, to an image or a kernel tree. Sources of
+your own go into labctl/kernels.yaml in the folder of your settings, or into the
+file that LABCTL_KERNELS names.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	c.AddCommand(a.kernelLs(), a.kernelPull(), a.kernelRm())
+	c.AddCommand(a.kernelLs(), a.kernelPull(), a.kernelBuild(), a.kernelInfo(), a.kernelRm())
 	return c
 }
 
@@ -46,11 +58,14 @@ func checkArch(arch string) error {
 
 func (a *app) kernelLs() *cobra.Command {
 	var arch string
-	var asJSON bool
+	var asJSON, remote bool
 	c := &cobra.Command{
-		Use:     "ls",
-		Short:   "List known kernels and those that are cached",
-		Example: "  labctl kernel ls\n  labctl kernel ls --arch arm64 --json",
+		Use:   "ls",
+		Short: "List known kernels and those that are cached",
+		Long: `List known kernels and those that are cached, or, with --remote, what each
+source serves today. A source that does not answer says why in its line; the exit
+status is 3 when none answered.`,
+		Example: "  labctl kernel ls\n  labctl kernel ls --arch arm64 --json\n  labctl kernel ls --remote",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkArch(arch); err != nil {
@@ -59,6 +74,9 @@ func (a *app) kernelLs() *cobra.Command {
 			env, err := a.env()
 			if err != nil {
 				return err
+			}
+			if remote {
+				return a.listOffers(c.Context(), env, arch, asJSON)
 			}
 			rows, err := env.Cache.Sources(arch)
 			if err != nil {
@@ -79,18 +97,51 @@ func (a *app) kernelLs() *cobra.Command {
 					cached = r.Kernel.Release
 					size = megabytes(r.Kernel)
 				}
-				source := r.Source
-				if r.Suite != "" {
-					source += ":" + r.Suite
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Arch, source, cached, size)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Arch, r.From, cached, size)
 			}
 			return w.Flush()
 		},
 	}
 	c.Flags().StringVar(&arch, "arch", "", "only this architecture")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&remote, "remote", false, "ask the sources what they serve today")
 	return c
+}
+
+// listOffers prints what the sources serve.
+func (a *app) listOffers(ctx context.Context, env machine.Env, arch string, asJSON bool) error {
+	offers, err := env.Cache.Offers(ctx, arch, func(o kernel.Offer) {
+		a.progress.status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
+	})
+	a.progress.status("")
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = a.printJSON(offers)
+	} else {
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "KERNEL\tARCH\tSOURCE\tCACHED\tTODAY")
+		for _, o := range offers {
+			cached := "-"
+			if o.Cached {
+				cached = "yes"
+			}
+			today := o.Version
+			switch {
+			case o.Err != nil:
+				today = "error: " + text.Line(o.Error, 300)
+			case !strings.HasSuffix(o.From, o.Package):
+				today += " " + o.Package
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", o.Name, o.Arch, o.From, cached, text.Clean(today))
+		}
+		err = w.Flush()
+	}
+	if err != nil || len(offers) == 0 || slices.ContainsFunc(offers, func(o kernel.Offer) bool { return o.Err == nil }) {
+		return err
+	}
+	return fmt.Errorf("%w: no source of kernels answered; see the errors in the list", kernel.ErrHostLacks)
 }
 
 func megabytes(k *kernel.Kernel) string {
@@ -108,15 +159,13 @@ func (a *app) kernelPull() *cobra.Command {
 		Short: "Download kernels into the cache",
 		Example: `  labctl kernel pull 6.12
   labctl kernel pull 5.10 7.2 --arch amd64,arm64
-  labctl kernel pull debian:trixie --arch arm64`,
+  labctl kernel pull debian:trixie --arch arm64
+  labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi`,
 		Args: needArgs("a kernel: labctl kernel pull 6.12"),
 		RunE: func(c *cobra.Command, args []string) error {
 			env, err := a.env()
 			if err != nil {
 				return err
-			}
-			if len(archs) == 0 {
-				archs = []string{target.Host().Arch}
 			}
 			for _, arch := range archs {
 				if err := checkArch(arch); err != nil {
@@ -132,7 +181,15 @@ func (a *app) kernelPull() *cobra.Command {
 				refs = append(refs, ref)
 			}
 			for _, ref := range refs {
-				for _, arch := range archs {
+				of := archs
+				if len(of) == 0 {
+					only, err := env.Cache.ArchOf(ref)
+					if err != nil {
+						return err
+					}
+					of = []string{cmp.Or(only, target.Host().Arch)}
+				}
+				for _, arch := range of {
 					k, err := env.Cache.Pull(c.Context(), ref, arch, env.PullOf(ref, arch))
 					if err != nil {
 						return err
@@ -143,7 +200,7 @@ func (a *app) kernelPull() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's)")
+	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's, or the only one that there is)")
 	return c
 }
 
