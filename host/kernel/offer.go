@@ -105,20 +105,18 @@ func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (ver
 	if err != nil {
 		return nil, func() {}, err
 	}
+	updated := ""
 	return func(ctx context.Context, src Source) (string, string, error) {
-		pkgs, err := c.repositoryIn(folder.Path, src, arch).Resolve(ctx, src.Arch[arch].Package, func(Progress) {})
+		repo := c.repository(src, arch)
+		index := src.Component + " " + src.Arch[arch].Debian
+		if root, ok := repo.(*debian.Root); ok {
+			root.Dir, root.Updated = folder.Path, updated == index
+		}
+		pkgs, err := repo.Resolve(ctx, src.Arch[arch].Package, func(Progress) {})
 		if err != nil {
 			return "", "", err
 		}
+		updated = index
 		return pkgs[0].Version, pkgs[0].Name, nil
 	}, func() { folder.Close() }, nil
-}
-
-// repositoryIn is repository with its files elsewhere.
-func (c *Cache) repositoryIn(dir string, src Source, arch string) repository {
-	repo := c.repository(src, arch)
-	if root, ok := repo.(*debian.Root); ok {
-		root.Dir = dir
-	}
-	return repo
 }

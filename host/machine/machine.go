@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"labctl/host/accel"
@@ -230,11 +229,7 @@ func (m *Machine) checkConfig(env Env) error {
 		env.say("kernel %s: no configuration to check, booting it as it is", m.Kernel)
 		return nil
 	}
-	features := slices.Concat(m.Target.Features, m.spec.Features)
-	if m.Link.Kind == "virtio" {
-		features = append(features, "virtio-serial")
-	}
-	if missing := check.Check(m.Kernel.Option, features...); len(missing) > 0 {
+	if missing := m.missing(); len(missing) > 0 {
 		return &InputError{(&check.Error{Kernel: m.Kernel.String(), Missing: missing}).Error()}
 	}
 	return nil

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,6 +80,29 @@ func (m *Machine) settleUART() {
 	if have, err := strconv.Atoi(uarts); err == nil && have <= n {
 		m.Link.TTY = "ttyS0"
 	}
+}
+
+// Lacks says what keeps a kernel from coming up on a target with the features
+// asked for, a line each: nothing to reach labctl by, options that are not set.
+func Lacks(t target.Target, k *kernel.Kernel, features ...string) []string {
+	m := &Machine{Target: t, Kernel: k, spec: Spec{Features: features}}
+	if err := m.pickLink(Env{}); err != nil {
+		return []string{err.Error()}
+	}
+	var lines []string
+	for _, o := range m.missing() {
+		lines = append(lines, o.String())
+	}
+	return lines
+}
+
+// missing are the options that the kernel lacks for what is asked of the machine.
+func (m *Machine) missing() []check.Missing {
+	features := slices.Concat(m.Target.Features, m.spec.Features)
+	if m.Link.Kind == "virtio" {
+		features = append(features, "virtio-serial")
+	}
+	return check.Check(m.Kernel.Option, features...)
 }
 
 // noVirtio says why a kernel has no virtio-serial port: drivers that it was built

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"labctl/host/kernel"
-	"labctl/host/kernel/check"
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
 	"labctl/host/machine"
@@ -23,12 +21,19 @@ import (
 // kernelReport is what `kernel info` says.
 type kernelReport struct {
 	*kernel.Info
-	Target string `json:"target"` // the machine that labs are looked at for; "" when labctl has none
-	// Labs is what can run there. Files of the guest that some labs need are not
-	// known before it is up.
-	Labs []labVerdict `json:"labs"`
+	// Machines are those of the kernel's architecture; none when labctl has none.
+	Machines []machineReport `json:"machines"`
 }
 
+// machineReport says what a kernel can run on a machine.
+type machineReport struct {
+	Name    string       `json:"name"`
+	Missing []string     `json:"missing,omitempty"` // why it does not come up there, traced as labs are
+	Labs    []labVerdict `json:"labs"`              // none when it does not
+}
+
+// labVerdict is of one lab. Files of the guest that some need are not known
+// before it is up.
 type labVerdict struct {
 	ID      string   `json:"id"`
 	Ready   bool     `json:"ready"`
@@ -94,46 +99,46 @@ func (a *app) examineKernel(ctx context.Context, env machine.Env, name, arch str
 	if err != nil {
 		return nil, err
 	}
-	r := &kernelReport{Labs: []labVerdict{}}
+	r := &kernelReport{Machines: []machineReport{}}
 	if r.Info, err = k.Info(ctx); err != nil {
 		return nil, err
 	}
-	t, ok := target.Find(k.Arch)
-	if !ok {
-		return r, nil
-	}
-	r.Target = t.Name
 	set, err := a.load(&labFlags{})
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range set.Labs {
-		v, err := judgeLab(ctx, l, k, t)
+	for _, t := range target.All {
+		if t.Arch != k.Arch {
+			continue
+		}
+		m, err := judgeMachine(ctx, k, t, set.Labs)
 		if err != nil {
 			return nil, err
 		}
-		r.Labs = append(r.Labs, v)
+		r.Machines = append(r.Machines, m)
 	}
 	return r, a.broken(set)
 }
 
-// judgeLab says what a kernel lacks for a lab. Every lab boots, and is traced.
-func judgeLab(ctx context.Context, l *lab.Lab, k *kernel.Kernel, t target.Target) (labVerdict, error) {
-	v := labVerdict{ID: l.ID}
-	known, err := facts.Of(ctx, k, t, l.Asks())
-	if err != nil && !errors.Is(err, kernel.ErrNoKallsyms) {
-		return v, err
-	}
+// judgeMachine says what a kernel can run on a machine.
+func judgeMachine(ctx context.Context, k *kernel.Kernel, t target.Target, labs []*lab.Lab) (machineReport, error) {
+	m := machineReport{Name: t.Name, Labs: []labVerdict{}}
 	if !k.HasConfig() {
-		v.Missing = []string{"its configuration is not known: there is none in the image or beside it"}
-		return v, nil
+		m.Missing = []string{"its configuration is not known: there is none in the image or beside it"}
+		return m, nil
 	}
-	for _, m := range check.Check(k.Option, slices.Concat(t.Features, []string{"trace"})...) {
-		v.Missing = append(v.Missing, m.String())
+	if m.Missing = machine.Lacks(t, k, "trace"); len(m.Missing) > 0 {
+		return m, nil
 	}
-	v.Missing = append(v.Missing, facts.Missing(l.Needs, &known, t)...)
-	v.Ready = len(v.Missing) == 0
-	return v, nil
+	for _, l := range labs {
+		known, err := facts.Of(ctx, k, t, l.Asks())
+		if err != nil && !errors.Is(err, kernel.ErrNoKallsyms) {
+			return m, err
+		}
+		missing := facts.Missing(l.Needs, &known, t)
+		m.Labs = append(m.Labs, labVerdict{l.ID, len(missing) == 0, missing})
+	}
+	return m, nil
 }
 
 func (a *app) printKernel(r *kernelReport) error {
@@ -207,25 +212,32 @@ func yesNo(yes bool, ifYes, ifNo string) string {
 
 // printReady puts labs that lack the same things into one line.
 func (a *app) printReady(r *kernelReport) {
-	if r.Target == "" {
+	if len(r.Machines) == 0 {
 		fmt.Fprintf(a.stdout, "\nlabs: labctl has no machine for %s\n", text.Clean(r.Arch))
 		return
 	}
-	var ready, whys []string
-	ids := map[string][]string{}
-	for _, l := range r.Labs {
-		if l.Ready {
-			ready = append(ready, l.ID)
+	fmt.Fprintln(a.stdout)
+	for _, m := range r.Machines {
+		if len(m.Missing) > 0 {
+			fmt.Fprintf(a.stdout, "labs on %s: none: %s\n", m.Name, text.Clean(strings.Join(m.Missing, "; ")))
 			continue
 		}
-		why := strings.Join(l.Missing, "; ")
-		if ids[why] == nil {
-			whys = append(whys, why)
+		var ready, whys []string
+		ids := map[string][]string{}
+		for _, l := range m.Labs {
+			if l.Ready {
+				ready = append(ready, l.ID)
+				continue
+			}
+			why := strings.Join(l.Missing, "; ")
+			if ids[why] == nil {
+				whys = append(whys, why)
+			}
+			ids[why] = append(ids[why], l.ID)
 		}
-		ids[why] = append(ids[why], l.ID)
-	}
-	fmt.Fprintf(a.stdout, "\nlabs on %s: %d of %d can run: %s\n", r.Target, len(ready), len(r.Labs), cmp.Or(strings.Join(ready, " "), "none"))
-	for _, why := range whys {
-		fmt.Fprintf(a.stdout, "  not %s: %s\n", strings.Join(ids[why], " "), text.Clean(why))
+		fmt.Fprintf(a.stdout, "labs on %s: %d of %d: %s\n", m.Name, len(ready), len(m.Labs), strings.Join(ready, " "))
+		for _, why := range whys {
+			fmt.Fprintf(a.stdout, "  not %s: %s\n", strings.Join(ids[why], " "), text.Clean(why))
+		}
 	}
 }

@@ -30,6 +30,7 @@ type Root struct {
 	Suite     string // "trixie"
 	Component string // "main"
 	Arch      string // Debian's name: "arm64"
+	Updated   bool   // the index was fetched a moment ago and will do
 }
 
 // Package is one package as the suite's index describes it.
@@ -174,6 +175,9 @@ func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) 
 
 // update fetches the suite's index.
 func (r *Root) update(ctx context.Context, report func(Progress)) error {
+	if r.Updated {
+		return nil
+	}
 	report(Progress{Stage: StageIndex})
 	if err := r.setUp(ctx); err != nil {
 		return err
