@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,17 +103,36 @@ func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fi
 		return nil, err
 	}
 	dir := filepath.Join(c.buildDir(), name+"-"+arch)
-	if old, err := load(dir); err == nil {
-		if err := c.Remove(old); err != nil {
-			return nil, err
-		}
-	} else if err := os.RemoveAll(dir); err != nil {
+	if err := os.RemoveAll(dir); err != nil { // an older one
 		return nil, err
 	}
 	if err := folder.Keep(dir); err != nil {
 		return nil, fmt.Errorf("keep kernel %s: %w", name, err)
 	}
 	return load(dir)
+}
+
+// removeObjects removes what a build was made of, unless a build of the name is
+// under way.
+func (c *Cache) removeObjects(k *Kernel) error {
+	_, objects := c.BuildDirs()
+	dir := filepath.Join(objects, filepath.Base(k.Dir))
+	if !isDir(dir) {
+		return nil
+	}
+	lock, err := scratch.TryLock(dir + ".lock")
+	if errors.Is(err, scratch.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(dir), os.RemoveAll(dir+".log"), lock.Release())
+}
+
+func isDir(p string) bool {
+	st, err := os.Stat(p)
+	return err == nil && st.IsDir()
 }
 
 // ParseConfig reads a .config: option without CONFIG_ → value without quotes.

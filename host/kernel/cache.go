@@ -286,7 +286,8 @@ func (c *Cache) Default(arch string) Ref {
 }
 
 // Remove takes a kernel out of the cache. Removing one that is gone is no error.
-// Of a file kernel only what labctl derived from it goes.
+// Of a file kernel only what labctl derived from it goes, with one that was built
+// its objects.
 func (c *Cache) Remove(k *Kernel) error {
 	if !slices.Contains(append(c.pulledDirs(), c.fileDir()), filepath.Dir(k.Dir)) {
 		return fmt.Errorf("remove kernel %s: %s is not in the cache", k, k.Dir)
@@ -300,7 +301,11 @@ func (c *Cache) Remove(k *Kernel) error {
 		}
 		return fmt.Errorf("remove kernel %s: %w", k, err)
 	}
-	if err := os.RemoveAll(tmp); err != nil {
+	err := os.RemoveAll(tmp)
+	if k.Source == KindBuild {
+		err = errors.Join(err, c.removeObjects(k))
+	}
+	if err != nil {
 		return fmt.Errorf("remove kernel %s: %w", k, err)
 	}
 	return nil
