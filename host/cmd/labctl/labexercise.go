@@ -62,7 +62,11 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 				return err
 			}
 			fmt.Fprint(a.stdout, out)
-			a.say(fmt.Sprintf("%s is there; labctl lab check %s %s grades it, labctl lab hint %s helps", dir, l.ID, dir, l.ID))
+			check := l.ID
+			if dir != l.ID {
+				check += " " + dir
+			}
+			a.say(fmt.Sprintf(show.Word(o.lang, "%[1]s is there; labctl lab check %[2]s grades it, labctl lab hint %[3]s helps"), dir, check, l.ID))
 			return nil
 		},
 	}
@@ -85,7 +89,7 @@ func (a *app) labSolve(o *labFlags) *cobra.Command {
 			if err := copyProgram(l, lab.Solution, dir); err != nil {
 				return err
 			}
-			a.say("the solution is in " + dir)
+			a.say(fmt.Sprintf(show.Word(o.lang, "the solution is in %s"), dir))
 			return nil
 		},
 	}
@@ -166,7 +170,7 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 				fmt.Fprintln(a.stdout, line)
 			}
 			if n < all {
-				a.say(fmt.Sprintf("there are more: labctl lab hint %s %d", l.ID, n+1))
+				a.say(fmt.Sprintf(show.Word(o.lang, "there are more: labctl lab hint %s %d"), l.ID, n+1))
 			}
 			return nil
 		},
@@ -186,31 +190,36 @@ type labCheckOptions struct {
 func (a *app) labCheck(lf *labFlags) *cobra.Command {
 	o := labCheckOptions{labFlags: lf}
 	c := &cobra.Command{
-		Use:   "check ID DIR",
+		Use:   "check ID [DIR]",
 		Short: "Grade an exercise: build the program in DIR, run it, look at what the kernel saw",
-		Long: `Build the Go program in DIR for the guest, run it in a machine of its own under
-the exercise's trace, and hold what the kernel saw against the exercise's checks.
+		Long: `Build the Go program in DIR for the guest (where labctl lab start ID has put it, when
+no DIR is given), run it in a machine of its own under the exercise's trace, and hold what the kernel saw against the exercise's checks.
 What the program prints counts only where a check compares it with the kernel.
 
 With --class DIR has a folder for each learner. They are graded several at a time,
 each in a machine of its own: whatever one does, the others do not notice.
 
 Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`,
-		Example: `  labctl lab check P1 ./mine
+		Example: `  labctl lab check P1
+  labctl lab check P1 ./mine
   labctl lab check P1 --class ./submissions --csv grades.csv`,
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return usageError{fmt.Errorf("%s takes the id of a lab and a folder: P1 ./mine", c.CommandPath())}
+			if o.class && len(args) != 2 {
+				return usageError{fmt.Errorf("%s --class takes the id of a lab and a folder of folders: P1 ./submissions", c.CommandPath())}
 			}
-			return nil
+			return labAndDir(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := a.exercise(lf, args[0])
 			if err != nil {
 				return err
 			}
-			if fi, err := os.Stat(args[1]); err != nil || !fi.IsDir() {
-				return usageError{fmt.Errorf("%s: no such folder", args[1])}
+			dir := l.ID
+			if len(args) == 2 {
+				dir = args[1]
+			}
+			if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+				return usageError{fmt.Errorf("%s: no such folder; labctl lab start %s makes one", dir, l.ID)}
 			}
 			env, err := a.env()
 			if err != nil {
@@ -220,12 +229,12 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
 				return err
 			}
 			if o.class {
-				return a.checkClass(c.Context(), env, &o, l, args[1])
+				return a.checkClass(c.Context(), env, &o, l, dir)
 			}
 			if o.csv != "" {
 				return usageError{errors.New("--csv is for --class")}
 			}
-			return a.checkOne(c.Context(), env, &o, l, args[1])
+			return a.checkOne(c.Context(), env, &o, l, dir)
 		},
 	}
 	machineFlags(c, &o.spec)
@@ -287,6 +296,13 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 	}
 	if err := show.Report(a.stdout, g.Report, lang, a.cells(), false); err != nil {
 		return err
+	}
+	switch {
+	case g.Report.Failed() == 0:
+	case g.Output == "":
+		fmt.Fprintf(a.stdout, "\n%s\n", show.Word(lang, "The program printed nothing."))
+	default:
+		fmt.Fprintf(a.stdout, "\n== %s\n%s", show.Word(lang, "The program printed"), g.Output)
 	}
 	if g.Message != "" {
 		fmt.Fprintf(a.stdout, "\n%s\n", g.Message)

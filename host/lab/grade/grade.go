@@ -51,8 +51,10 @@ type Grade struct {
 	Of      int           `json:"of"` // checks that apply; all of the exercise's when it was not judged
 	Report  *judge.Report `json:"report,omitempty"`
 	Exit    int64         `json:"exit"`
-	Seconds float64       `json:"seconds"`
-	Record  string        `json:"record,omitempty"`
+	// Output is what the program printed, its errors behind, cut to some lines.
+	Output  string  `json:"output,omitempty"`
+	Seconds float64 `json:"seconds"`
+	Record  string  `json:"record,omitempty"`
 }
 
 // Submission is one program to be graded.
@@ -146,6 +148,9 @@ func (g *Grade) judge(l *lab.Lab, res *result.Result) (err error) {
 		return err
 	}
 	g.Passed, g.Of = g.Report.Passed(), g.Report.Passed()+g.Report.Failed()
+	if step := res.Step(lab.ProgramStep); step != nil {
+		g.Output = firstLines(step.Stdout+step.Stderr, maxOutput)
+	}
 	switch step := res.Step(lab.ProgramStep); {
 	case len(res.Missing) > 0:
 		g.Outcome, g.Message = NotHere, strings.Join(res.Missing, "; ")
@@ -158,6 +163,22 @@ func (g *Grade) judge(l *lab.Lab, res *result.Result) (err error) {
 		}
 	}
 	return nil
+}
+
+// maxOutput is how many lines of a program's output a grade has.
+const maxOutput = 24
+
+// firstLines are the first n lines of a text, and a mark where there are more.
+func firstLines(s string, n int) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if n--; n < 0 {
+			b.WriteString("…\n")
+			break
+		}
+		b.WriteString(text.Line(strings.TrimSuffix(line, "\n"), 200) + "\n")
+	}
+	return b.String()
 }
 
 // explain makes a grade of what the program did; other errors come back.

@@ -154,6 +154,12 @@ var dictionary = map[string]map[string]string{
 		", if the guest has %s": " (게스트에 %s이(가) 있으면)",
 		"%d of %d checks hold":  "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
 		"Questions": "생각해 볼 문제", "Answer": "답",
+		"does not compile": "컴파일되지 않음", "too slow": "시간 초과", "prints too much": "출력이 너무 많음",
+		"kernel crash": "커널이 죽음", "guest gone": "게스트가 꺼짐", "no source": "소스 없음", "LEARNER": "학습자",
+		"The program printed": "프로그램의 출력", "The program printed nothing.": "프로그램이 아무것도 출력하지 않았습니다.",
+		"%[1]s is there; labctl lab check %[2]s grades it, labctl lab hint %[3]s helps": "%[1]s에 준비했습니다. labctl lab check %[2]s로 채점하고, labctl lab hint %[3]s로 힌트를 봅니다",
+		"the solution is in %s":                 "해답은 %s에 있습니다",
+		"there are more: labctl lab hint %s %d": "힌트가 더 있습니다: labctl lab hint %s %d",
 	},
 }
 
