@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -194,11 +195,16 @@ func (m *matrixRunner) run(whole, ctx context.Context, c matrix.Cell, warm func(
 	return res
 }
 
+func newRun(c matrix.Cell, start time.Time) record.Run {
+	return record.Run{Name: c.Work.Kind + "-" + plainName(c.Work.Name), Labctl: versionString(), Command: os.Args, Started: start.UTC()}
+}
+
 // notRun is the result of a cell that came to no machine, with a record that says
 // so.
 func (m *matrixRunner) notRun(res *matrix.Result, c matrix.Cell, out string, err error) {
 	start := time.Now()
-	run := record.Run{Name: c.Work.Kind + "-" + plainName(c.Work.Name), Labctl: versionString(), Started: start.UTC(), Outcome: outcome(err, nil)}
+	run := newRun(c, start)
+	run.Outcome = outcome(err, nil)
 	dir, rerr := record.Create(out, run.Name, start)
 	if rerr == nil {
 		rerr = dir.WriteRun(&run)
@@ -226,7 +232,7 @@ func (m *matrixRunner) runLab(ctx context.Context, env machine.Env, c matrix.Cel
 // runProgram runs a program, or the tests of a package, and writes its record.
 func (m *matrixRunner) runProgram(whole, ctx context.Context, env machine.Env, c matrix.Cell, out string, res *matrix.Result) {
 	start := time.Now()
-	run := record.Run{Name: c.Work.Kind + "-" + plainName(c.Work.Name), Labctl: versionString(), Started: start.UTC()}
+	run := newRun(c, start)
 	dir, err := record.Create(out, run.Name, start)
 	if err != nil {
 		cellEnded(res, err)
