@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/machine"
 	"labctl/host/matrix/diff"
@@ -127,19 +128,30 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 		o.arches = []string{""}
 	}
 	var targets []string
+	env, err := a.env()
+	if err != nil {
+		return nil, err
+	}
 	for _, arch := range o.arches {
 		t, err := machine.FindTarget(arch, "")
 		if err != nil {
 			return nil, err
 		}
 		targets = append(targets, t.Arch)
+		for _, k := range o.kernels { // before anything is run
+			ref, err := kernel.ParseRef(k)
+			if err == nil {
+				if _, err = env.Cache.Find(ref, t.Arch); errors.Is(err, kernel.ErrNotCached) {
+					err = nil // it is pulled
+				}
+			}
+			if err != nil {
+				return nil, usageError{fmt.Errorf("--kernels: %w", err)}
+			}
+		}
 	}
 	if len(o.kernels)*len(o.arches) < 2 {
 		return nil, usageError{fmt.Errorf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))}
-	}
-	env, err := a.env()
-	if err != nil {
-		return nil, err
 	}
 	base, err := record.Create(o.out, "diff", time.Now())
 	if err != nil {

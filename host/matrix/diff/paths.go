@@ -185,7 +185,8 @@ func handlers(a, b string) bool {
 }
 
 // ways tells by which system call, and with which flags, programs had a task made
-// that they name: a task of a probe's, or a number in a program's data.
+// that they name: a task of a probe's, or a number in a program's data. It has
+// every task that is made in one way, whether kernels differ in it or not.
 func (d *Diff) ways() {
 	type call map[string]bool
 	all := map[string][]call{}
@@ -217,15 +218,36 @@ func (d *Diff) ways() {
 			}
 		}
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, natural)
 	for _, name := range names {
-		texts, unknown := make([]string, len(d.Kernels)), make([]bool, len(d.Kernels))
 		step, _, _ := strings.Cut(name, ":")
+		unknown := make([]bool, len(d.Kernels))
+		single, different := true, call{}
 		for i, calls := range all[name] {
-			texts[i] = strings.Join(slices.Sorted(maps.Keys(calls)), " or ")
 			unknown[i] = !ran[step][i]
+			single = single && len(calls) <= 1
+			maps.Copy(different, calls)
 		}
-		d.Ways = append(d.Ways, d.row(name, texts, unknown))
+		if single {
+			texts := make([]string, len(d.Kernels))
+			for i, calls := range all[name] {
+				texts[i] = strings.Join(slices.Collect(maps.Keys(calls)), "")
+			}
+			d.Ways = append(d.Ways, d.row(name, texts, unknown))
+			continue
+		}
+		// A task that is made in many ways has a row for each that not all know.
+		for _, c := range slices.Sorted(maps.Keys(different)) {
+			texts := make([]string, len(d.Kernels))
+			for i, calls := range all[name] {
+				if calls[c] {
+					texts[i] = c
+				}
+			}
+			if r := d.row(name, texts, unknown); r.has() {
+				d.Ways = append(d.Ways, r)
+			}
+		}
 	}
 }
 

@@ -240,7 +240,7 @@ func (d *Diff) printLayouts(p *page) {
 		p.cut(&t)
 		d.printGroups(p, sets)
 		if moved > 0 {
-			p.line(fmt.Sprintf("%d more members moved, and are otherwise the same.", moved))
+			p.line(fmt.Sprintf("%d more moved without any other change.", moved))
 		}
 	}
 }
