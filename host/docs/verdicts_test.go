@@ -25,6 +25,8 @@ func TestVerdicts(t *testing.T) {
 	}
 	missing := run("P2", "", "", nil)
 	missing.Missing = []string{"it needs x"}
+	twice := run("P2", "7.2.1", "arm64", nil, judge.Pass)
+	twice.Before = []string{"`x` fails"}
 	broken := run("K1", "", "raspi3b", nil)
 	broken.Error = "deadline"
 	got := verdicts([]column{
@@ -35,7 +37,7 @@ func TestVerdicts(t *testing.T) {
 		}},
 		{"7.2 arm64", []labRun{
 			run("P1", "7.2.1", "arm64", []judge.Claim{claim("same", judge.Refuted), claim("other", judge.Refuted)}, judge.Pass, judge.Fail),
-			run("P2", "7.2.1", "arm64", nil, judge.Pass),
+			twice,
 			run("K1", "7.2.1", "arm64", []judge.Claim{claim("one", judge.Depends)}, judge.Pass),
 		}},
 		{"raspi3b", []labRun{broken}},
@@ -50,6 +52,7 @@ func TestVerdicts(t *testing.T) {
 
 - P2 on 5.10 amd64: it needs x
 - P1 on 7.2 arm64: ` + "`b`" + ` fails
+- P2 on 7.2 arm64: all holds, at the second try; at the first: ` + "`x`" + ` fails
 - K1 on raspi3b: deadline
 `
 	const words = "boot for every lab anew, and run a few.\n\n"
