@@ -316,8 +316,12 @@ func (d *Diff) printWays(p *page) {
 	p.title(3, "Which system call makes the task")
 	p.line("By lab, step and task: the call that a program or its library made, its flags (CLONE_…) and the exit signal.")
 	t := table{head: d.heads("task"), code: 1 + len(d.Kernels)}
-	for i := range d.Ways {
-		t.rows = append(t.rows, append([]string{d.Ways[i].Name}, cells(&d.Ways[i], plain)...))
+	for _, differs := range []bool{true, false} { // a list that is cut has what differs
+		for i := range d.Ways {
+			if d.Ways[i].has() == differs {
+				t.rows = append(t.rows, append([]string{d.Ways[i].Name}, cells(&d.Ways[i], plain)...))
+			}
+		}
 	}
 	p.cut(&t)
 }
