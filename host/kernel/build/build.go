@@ -344,7 +344,15 @@ func (j *job) configure(ctx context.Context) (values, error) {
 		return nil, &LostError{Release: j.tree.source.Release, Arch: j.Arch, Lost: lost}
 	}
 	lookup := func(option string) (string, bool) { v, ok := cfg[option]; return v, ok }
-	if missing := check.Check(lookup, j.features()...); len(missing) > 0 {
+	var missing []check.Missing
+	for _, m := range check.Check(lookup, j.features()...) {
+		if kc.known(m.Name) {
+			missing = append(missing, m)
+			continue
+		}
+		j.Say(fmt.Sprintf("%s does not know CONFIG_%s, so this kernel cannot do what feature %s is for: %s", j.tree.source.Release, m.Name, m.Feature, m.Why))
+	}
+	if len(missing) > 0 {
 		return nil, &check.Error{Kernel: j.tree.source.Release, Missing: missing}
 	}
 	// An unchanged file keeps its time, so make does not start anew.

@@ -211,16 +211,22 @@ func TestBuildFails(t *testing.T) {
 	}
 }
 
-// TestBuildProfile: a profile's features are held against the result.
+// TestBuildProfile: a profile's features are held against the result. What the
+// tree does not know is only told.
 func TestBuildProfile(t *testing.T) {
 	fakeTools(t)
 	b := newBuilder(t, t.TempDir())
 	req := request(t, fakeTree(t, "true"), "CONFIG_A=y")
-	req.Name, req.Plan.Profile = "", &Profile{Name: "p", Features: []string{"boot"}}
+	req.Name, req.Plan.Profile = "", &Profile{Name: "p", Features: []string{"modules", "btf"}}
+	var said []string
+	b.Say = func(line string) { said = append(said, line) }
 	_, err := b.Build(t.Context(), req)
 	var lacks *check.Error
-	if !errors.As(err, &lacks) || !strings.HasPrefix(err.Error(), "build kernel p-6.99 for arm64: ") {
-		t.Errorf("got %v, want an error about the features of boot", err)
+	if !errors.As(err, &lacks) || !strings.HasPrefix(err.Error(), "build kernel p-6.99 for arm64: ") || len(lacks.Missing) != 1 || lacks.Missing[0].Name != "MODULES" {
+		t.Errorf("got %v, want an error about MODULES alone", err)
+	}
+	if len(said) != 1 || !strings.HasPrefix(said[0], "6.99.1 does not know CONFIG_DEBUG_INFO_BTF, ") {
+		t.Errorf("said %q, want a line about DEBUG_INFO_BTF", said)
 	}
 }
 
