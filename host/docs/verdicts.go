@@ -155,18 +155,23 @@ What a source says, and what each machine shows: ✓ confirmed, ✗ refuted, ~ d
 			for i := range all {
 				v := all[i].claim(id, c.ID)
 				row[i] = mark[v]
-				if v != "" && !slices.Contains(seen, v) {
+				// Where it does not apply nothing differs.
+				if v != "" && v != judge.NotApplicable && !slices.Contains(seen, v) {
 					seen = append(seen, v)
 				}
 			}
-			if len(seen) == 1 {
-				same[seen[0]] = append(same[seen[0]], id+"\u00a0"+c.ID)
+			if len(seen) < 2 {
+				v := judge.NotApplicable
+				if len(seen) == 1 {
+					v = seen[0]
+				}
+				same[v] = append(same[v], id+"\u00a0"+c.ID)
 				continue
 			}
 			fmt.Fprintf(&b, "| %s | `%s`: %s | %s | %s |\n", id, c.ID, cut(c.Says.EN), cut(c.Says.KO), strings.Join(row, " | "))
 		}
 	}
-	b.WriteString("\n## Claims on which all agree\n\n| verdict | claims |\n|---|---|\n")
+	b.WriteString("\n## Claims on which all agree to which they apply\n\n| verdict | claims |\n|---|---|\n")
 	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
 		if len(same[v]) > 0 {
 			fmt.Fprintf(&b, "| %s | %s |\n", v, strings.Join(same[v], ", "))

@@ -38,7 +38,7 @@ func TestVerdicts(t *testing.T) {
 		{"7.2 arm64", []labRun{
 			run("P1", "7.2.1", "arm64", []judge.Claim{claim("same", judge.Refuted), claim("other", judge.Refuted)}, judge.Pass, judge.Fail),
 			twice,
-			run("K1", "7.2.1", "arm64", []judge.Claim{claim("one", judge.Depends)}, judge.Pass),
+			run("K1", "7.2.1", "arm64", []judge.Claim{claim("one", judge.NotApplicable)}, judge.Pass),
 		}},
 		{"raspi3b", []labRun{broken}},
 	})
@@ -69,7 +69,7 @@ func TestVerdicts(t *testing.T) {
 |---|---|---|---|---|---|
 | P1 | ` + "`other`" + `: A\|B | 가 | ✓ | ✗ |  |
 
-## Claims on which all agree
+## Claims on which all agree to which they apply
 
 | verdict | claims |
 |---|---|
