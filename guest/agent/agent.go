@@ -29,6 +29,8 @@ type Guest struct {
 	// serial line wants small frames: others wait behind a frame, and console
 	// text in the middle of one costs it all.
 	Chunk int
+	// Window is memory that the host writes; nil for none.
+	Window []byte
 	// SetClock and AddEntropy do what only a guest's init may; nil ones make
 	// OpResume an error.
 	SetClock   func(time.Time) error
@@ -293,7 +295,7 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return unpack(r.stdin, p)
+		return unpack(s.guest.Window, r.stdin, p)
 	case wire.OpPack:
 		p, err := wire.Decode[wire.PackParams](q.Params)
 		if err != nil {

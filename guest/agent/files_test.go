@@ -88,7 +88,19 @@ func tree(tb testing.TB, dir string) (out []string) {
 	return out
 }
 
+// An archive may come by the link, by the window, or begin in the window and end
+// on the link.
 func TestUnpack(t *testing.T) {
+	for name, near := range map[string]func(len int) int{
+		"link":   func(int) int { return 0 },
+		"window": func(n int) int { return n },
+		"both":   func(n int) int { return n / 2 },
+	} {
+		t.Run(name, func(t *testing.T) { testUnpack(t, near) })
+	}
+}
+
+func testUnpack(t *testing.T, near func(int) int) {
 	dir := filepath.Join(t.TempDir(), "made", "on the way")
 	for _, step := range []struct {
 		in   []byte
@@ -118,7 +130,9 @@ func TestUnpack(t *testing.T) {
 		}, wire.Unpacked{Files: 3, Bytes: 6}},
 		{nil, nil, wire.Unpacked{}},
 	} {
-		done, err := unpack(bytes.NewReader(step.in), wire.UnpackParams{Dir: dir})
+		n := near(len(step.in))
+		p := wire.UnpackParams{Dir: dir, Window: int64(n), Rest: n < len(step.in)}
+		done, err := unpack(append(step.in[:n:n], "what was there before"...), bytes.NewReader(step.in[n:]), p)
 		if err != nil || done != step.done {
 			t.Errorf("unpack() = %+v, %v; want %+v", done, err, step.done)
 		}
@@ -155,7 +169,7 @@ func TestUnpackHostile(t *testing.T) {
 	for _, tt := range hostile {
 		t.Run(tt.name, func(t *testing.T) {
 			outer := t.TempDir()
-			_, err := unpack(bytes.NewReader(archive(t, tt.entries...)), wire.UnpackParams{Dir: filepath.Join(outer, "in")})
+			_, err := unpack(nil, bytes.NewReader(archive(t, tt.entries...)), wire.UnpackParams{Dir: filepath.Join(outer, "in")})
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("unpack() = %v, want %q in it", err, tt.err)
 			}
@@ -166,11 +180,16 @@ func TestUnpackHostile(t *testing.T) {
 	}
 	whole := archive(t, entry{name: "f", body: strings.Repeat("x", 5000), mode: 0o644})
 	for name, in := range map[string][]byte{"cut in a header": whole[:100], "cut in a file": whole[:2000], "no archive": bytes.Repeat([]byte("x"), 2000)} {
-		if _, err := unpack(bytes.NewReader(in), wire.UnpackParams{Dir: t.TempDir()}); err == nil {
+		if _, err := unpack(nil, bytes.NewReader(in), wire.UnpackParams{Dir: t.TempDir()}); err == nil {
 			t.Errorf("%s: unpack() gave no error", name)
 		}
 	}
-	if _, err := unpack(bytes.NewReader(nil), wire.UnpackParams{Dir: "rel"}); err == nil {
+	for _, n := range []int64{-1, 9} {
+		if _, err := unpack(make([]byte, 8), bytes.NewReader(nil), wire.UnpackParams{Dir: t.TempDir(), Window: n}); err == nil || !strings.Contains(err.Error(), "window") {
+			t.Errorf("unpack() of %d bytes in a window of 8 = %v", n, err)
+		}
+	}
+	if _, err := unpack(nil, bytes.NewReader(nil), wire.UnpackParams{Dir: "rel"}); err == nil {
 		t.Error("unpack to a relative folder gave no error")
 	}
 }
@@ -194,7 +213,8 @@ func FuzzUnpack(f *testing.F) {
 		if err := os.Symlink("..", filepath.Join(dir, "link")); err != nil {
 			t.Fatal(err)
 		}
-		done, _ := unpack(bytes.NewReader(in), wire.UnpackParams{Dir: dir})
+		n := len(in) / 2
+		done, _ := unpack(in[:n], bytes.NewReader(in[n:]), wire.UnpackParams{Dir: dir, Window: int64(n), Rest: true})
 		if done.Bytes > int64(len(in)) {
 			t.Errorf("%d bytes out of %d", done.Bytes, len(in))
 		}
@@ -236,7 +256,7 @@ func TestUnpackPackBulk(t *testing.T) {
 		t.Error("result came before the end of the archive")
 	}
 	back := filepath.Join(t.TempDir(), "back")
-	if _, err := unpack(strings.NewReader(c.text(wire.Stdout)), wire.UnpackParams{Dir: back}); err != nil {
+	if _, err := unpack(nil, strings.NewReader(c.text(wire.Stdout)), wire.UnpackParams{Dir: back}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(tree(t, dir), tree(t, back)); diff != "" {
@@ -264,7 +284,7 @@ func TestUnpackCut(t *testing.T) {
 
 func TestPack(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := unpack(bytes.NewReader(archive(t,
+	if _, err := unpack(nil, bytes.NewReader(archive(t,
 		entry{name: "one", body: "1", mode: 0o600},
 		entry{name: "d/two", body: "22", mode: 0o755},
 		entry{name: "d/e/three", body: "333", mode: 0o644},

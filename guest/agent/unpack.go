@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +17,16 @@ import (
 
 // unpack makes the files of a tar archive below p.Dir. What it holds in memory
 // does not grow with the archive; the files themselves are in the guest's.
-func unpack(in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
+// Its first bytes are in window, if p says so, the others come from in.
+func unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
 	var done wire.Unpacked
+	if p.Window < 0 || p.Window > int64(len(window)) {
+		return done, fmt.Errorf("unpack: %d bytes in a window of %d", p.Window, len(window))
+	}
+	if p.Window > 0 && !p.Rest {
+		in = strings.NewReader("")
+	}
+	near := &near{mem: window[:p.Window], rest: in}
 	if !filepath.IsAbs(p.Dir) {
 		return done, fmt.Errorf("unpack: folder %q: want an absolute path", p.Dir)
 	}
@@ -29,7 +38,7 @@ func unpack(in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
 		return done, fmt.Errorf("unpack: %w", err)
 	}
 	defer root.Close()
-	for r := tar.NewReader(in); ; {
+	for r := tar.NewReader(near); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			break
@@ -37,7 +46,7 @@ func unpack(in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
 		if err != nil {
 			return done, fmt.Errorf("unpack after %d files: %w", done.Files, err)
 		}
-		n, err := unpackOne(root, h, r)
+		n, err := unpackOne(root, h, near.content(h, r))
 		done.Bytes += n
 		if err != nil {
 			return done, fmt.Errorf("unpack %.200q: %w", h.Name, err)
@@ -49,6 +58,43 @@ func unpack(in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
 	// What is behind the archive's end was granted and has to be taken.
 	_, err = io.Copy(io.Discard, in)
 	return done, err
+}
+
+// near reads memory and then what comes after it.
+type near struct {
+	mem  []byte
+	at   int // bytes of mem that were read
+	rest io.Reader
+}
+
+func (n *near) Read(p []byte) (int, error) {
+	if n.at == len(n.mem) {
+		return n.rest.Read(p)
+	}
+	c := copy(p, n.mem[n.at:])
+	n.at += c
+	return c, nil
+}
+
+// content is what the entry that r has come to holds. Where all of it is in
+// memory it is written from there, in one piece, and need not pass through r's
+// buffers. Sparse files, which PAX records may tell of, do.
+func (n *near) content(h *tar.Header, r *tar.Reader) io.Reader {
+	if h.Typeflag != tar.TypeReg || h.PAXRecords != nil || h.Size > int64(len(n.mem)-n.at) {
+		return r
+	}
+	return bytes.NewReader(n.mem[n.at:][:h.Size])
+}
+
+// Seek lets a tar.Reader pass over what content has given. It goes on from where
+// it is alone, and no further than the memory: a tar.Reader reads what is left.
+func (n *near) Seek(off int64, whence int) (int64, error) {
+	left := int64(len(n.mem) - n.at)
+	if whence != io.SeekCurrent || off < 0 || left == 0 {
+		return -1, errors.ErrUnsupported
+	}
+	n.at += int(min(off, left))
+	return int64(n.at), nil
 }
 
 // unpackOne makes one entry. A file or link takes the place of what is there,

@@ -153,3 +153,38 @@ func TestLoadModulesNotes(t *testing.T) {
 		t.Errorf("notes = %q, want one on /no/such.ko", n)
 	}
 }
+
+func TestOpenWindow(t *testing.T) {
+	devices := t.TempDir()
+	if mem, err := openWindow(devices); mem != nil || err != nil {
+		t.Fatalf("openWindow() without devices = %d bytes, %v", len(mem), err)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		file := filepath.Join(devices, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("0000:00:01.0/vendor", "0x1af4\n")
+	write("0000:00:01.0/device", "0x1043\n")
+	write("0000:00:02.0/vendor", "0x1af4\n")
+	write("0000:00:02.0/device", "0x1110\n")
+	write("0000:00:02.0/enable", "0\n")
+	if _, err := openWindow(devices); err == nil {
+		t.Error("openWindow() of a device without memory gave no error")
+	}
+	for _, name := range []string{"resource2", "resource2_wc"} { // the second is preferred
+		write("0000:00:02.0/"+name, name)
+		mem, err := openWindow(devices)
+		if err != nil || string(mem) != name {
+			t.Errorf("openWindow() = %q, %v; want %q", mem, err, name)
+		}
+	}
+	if on, err := os.ReadFile(filepath.Join(devices, "0000:00:02.0/enable")); err != nil || string(on) != "1" {
+		t.Errorf("enable holds %q, %v; want 1", on, err)
+	}
+}

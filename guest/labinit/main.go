@@ -71,6 +71,9 @@ func run() error {
 	notes.note("change to /", os.Chdir("/"))
 	loadModules("/labctl/modules", &notes)
 
+	window, err := openWindow("/sys/bus/pci/devices")
+	notes.note("open window", err)
+
 	link, err := openLink(opts.link, linkWait)
 	if err != nil {
 		return err
@@ -80,6 +83,7 @@ func run() error {
 		Arch:      runtime.GOARCH,
 		CPUs:      runtime.NumCPU(),
 		Transport: link.transport,
+		Window:    int64(len(window)),
 		InitSec:   start,
 		Notes:     notes,
 	}
@@ -87,7 +91,7 @@ func run() error {
 		return err
 	}
 	guest := agent.Guest{
-		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk,
+		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk, Window: window,
 		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
 	}
 	if err := agent.Serve(context.Background(), link, guest, hello); err != nil {

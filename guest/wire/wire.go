@@ -89,7 +89,7 @@ const (
 	OpSleepers   Op = "sleepers"    // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat
-	OpUnpack     Op = "unpack"      // tar archive on Stdin → files: UnpackParams → Unpacked
+	OpUnpack     Op = "unpack"      // tar archive on Stdin or in the window → files: UnpackParams → Unpacked
 	OpPack       Op = "pack"        // files → tar archive on Stdout: PackParams → Packed
 	OpResume     Op = "resume"      // after a restore: ResumeParams → Hello, with a new HelloSec
 	OpPowerOff   Op = "power-off"   // sync and power off, once the host has the Result and leaves, or soon
@@ -120,15 +120,16 @@ type Control struct {
 // Hello is the guest's first frame.
 type Hello struct {
 	Version   int      `json:"version"`
-	Arch      string   `json:"arch"`            // GOARCH of the agent
-	Release   string   `json:"release"`         // uname -r
-	Machine   string   `json:"machine"`         // uname -m
-	CPUs      int      `json:"cpus"`            // online
-	MemoryKB  int64    `json:"memory_kb"`       // MemTotal
-	Transport string   `json:"transport"`       // "virtio-serial", "uart"
-	InitSec   float64  `json:"init_sec"`        // CLOCK_BOOTTIME when PID 1 started, seconds
-	HelloSec  float64  `json:"hello_sec"`       // CLOCK_BOOTTIME when this was sent, seconds
-	Notes     []string `json:"notes,omitempty"` // what init could not do: a mount, a module
+	Arch      string   `json:"arch"`             // GOARCH of the agent
+	Release   string   `json:"release"`          // uname -r
+	Machine   string   `json:"machine"`          // uname -m
+	CPUs      int      `json:"cpus"`             // online
+	MemoryKB  int64    `json:"memory_kb"`        // MemTotal
+	Transport string   `json:"transport"`        // "virtio-serial", "uart"
+	InitSec   float64  `json:"init_sec"`         // CLOCK_BOOTTIME when PID 1 started, seconds
+	HelloSec  float64  `json:"hello_sec"`        // CLOCK_BOOTTIME when this was sent, seconds
+	Window    int64    `json:"window,omitempty"` // bytes of the host's memory that the guest can read
+	Notes     []string `json:"notes,omitempty"`  // what init could not do: a mount, a module
 }
 
 // ExecParams starts a program in the guest.
@@ -183,6 +184,10 @@ type Stat struct {
 // Dir and may not leave it; folders on the way are made.
 type UnpackParams struct {
 	Dir string `json:"dir"`
+	// Window says how many of the archive's first bytes are in the window
+	// (Hello.Window); Rest that others follow on Stdin.
+	Window int64 `json:"window,omitempty"`
+	Rest   bool  `json:"rest,omitempty"`
 }
 
 // Unpacked is what OpUnpack did.

@@ -52,6 +52,8 @@ type Client struct {
 	hello   chan wire.Hello
 	greeted bool // of the reading goroutine
 
+	window *Window // nil for none
+
 	mu    sync.Mutex
 	chunk int // most bytes of a Stdin frame; 0 is wire.MaxPayload
 	calls map[uint32]*Call
@@ -341,8 +343,31 @@ func (c *Client) ReadFile(ctx context.Context, path string, max int64, w io.Writ
 // error or because ctx has ended, a Read of r may still be under way.
 func (c *Client) Unpack(ctx context.Context, dir string, r io.Reader) (wire.Unpacked, error) {
 	var done wire.Unpacked
-	call, err := c.Start(wire.OpUnpack, wire.UnpackParams{Dir: dir})
+	p := wire.UnpackParams{Dir: dir}
+	near := c.window.take()
+	if near {
+		var err error
+		if p.Window, p.Rest, err = c.window.fill(ctx, r); err != nil {
+			return done, err
+		}
+	}
+	done, err := c.unpack(ctx, p, r)
+	var refused *GuestError
+	if near && (err == nil || errors.As(err, &refused)) {
+		c.window.give()
+	}
+	return done, err
+}
+
+// unpack sends what of the archive is not in the window.
+func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (wire.Unpacked, error) {
+	var done wire.Unpacked
+	call, err := c.Start(wire.OpUnpack, p)
 	if err != nil {
+		return done, err
+	}
+	if p.Window > 0 && !p.Rest {
+		err := call.Wait(ctx, &done)
 		return done, err
 	}
 	read := make(chan error, 1)

@@ -36,7 +36,13 @@ func within(t *testing.T, d time.Duration) context.Context {
 // The agent collects every child of the process, so such tests run one by one.
 func connect(t *testing.T) *Client {
 	t.Helper()
-	c, served := serve(t)
+	return connectWith(t, nil)
+}
+
+// connectWith is connect for a guest with a window.
+func connectWith(t *testing.T, window []byte) *Client {
+	t.Helper()
+	c, served := serve(t, window)
 	t.Cleanup(func() {
 		c.Close()
 		if !errors.Is(c.Err(), ErrClosed) {
@@ -55,11 +61,11 @@ func connect(t *testing.T) *Client {
 	return c
 }
 
-func serve(t *testing.T) (*Client, chan error) {
+func serve(t *testing.T, window []byte) (*Client, chan error) {
 	ours, theirs := net.Pipe()
 	served := make(chan error, 1)
 	go func() {
-		g := guest.Guest{Tracefs: t.TempDir(), Proc: "/proc"}
+		g := guest.Guest{Tracefs: t.TempDir(), Proc: "/proc", Window: window}
 		served <- guest.Serve(context.Background(), theirs, g, wire.Hello{Version: wire.Version, Arch: "test"})
 		theirs.Close()
 	}()
@@ -313,7 +319,7 @@ func TestReadFile(t *testing.T) {
 }
 
 func TestStatAndPowerOff(t *testing.T) {
-	c, served := serve(t)
+	c, served := serve(t, nil)
 	if st, err := c.Stat(within(t, 20*time.Second)); err != nil || st.BootSec <= 0 || st.Load == "" {
 		t.Errorf("Stat = %+v, %v", st, err)
 	}

@@ -25,6 +25,7 @@ func (m *Machine) Warm() bool { return m.Target.Snapshot && !m.spec.Cold }
 // that does not come back is thrown away and the run goes on cold: a template
 // saves time, nothing depends on it.
 func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM, error) {
+	cfg.Window = m.window()
 	t, err := m.template(ctx, env, cfg)
 	if err == nil {
 		if env.Warm != nil {
@@ -58,7 +59,23 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 
 // Template returns the machine's template, made now if there is none.
 func (m *Machine) Template(ctx context.Context, env Env) (*warm.Template, error) {
-	return m.template(ctx, env, m.config())
+	cfg := m.config()
+	cfg.Window = m.window()
+	return m.template(ctx, env, cfg)
+}
+
+// windowBytes is ample for a program, and few page tables for the guest.
+const windowBytes = 32 << 20
+
+// window is the size of the machine's window, 0 when it has none. Under KVM the
+// link is fast, and an arm64 guest's view of the memory might not be the host's:
+// it maps it past the caches.
+func (m *Machine) window() int64 {
+	f, err := qemu.Probe(m.Target.Binary)
+	if err != nil || !f.Window || !m.Target.PCI || m.Verdict.Accel != "tcg" {
+		return 0
+	}
+	return windowBytes
 }
 
 // template boots by cfg when there is none yet.

@@ -95,14 +95,17 @@ func (m Memory) Args(c *Cmdline) error {
 	if err := c.ID("ram"); err != nil {
 		return err
 	}
-	share := "off"
-	if m.Share {
-		share = "on"
-	}
 	// A second -machine adds to the first one's options.
-	c.Add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.MiB, path, share),
+	c.Add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.MiB, path, onOff(m.Share)),
 		"-machine", "memory-backend=ram")
 	return nil
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 // SMP is the number of CPUs.
@@ -202,13 +205,41 @@ func (v VirtioSerial) Args(c *Cmdline) error {
 	if err := c.ID("vser"); err != nil {
 		return err
 	}
-	c.Add("-device", v.Driver+",id=vser")
+	// Each port has two queues, each queue an eventfd that QEMU polls all the time,
+	// and QEMU makes 31 ports unless told otherwise. Number 0 is a console's.
+	c.Add("-device", fmt.Sprintf("%s,id=vser,max_ports=%d", v.Driver, len(v.Ports)+1))
 	for _, p := range v.Ports {
 		if err := c.Chardev(p); err != nil {
 			return err
 		}
 		c.Add("-device", fmt.Sprintf("virtserialport,bus=vser.0,chardev=%s,name=%s", p, p))
 	}
+	return nil
+}
+
+// Window is a file of the host's that the guest sees as memory: BAR 2 of a PCI
+// device without interrupts (QEMU: docs/system/devices/ivshmem.rst).
+type Window struct {
+	File  *os.File
+	Bytes int64 // length of File; a power of two
+	// Share writes the guest's stores to File. x-ignore-shared then leaves the
+	// content out of the machine's state, so that a restored machine sees its own
+	// File. That one must be private: QEMU wants shared memory where it was, and
+	// the BAR has no place yet (migration/ram.c, "Mismatched GPAs"). Either way the
+	// guest sees what the host writes, but for pages that it has written itself.
+	Share bool
+}
+
+// WindowDriver is the device's name.
+const WindowDriver = "ivshmem-plain"
+
+func (w Window) Args(c *Cmdline) error {
+	if err := c.ID("window"); err != nil {
+		return err
+	}
+	// A device that is not its memory's master cannot be saved.
+	c.Add("-object", fmt.Sprintf("memory-backend-file,id=window,size=%d,mem-path=/proc/self/fd/%d,share=%s", w.Bytes, c.File(w.File), onOff(w.Share)),
+		"-device", WindowDriver+",memdev=window,master=on")
 	return nil
 }
 

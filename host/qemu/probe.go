@@ -21,17 +21,18 @@ type Features struct {
 	Host    string    `json:"host"`     // kernel release: seccomp is the host's
 	Version string    `json:"version"`  // "7.2.22"
 	Sandbox bool      `json:"sandbox"`  // takes the Sandbox device's option
+	Window  bool      `json:"window"`   // has the Window device
 }
 
 // probed holds Features by path for as long as the binary and the host's kernel
-// stay the same. The note in the cache folder spares two starts of QEMU, a tenth
+// stay the same. The note in the cache folder spares three starts of QEMU, a tenth
 // of a second, in every run of labctl.
 var probed struct {
 	sync.Mutex
 	byPath map[string]Features
 }
 
-const noteName = "qemu.json"
+const noteName = "qemu-features.json"
 
 func (f Features) same(g Features) bool {
 	return f.Path == g.Path && f.ModTime.Equal(g.ModTime) && f.Host == g.Host && f.Version != ""
@@ -75,6 +76,11 @@ func Probe(binary string) (Features, error) {
 		return Features{}, err
 	}
 	f.Sandbox = err == nil
+	_, err = say(path, "-device", WindowDriver+",help")
+	if err != nil && !errors.As(err, &exit) {
+		return Features{}, err
+	}
+	f.Window = err == nil
 	if probed.byPath == nil {
 		probed.byPath = map[string]Features{}
 	}

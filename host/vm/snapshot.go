@@ -203,7 +203,7 @@ func IsRestoreError(err error) bool {
 // CommandLine is the command line of a boot, as a text to tell machines apart by.
 func CommandLine(cfg Config) (string, error) {
 	cfg.RAM, cfg.Snapshot = nil, nil
-	cmd, err := command(cfg, nil)
+	cmd, err := command(cfg, nil, nil)
 	if err != nil {
 		return "", err
 	}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/guest/wire"
 	"labctl/host/agent"
 	"labctl/host/crash"
@@ -58,6 +60,9 @@ type Config struct {
 	// Patience multiplies every deadline; 0 is 1.
 	Patience float64
 
+	// Window is how many bytes of memory the guest shares with labctl, a power of
+	// two; 0 for none. Files for the guest go by it as far as they fit.
+	Window int64
 	// RAM, when set, is the guest's memory, so that Save can leave it behind: an
 	// empty file that is as long as the memory.
 	RAM *os.File
@@ -157,6 +162,7 @@ type VM struct {
 	proc    *qemu.Process
 	mon     *qmp.Monitor
 	con     *console
+	window  *os.File // nil for none
 	client  *agent.Client
 	hello   wire.Hello
 	timings []Timing
@@ -178,7 +184,7 @@ type VM struct {
 // look at the CPUs. Errors are *BootError, which may hold a *RefusedError or a
 // *DiedError, *CrashError, *DeadlineError, *qemu.NotFoundError or the context's
 // cause.
-func Boot(ctx context.Context, cfg Config) (*VM, error) {
+func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 	var restore restore
 	if cfg.Snapshot != nil {
 		if err := restore.open(cfg); err != nil {
@@ -186,7 +192,16 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 		}
 		defer restore.close()
 	}
-	cmd, err := command(cfg, &restore)
+	window, err := newWindow(cfg.Window)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			window.Close()
+		}
+	}()
+	cmd, err := command(cfg, &restore, window)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +214,7 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &VM{cfg: cfg, con: con, base: ctx, started: time.Now()}
+	v := &VM{cfg: cfg, con: con, window: window, base: ctx, started: time.Now()}
 	if ctx.Err() != nil {
 		con.close()
 		return nil, context.Cause(ctx)
@@ -215,6 +230,9 @@ func Boot(ctx context.Context, cfg Config) (*VM, error) {
 		err = v.Why(err)
 		v.Close()
 		return nil, err
+	}
+	if n := min(v.hello.Window, cfg.Window); n > 0 {
+		v.client.SetWindow(v.window, n)
 	}
 	go v.watch()
 	return v, nil
@@ -555,11 +573,29 @@ func (v *VM) Close() error {
 		v.mon.Disconnect()
 	}
 	v.cancel(errors.New("the VM was closed"))
+	v.window.Close()
 	return v.con.close()
 }
 
+// newWindow makes the memory that a guest shares with labctl, and nobody else.
+func newWindow(size int64) (*os.File, error) {
+	if size == 0 {
+		return nil, nil
+	}
+	fd, err := unix.MemfdCreate("window", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "window")
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make the guest's window: %w", err)
+	}
+	return f, nil
+}
+
 // command builds QEMU's command line.
-func command(cfg Config, r *restore) (*qemu.Command, error) {
+func command(cfg Config, r *restore, window *os.File) (*qemu.Command, error) {
 	t := cfg.Target
 	cpu, board := t.CPU, qemu.Machine{Type: t.Machine}
 	if cfg.Accel == "kvm" {
@@ -588,6 +624,9 @@ func command(cfg Config, r *restore) (*qemu.Command, error) {
 		link = "labctl.link=tty:" + cfg.Link.TTY
 	} else {
 		devices = append(devices, qemu.VirtioSerial{Driver: "virtio-serial-pci", Ports: []string{linkConn}})
+	}
+	if cfg.Window > 0 {
+		devices = append(devices, qemu.Window{File: window, Bytes: cfg.Window, Share: cfg.Snapshot == nil})
 	}
 	for i := 0; i <= last; i++ {
 		switch {

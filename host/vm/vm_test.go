@@ -36,7 +36,10 @@ func TestCommand(t *testing.T) {
 					if tgt.DTB != "" {
 						cfg.DTB = "/k/board.dtb"
 					}
-					cmd, err := command(cfg, nil)
+					if link.Kind == "virtio" && accel == "tcg" {
+						cfg.Window = 1 << 20
+					}
+					cmd, err := command(cfg, nil, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -84,7 +87,7 @@ func TestCommandSizes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.Link, tt.cfg.Image, tt.cfg.Accel = tt.cfg.Target.Links[0], "/k", "tcg"
-			cmd, err := command(tt.cfg, nil)
+			cmd, err := command(tt.cfg, nil, nil)
 			got := fmt.Sprint(err)
 			if err == nil {
 				got = cmd.String()
