@@ -154,7 +154,7 @@ func (b *Bundle) AddOutputs(outs []Output, max int64) error {
 			b.AddFolder(o.Guest)
 			corpus := Bundle{}
 			err := corpus.tree(o.Host, o.Guest, func(rel string, d fs.DirEntry) bool {
-				return d.IsDir() && !strings.Contains(rel, "/") || corpusFile.MatchString(rel)
+				return d.IsDir() && !strings.Contains(rel, "/") || isCorpusFile(rel)
 			})
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -130,7 +130,7 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	mode := h.FileInfo().Mode().Perm()
 	dir, name := o.Host, rest
 	if o.Corpus {
-		if !corpusFile.MatchString(rest) {
+		if !isCorpusFile(rest) {
 			return nil // a folder, or an input that has a name of its own and came from here
 		}
 		mode = 0o644

@@ -4,8 +4,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"unicode"
 )
 
 // Folders of the guest, in which nothing tells where things are on the host.
@@ -31,9 +31,17 @@ type Output struct {
 	Corpus bool
 }
 
-// corpusFile is how Go's fuzzing names an input: by the test and by a hash
-// (internal/fuzz, writeToCorpus).
-var corpusFile = regexp.MustCompile(`^Fuzz[\pL\pN_]{0,200}/[0-9a-f]{16}$`)
+// maxTestName bounds the name of a fuzz test, in bytes.
+const maxTestName = 250
+
+// isCorpusFile says whether name is as Go's fuzzing names an input: by the test
+// and by a hash (internal/fuzz, writeToCorpus).
+func isCorpusFile(name string) bool {
+	test, hash, _ := strings.Cut(name, "/")
+	other := func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) }
+	return strings.HasPrefix(test, "Fuzz") && len(test) <= maxTestName && strings.IndexFunc(test, other) < 0 &&
+		len(hash) == 16 && strings.Trim(hash, "0123456789abcdef") == ""
+}
 
 // testOutputs are the flags of a Go test binary that name what it writes
 // (testing.Init; `go help testflag`). Those of -test.outputdir are relative to

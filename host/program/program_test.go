@@ -511,3 +511,19 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+func TestIsCorpusFile(t *testing.T) {
+	const hash = "/0123456789abcdef"
+	for name, want := range map[string]bool{
+		"FuzzX" + hash: true, "Fuzz" + hash: true, "FuzzÖ_9" + hash: true,
+		"Fuzz" + strings.Repeat("x", maxTestName-4) + hash: true,
+		"Fuzz" + strings.Repeat("x", maxTestName-3) + hash: false,
+		"X" + hash: false, "fuzzX" + hash: false, "FuzzX": false, "Fuzz-X" + hash: false, "Fuzz\xff" + hash: false,
+		"FuzzX/0123456789abcde": false, "FuzzX/0123456789abcdefa": false, "FuzzX/0123456789ABCDEF": false,
+		"FuzzX/../../0123456789": false, "FuzzX/a" + hash: false,
+	} {
+		if got := isCorpusFile(name); got != want {
+			t.Errorf("isCorpusFile(%q) = %v", name, got)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sync"
 )
 
 // MaxSize bounds an image and anything decompressed from one, in bytes.
@@ -61,7 +62,7 @@ func Parse(data []byte) (*Image, error) {
 	if img.Banner = findBanner(img.Kernel); img.Banner == "" {
 		return nil, fmt.Errorf("%s without a Linux banner: %w", img.Kind, ErrNotKernel)
 	}
-	img.Release = bannerRE.FindStringSubmatch(img.Banner)[1]
+	img.Release = bannerRE().FindStringSubmatch(img.Banner)[1]
 	return img, nil
 }
 
@@ -185,8 +186,11 @@ func slice(data []byte, off, n int64) ([]byte, error) {
 }
 
 // The banner is linux_banner of init/version.c; there may be a second copy with
-// %s in it, linux_proc_banner.
-var bannerRE = regexp.MustCompile(`Linux version (\d{1,4}\.\d{1,4}[!-~]{0,128}) \([^\n\x00]{0,999}`)
+// %s in it, linux_proc_banner. Counted repeats take milliseconds to compile, and
+// most runs of labctl look at no image.
+var bannerRE = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`Linux version (\d{1,4}\.\d{1,4}[!-~]{0,128}) \([^\n\x00]{0,999}`)
+})
 
 func findBanner(kernel []byte) string {
 	prefix := []byte("Linux version ")
@@ -197,7 +201,7 @@ func findBanner(kernel []byte) string {
 		}
 		off += i
 		line := kernel[off:min(off+1400, len(kernel))]
-		if m := bannerRE.Find(line); m != nil && bytes.HasPrefix(line, m) {
+		if m := bannerRE().Find(line); m != nil && bytes.HasPrefix(line, m) {
 			return string(m)
 		}
 		off += len(prefix)
