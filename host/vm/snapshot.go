@@ -163,8 +163,8 @@ func headOf(image string) (*os.File, error) {
 	return head, nil
 }
 
-// entropyBytes is what the kernel's random pool takes for a full seed.
-const entropyBytes = 64
+// EntropyBytes is what the kernel's random pool takes for a full seed.
+const EntropyBytes = 64
 
 // restore brings the machine back and tells it what it cannot know: what time it
 // is, and that its random numbers must be others than those of its twins.
@@ -181,7 +181,7 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	}
 	done(PhaseRestore, time.Now())
 	if err := v.step(PhaseResume, func(ctx context.Context) error {
-		entropy := make([]byte, entropyBytes)
+		entropy := make([]byte, EntropyBytes)
 		rand.Read(entropy)
 		h, err := v.client.Resume(ctx, wire.ResumeParams{UnixNano: time.Now().UnixNano(), Entropy: entropy})
 		v.hello = h
