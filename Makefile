@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check presets bench bench-peers bench-go labs-full soak soak-kill qemu test-tools clean help need-go generated
+.PHONY: build lab test check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -71,13 +71,23 @@ bench-go: need-go ## run the packages' own benchmarks (go test -bench), one pack
 presets: qemu build ## run every preset of labctl trace on 5.10 and 7.2, both architectures, and write docs/presets.md
 	@$(GO) run ./host/docs -labctl bin/labctl -out docs/presets.md
 
-labs-full: qemu build ## run all labs on every kernel series, both architectures and a board; records in labctl-out
-	@s=0; for k in 5.10 6.1 6.12 7.2; do for a in amd64 arm64; do \
-		echo "labs-full: $$k on $$a"; \
-		bin/labctl lab run --all --arch $$a --kernel $$k --out labctl-out/labs-$$(date +%H%M%S)-$$a-$$k || s=1; \
-	done; done; \
-	bin/labctl lab run P1 P9 K1 --board raspi3b || s=1; \
+matrix: qemu build ## run all labs on every kernel series and both architectures: a table, and records in labctl-out
+	@bin/labctl matrix run --kernels 5.10,6.1,6.12,7.2 --arch amd64,arm64 --labs '*'
+
+labs-full: qemu build ## the same, and on a board
+	@s=0; $(MAKE) matrix || s=1; \
+	bin/labctl matrix run --kernels 6.12 --board raspi3b --labs P1,P9,K1 || s=1; \
 	exit $$s
+
+verdicts: qemu build ## run all labs everywhere and write docs/lab-verdicts.md
+	@$(GO) run ./host/docs -labctl bin/labctl -page verdicts
+
+# The page's own words end at the mark; below it is what labctl writes.
+drift: qemu build ## compare 5.10 with 7.2 by all labs, and write the lower part of docs/kernel-drift.md
+	@mkdir -p bin && bin/labctl matrix diff --kernels 5.10,7.2 --arch amd64,arm64 --labs '*' \
+		--only stacks,members,claims,tracepoints,syscalls --markdown >bin/drift.md && \
+	{ sed '/^<!-- Below/q' docs/kernel-drift.md; echo; cat bin/drift.md; } >bin/kernel-drift.md && \
+	mv bin/kernel-drift.md docs/kernel-drift.md
 
 soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count what goes wrong; SOAK_BATCH=20 does it in pieces
 	@soak() { $(BENCH) -soak $(SOAK) -batch $(SOAK_BATCH) -state bin/soak.txt "$$@"; }; \
