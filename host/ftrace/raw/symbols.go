@@ -137,10 +137,12 @@ func (d *Decoder) Symbol(addr uint64) (Symbol, bool) { return d.syms()(addr) }
 const trampoline = 1<<31 - 1
 
 // returns are symbols that are put into a stack as return addresses by their
-// start: by the tracers, and by the making of a task.
+// start: by the tracers, by the making of a task, and by 32-bit arm where the
+// kernel is entered (arch/arm/kernel/entry-common.S).
 var returns = map[string]bool{
 	"return_to_handler": true, "kretprobe_trampoline": true, "__kretprobe_trampoline": true, "arch_rethook_trampoline": true,
 	"ret_from_fork": true, "ret_from_fork_asm": true,
+	"ret_fast_syscall": true, "__ret_fast_syscall": true, "ret_slow_syscall": true, "ret_from_exception": true,
 }
 
 // Frames are the frames of a kernel stack as taken, not classified. A return
