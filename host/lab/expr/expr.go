@@ -146,6 +146,8 @@ type Expr struct {
 	Asks   Asks
 	Names  []string // of the variables in it, sorted
 	Events []string // that it asks a step for by S.on("…"), sorted
+	// Signal says that it asks for the exit signal that a task was made with.
+	Signal bool
 	ast    *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
@@ -192,6 +194,10 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 		switch {
 		case e.Kind() == ast.IdentKind:
 			x.Names = append(x.Names, e.AsIdent())
+		case e.Kind() == ast.SelectKind && e.AsSelect().FieldName() == "exit_signal":
+			if of := tree.NativeRep().GetType(e.AsSelect().Operand().ID()); of != nil && of.TypeName() == creationType.TypeName() {
+				x.Signal = true
+			}
 		case e.Kind() == ast.CallKind && e.AsCall().FunctionName() == "on":
 			if name, ok := literal(e.AsCall().Args()[0]); ok {
 				x.Events = append(x.Events, name)

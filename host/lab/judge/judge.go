@@ -119,13 +119,22 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 		}
 	}
 	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}
+	notTold := notRun
+	if !r.Exercise && !exitSignals(r) {
+		notTold = func(in expr.Input, all ...*expr.Expr) *lab.Text {
+			if why := notRun(in, all...); why != nil {
+				return why
+			}
+			return noSignal(all...)
+		}
+	}
 	rep.Checks = steps(l, r)
 	for i := range checks {
-		rep.Checks = append(rep.Checks, check(&checks[i], in))
+		rep.Checks = append(rep.Checks, check(&checks[i], in, notTold))
 	}
 	if !r.Exercise {
 		for i := range l.Claims {
-			rep.Claims = append(rep.Claims, claim(&l.Claims[i], in))
+			rep.Claims = append(rep.Claims, claim(&l.Claims[i], in, notTold))
 		}
 	}
 	return rep, nil
@@ -155,7 +164,7 @@ func steps(l *lab.Lab, r *result.Result) (failed []Check) {
 	return failed
 }
 
-func check(c *lab.Check, in expr.Input) Check {
+func check(c *lab.Check, in expr.Input, notTold untold) Check {
 	out := Check{ID: c.ID, Says: c.Says, Verdict: Fail}
 	when, that, seen := c.Exprs()
 	if applies, err := holds(when, in); err != nil {
@@ -165,7 +174,7 @@ func check(c *lab.Check, in expr.Input) Check {
 		out.Verdict, out.Why = NotApplicable, c.WhyNot
 		return out
 	}
-	if why := notRun(in, that, seen); why != nil {
+	if why := notTold(in, that, seen); why != nil {
 		out.Verdict, out.Why = NotApplicable, why
 		return out
 	}
@@ -214,7 +223,7 @@ func silent(x *expr.Expr, in expr.Input) (out []expr.Seen) {
 	return out
 }
 
-func claim(c *lab.Claim, in expr.Input) Claim {
+func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 	out := Claim{ID: c.ID, Says: c.Says, Source: c.Source, Why: &c.Why}
 	fail := func(field string, err error) Claim {
 		out.Verdict, out.Error = Unknown, field+": "+err.Error()
@@ -227,7 +236,7 @@ func claim(c *lab.Claim, in expr.Input) Claim {
 		out.Verdict, out.Why = NotApplicable, c.WhyNot
 		return out
 	}
-	if why := notRun(in, confirmed, refuted, evidence); why != nil {
+	if why := notTold(in, confirmed, refuted, evidence); why != nil {
 		out.Verdict, out.Why = NotApplicable, why
 		return out
 	}
@@ -255,6 +264,34 @@ func claim(c *lab.Claim, in expr.Input) Claim {
 		out.Verdict = Depends
 	}
 	return out
+}
+
+// untold says why expressions cannot be judged by a recording; nil when they can.
+type untold func(in expr.Input, all ...*expr.Expr) *lab.Text
+
+// exitSignals says whether the recording has them. Where the place of the member
+// in struct kernel_clone_args is not known, which takes BTF, it has flags alone.
+func exitSignals(r *result.Result) bool {
+	flags := false
+	for _, s := range r.Steps {
+		for _, c := range slices.Concat(s.Creations, s.Others) {
+			if c.ExitSignal >= 0 {
+				return true
+			}
+			flags = flags || c.Flags >= 0
+		}
+	}
+	return !flags
+}
+
+func noSignal(all ...*expr.Expr) *lab.Text {
+	if !slices.ContainsFunc(all, func(x *expr.Expr) bool { return x != nil && x.Signal }) {
+		return nil
+	}
+	return &lab.Text{
+		EN: "the exit signal is not traced: this kernel has no types (BTF) to find it by",
+		KO: "종료 시그널을 추적하지 못했습니다. 이 커널에는 그 위치를 알려 줄 타입 정보(BTF)가 없습니다",
+	}
 }
 
 // notRun says why expressions cannot be judged: they look at a step that was not

@@ -173,3 +173,34 @@ claims:
 		t.Errorf("claim %s: %s, %v; want %s because of some-gcc", c.ID, c.Verdict, c.Why, NotApplicable)
 	}
 }
+
+// TestExitSignals: without types no exit signal is traced, and what asks for one
+// cannot be told; the flags still can.
+func TestExitSignals(t *testing.T) {
+	l, err := lab.Parse([]byte(strings.Replace(config, "that: fork.pid == 10}", "that: 'fork.creations.all(c, c.flags == 0 && c.exit_signal == 17)'}", 1)), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		made  []result.Creation
+		other []result.Creation
+		want  Verdict
+	}{
+		{"traced", []result.Creation{{ExitSignal: 17}}, nil, Pass},
+		{"traced, and another", []result.Creation{{ExitSignal: 10}}, nil, Fail},
+		{"not traced", []result.Creation{{ExitSignal: -1}}, nil, NotApplicable},
+		{"traced of another task", []result.Creation{{ExitSignal: -1}}, []result.Creation{{ExitSignal: 0}}, Fail},
+		{"nothing traced", []result.Creation{{Flags: -1, ExitSignal: -1}}, nil, Fail},
+	} {
+		r := good(l)
+		r.Steps[0].Creations, r.Steps[0].Others = tt.made, tt.other
+		rep, err := Judge(l, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := rep.Checks[0]; c.Verdict != tt.want || (c.Verdict == NotApplicable) != (c.Why != nil) {
+			t.Errorf("%s: %s, why %v; want %s", tt.name, c.Verdict, c.Why, tt.want)
+		}
+	}
+}
