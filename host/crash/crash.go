@@ -8,7 +8,6 @@ package crash
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,9 +93,9 @@ func (r *Report) Text() string { return strings.Join(r.Lines, "\n") }
 type start struct {
 	text   string // at the start of the message, behind the time stamp
 	kind   Kind
-	match  *regexp.Regexp // of the whole message, where text is not enough
-	cut    bool           // the title is what follows text; otherwise the message
-	source string         // file of the kernel that prints it
+	match  *text.Pattern // of the whole message, where text is not enough
+	cut    bool          // the title is what follows text; otherwise the message
+	source string        // file of the kernel that prints it
 }
 
 // starts is in order: the first that fits is it. Texts of other versions than
@@ -108,12 +107,12 @@ var starts = []start{
 	{text: "NMI watchdog: BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, 4.3 to 4.18"},
 	{text: "BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, before 4.3"},
 	{text: "watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog.c"},
-	{text: "watchdog: CPU", kind: HardLockup, match: regexp.MustCompile(`^watchdog: CPU\d+: Watchdog detected hard LOCKUP `), source: "kernel/watchdog.c, 6.16"},
+	{text: "watchdog: CPU", kind: HardLockup, match: text.Lazy(`^watchdog: CPU\d+: Watchdog detected hard LOCKUP `), source: "kernel/watchdog.c, 6.16"},
 	{text: "NMI watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog_hld.c, before 6.5"},
 	{text: "rcu: INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree_stall.h"},
 	{text: "INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree.c, before 4.20; kernel/rcu/tasks.h"},
 	{text: "BUG: workqueue lockup - ", kind: Stall, source: "kernel/workqueue.c"},
-	{text: "INFO: task ", kind: HungTask, match: regexp.MustCompile(`^INFO: task .*:\d+ .*blocked .*for more than \d+ seconds`), source: "kernel/hung_task.c"},
+	{text: "INFO: task ", kind: HungTask, match: text.Lazy(`^INFO: task .*:\d+ .*blocked .*for more than \d+ seconds`), source: "kernel/hung_task.c"},
 
 	{text: "BUG: ", kind: Oops, source: "arch/x86/mm/fault.c, mm/page_alloc.c, kernel/sched/core.c and more"},
 	{text: "kernel BUG at ", kind: Oops, source: "lib/bug.c"},
@@ -126,9 +125,9 @@ var starts = []start{
 	{text: "stack segment: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
 
 	{text: "WARNING: CPU: ", kind: Warning, source: "kernel/panic.c"},
-	{text: "WARNING: ", kind: Warning, match: regexp.MustCompile(`^WARNING: \S+:\d+ at |^WARNING: .*, CPU#\d+: `), source: "kernel/panic.c, 6.18"},
+	{text: "WARNING: ", kind: Warning, match: text.Lazy(`^WARNING: \S+:\d+ at |^WARNING: .*, CPU#\d+: `), source: "kernel/panic.c, 6.18"},
 
-	{text: "", kind: OOM, match: regexp.MustCompile(`^.{1,64} invoked oom-killer: gfp_mask=`), source: "mm/oom_kill.c"},
+	{text: "", kind: OOM, match: text.Lazy(`^.{1,64} invoked oom-killer: gfp_mask=`), source: "mm/oom_kill.c"},
 	{text: "Out of memory", kind: OOM, match: killed, source: "mm/oom_kill.c"},
 	{text: "Memory cgroup out of memory: ", kind: OOM, match: killed, source: "mm/oom_kill.c"},
 
@@ -137,9 +136,9 @@ var starts = []start{
 }
 
 var (
-	stalls = regexp.MustCompile(`^(?:rcu: )?INFO: rcu_\w+ (?:self-detected stall|detected (?:expedited )?stalls)`)
+	stalls = text.Lazy(`^(?:rcu: )?INFO: rcu_\w+ (?:self-detected stall|detected (?:expedited )?stalls)`)
 	// A name of a task may hold anything, so what follows it is asked for too.
-	killed = regexp.MustCompile(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
+	killed = text.Lazy(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
 )
 
 // causes are panics that end most runs, in words. The first that is in the
@@ -292,7 +291,7 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 
 // hanging is what changes in the title of something that still hangs: for how
 // long it does.
-var hanging = regexp.MustCompile(`\bfor (?:more than )?\d+ ?s(?:econds)?\b`)
+var hanging = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b`)
 
 // repeat counts a report of what hung before, which becomes the last one.
 func (s *Scanner) repeat(kind Kind, title string) bool {
@@ -384,7 +383,7 @@ func (s *Scanner) current() *Report {
 
 // stamp is what printk puts before a message: a time, and a caller's tag where
 // the kernel has PRINTK_CALLER.
-var stamp = regexp.MustCompile(`\[ *([0-9]+\.[0-9]{6})\](?:\[ *[TC][0-9]+\])? `)
+var stamp = text.Lazy(`\[ *([0-9]+\.[0-9]{6})\](?:\[ *[TC][0-9]+\])? `)
 
 // message is a console line without printk's stamp, and the stamp in seconds.
 // What a program wrote before, without an end of line, goes too.

@@ -1,11 +1,11 @@
 package crash
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
 	"labctl/host/stack"
+	"labctl/host/text"
 )
 
 // Unreliable is the Note of a frame that x86 prints behind a "?": an address
@@ -14,11 +14,11 @@ import (
 const Unreliable = "unreliable: left on the stack"
 
 var (
-	cpuLine  = regexp.MustCompile(`^CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{0,64}?) (?:Not tainted|Tainted: |Kdump: loaded )`) // lib/dump_stack.c
-	hungLine = regexp.MustCompile(`^INFO: task (.{0,64}):(\d+) .*blocked`)                                                          // kernel/hung_task.c
-	softLine = regexp.MustCompile(`soft lockup - CPU#(\d+) stuck for \d+s! \[(.{0,64}):(\d+)\]`)                                    // kernel/watchdog.c
-	dumpLine = regexp.MustCompile(`^task:(\S.{0,64}?) +state:.*[ :]pid: *(\d+)`)                                                    // kernel/sched/core.c, sched_show_task
-	hardLine = regexp.MustCompile(`(?:^watchdog: CPU(\d+): )?Watchdog detected hard LOCKUP on cpu (\d+)`)                           // kernel/watchdog.c
+	cpuLine  = text.Lazy(`^CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{0,64}?) (?:Not tainted|Tainted: |Kdump: loaded )`) // lib/dump_stack.c
+	hungLine = text.Lazy(`^INFO: task (.{0,64}):(\d+) .*blocked`)                                                          // kernel/hung_task.c
+	softLine = text.Lazy(`soft lockup - CPU#(\d+) stuck for \d+s! \[(.{0,64}):(\d+)\]`)                                    // kernel/watchdog.c
+	dumpLine = text.Lazy(`^task:(\S.{0,64}?) +state:.*[ :]pid: *(\d+)`)                                                    // kernel/sched/core.c, sched_show_task
+	hardLine = text.Lazy(`(?:^watchdog: CPU(\d+): )?Watchdog detected hard LOCKUP on cpu (\d+)`)                           // kernel/watchdog.c
 )
 
 // Task is the task that the report is of, nil when it names none.
@@ -54,12 +54,12 @@ func number(s string, otherwise int) int {
 
 // Lines between a report's start and its end that hold frames.
 var (
-	heading  = regexp.MustCompile(`^Call [Tt]race:`)                                                                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:"
-	pcLine   = regexp.MustCompile(`^(?:pc : |PC is at |RIP: 00[0-9a-f]{2}:)(\S.*)$`)                                   // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
-	lrLine   = regexp.MustCompile(`^(?:lr : |LR is at )(\S.*)$`)                                                       // arch/arm64/kernel/process.c
-	userRIP  = regexp.MustCompile(`^RIP: 00[0-9a-f][37b]:`)                                                            // its privilege level is 3
-	context  = regexp.MustCompile(`^ *</?[A-Z_0-9#]+>$`)                                                               // <TASK>, </IRQ>
-	register = regexp.MustCompile(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`) // arch/x86/kernel/process_64.c
+	heading  = text.Lazy(`^Call [Tt]race:`)                                                                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:"
+	pcLine   = text.Lazy(`^(?:pc : |PC is at |RIP: 00[0-9a-f]{2}:)(\S.*)$`)                                   // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
+	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                       // arch/arm64/kernel/process.c
+	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                            // its privilege level is 3
+	context  = text.Lazy(`^ *</?[A-Z_0-9#]+>$`)                                                               // <TASK>, </IRQ>
+	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`) // arch/x86/kernel/process_64.c
 )
 
 // Stack is the report's first call stack, innermost first; without frames when
@@ -181,7 +181,7 @@ func hasFrame(lines []string) bool {
 
 // source is where arm64 has a frame from since 6.13: "(P)" the program counter,
 // "(L)" the link register (arch/arm64/kernel/stacktrace.c, dump_backtrace_entry).
-var source = regexp.MustCompile(` \([A-Z]{1,4}\)$`)
+var source = text.Lazy(` \([A-Z]{1,4}\)$`)
 
 // traced reads a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {

@@ -1,8 +1,9 @@
 package ftrace
 
 import (
-	"regexp"
 	"strings"
+
+	"labctl/host/text"
 )
 
 // layouts are the print formats of events whose fields hold a task's name or a
@@ -10,12 +11,12 @@ import (
 // so that no comm can hold what stands between two of them in sched_process_fork;
 // a path is followed by numbers alone up to the end of the line.
 // (include/trace/events/sched.h, task.h)
-var layouts = map[string]*regexp.Regexp{
-	"sched_process_fork": regexp.MustCompile(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) child_comm=(?P<child_comm>.{0,64}) child_pid=(?P<child_pid>\d+)$`),
-	"sched_process_exec": regexp.MustCompile(`^filename=(?P<filename>.*) pid=(?P<pid>\d+) old_pid=(?P<old_pid>\d+)$`),
-	"sched_process_exit": regexp.MustCompile(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) prio=(?P<prio>\d+)(?: group_dead=(?P<group_dead>\w+))?$`),
-	"task_newtask":       regexp.MustCompile(`^pid=(?P<pid>\d+) comm=(?P<comm>.{0,64}) clone_flags=(?P<clone_flags>[0-9a-f]+) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
-	"task_rename":        regexp.MustCompile(`^(?:pid=(?P<pid>\d+) )?oldcomm=(?P<oldcomm>.{0,64}) newcomm=(?P<newcomm>.{0,64}) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
+var layouts = map[string]*text.Pattern{
+	"sched_process_fork": text.Lazy(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) child_comm=(?P<child_comm>.{0,64}) child_pid=(?P<child_pid>\d+)$`),
+	"sched_process_exec": text.Lazy(`^filename=(?P<filename>.*) pid=(?P<pid>\d+) old_pid=(?P<old_pid>\d+)$`),
+	"sched_process_exit": text.Lazy(`^comm=(?P<comm>.{0,64}) pid=(?P<pid>\d+) prio=(?P<prio>\d+)(?: group_dead=(?P<group_dead>\w+))?$`),
+	"task_newtask":       text.Lazy(`^pid=(?P<pid>\d+) comm=(?P<comm>.{0,64}) clone_flags=(?P<clone_flags>[0-9a-f]+) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
+	"task_rename":        text.Lazy(`^(?:pid=(?P<pid>\d+) )?oldcomm=(?P<oldcomm>.{0,64}) newcomm=(?P<newcomm>.{0,64}) oom_score_adj=(?P<oom_score_adj>-?\d+)$`),
 }
 
 // parseBody reads what stands after the time: "name: fields", or the function

@@ -2,13 +2,13 @@ package trace
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"labctl/guest/wire"
 	"labctl/host/creation"
 	"labctl/host/kernel"
+	"labctl/host/text"
 )
 
 // probes plans the kprobe events that were asked for.
@@ -30,11 +30,11 @@ func (m *maker) probes(r Request) error {
 }
 
 var (
-	identifier = regexp.MustCompile(`^[A-Za-z_]\w{0,62}$`)
-	symbol     = regexp.MustCompile(`^([A-Za-z_][\w.$]*)(\+(?:0x[0-9a-f]+|\d+))?$`)
-	parameter  = regexp.MustCompile(`^([A-Za-z_]\w*)(?::(\w+))?$`)
+	identifier = text.Lazy(`^[A-Za-z_]\w{0,62}$`)
+	symbol     = text.Lazy(`^([A-Za-z_][\w.$]*)(\+(?:0x[0-9a-f]+|\d+))?$`)
+	parameter  = text.Lazy(`^([A-Za-z_]\w*)(?::(\w+))?$`)
 	// fetch is an argument as Documentation/trace/kprobetrace.rst has it.
-	fetch = regexp.MustCompile(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
+	fetch = text.Lazy(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
 )
 
 // Own are the probes that are in every recording, for the tree of tasks.

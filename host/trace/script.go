@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -87,7 +86,7 @@ func scriptLine(n wire.TraceName) Line {
 	return l
 }
 
-var plainEvent = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?$`)
+var plainEvent = text.Lazy(`^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})?$`)
 
 // eventOf is the event or the system of events that a line enabled: "sched/sched_switch",
 // "signal". A glob of events is taken for its system, and an event without one is

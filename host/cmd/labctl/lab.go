@@ -265,10 +265,7 @@ func (a *app) labShow(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out, err := show.Markdown(source, a.cells(), !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "")
-			if err != nil {
-				return err
-			}
+			out := show.Markdown(source, a.cells(), !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "")
 			_, err = fmt.Fprint(a.stdout, out)
 			return err
 		},

@@ -1,8 +1,9 @@
 package show
 
 import (
-	"regexp"
 	"strings"
+
+	"labctl/host/text"
 )
 
 // style is a run's: a bit each.
@@ -53,7 +54,7 @@ func (w word) split(cells int) (head, tail word) {
 	return head, nil
 }
 
-var link = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+var link = text.Lazy(`\[([^\]]*)\]\([^)]*\)`)
 
 // words reads a cell's inline markup: code, strong, emphasis and links, of which
 // the text is left.

@@ -8,9 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/charmbracelet/glamour"
-	"github.com/charmbracelet/glamour/ansi"
-	"github.com/charmbracelet/glamour/styles"
 	"github.com/mattn/go-runewidth"
 
 	"labctl/host/lab"
@@ -92,14 +89,10 @@ func Wrap(s string, cells int) []string {
 // least is how many cells a terminal has, whatever it says.
 const least = 20
 
-// Markdown renders a lesson for a terminal of so many cells, without colours
-// where plain.
-func Markdown(source string, cells int, plain bool) (string, error) {
+// Markdown lays a lesson out for a terminal of so many cells, without colours
+// where plain. It takes no side on the terminal's background.
+func Markdown(source string, cells int, plain bool) string {
 	cells = max(cells, least)
-	r, err := glamour.NewTermRenderer(glamour.WithStyles(lessonStyle(plain)), glamour.WithWordWrap(cells))
-	if err != nil {
-		return "", fmt.Errorf("render a lesson: %w", err)
-	}
 	var b strings.Builder
 	for _, p := range parts(text.Clean(source)) {
 		out := ""
@@ -111,9 +104,7 @@ func Markdown(source string, cells int, plain bool) (string, error) {
 		case p.code != nil:
 			out = listing(p.code, cells)
 		default:
-			if out, err = r.Render(p.prose); err != nil {
-				return "", fmt.Errorf("render a lesson: %w", err)
-			}
+			out = prose(p.prose, cells, plain)
 		}
 		var lines []string
 		for line := range strings.Lines(out) {
@@ -127,20 +118,7 @@ func Markdown(source string, cells int, plain bool) (string, error) {
 		}
 		b.WriteString(out + "\n")
 	}
-	return b.String(), nil
-}
-
-// lessonStyle is how prose looks. It takes no side on the terminal's background,
-// and puts no blanks around code: a Korean particle stands right behind its word.
-func lessonStyle(plain bool) ansi.StyleConfig {
-	if plain {
-		return styles.NoTTYStyleConfig
-	}
-	s := styles.DarkStyleConfig
-	s.Document.Color = nil
-	s.Code.Prefix, s.Code.Suffix, s.Code.BackgroundColor = "", "", nil
-	s.H2.Prefix, s.H3.Prefix = "", "" // colour and weight tell
-	return s
+	return b.String()
 }
 
 // dictionary has labctl's own words.

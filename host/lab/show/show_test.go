@@ -54,10 +54,7 @@ func FuzzWrap(f *testing.F) {
 
 // TestMarkdown keeps lines within a terminal's width, by its cells.
 func TestMarkdown(t *testing.T) {
-	out, err := Markdown("# 제목\n\n"+strings.Repeat("프로세스와 스레드는 같은 함수에서 ", 20)+"\n\n| a | 나 |\n|---|---|\n| 1 | 둘 |\n", 60, true)
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := Markdown("# 제목\n\n"+strings.Repeat("프로세스와 스레드는 같은 함수에서 ", 20)+"\n\n| a | 나 |\n|---|---|\n| 1 | 둘 |\n", 60, true)
 	for line := range strings.Lines(out) {
 		if n := width.StringWidth(strings.TrimRight(line, "\n")); n > 60 {
 			t.Errorf("a line of %d cells: %q", n, line)
@@ -123,10 +120,7 @@ func TestTables(t *testing.T) {
 `},
 		{80, false, "\x1b[1m프로세스와\x1b[0m \x1b[1m스레드는\x1b[0m \x1b[1m같은\x1b[0m \x1b[1m함수에서\x1b[0m │ \x1b[38;5;203mCLONE_VM|CLONE_FS\x1b[0m and \x1b[3mmore\x1b[0m of it │  1"},
 	} {
-		got, err := Markdown(source, tt.cells, tt.plain)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := Markdown(source, tt.cells, tt.plain)
 		if tt.plain && got != tt.want || !strings.Contains(got, tt.want) {
 			t.Errorf("Markdown in %d cells =\n%s\nwant\n%s", tt.cells, got, tt.want)
 		}
@@ -153,9 +147,24 @@ func TestParts(t *testing.T) {
 
   • last
 `
-	got, err := Markdown(source, 36, true)
-	if err != nil || got != want {
-		t.Errorf("Markdown = %v\n%s\nwant\n%s", err, got, want)
+	if got := Markdown(source, 36, true); got != want {
+		t.Errorf("Markdown =\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestProse: headings keep their marks where weight cannot tell them.
+func TestProse(t *testing.T) {
+	const source = "# P1. *Title* #\nat `once`\nand **more** of [it](x.md)\n\n\n## Below\n"
+	for _, tt := range []struct {
+		plain bool
+		want  string
+	}{
+		{true, "  # P1. Title\n\n  at once and more\n  of it\n\n  ## Below\n"},
+		{false, "  \x1b[1mP1.\x1b[0m \x1b[1;3mTitle\x1b[0m\n\n  at \x1b[38;5;203monce\x1b[0m and \x1b[1mmore\x1b[0m\n  of it\n\n  \x1b[1mBelow\x1b[0m\n"},
+	} {
+		if got := Markdown(source, 20, tt.plain); got != tt.want {
+			t.Errorf("Markdown, plain %t =\n%q\nwant\n%q", tt.plain, got, tt.want)
+		}
 	}
 }
 
@@ -178,8 +187,10 @@ func FuzzParts(f *testing.F) {
 				out = table(p.table, cells, true)
 			case p.list != nil:
 				out = list(p.list, cells, true)
-			default:
+			case p.code != nil:
 				out = listing(p.code, cells)
+			default:
+				out = prose(p.prose, cells, true)
 			}
 			for line := range strings.Lines(out) {
 				if n := width.StringWidth(strings.TrimRight(line, "\n")); n > cells {
