@@ -95,8 +95,8 @@ func New(cache *kernel.Cache) (*Builder, error) {
 // Result is a kernel that was built, now or before.
 type Result struct {
 	*kernel.Kernel
-	Cached  bool   // it was there, made of just this
-	Objects string // folder of the objects, with vmlinux and its symbols
+	Cached  bool   `json:"cached"`  // it was there, made of just this
+	Objects string `json:"objects"` // folder of the objects, with vmlinux and its symbols
 }
 
 // job is one build under way.
