@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools clean help need-go generated
+.PHONY: build lab test check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -79,6 +79,10 @@ labs-full: qemu build ## the same, and on a board
 	bin/labctl matrix run --kernels 6.12 --board raspi3b --labs P1,P9,K1 || s=1; \
 	exit $$s
 
+kernel-lab: qemu kernel-tools build ## build a small 6.12 kernel from source for both architectures, and run all labs on it
+	@bin/labctl kernel build --source debian:6.12 --arch amd64,arm64
+	@bin/labctl matrix run --kernels build:lab-6.12 --arch amd64,arm64 --labs '*'
+
 verdicts: qemu build ## run all labs everywhere and write docs/lab-verdicts.md
 	@$(GO) run ./host/docs -labctl bin/labctl -page verdicts
 
@@ -96,17 +100,21 @@ soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count
 soak-kill: qemu ## kill labctl KILLS times (30) at random moments and look for what is left
 	@$(GO) test ./host/cmd/labctl -count 1 -run '^TestKill$$' -v -kills $(KILLS)
 
-# A command, and the Debian package that has it.
+# A command or a file, and the Debian package that has it.
 QEMU_TOOLS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-system-arm:qemu-system-arm
+KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.h:libelf-dev pahole:dwarves xz:xz-utils \
+	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu arm-linux-gnueabihf-gcc:gcc-arm-linux-gnueabihf
 qemu:       TOOLS = $(QEMU_TOOLS)
+kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, and trace-cmd, which tests hold trace.dat files against
-qemu test-tools:
+kernel-tools: ## compilers and what else building kernels takes
+qemu test-tools kernel-tools:
 	@missing=; \
 	for pair in $(TOOLS); do \
-		command -v "$${pair%:*}" >/dev/null || case " $$missing " in \
+		command -v "$${pair%:*}" >/dev/null || [ -f "$${pair%:*}" ] || case " $$missing " in \
 			*" $${pair#*:} "*) ;; \
 			*) missing="$$missing $${pair#*:}" ;; \
 		esac; \
