@@ -157,6 +157,7 @@ func (s *shell) startJob(ctx context.Context, args []string) error {
 
 // runJob is the job's side.
 func (s *shell) runJob() int {
+	s.traps.unhandled()
 	f := os.NewFile(jobFD, "job")
 	data, err := io.ReadAll(f)
 	f.Close()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"mvdan.cc/sh/v3/interp"
@@ -24,6 +25,49 @@ type traps struct {
 	mu   sync.Mutex
 	code map[syscall.Signal]string
 	came []syscall.Signal
+
+	// handlers are the Go runtime's, of signals that unhandled gave back.
+	handlers map[syscall.Signal]sigaction
+}
+
+// sigaction is the kernel's struct of that name, whose layout and size are the
+// architecture's; the first word is the handler, of which 0 is the default.
+type sigaction [8]uint64
+
+// deadly are the signals that the Go runtime handles only to die of them.
+var deadly = []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM}
+
+// unhandled lets the kernel deal with those signals, by their default. A thread
+// that is in the runtime's handler when another one calls execve is killed there,
+// and the signal is lost: the program that is to take this process's place would
+// live on.
+func (t *traps) unhandled() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.handlers = map[syscall.Signal]sigaction{}
+	for _, sig := range deadly {
+		var was, none sigaction
+		if changeAction(sig, nil, &was) == nil && uintptr(was[0]) > 1 && changeAction(sig, &none, nil) == nil {
+			t.handlers[sig] = was
+		}
+	}
+}
+
+// handled undoes unhandled for a signal that the runtime is to be told of.
+func (t *traps) handled(sig syscall.Signal) {
+	if was, ok := t.handlers[sig]; ok && changeAction(sig, &was, nil) == nil {
+		delete(t.handlers, sig)
+	}
+}
+
+// changeAction is rt_sigaction(2).
+func changeAction(sig syscall.Signal, new, old *sigaction) error {
+	const setSize = 8 // bytes of the kernel's sigset_t
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(new)), uintptr(unsafe.Pointer(old)), setSize, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // set is the builtin trap without what the interpreter does itself, which it
@@ -68,6 +112,7 @@ func (t *traps) set(ctx context.Context, args []string) (rest []string, err erro
 			signal.Ignore(sig)
 		default:
 			t.code[sig] = code
+			t.handled(sig)
 			signal.Notify(t.pending, sig)
 		}
 	}
