@@ -22,7 +22,7 @@ type Built struct {
 	Fragments []string    `json:"fragments"` // as asked for, in their order
 	Compiler  string      `json:"compiler"`  // its own first line of --version
 	Fixes     []string    `json:"fixes,omitempty"`
-	Objects   int         `json:"objects"` // compiler and linker calls of a whole build
+	Objects   int         `json:"objects"` // what make made; less than all where it went on from an earlier build
 	Seconds   float64     `json:"seconds"`
 }
 
