@@ -151,6 +151,9 @@ func TestPullCached(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range kernels {
+		if k.Source != KindDebian {
+			continue // what a kernel of the user's own has is not known
+		}
 		t.Run(filepath.Base(k.Dir), func(t *testing.T) {
 			if err := k.Verify(); err != nil {
 				t.Fatal(err)

@@ -38,6 +38,7 @@ type Repo struct {
 	before func(path string)
 	gets   map[string]int
 	key    *signingKey
+	date   time.Time // of the last Publish
 	t      testing.TB
 }
 
@@ -90,8 +91,13 @@ func (r *Repo) Path(elem ...string) string {
 	return filepath.Join(append([]string{r.Dir, "debian"}, elem...)...)
 }
 
-// Publish makes these the packages of the suite.
+// Publish makes these the packages of the suite. Each time it is a minute later in
+// the archive: apt asks for what is newer, and HTTP counts in seconds.
 func (r *Repo) Publish(pkgs ...Package) {
+	if r.date.IsZero() {
+		r.date = time.Now().Add(-time.Hour)
+	}
+	r.date = r.date.Add(time.Minute)
 	var index strings.Builder
 	for _, p := range pkgs {
 		name := fmt.Sprintf("pool/%s_%s_%s.deb", p.Name, p.Version, r.Arch)
@@ -105,7 +111,7 @@ func (r *Repo) Publish(pkgs ...Package) {
 	list := fmt.Sprintf("main/binary-%s/Packages", r.Arch)
 	r.write(filepath.Join("dists", r.Suite, list), []byte(index.String()))
 	release := fmt.Sprintf("Origin: Debian\nLabel: Debian\nSuite: %[1]s\nCodename: %[1]s\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
-		r.Suite, time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), r.Arch, sha256.Sum256([]byte(index.String())), index.Len(), list)
+		r.Suite, r.date.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), r.Arch, sha256.Sum256([]byte(index.String())), index.Len(), list)
 	r.write(filepath.Join("dists", r.Suite, "Release"), []byte(release))
 	r.write(filepath.Join("dists", r.Suite, "Release.gpg"), r.key.sign(r.t, []byte(release)))
 }
@@ -116,6 +122,9 @@ func (r *Repo) write(name string, data []byte) {
 		r.t.Fatal(err)
 	}
 	if err := os.WriteFile(p, data, 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Chtimes(p, r.date, r.date); err != nil {
 		r.t.Fatal(err)
 	}
 }
