@@ -278,8 +278,8 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 			return nil, err
 		}
 		return s.traceStart(p)
-	case wire.OpRecord:
-		p, err := wire.Decode[wire.RecordParams](q.Params)
+	case wire.OpCapture:
+		p, err := wire.Decode[wire.CaptureParams](q.Params)
 		if err != nil {
 			return nil, err
 		}

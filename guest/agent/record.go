@@ -16,7 +16,7 @@ const slowMax = 4 << 20
 
 // record records until the host says stop. The instance is removed behind the
 // final record's back, as traceStop does; whoever records next waits for it.
-func (s *session) record(r *request, p wire.RecordParams) (any, error) {
+func (s *session) record(r *request, p wire.CaptureParams) (any, error) {
 	fs, err := s.openFS()
 	if err != nil {
 		return nil, err

@@ -99,8 +99,8 @@ func TestRecordErrors(t *testing.T) {
 		params any
 		want   string
 	}{
-		{wire.OpRecord, wire.RecordParams{Instance: "x"}, "open tracefs"},
-		{wire.OpRecord, map[string]any{"instance": "x", "nosuch": 1}, "unknown field"},
+		{wire.OpCapture, wire.CaptureParams{Instance: "x"}, "open tracefs"},
+		{wire.OpCapture, map[string]any{"instance": "x", "nosuch": 1}, "unknown field"},
 		{wire.OpExec, wire.ExecParams{Argv: []string{"true"}, Instance: "x"}, `no recording "x" is under way`},
 		{wire.OpSleepers, wire.SleepersParams{}, "want 1 or more"},
 	} {

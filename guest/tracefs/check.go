@@ -30,7 +30,7 @@ func check(p wire.TraceParams) error {
 }
 
 // checkRecord is check for a recording.
-func checkRecord(p wire.RecordParams) error {
+func checkRecord(p wire.CaptureParams) error {
 	switch {
 	case !isIdent(p.Instance) || len(p.Instance) > 40:
 		return fmt.Errorf("trace instance %q: want a C identifier of at most 40 letters", clip(p.Instance, 60))
@@ -88,7 +88,7 @@ func checkRecord(p wire.RecordParams) error {
 
 // keepsOnly says that p asks for nothing that would change what a kept instance
 // has.
-func keepsOnly(p wire.RecordParams) bool {
+func keepsOnly(p wire.CaptureParams) bool {
 	return p.Tracer == "" && len(p.Functions)+len(p.Graph)+len(p.Options)+len(p.Files) == 0 &&
 		!p.Stacks && !p.PIDOnly && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
 }
@@ -104,7 +104,7 @@ func checkEvent(name string) error {
 	return nil
 }
 
-func checkProbes(probes []wire.TraceProbe) error {
+func checkProbes(probes []wire.Kprobe) error {
 	seen := make(map[string]bool)
 	for _, probe := range probes {
 		if !isIdent(probe.Event) {

@@ -64,7 +64,7 @@ func (r *Recording) armBeside() error {
 	if err != nil {
 		return fmt.Errorf("read options/stacktrace: %w", bare(err))
 	}
-	var events []wire.RecordEvent
+	var events []wire.CaptureEvent
 	for _, e := range r.params.Events {
 		e.Stack = e.Stack && stacks == "0"
 		switch {

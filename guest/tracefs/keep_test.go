@@ -29,16 +29,16 @@ func TestRecordKeep(t *testing.T) {
 	} {
 		k.file(name, text)
 	}
-	params := wire.RecordParams{
+	params := wire.CaptureParams{
 		Instance: "lab", Keep: true,
-		Events:  []wire.RecordEvent{{Name: "sched/sched_process_fork", Stack: true}, {Name: "task/task_newtask"}},
+		Events:  []wire.CaptureEvent{{Name: "sched/sched_process_fork", Stack: true}, {Name: "task/task_newtask"}},
 		Formats: []string{"signal", "nosuch/nosuch", "kprobes/make"},
 	}
 	r, err := fsys.Record(params)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fsys.Record(wire.RecordParams{Instance: "other", Keep: true}); err == nil || !strings.Contains(err.Error(), "recording lab has current_tracer") {
+	if _, err := fsys.Record(wire.CaptureParams{Instance: "other", Keep: true}); err == nil || !strings.Contains(err.Error(), "recording lab has current_tracer") {
 		t.Errorf("a second recording of the top instance: %v; want that the first has it", err)
 	}
 	chunks, armed, _, pages := ship(t, r, 1<<20)
@@ -69,7 +69,7 @@ func TestRecordKeep(t *testing.T) {
 
 	// One that does not record is not started.
 	k.file("tracing_on", "0\n")
-	r, err = fsys.Record(wire.RecordParams{Instance: "lab", Keep: true})
+	r, err = fsys.Record(wire.CaptureParams{Instance: "lab", Keep: true})
 	if err != nil {
 		t.Fatal(err)
 	}

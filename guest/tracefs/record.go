@@ -33,8 +33,8 @@ type shared struct {
 type Recording struct {
 	Instance
 	name   string
-	params wire.RecordParams
-	armed  wire.RecordArmed
+	params wire.CaptureParams
+	armed  wire.CaptureArmed
 	top    bool
 	layout layout
 	events []string       // all that can be in the pages, "sched/sched_switch"
@@ -45,7 +45,7 @@ type Recording struct {
 // kernel does not take is told by RecordArmed.Missing; only a probe that is not
 // optional must be there. On an error nothing is left behind, and otherwise
 // Remove must follow.
-func (fsys *FS) Record(p wire.RecordParams) (_ *Recording, err error) {
+func (fsys *FS) Record(p wire.CaptureParams) (_ *Recording, err error) {
 	if err := checkRecord(p); err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (r *Recording) freeName() {
 
 func (r *Recording) miss(what string, err error) {
 	if len(r.armed.Missing) < wire.MaxArmedNames {
-		r.armed.Missing = append(r.armed.Missing, wire.RecordMissing{What: clip(what, 160), Why: clip(bare(err).Error(), 400)})
+		r.armed.Missing = append(r.armed.Missing, wire.CaptureMissing{What: clip(what, 160), Why: clip(bare(err).Error(), 400)})
 	}
 }
 
@@ -466,7 +466,7 @@ func (r *Recording) armProbes() error {
 
 // armEvent sets an event's or a system's filter and trigger, and enables it. Of an
 // event whose filter the kernel refuses nothing is recorded, rather than all.
-func (r *Recording) armEvent(e wire.RecordEvent) {
+func (r *Recording) armEvent(e wire.CaptureEvent) {
 	system, event, one := strings.Cut(e.Name, "/")
 	own := system == probeSystem
 	dir := "events/" + r.system(e.Name)

@@ -122,7 +122,7 @@ func (k *fakeKernel) recordFiles(rel string) {
 }
 
 // ship runs a recording for a moment and gives its chunks as text.
-func ship(t *testing.T, r *Recording, max int64) (chunks []string, armed wire.RecordArmed, st wire.RecordStopped, pages map[int][]byte) {
+func ship(t *testing.T, r *Recording, max int64) (chunks []string, armed wire.CaptureArmed, st wire.CaptureStopped, pages map[int][]byte) {
 	t.Helper()
 	var out bytes.Buffer
 	w := wire.NewChunkWriter(&out, 4096, false)
@@ -159,10 +159,10 @@ func TestRecord(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hold %v", hold), func(t *testing.T) {
 			k, fsys := recordFake(t)
-			r, err := fsys.Record(wire.RecordParams{
+			r, err := fsys.Record(wire.CaptureParams{
 				Instance: "lab", PIDOnly: true, Hold: hold, BufferKB: 512,
-				Probes: []wire.TraceProbe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeSpec{{Symbol: "nosuch"}}}},
-				Events: []wire.RecordEvent{
+				Probes: []wire.Kprobe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeTry{{Symbol: "nosuch"}}}},
+				Events: []wire.CaptureEvent{
 					{Name: "sched/sched_process_fork", Filter: "child_pid > 1", Stack: true},
 					{Name: "sched/nosuch"},
 				},
@@ -202,10 +202,10 @@ func TestRecord(t *testing.T) {
 				t.Errorf("chunks (-want +got):\n%s", diff)
 			}
 			armed.Uname = ""
-			if diff := cmp.Diff(wire.RecordArmed{
+			if diff := cmp.Diff(wire.CaptureArmed{
 				Symbols: map[string]string{"clone": "kernel_clone"},
 				Events:  []string{"labctl/clone", "sched/sched_process_fork"},
-				Missing: []wire.RecordMissing{
+				Missing: []wire.CaptureMissing{
 					{What: "probe opt", Why: "no alternative taken (nosuch: invalid argument (trace_kprobe: Invalid probed address or symbol at nosuch))"},
 					{What: "event sched/nosuch", Why: "no such file or directory"},
 					{What: "option nosuch", Why: "no such file or directory"},
@@ -214,7 +214,7 @@ func TestRecord(t *testing.T) {
 			}, armed); diff != "" {
 				t.Errorf("armed (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(wire.RecordStopped{Bytes: 3 * 4096, CPUs: []wire.RecordCPU{
+			if diff := cmp.Diff(wire.CaptureStopped{Bytes: 3 * 4096, CPUs: []wire.CaptureCPU{
 				{CPU: 0, Bytes: 2 * 4096, Overrun: 2, Commit: 1, Dropped: 3},
 				{CPU: 1, Bytes: 4096, Overrun: 2, Commit: 1, Dropped: 3},
 			}}, st); diff != "" {
@@ -270,7 +270,7 @@ func TestRecord(t *testing.T) {
 // The bound cuts all CPUs at one time: the oldest pages are taken.
 func TestRecordBound(t *testing.T) {
 	_, fsys := recordFake(t)
-	r, err := fsys.Record(wire.RecordParams{Instance: "lab", Hold: true})
+	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Hold: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,11 +289,11 @@ func TestRecordBound(t *testing.T) {
 func TestRecordTop(t *testing.T) {
 	k, fsys := recordFake(t)
 	k.tracers = "function nop\n"
-	r, err := fsys.Record(wire.RecordParams{Instance: "lab", Tracer: "function_graph", Functions: []string{"kernel_clone"}, Graph: []string{"kernel_clone"}})
+	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Tracer: "function_graph", Functions: []string{"kernel_clone"}, Graph: []string{"kernel_clone"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := fsys.Record(wire.RecordParams{Instance: "other", Tracer: "function_graph"}); err != nil {
+	if other, err := fsys.Record(wire.CaptureParams{Instance: "other", Tracer: "function_graph"}); err != nil {
 		t.Error(err)
 	} else {
 		if len(other.armed.Missing) != 1 || !strings.Contains(other.armed.Missing[0].Why, "recording lab has current_tracer") {
@@ -324,7 +324,7 @@ func TestRecordTop(t *testing.T) {
 // Without its functions a tracer would trace all of the kernel's.
 func TestRecordNoFunctions(t *testing.T) {
 	k, fsys := recordFake(t)
-	r, err := fsys.Record(wire.RecordParams{Instance: "lab", Tracer: "function", Functions: []string{"nosuch"}, Options: map[string]bool{"func_stack_trace": true}})
+	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"nosuch"}, Options: map[string]bool{"func_stack_trace": true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,9 +346,9 @@ func TestRecordNoFunctions(t *testing.T) {
 // On an error nothing is left behind, and the name is free again.
 func TestRecordErrors(t *testing.T) {
 	k, fsys := recordFake(t)
-	nowhere := wire.TraceProbe{Event: "nowhere", Alternatives: []wire.KprobeSpec{{Symbol: "a1"}}}
+	nowhere := wire.Kprobe{Event: "nowhere", Alternatives: []wire.KprobeTry{{Symbol: "a1"}}}
 	for range 2 {
-		_, err := fsys.Record(wire.RecordParams{Instance: "lab", Probes: []wire.TraceProbe{forkFamily, nowhere}})
+		_, err := fsys.Record(wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily, nowhere}})
 		if err == nil || !strings.Contains(err.Error(), "probe nowhere: no alternative taken") {
 			t.Errorf("Record() = %v; want the probe's refusal", err)
 		}
@@ -356,11 +356,11 @@ func TestRecordErrors(t *testing.T) {
 			t.Errorf("left behind: instance (%v), probes %v", err, k.probes)
 		}
 	}
-	r, err := fsys.Record(wire.RecordParams{Instance: "lab"})
+	r, err := fsys.Record(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fsys.Record(wire.RecordParams{Instance: "lab"}); err == nil || !strings.Contains(err.Error(), "another recording has it") {
+	if _, err := fsys.Record(wire.CaptureParams{Instance: "lab"}); err == nil || !strings.Contains(err.Error(), "another recording has it") {
 		t.Errorf("second Record of one name = %v", err)
 	}
 	// A link that is gone ends the recording, however much it would ship.
@@ -386,7 +386,7 @@ func TestRecordErrors(t *testing.T) {
 // An instance is busy as long as a program that is being started has its files.
 func TestRemoveBusy(t *testing.T) {
 	k, fsys := recordFake(t)
-	r, err := fsys.Record(wire.RecordParams{Instance: "lab"})
+	r, err := fsys.Record(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,31 +402,31 @@ func (closedLink) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestCheckRecord(t *testing.T) {
 	for _, tt := range []struct {
-		p    wire.RecordParams
+		p    wire.CaptureParams
 		want string
 	}{
-		{wire.RecordParams{Instance: "lab_1", Events: []wire.RecordEvent{{Name: "sched"}, {Name: "sched/sched_switch", Filter: "prev_pid > 1"}}}, ""},
-		{wire.RecordParams{Instance: "lab", Tracer: "function", Functions: []string{"sched_*", "*:mod:ext4"}}, ""},
-		{wire.RecordParams{Instance: "../x"}, "C identifier"},
-		{wire.RecordParams{Instance: "a-b"}, "C identifier"},
-		{wire.RecordParams{Instance: strings.Repeat("x", 41)}, "at most 40"},
-		{wire.RecordParams{Instance: "i", BufferKB: -1}, "0 or more"},
-		{wire.RecordParams{Instance: "i", Max: -1}, "0 or more"},
-		{wire.RecordParams{Instance: "i", Tracer: "a/b"}, "tracer"},
-		{wire.RecordParams{Instance: "i", Functions: []string{"f"}}, "without a tracer"},
-		{wire.RecordParams{Instance: "i", Tracer: "function", Functions: []string{"a b"}}, "one word"},
-		{wire.RecordParams{Instance: "i", Clock: "x y"}, "clock"},
-		{wire.RecordParams{Instance: "i", Events: []wire.RecordEvent{{Name: "../.."}}}, "SYSTEM/EVENT"},
-		{wire.RecordParams{Instance: "i", Events: []wire.RecordEvent{{Name: "a/b", Filter: "x\ny"}}}, "one line"},
-		{wire.RecordParams{Instance: "i", Options: map[string]bool{"../x": true}}, "option"},
-		{wire.RecordParams{Instance: "i", Files: map[string]string{"../x": "1"}}, "file"},
-		{wire.RecordParams{Instance: "i", Files: map[string]string{"tracing_on": "1"}}, "does not set itself"},
-		{wire.RecordParams{Instance: "i", Probes: []wire.TraceProbe{{Event: "e"}}}, "no alternatives"},
-		{wire.RecordParams{Instance: "i", Keep: true, Hold: true, Max: 1, Formats: []string{"signal", "a/b"}}, ""},
-		{wire.RecordParams{Instance: "i", Keep: true, Formats: []string{"../x"}}, "SYSTEM/EVENT"},
-		{wire.RecordParams{Instance: "i", Keep: true, Tracer: "function"}, "a kept instance"},
-		{wire.RecordParams{Instance: "i", Keep: true, BufferKB: 1}, "a kept instance"},
-		{wire.RecordParams{Instance: "i", Formats: []string{"a/b"}}, "without a kept instance"},
+		{wire.CaptureParams{Instance: "lab_1", Events: []wire.CaptureEvent{{Name: "sched"}, {Name: "sched/sched_switch", Filter: "prev_pid > 1"}}}, ""},
+		{wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"sched_*", "*:mod:ext4"}}, ""},
+		{wire.CaptureParams{Instance: "../x"}, "C identifier"},
+		{wire.CaptureParams{Instance: "a-b"}, "C identifier"},
+		{wire.CaptureParams{Instance: strings.Repeat("x", 41)}, "at most 40"},
+		{wire.CaptureParams{Instance: "i", BufferKB: -1}, "0 or more"},
+		{wire.CaptureParams{Instance: "i", Max: -1}, "0 or more"},
+		{wire.CaptureParams{Instance: "i", Tracer: "a/b"}, "tracer"},
+		{wire.CaptureParams{Instance: "i", Functions: []string{"f"}}, "without a tracer"},
+		{wire.CaptureParams{Instance: "i", Tracer: "function", Functions: []string{"a b"}}, "one word"},
+		{wire.CaptureParams{Instance: "i", Clock: "x y"}, "clock"},
+		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "../.."}}}, "SYSTEM/EVENT"},
+		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "a/b", Filter: "x\ny"}}}, "one line"},
+		{wire.CaptureParams{Instance: "i", Options: map[string]bool{"../x": true}}, "option"},
+		{wire.CaptureParams{Instance: "i", Files: map[string]string{"../x": "1"}}, "file"},
+		{wire.CaptureParams{Instance: "i", Files: map[string]string{"tracing_on": "1"}}, "does not set itself"},
+		{wire.CaptureParams{Instance: "i", Probes: []wire.Kprobe{{Event: "e"}}}, "no alternatives"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Hold: true, Max: 1, Formats: []string{"signal", "a/b"}}, ""},
+		{wire.CaptureParams{Instance: "i", Keep: true, Formats: []string{"../x"}}, "SYSTEM/EVENT"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Tracer: "function"}, "a kept instance"},
+		{wire.CaptureParams{Instance: "i", Keep: true, BufferKB: 1}, "a kept instance"},
+		{wire.CaptureParams{Instance: "i", Formats: []string{"a/b"}}, "without a kept instance"},
 	} {
 		err := checkRecord(tt.p)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

@@ -74,7 +74,7 @@ func stamp(page []byte) uint64 { return binary.NativeEndian.Uint64(page) }
 // of pages. It sends first what is needed to read pages, then ChunkArmed when the
 // kernel records, then pages as the buffers fill, and after the end the rest. The
 // error is that of the stream, or of a kernel that cannot be read.
-func (r *Recording) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st wire.RecordStopped, err error) {
+func (r *Recording) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st wire.CaptureStopped, err error) {
 	if err := r.sendLayout(w); err != nil {
 		return st, err
 	}
@@ -386,8 +386,8 @@ func (s *shipment) next(c *cpu) {
 }
 
 // account tells what became of the events.
-func (s *shipment) account() (wire.RecordStopped, error) {
-	st := wire.RecordStopped{Bytes: s.shipped, Left: s.left, CPUs: []wire.RecordCPU{}}
+func (s *shipment) account() (wire.CaptureStopped, error) {
+	st := wire.CaptureStopped{Bytes: s.shipped, Left: s.left, CPUs: []wire.CaptureCPU{}}
 	if s.full {
 		st.Truncated = fmt.Sprintf("its bound of %d bytes was reached", s.max)
 	}
@@ -403,7 +403,7 @@ func (s *shipment) account() (wire.RecordStopped, error) {
 		if s.full {
 			st.Left += v["bytes"]
 		}
-		one := wire.RecordCPU{CPU: c.id, Bytes: c.shipped, Overrun: v["overrun"], Commit: v["commit overrun"], Dropped: v["dropped events"]}
+		one := wire.CaptureCPU{CPU: c.id, Bytes: c.shipped, Overrun: v["overrun"], Commit: v["commit overrun"], Dropped: v["dropped events"]}
 		if one.Bytes > 0 || one.Lost() > 0 {
 			st.CPUs = append(st.CPUs, one)
 		}

@@ -225,7 +225,7 @@ func statValues(text string) map[string]int64 {
 }
 
 // create makes the instance's folder anew.
-func (in *Instance) create(probes []wire.TraceProbe) error {
+func (in *Instance) create(probes []wire.Kprobe) error {
 	err := in.fs.files.Mkdir(in.dir)
 	if !errors.Is(err, fs.ErrExist) {
 		return bare(err)
@@ -287,7 +287,7 @@ func (in *Instance) removeProbes() error {
 
 // probe makes the first alternative that the kernel takes and enables it in the
 // instance. The error names every refusal.
-func (in *Instance) probe(p wire.TraceProbe) (symbol string, err error) {
+func (in *Instance) probe(p wire.Kprobe) (symbol string, err error) {
 	name := in.group + "/" + p.Event
 	if err := in.fs.kprobe("-:" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("remove the old one: %w", err)

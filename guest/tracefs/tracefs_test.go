@@ -136,7 +136,7 @@ func (k *fakeKernel) kprobe(cmd string) error {
 	return nil
 }
 
-var forkFamily = wire.TraceProbe{Event: "clone", Alternatives: []wire.KprobeSpec{
+var forkFamily = wire.Kprobe{Event: "clone", Alternatives: []wire.KprobeTry{
 	{Symbol: "kernel_clone", Args: []string{"flags=+0(%di):x64"}},
 	{Symbol: "_do_fork", Args: []string{"flags=%di:x64"}},
 	{Symbol: "do_fork", Args: []string{"flags=%di:x64"}},
@@ -147,7 +147,7 @@ func TestStartStop(t *testing.T) {
 	k.file("proc/sys/debug/kprobes-optimization", "1")
 	in, armed, err := fsys.Start(wire.TraceParams{
 		Instance: "lab", Stacks: true, BufferKB: 4096,
-		Probes: []wire.TraceProbe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeSpec{{Symbol: "nosuch"}}}},
+		Probes: []wire.Kprobe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeTry{{Symbol: "nosuch"}}}},
 		Events: []string{"sched/sched_process_fork", "sched/nosuch"},
 	})
 	if err != nil {
@@ -200,7 +200,7 @@ func TestStartStop(t *testing.T) {
 // What an earlier run left behind is removed first.
 func TestStartOverLeftovers(t *testing.T) {
 	k, fsys := newFake(t)
-	p := wire.TraceParams{Instance: "lab", Probes: []wire.TraceProbe{forkFamily}}
+	p := wire.TraceParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily}}
 	if _, _, err := fsys.Start(p); err != nil {
 		t.Fatal(err)
 	}
@@ -218,15 +218,15 @@ func TestStartOverLeftovers(t *testing.T) {
 
 // On an error nothing is left behind, and the error says what the kernel said.
 func TestStartErrors(t *testing.T) {
-	nowhere := wire.TraceProbe{Event: "nowhere", Alternatives: []wire.KprobeSpec{{Symbol: "a1"}, {Symbol: "a2"}}}
+	nowhere := wire.Kprobe{Event: "nowhere", Alternatives: []wire.KprobeTry{{Symbol: "a1"}, {Symbol: "a2"}}}
 	for _, tt := range []struct {
 		name   string
-		probes []wire.TraceProbe
+		probes []wire.Kprobe
 		fail   string
 		want   string
 	}{
-		{"probe refused", []wire.TraceProbe{forkFamily, nowhere}, "", "probe nowhere: no alternative taken (a1: invalid argument (trace_kprobe: Invalid probed address or symbol at a1); a2: "},
-		{"cannot enable", []wire.TraceProbe{forkFamily}, "instances/lab/events/labctl/clone/enable", "_do_fork: input/output error"},
+		{"probe refused", []wire.Kprobe{forkFamily, nowhere}, "", "probe nowhere: no alternative taken (a1: invalid argument (trace_kprobe: Invalid probed address or symbol at a1); a2: "},
+		{"cannot enable", []wire.Kprobe{forkFamily}, "instances/lab/events/labctl/clone/enable", "_do_fork: input/output error"},
 		{"cannot start", nil, "instances/lab/tracing_on", "hold trace: input/output error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestOpenNoTracefs(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	probe := func(event, symbol string, args ...string) wire.TraceParams {
-		return wire.TraceParams{Instance: "i", Probes: []wire.TraceProbe{{Event: event, Alternatives: []wire.KprobeSpec{{Symbol: symbol, Args: args}}}}}
+		return wire.TraceParams{Instance: "i", Probes: []wire.Kprobe{{Event: event, Alternatives: []wire.KprobeTry{{Symbol: symbol, Args: args}}}}}
 	}
 	for _, tt := range []struct {
 		p    wire.TraceParams
@@ -266,8 +266,8 @@ func TestCheck(t *testing.T) {
 		{wire.TraceParams{Instance: "i", BufferKB: -1}, "buffer"},
 		{wire.TraceParams{Instance: "i", Events: []string{"sched"}}, "SYSTEM/EVENT"},
 		{wire.TraceParams{Instance: "i", Events: []string{"../../x"}}, "SYSTEM/EVENT"},
-		{wire.TraceParams{Instance: "i", Probes: []wire.TraceProbe{forkFamily, forkFamily}}, "named twice"},
-		{wire.TraceParams{Instance: "i", Probes: []wire.TraceProbe{{Event: "e"}}}, "no alternatives"},
+		{wire.TraceParams{Instance: "i", Probes: []wire.Kprobe{forkFamily, forkFamily}}, "named twice"},
+		{wire.TraceParams{Instance: "i", Probes: []wire.Kprobe{{Event: "e"}}}, "no alternatives"},
 		{probe("1x", "f"), "C identifier"},
 		{probe("a/b", "f"), "C identifier"},
 		{probe("e", ""), "empty"},

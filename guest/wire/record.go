@@ -2,7 +2,7 @@ package wire
 
 // RecordParams arms a private trace instance for a raw capture: ring-buffer
 // pages are shipped as they fill, and the guest formats nothing.
-type RecordParams struct {
+type CaptureParams struct {
 	// Instance is instances/NAME, a C identifier. A tracer that the kernel allows
 	// in the top instance alone is armed there (RecordArmed.Top).
 	Instance string `json:"instance"`
@@ -26,8 +26,8 @@ type RecordParams struct {
 	Functions []string `json:"functions,omitempty"`
 	Graph     []string `json:"graph,omitempty"`
 
-	Events  []RecordEvent     `json:"events,omitempty"`
-	Probes  []TraceProbe      `json:"probes,omitempty"`
+	Events  []CaptureEvent    `json:"events,omitempty"`
+	Probes  []Kprobe          `json:"probes,omitempty"`
 	Options map[string]bool   `json:"options,omitempty"` // options/NAME: "func_stack_trace", "userstacktrace"
 	Files   map[string]string `json:"files,omitempty"`   // other files of the instance, or of the top one: "tracing_cpumask", "max_graph_depth"
 
@@ -57,19 +57,19 @@ type RecordParams struct {
 
 // RecordEvent is one event, "sched/sched_switch", or a whole system, "signal".
 // The probes of the same recording are in the system "labctl".
-type RecordEvent struct {
+type CaptureEvent struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as in Documentation/trace/events.rst
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
 }
 
 // RecordArmed says what the kernel took, just before the recording begins.
-type RecordArmed struct {
+type CaptureArmed struct {
 	Symbols   map[string]string `json:"symbols,omitempty"`   // event of a probe → symbol taken
 	Functions []string          `json:"functions,omitempty"` // what Functions came to, at most MaxArmedNames
 	Matched   int               `json:"matched,omitempty"`   // how many functions that is
 	Events    []string          `json:"events,omitempty"`    // enabled, "sched/sched_switch"; those of a system one by one
-	Missing   []RecordMissing   `json:"missing,omitempty"`
+	Missing   []CaptureMissing  `json:"missing,omitempty"`
 	// Found are the events that were enabled in a kept instance; Functions are its
 	// filter, and Matched is 0 where it has none. Off says that its tracing_on is 0.
 	Found []string `json:"found,omitempty"`
@@ -89,15 +89,15 @@ type RecordArmed struct {
 const MaxArmedNames = 1000
 
 // RecordMissing is a part that was asked for and is not armed.
-type RecordMissing struct {
+type CaptureMissing struct {
 	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "tracer x", "option x", "file x", "symbols"
 	Why  string `json:"why"`  // the kernel's reason
 }
 
 // RecordStopped ends a recording.
-type RecordStopped struct {
-	Bytes int64       `json:"bytes"` // of pages, shipped
-	CPUs  []RecordCPU `json:"cpus"`  // those that recorded, by number
+type CaptureStopped struct {
+	Bytes int64        `json:"bytes"` // of pages, shipped
+	CPUs  []CaptureCPU `json:"cpus"`  // those that recorded, by number
 	// Truncated says why the recording ended before it was stopped; empty when
 	// it did not.
 	Truncated string `json:"truncated,omitempty"`
@@ -106,7 +106,7 @@ type RecordStopped struct {
 }
 
 // RecordCPU is what became of one CPU's events, from per_cpu/cpuN/stats.
-type RecordCPU struct {
+type CaptureCPU struct {
 	CPU     int   `json:"cpu"`
 	Bytes   int64 `json:"bytes"`             // of pages, shipped
 	Overrun int64 `json:"overrun,omitempty"` // old events that new ones overwrote
@@ -115,4 +115,4 @@ type RecordCPU struct {
 }
 
 // Lost is how many events the CPU lost.
-func (c RecordCPU) Lost() int64 { return c.Overrun + c.Commit + c.Dropped }
+func (c CaptureCPU) Lost() int64 { return c.Overrun + c.Commit + c.Dropped }

@@ -3,16 +3,16 @@ package wire
 // KprobeSpec is one kprobe event to try. The agent walks the alternatives of a
 // TraceProbe in order and keeps the first that the kernel takes, so symbol
 // families (kernel_clone, _do_fork, do_fork) need no version check.
-type KprobeSpec struct {
+type KprobeTry struct {
 	Symbol string   `json:"symbol"`
 	Args   []string `json:"args"` // fetch arguments, as in Documentation/trace/kprobetrace.rst: "flags=+0(%di):x64"
 }
 
 // TraceProbe is one named kprobe event with its alternatives.
-type TraceProbe struct {
-	Event        string       `json:"event"` // event name in the group "labctl"
-	Alternatives []KprobeSpec `json:"alternatives"`
-	Optional     bool         `json:"optional,omitempty"` // nothing taken is a note, not an error
+type Kprobe struct {
+	Event        string      `json:"event"` // event name in the group "labctl"
+	Alternatives []KprobeTry `json:"alternatives"`
+	Optional     bool        `json:"optional,omitempty"` // nothing taken is a note, not an error
 	// Return has the probe fire when the function returns. On a function that
 	// makes tasks it damages the stacks of other events (5.10, arm).
 	Return bool `json:"return,omitempty"`
@@ -20,11 +20,11 @@ type TraceProbe struct {
 
 // TraceParams arms a private trace instance.
 type TraceParams struct {
-	Instance string       `json:"instance"` // instances/NAME
-	Probes   []TraceProbe `json:"probes"`
-	Events   []string     `json:"events"`              // "sched/sched_process_fork"
-	Stacks   bool         `json:"stacks"`              // options/stacktrace
-	BufferKB int          `json:"buffer_kb,omitempty"` // a CPU; 0 leaves the kernel's default
+	Instance string   `json:"instance"` // instances/NAME
+	Probes   []Kprobe `json:"probes"`
+	Events   []string `json:"events"`              // "sched/sched_process_fork"
+	Stacks   bool     `json:"stacks"`              // options/stacktrace
+	BufferKB int      `json:"buffer_kb,omitempty"` // a CPU; 0 leaves the kernel's default
 }
 
 // TraceArmed says what the kernel took.

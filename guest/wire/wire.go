@@ -85,7 +85,7 @@ const (
 	OpExec       Op = "exec"        // run a program: ExecParams → ExecResult
 	OpTraceStart Op = "trace-start" // arm the task-creation trace: TraceParams → TraceArmed
 	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
-	OpRecord     Op = "record"      // record raw pages until Control.Stop: RecordParams; chunks on Extra → RecordStopped
+	OpCapture    Op = "record"      // record raw pages until Control.Stop: RecordParams; chunks on Extra → RecordStopped
 	OpSleepers   Op = "sleepers"    // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat

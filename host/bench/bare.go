@@ -11,8 +11,8 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"labctl/host/kernel"
-	"labctl/host/qemu"
-	"labctl/host/target"
+	"labctl/host/targets"
+	"labctl/host/vm/qemu"
 )
 
 // nothing is an init that does nothing.
@@ -73,7 +73,7 @@ func (b *bench) find(ref, arch string) (*kernel.Kernel, error) {
 
 // bare returns a function that boots an image with QEMU alone, console and all,
 // to the end of an init that powers off.
-func (b *bench) bare(t target.Target, image string) (func() error, error) {
+func (b *bench) bare(t targets.Target, image string) (func() error, error) {
 	init, err := b.program("nothing", nothing, t.Arch)
 	if err != nil {
 		return nil, err

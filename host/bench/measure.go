@@ -9,8 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"labctl/host/qemu"
-	"labctl/host/target"
+	"labctl/host/targets"
+	"labctl/host/vm/qemu"
 )
 
 // sample is one quantity, measured several times.
@@ -104,7 +104,7 @@ func head(b *bench) string {
 	s := fmt.Sprintf("labctl on %d CPUs (%s/%s), load %s, kernel %s, accelerator tcg\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH,
 		strings.Join(strings.Fields(string(host))[:1], ""), b.kernel)
 	for _, a := range b.arches {
-		if t, ok := target.Find(a); ok {
+		if t, ok := targets.Find(a); ok {
 			if v, err := qemu.Version(t.Binary); err == nil {
 				s += fmt.Sprintf("%s: %s %s, -machine %s, %d CPUs, %d MB\n", a, t.Binary, v, t.Machine, t.CPUs, t.MemoryMB)
 			}

@@ -16,7 +16,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/record"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/vm"
 )
 
@@ -123,7 +123,7 @@ func (b *bench) memory() error {
 	}
 	env := machine.Env{Cache: cache, Say: func(s string) { b.say("  %s", s) }}
 	for _, arch := range b.arches {
-		t, ok := target.Find(arch)
+		t, ok := targets.Find(arch)
 		if !ok {
 			return fmt.Errorf("-arch: %q is not known", arch)
 		}

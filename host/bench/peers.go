@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // peer is another tool that boots a kernel to run one command.
@@ -22,7 +22,7 @@ var peersKnown = []peer{
 		name: "virtme-ng", binary: "vng", get: "apt-get install virtme-ng, or pipx install virtme-ng",
 		args: func(image, arch string) []string {
 			a := []string{"--run", image, "--disable-kvm", "--cpus", "2", "--memory", "512M"}
-			if arch != target.Host().Arch {
+			if arch != targets.Host().Arch {
 				a = append(a, "--arch", arch)
 			}
 			return append(a, "--exec", "true")
@@ -37,7 +37,7 @@ var peersKnown = []peer{
 // peers compares `labctl exec` with other tools, on the kernel of the host's
 // architecture. What is not installed is named; nothing is installed here.
 func (b *bench) peers() error {
-	t := target.Host()
+	t := targets.Host()
 	k, err := b.find(b.kernel, t.Arch)
 	if err != nil {
 		return err

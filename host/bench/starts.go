@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // bareBound is what a probe may take over a bare boot on arm64.
@@ -13,7 +13,7 @@ const bareBound = "1.35"
 // start compares a whole cold run of labctl with the least that a boot can be.
 func (b *bench) start() error {
 	for _, arch := range b.arches {
-		t, ok := target.Find(arch)
+		t, ok := targets.Find(arch)
 		if !ok {
 			return fmt.Errorf("-arch: %q is not known", arch)
 		}
@@ -103,7 +103,7 @@ func (b *bench) pvh() error {
 	if !contains(b.arches, "amd64") {
 		return nil
 	}
-	t, _ := target.Find("amd64")
+	t, _ := targets.Find("amd64")
 	for _, ref := range pvhKernels {
 		k, err := b.find(ref, t.Arch)
 		if err != nil {

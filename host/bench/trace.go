@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"time"
 
-	"labctl/host/ftrace/raw"
-	"labctl/host/ftrace/tracedat"
+	"labctl/host/trace/decode"
+	"labctl/host/trace/export/tracedat"
 )
 
 // trace measures what a recording costs: the program that is recorded, and who
@@ -198,7 +198,7 @@ func readAll(path string, w io.Writer) (events int, err error) {
 		return 0, err
 	}
 	defer f.Close()
-	d, err := raw.Open(&f.Capture)
+	d, err := decode.Open(&f.Capture)
 	if err != nil {
 		return 0, err
 	}

@@ -22,7 +22,7 @@ import (
 	"strings"
 
 	"labctl/host/scratch"
-	"labctl/host/tracer"
+	"labctl/host/trace"
 )
 
 func main() {
@@ -72,7 +72,7 @@ func list(s, none string) []string {
 }
 
 // checked runs the presets on each kernel and architecture.
-func checked(ctx context.Context, labctl string, kernels, arches []string, stderr io.Writer) (all []tracer.Checks, err error) {
+func checked(ctx context.Context, labctl string, kernels, arches []string, stderr io.Writer) (all []trace.Checks, err error) {
 	for _, k := range kernels {
 		for _, a := range arches {
 			c, err := check(ctx, labctl, k, a, stderr)
@@ -86,7 +86,7 @@ func checked(ctx context.Context, labctl string, kernels, arches []string, stder
 }
 
 // check runs the presets in one guest.
-func check(ctx context.Context, labctl, kernel, arch string, stderr io.Writer) (c tracer.Checks, err error) {
+func check(ctx context.Context, labctl, kernel, arch string, stderr io.Writer) (c trace.Checks, err error) {
 	cmd := exec.CommandContext(ctx, labctl, "trace", "--list-presets", "--check", "--json", "--kernel", kernel, "--arch", arch)
 	var stdout bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, stderr

@@ -6,11 +6,11 @@ import (
 	"strings"
 
 	"labctl/host/trace"
-	"labctl/host/tracer"
+	"labctl/host/trace/plan"
 )
 
 // presets is the page of what each preset came to on each machine.
-func presets(all []tracer.Checks) string {
+func presets(all []trace.Checks) string {
 	var b strings.Builder
 	b.WriteString(`# Presets of labctl trace
 
@@ -41,8 +41,8 @@ tracer", that none of its functions is there, so that only its events are record
 		}
 		b.WriteString("\n")
 	}
-	section(&b, all, "What is missing, and why", "missing", func(l *trace.Line) (string, bool) { return l.Why, l.Missing() && l.Asked() })
-	section(&b, all, "What has another name", "traced as", func(l *trace.Line) (string, bool) {
+	section(&b, all, "What is missing, and why", "missing", func(l *plan.Line) (string, bool) { return l.Why, l.Missing() && l.Asked() })
+	section(&b, all, "What has another name", "traced as", func(l *plan.Line) (string, bool) {
 		return "`" + strings.Join(l.Armed, "`, `") + "`: " + l.Why, !l.Missing() && l.Why != "" && l.Kind == "function"
 	})
 	b.WriteString("\nThis page is written by `make presets`, on these kernels:")
@@ -56,7 +56,7 @@ tracer", that none of its functions is there, so that only its events are record
 	return b.String()
 }
 
-func find(m tracer.Checks, name string) *tracer.Check {
+func find(m trace.Checks, name string) *trace.Check {
 	for i := range m.Presets {
 		if m.Presets[i].Name == name {
 			return &m.Presets[i]
@@ -65,7 +65,7 @@ func find(m tracer.Checks, name string) *tracer.Check {
 	return nil
 }
 
-func cell(c *tracer.Check) string {
+func cell(c *trace.Check) string {
 	if c == nil {
 		return "-"
 	}
@@ -84,7 +84,7 @@ func cell(c *tracer.Check) string {
 
 // section tabulates what pick takes of the lines: a row for each name, and what
 // it came to on which kernels.
-func section(b *strings.Builder, all []tracer.Checks, title, column string, pick func(*trace.Line) (string, bool)) {
+func section(b *strings.Builder, all []trace.Checks, title, column string, pick func(*plan.Line) (string, bool)) {
 	type row struct{ name, what string }
 	var rows []row
 	where := map[row][]string{}

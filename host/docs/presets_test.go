@@ -6,23 +6,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"labctl/host/trace"
+	"labctl/host/trace/plan"
 	"labctl/host/trace/preset"
-	"labctl/host/tracer"
 )
 
 func TestPresets(t *testing.T) {
-	check := func(name string, events int64, lines ...trace.Line) tracer.Check {
-		return tracer.Check{Preset: preset.Preset{Name: name, EN: "en " + name, KO: "ko " + name}, Lines: lines, Events: events}
+	check := func(name string, events int64, lines ...plan.Line) trace.Check {
+		return trace.Check{Preset: preset.Preset{Name: name, EN: "en " + name, KO: "ko " + name}, Lines: lines, Events: events}
 	}
-	renamed := trace.Line{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}
-	missing := trace.Line{Kind: "function", Name: "rpi", Why: "not here"}
-	event := trace.Line{Kind: "event", Name: "sched/sched_switch", Armed: []string{"sched/sched_switch"}, Count: 1}
-	noTracer := trace.Line{Kind: "tracer", Name: "function", Why: "none of its functions"}
+	renamed := plan.Line{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}
+	missing := plan.Line{Kind: "function", Name: "rpi", Why: "not here"}
+	event := plan.Line{Kind: "event", Name: "sched/sched_switch", Armed: []string{"sched/sched_switch"}, Count: 1}
+	noTracer := plan.Line{Kind: "tracer", Name: "function", Why: "none of its functions"}
 	failed := check("c", 0)
 	failed.Error = "it did not"
-	all := []tracer.Checks{
-		{Arch: "amd64", Release: "5.10.0-32-amd64", Presets: []tracer.Check{check("a", 3, renamed, event), check("b", 0, missing, event, noTracer), check("c", 1, event)}},
-		{Arch: "arm64", Release: "7.2.12+deb14-arm64", Presets: []tracer.Check{check("a", 3, renamed, missing), check("b", 1, missing, event, noTracer), failed}},
+	all := []trace.Checks{
+		{Arch: "amd64", Release: "5.10.0-32-amd64", Presets: []trace.Check{check("a", 3, renamed, event), check("b", 0, missing, event, noTracer), check("c", 1, event)}},
+		{Arch: "arm64", Release: "7.2.12+deb14-arm64", Presets: []trace.Check{check("a", 3, renamed, missing), check("b", 1, missing, event, noTracer), failed}},
 	}
 	got := presets(all)
 	at := len(presets(nil)) - len("| preset | what it shows | 무엇을 보이는가 |\n|---|---|---|\n")

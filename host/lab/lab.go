@@ -1,5 +1,5 @@
 // Package lab holds labs as they are written: a folder with lab.yaml, lessons in
-// two languages and an exercise. It loads and checks them; host/lab/run runs
+// two languages and an exercise. It loads and checks them; host/lab/runner runs
 // them, host/lab/judge says what came out. docs/labs.md tells how to write one.
 package lab
 

@@ -22,11 +22,11 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"labctl/guest/wire"
-	"labctl/host/creation"
 	"labctl/host/kernel"
 	"labctl/host/lab/expr"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
+	"labctl/host/trace/creation"
 )
 
 // maxConfig bounds lab.yaml, in bytes.
@@ -401,7 +401,7 @@ func (v *validator) needs() {
 		}
 	}
 	for i, b := range n.NotOn {
-		if t, ok := target.Find(b); !ok || !t.Board {
+		if t, ok := targets.Find(b); !ok || !t.Board {
 			v.fail(fmt.Sprintf("needs.not_on[%d]", i), 0, "%q is no board", b)
 		}
 	}

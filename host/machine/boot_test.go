@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/kernel"
 	"labctl/host/record"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 // boot starts m and, when the test fails, shows how to do it by hand and what

@@ -18,11 +18,11 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/crash"
 	"labctl/host/kernel"
 	"labctl/host/record"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 // TestHang hangs a kernel: a debugger puts a jump to itself, with interrupts off,

@@ -9,14 +9,14 @@ import (
 	"io"
 	"strings"
 
-	"labctl/host/accel"
-	"labctl/host/initramfs"
+	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
-	"labctl/host/qemu"
 	"labctl/host/record"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/vm"
+	"labctl/host/vm/accel"
+	"labctl/host/vm/qemu"
 )
 
 // Spec is what a user asks for. Zero values are the defaults.
@@ -53,9 +53,9 @@ func (e Env) PullOf(ref kernel.Ref, arch string) func(kernel.Progress) {
 
 // Machine is a guest that can be booted.
 type Machine struct {
-	Target  target.Target
+	Target  targets.Target
 	Kernel  *kernel.Kernel
-	Link    target.Link
+	Link    targets.Link
 	Verdict accel.Verdict
 	QEMU    string // version
 
@@ -75,21 +75,21 @@ func (e *InputError) Error() string { return e.Msg }
 func inputf(format string, args ...any) error { return &InputError{fmt.Sprintf(format, args...)} }
 
 // FindTarget resolves --arch and --board.
-func FindTarget(arch, board string) (target.Target, error) {
+func FindTarget(arch, board string) (targets.Target, error) {
 	name, flag := arch, "--arch"
 	if board != "" {
 		name, flag = board, "--board"
 	}
 	if name == "" {
-		return target.Host(), nil
+		return targets.Host(), nil
 	}
 	var known []string
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if t.Board == (board != "") {
 			known = append(known, t.Name)
 		}
 	}
-	t, ok := target.Find(name)
+	t, ok := targets.Find(name)
 	switch {
 	case ok && t.Board && board == "":
 		return t, inputf("--arch %s: that is a board; write --board %s", name, name)

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"labctl/host/initramfs"
+	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 func TestFindTarget(t *testing.T) {
@@ -18,7 +18,7 @@ func TestFindTarget(t *testing.T) {
 		want        string // target's name
 		err         string
 	}{
-		{"", "", target.Host().Name, ""},
+		{"", "", targets.Host().Name, ""},
 		{"arm64", "", "arm64", ""},
 		{"", "raspi3b", "raspi3b", ""},
 		{"arm64", "raspi3b", "raspi3b", ""},
@@ -82,9 +82,9 @@ func file(t *testing.T, arch, config string) *kernel.Kernel {
 	return k
 }
 
-func row(t *testing.T, name string) target.Target {
+func row(t *testing.T, name string) targets.Target {
 	t.Helper()
-	tgt, ok := target.Find(name)
+	tgt, ok := targets.Find(name)
 	if !ok {
 		t.Fatalf("no target %s", name)
 	}
@@ -165,7 +165,7 @@ func TestPickLinkFallsBack(t *testing.T) {
 func TestCheckConfig(t *testing.T) {
 	var said []string
 	env := Env{Say: func(s string) { said = append(said, s) }}
-	m := &Machine{Target: row(t, "arm64"), Kernel: file(t, "arm64", ""), Link: target.Link{Kind: "virtio"}}
+	m := &Machine{Target: row(t, "arm64"), Kernel: file(t, "arm64", ""), Link: targets.Link{Kind: "virtio"}}
 	if err := m.checkConfig(env); err != nil || len(said) != 1 || !strings.Contains(said[0], "no configuration to check") {
 		t.Errorf("without a configuration checkConfig = %v and says %q; want a warning", err, said)
 	}

@@ -8,8 +8,8 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
-	"labctl/host/qemu"
-	"labctl/host/target"
+	"labctl/host/targets"
+	"labctl/host/vm/qemu"
 )
 
 // Settle chooses the architecture of a machine for which none was asked, where
@@ -26,7 +26,7 @@ func Settle(env Env, spec *Spec) error {
 	if err != nil || arch == "" {
 		return err
 	}
-	if _, ok := target.Find(arch); !ok {
+	if _, ok := targets.Find(arch); !ok {
 		return inputf("--kernel %s: it is an image for %s, which labctl has no machine for", spec.Kernel, arch)
 	}
 	spec.Arch = arch
@@ -34,7 +34,7 @@ func Settle(env Env, spec *Spec) error {
 }
 
 // checkQEMU says whether the installed QEMU has the target's machine.
-func checkQEMU(t target.Target, version string) error {
+func checkQEMU(t targets.Target, version string) error {
 	if t.Since == "" {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (m *Machine) settleUART() {
 
 // Lacks says what keeps a kernel from coming up on a target with the features
 // asked for, a line each: nothing to reach labctl by, options that are not set.
-func Lacks(t target.Target, k *kernel.Kernel, features ...string) []string {
+func Lacks(t targets.Target, k *kernel.Kernel, features ...string) []string {
 	m := &Machine{Target: t, Kernel: k, spec: Spec{Features: features}}
 	if err := m.pickLink(Env{}); err != nil {
 		return []string{err.Error()}
@@ -121,9 +121,9 @@ func (m *Machine) noVirtio(err error) string {
 }
 
 // otherBoards are those of the same architecture that a UART is enough for.
-func otherBoards(t target.Target) string {
+func otherBoards(t targets.Target) string {
 	var names []string
-	for _, other := range target.All {
+	for _, other := range targets.All {
 		if other.Arch == t.Arch && other.Name != t.Name && other.Board && other.Links[0].Kind != "virtio" {
 			names = append(names, "--board "+other.Name)
 		}

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
-	"labctl/host/qemu"
 	"labctl/host/vm"
-	"labctl/host/warm"
+	"labctl/host/vm/agent"
+	"labctl/host/vm/qemu"
+	"labctl/host/vm/warm"
 )
 
 // maxConsole bounds what is kept of a template's console, in bytes.
@@ -76,7 +76,7 @@ const windowBytes = 32 << 20
 // link is fast, and an arm64 guest's view of the memory might not be the host's:
 // it maps it past the caches.
 func (m *Machine) window() int64 {
-	f, err := qemu.Probe(m.Target.Binary)
+	f, err := qemu.Inspect(m.Target.Binary)
 	if err != nil || !f.Window || !m.Target.PCI || m.Verdict.Accel != "tcg" {
 		return 0
 	}
@@ -162,7 +162,7 @@ func rehearse(v *vm.VM) error {
 // kernel by its content, and the initramfs by its name, which has the hash of its
 // content.
 func (m *Machine) key(cfg vm.Config) (string, error) {
-	f, err := qemu.Probe(m.Target.Binary)
+	f, err := qemu.Inspect(m.Target.Binary)
 	if err != nil {
 		return "", err
 	}

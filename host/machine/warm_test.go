@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/kernel"
 	"labctl/host/record"
 	"labctl/host/vm"
-	"labctl/host/warm"
+	"labctl/host/vm/agent"
+	"labctl/host/vm/warm"
 )
 
 // ask runs a line in the guest's shell.

@@ -1,6 +1,6 @@
 // Package matrix is kernels × targets × work as data: the cells of a plan, what
 // became of each, and the one folder that they are kept in. Planning, merging and
-// comparing start no machine; host/matrix/run does.
+// comparing start no machine; host/matrix/schedule does.
 package matrix
 
 import (
@@ -30,7 +30,7 @@ type Work struct {
 // Cell is one piece of work on one kernel on one machine.
 type Cell struct {
 	Kernel string `json:"kernel"` // as --kernel takes it
-	Target string `json:"target"` // row of host/target: "amd64", "raspi3b"
+	Target string `json:"target"` // row of host/targets: "amd64", "raspi3b"
 	Work   Work   `json:"work"`
 
 	CPUs     int `json:"cpus,omitempty"`      // 0: the machine's

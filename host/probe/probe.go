@@ -13,14 +13,14 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
-	"labctl/host/creation"
-	"labctl/host/ftrace"
 	"labctl/host/kernel"
 	"labctl/host/probe/judge"
 	"labctl/host/record"
 	"labctl/host/text"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/event"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 // Path is labprobe in the guest.
@@ -113,7 +113,7 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params js
 	if p.Result, err = decode(name, stdout.Bytes(), stdout.over); err != nil {
 		return p, raw.Bytes(), err
 	}
-	parsed, err := ftrace.Parse(bytes.NewReader(raw.Bytes()))
+	parsed, err := event.Parse(bytes.NewReader(raw.Bytes()))
 	if err != nil {
 		return p, raw.Bytes(), fmt.Errorf("probe %s: %w", name, err)
 	}

@@ -29,9 +29,9 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/crash"
-	"labctl/host/creation"
 	"labctl/host/scratch"
 	"labctl/host/stack"
+	"labctl/host/trace/creation"
 )
 
 // Schema is the value of Run.Schema that this package writes and reads.
@@ -76,7 +76,7 @@ type Run struct {
 
 // Target is the machine that was booted.
 type Target struct {
-	Name     string `json:"name"` // host/target row
+	Name     string `json:"name"` // host/targets row
 	Arch     string `json:"arch"` // GOARCH
 	CPUs     int    `json:"cpus"`
 	MemoryMB int    `json:"memory_mb"`

@@ -18,10 +18,10 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
-	"labctl/host/creation"
 	"labctl/host/stack"
-	"labctl/host/timeline"
-	"labctl/host/trace"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/plan"
+	"labctl/host/trace/tasks"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/full.json")
@@ -80,24 +80,24 @@ func full() *Run {
 				Unread: "more than 10000 names",
 			},
 			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
-			Lines: []trace.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
-			Armed: &wire.RecordArmed{
+			Lines: []plan.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
+			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},
-				Missing: []wire.RecordMissing{{What: "event a/b", Why: "no such event"}}, Top: true, Tracer: "function", Clock: "local",
+				Missing: []wire.CaptureMissing{{What: "event a/b", Why: "no such event"}}, Top: true, Tracer: "function", Clock: "local",
 				BufferKB: 4096, CPUs: 2, PageSize: 4096, BigEndian: true, Found: []string{"sched/sched_switch"}, Off: true, Uname: "Linux 6.12.0 aarch64",
 			},
 			CPUs:      []TraceCPU{{CPU: 1, Bytes: 4096, Events: 100, Lost: 3}},
 			Truncated: "at its bound", Left: 8192, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 1,
-			Timeline: &timeline.Timeline{
+			Timeline: &tasks.Timeline{
 				Start: 1e9, End: 2e9, Events: map[string]int64{"sched_switch": 3}, Unkept: 1, UnkeptPaths: 1,
-				Tasks: []timeline.Task{
+				Tasks: []tasks.Task{
 					{TID: 10, Comm: "labprobe"},
 					{
 						TID: 11, Comm: "sh", Exec: "/bin/sh", Parent: &first, Born: &born, Via: "clone", Flags: "SIGCHLD", AskedBy: &creation.Task{TID: 9, Comm: "sh"},
-						Died: &dead, Exit: &timeline.Exit{Code: 3, Signal: 9, Core: true}, Path: 1, AskedPath: 1, Notes: []string{"a note"},
+						Died: &dead, Exit: &tasks.Exit{Code: 3, Signal: 9, Core: true}, Path: 1, AskedPath: 1, Notes: []string{"a note"},
 					},
 				},
-				Paths: []timeline.Path{{Of: "kernel_clone", Count: 2, Stack: st}},
+				Paths: []tasks.Path{{Of: "kernel_clone", Count: 2, Stack: st}},
 			},
 			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
 		},

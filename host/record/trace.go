@@ -2,10 +2,10 @@ package record
 
 import (
 	"labctl/guest/wire"
-	"labctl/host/creation"
 	"labctl/host/stack"
-	"labctl/host/timeline"
-	"labctl/host/trace"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/plan"
+	"labctl/host/trace/tasks"
 )
 
 // Trace is a program's run under a recording.
@@ -16,19 +16,19 @@ type Trace struct {
 	Exit   *wire.ExecResult `json:"exit,omitempty"` // nil when it did not come to its end
 	// Lines say of everything that was asked for as what it was armed, or why
 	// not.
-	Lines []trace.Line      `json:"lines"`
-	Armed *wire.RecordArmed `json:"armed,omitempty"` // the recording as a whole
-	CPUs  []TraceCPU        `json:"cpus,omitempty"`
+	Lines []plan.Line        `json:"lines"`
+	Armed *wire.CaptureArmed `json:"armed,omitempty"` // the recording as a whole
+	CPUs  []TraceCPU         `json:"cpus,omitempty"`
 	// Truncated says why the recording ended before the program did.
 	Truncated string `json:"truncated,omitempty"`
 	// Left is the bytes that were recorded and not shipped, because of a bound.
 	Left int64 `json:"left,omitempty"`
 	// Damage are the first places of the trace that could not be read, Damaged
 	// counts them all.
-	Damage   []string           `json:"damage,omitempty"`
-	Damaged  int64              `json:"damaged,omitempty"`
-	Timeline *timeline.Timeline `json:"timeline,omitempty"`
-	Sleepers *Sleepers          `json:"sleepers,omitempty"`
+	Damage   []string        `json:"damage,omitempty"`
+	Damaged  int64           `json:"damaged,omitempty"`
+	Timeline *tasks.Timeline `json:"timeline,omitempty"`
+	Sleepers *Sleepers       `json:"sleepers,omitempty"`
 }
 
 // Script is the shell script that armed the trace.

@@ -11,10 +11,10 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
-	"labctl/host/creation"
 	"labctl/host/record"
 	"labctl/host/stack"
 	"labctl/host/text"
+	"labctl/host/trace/creation"
 )
 
 // Styles of stacks that code asks for; the others are stack.Styles.

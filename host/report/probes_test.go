@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"labctl/guest/wire"
-	"labctl/host/creation"
 	"labctl/host/golden"
 	"labctl/host/record"
 	"labctl/host/stack"
+	"labctl/host/trace/creation"
 )
 
 // real is a record of `labctl probe run fork kthread --arch arm64`.

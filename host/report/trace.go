@@ -9,7 +9,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/record"
 	"labctl/host/text"
-	"labctl/host/trace"
+	"labctl/host/trace/plan"
 )
 
 // maxShown bounds the stacks that are printed for events; the record has all.
@@ -68,7 +68,7 @@ func (p *printer) lines(t *record.Trace) {
 }
 
 // Became is what one thing that was asked for came to, in a few words.
-func Became(l *trace.Line) string {
+func Became(l *plan.Line) string {
 	switch {
 	case l.Missing() && l.Asked():
 		return "missing: " + l.Why

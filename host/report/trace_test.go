@@ -7,12 +7,12 @@ import (
 	"unicode/utf8"
 
 	"labctl/guest/wire"
-	"labctl/host/creation"
 	"labctl/host/golden"
 	"labctl/host/record"
 	"labctl/host/stack"
-	"labctl/host/timeline"
-	"labctl/host/trace"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/plan"
+	"labctl/host/trace/tasks"
 )
 
 // traced is a small record with all that a trace's report can say.
@@ -26,7 +26,7 @@ func traced() *record.Run {
 		Kernel: record.Kernel{Release: "6.12"}, Target: record.Target{Name: "arm64"}, QEMU: record.QEMU{Version: "7.2", Accel: "tcg"},
 		Trace: &record.Trace{
 			Preset: "book/4.4.1", Argv: []string{"prog", "x"}, Exit: &wire.ExecResult{PID: 11, Signaled: true, Signal: 9},
-			Lines: []trace.Line{
+			Lines: []plan.Line{
 				{Kind: "event", Name: "sched/sched_switch", Armed: []string{"sched/sched_switch"}, Count: 1},
 				{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"},
 				{Kind: "function", Name: "vfs_*", Armed: []string{"vfs_read", "vfs_write"}, Count: 200},
@@ -35,13 +35,13 @@ func traced() *record.Run {
 			},
 			CPUs:      []record.TraceCPU{{CPU: 0, Events: 5}, {CPU: 1, Events: 7, Lost: 3}},
 			Truncated: "at its bound", Left: 4096, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 3,
-			Timeline: &timeline.Timeline{
+			Timeline: &tasks.Timeline{
 				Events: map[string]int64{"sched_switch": 10, "a": 1, "b": 1}, Unkept: 4, UnkeptPaths: 5,
-				Tasks: []timeline.Task{
+				Tasks: []tasks.Task{
 					{TID: 1, Comm: "init"},
-					{TID: 11, Comm: "prog", Parent: &zero, Born: &born, Died: &died, Via: "clone", Flags: "SIGCHLD", Exit: &timeline.Exit{Signal: 9}, Path: 1, Notes: []string{"a note"}},
+					{TID: 11, Comm: "prog", Parent: &zero, Born: &born, Died: &died, Via: "clone", Flags: "SIGCHLD", Exit: &tasks.Exit{Signal: 9}, Path: 1, Notes: []string{"a note"}},
 				},
-				Paths: []timeline.Path{
+				Paths: []tasks.Path{
 					{Of: "kernel_clone", Count: 1, Stack: clone},
 					{Of: "sched_switch", Count: 2, Stack: stack.Stack{Frames: []stack.Frame{frame("schedule")}}},
 					{Of: "sched_switch", Count: 8, Stack: stack.Stack{Frames: []stack.Frame{frame("preempt_schedule")}}},
@@ -73,7 +73,7 @@ func TestTrace(t *testing.T) {
 // TestTraceOfNothing: a run that came to no trace says so, and no more.
 func TestTraceOfNothing(t *testing.T) {
 	r := traced()
-	r.Trace = &record.Trace{Timeline: &timeline.Timeline{}}
+	r.Trace = &record.Trace{Timeline: &tasks.Timeline{}}
 	if got := renderTrace(t, r, Options{}); !strings.Contains(got, "nothing of the trace came out of the guest\n") {
 		t.Errorf("no word of it in\n%s", got)
 	}
@@ -88,7 +88,7 @@ func TestManyStacks(t *testing.T) {
 	r := traced()
 	line := r.Trace.Timeline
 	for i := range 30 {
-		line.Paths = append(line.Paths, timeline.Path{Of: "kmalloc", Count: int64(100 + i), Stack: line.Paths[0].Stack})
+		line.Paths = append(line.Paths, tasks.Path{Of: "kmalloc", Count: int64(100 + i), Stack: line.Paths[0].Stack})
 	}
 	got := renderTrace(t, r, Options{Style: "drgn"})
 	if n := strings.Count(got, " kmalloc, "); n != maxShown || !strings.Contains(got, "\n12 more stacks of events are in stacks.txt\n") || !strings.Contains(got, " kmalloc, 129 times\n") {
@@ -110,7 +110,7 @@ func TestTraceOfScript(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	r.Trace = &record.Trace{Script: r.Trace.Script, Argv: []string{"x.sh"}, Exit: r.Trace.Script.Exit, Timeline: &timeline.Timeline{}}
+	r.Trace = &record.Trace{Script: r.Trace.Script, Argv: []string{"x.sh"}, Exit: r.Trace.Script.Exit, Timeline: &tasks.Timeline{}}
 	got = renderTrace(t, r, Options{})
 	if !strings.Contains(got, "what the script traced tells of no task that was made or ended\n") || strings.Count(got, "ended with") != 1 {
 		t.Errorf("a script alone, without events of tasks:\n%s", got)

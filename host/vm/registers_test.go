@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"labctl/host/qemu"
+	"labctl/host/vm/qemu"
 )
 
 // TestParseRegisters reads QEMU 7.2's answers about two guests of which the

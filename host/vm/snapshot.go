@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
-	"labctl/host/qemu"
+	"labctl/host/vm/qemu"
 )
 
 // Snapshot is a machine that was saved when its agent had said hello: its memory

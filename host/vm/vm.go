@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/crash"
-	"labctl/host/qemu"
-	"labctl/host/qemu/qmp"
-	"labctl/host/target"
+	"labctl/host/targets"
+	"labctl/host/vm/agent"
+	"labctl/host/vm/qemu"
+	"labctl/host/vm/qmp"
 )
 
 // InitPath is PID 1 in the initramfs.
@@ -34,8 +34,8 @@ const (
 
 // Config is a guest to boot. Everything in it is decided: nothing is looked up.
 type Config struct {
-	Target   target.Target
-	Link     target.Link
+	Target   targets.Target
+	Link     targets.Link
 	Image    string // kernel
 	Initrd   string
 	DTB      string // empty: the machine's own

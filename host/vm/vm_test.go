@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"labctl/host/golden"
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // TestCommand holds QEMU's command line for every target and every link.
 func TestCommand(t *testing.T) {
 	seen := map[string]bool{}
-	for _, tgt := range target.All {
+	for _, tgt := range targets.All {
 		accels := []string{"tcg"}
 		if !tgt.Board {
 			accels = append(accels, "kvm")
@@ -60,9 +60,9 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-func row(t *testing.T, name string) target.Target {
+func row(t *testing.T, name string) targets.Target {
 	t.Helper()
-	tgt, ok := target.Find(name)
+	tgt, ok := targets.Find(name)
 	if !ok {
 		t.Fatalf("no target %s", name)
 	}

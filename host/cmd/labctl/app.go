@@ -14,7 +14,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // version is set by the Makefile.
@@ -142,7 +142,7 @@ func (a *app) settle(spec *machine.Spec) error {
 
 // boards are the names that --board takes.
 func boards() (names []string) {
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if t.Board {
 			names = append(names, t.Name)
 		}

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/term"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/crash"
 	"labctl/host/machine"
 	"labctl/host/text"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 // shell is the guest's own, guest/shell.

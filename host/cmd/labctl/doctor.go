@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"labctl/host/accel"
 	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/qemu"
-	"labctl/host/target"
+	"labctl/host/targets"
+	"labctl/host/vm/accel"
+	"labctl/host/vm/qemu"
 )
 
 // finding is one line of the doctor's.
@@ -86,7 +86,7 @@ func (a *app) printFindings(all []finding) {
 func (a *app) examine(ctx context.Context, fresh bool) []finding {
 	var all []finding
 	haveQEMU := map[string]bool{}
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if _, done := haveQEMU[t.Binary]; done {
 			continue
 		}
@@ -104,7 +104,7 @@ func (a *app) examine(ctx context.Context, fresh bool) []finding {
 		haveQEMU[t.Binary] = f.OK
 		all = append(all, f)
 	}
-	host := target.Host()
+	host := targets.Host()
 	if haveQEMU[host.Binary] {
 		f := finding{What: "acceleration", OK: true}
 		start := time.Now()
@@ -133,7 +133,7 @@ func (a *app) examine(ctx context.Context, fresh bool) []finding {
 // everything else works.
 func without(binary string) string {
 	said := ""
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if t.Binary != binary || t.Since == "" {
 			continue
 		}

@@ -17,12 +17,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
+	"labctl/host/image/program"
 	"labctl/host/machine"
-	"labctl/host/program"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 type execOptions struct {
@@ -114,7 +114,7 @@ func (a *app) exec(ctx context.Context, o execOptions, argv []string) (err error
 		defer cancel()
 	}
 	if o.spec.Arch == "" && o.spec.Board == "" {
-		if t, ok := target.Find(program.Arch(argv[0])); ok {
+		if t, ok := targets.Find(program.Arch(argv[0])); ok {
 			o.spec.Arch = t.Name
 		}
 	}

@@ -6,14 +6,14 @@ import (
 	"syscall"
 
 	"labctl/host/crash"
-	"labctl/host/initramfs"
+	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/matrix"
-	"labctl/host/qemu"
 	"labctl/host/record"
 	"labctl/host/report"
 	"labctl/host/vm"
+	"labctl/host/vm/qemu"
 )
 
 // Exit statuses. They are part of labctl's interface.

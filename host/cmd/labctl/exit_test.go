@@ -9,12 +9,12 @@ import (
 	"testing"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/crash"
 	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/qemu"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
+	"labctl/host/vm/qemu"
 )
 
 // TestExitCode has a row for each type of end.

@@ -12,7 +12,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
 )
 
@@ -41,7 +41,7 @@ file that LABCTL_KERNELS names.`,
 // arches are the architectures that some target has.
 func arches() []string {
 	var all []string
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if !slices.Contains(all, t.Arch) {
 			all = append(all, t.Arch)
 		}
@@ -187,7 +187,7 @@ func (a *app) kernelPull() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					of = []string{cmp.Or(only, target.Host().Arch)}
+					of = []string{cmp.Or(only, targets.Host().Arch)}
 				}
 				for _, arch := range of {
 					k, err := env.Cache.Pull(c.Context(), ref, arch, env.PullOf(ref, arch))

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"labctl/host/kernel/build"
-	"labctl/host/target"
+	"labctl/host/kernel/kbuild"
+	"labctl/host/targets"
 )
 
 type kernelBuildOptions struct {
@@ -64,7 +64,7 @@ dependency that killed it.
 	}
 	f := c.Flags()
 	f.StringVar(&o.source, "source", "", "debian:SERIES, the folder of a tree, or a tarball")
-	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(build.Arches(), ", ")+" (default: the host's)")
+	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(kbuild.Arches(), ", ")+" (default: the host's)")
 	f.StringVar(&o.profile, "profile", "", "profile (default: lab, where no --fragment is given)")
 	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments, by name or as files with a slash or .config in their names")
 	f.IntVar(&o.jobs, "jobs", 0, "compilers at a time (default: as many as this host has CPUs)")
@@ -76,10 +76,10 @@ dependency that killed it.
 // fragmentHelp lists profiles and fragments.
 func fragmentHelp() string {
 	var b strings.Builder
-	for _, p := range build.Profiles() {
+	for _, p := range kbuild.Profiles() {
 		fmt.Fprintf(&b, "Profile %s (%s): %s.\n", p.Name, p.Summary, strings.Join(p.Fragments, ", "))
 	}
-	fmt.Fprintf(&b, "Fragments: %s.", strings.Join(build.Fragments(), ", "))
+	fmt.Fprintf(&b, "Fragments: %s.", strings.Join(kbuild.Fragments(), ", "))
 	return b.String()
 }
 
@@ -91,37 +91,37 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 		return usageError{fmt.Errorf("--jobs %d: want 1 or more", o.jobs)}
 	}
 	if len(o.archs) == 0 {
-		o.archs = []string{target.Host().Arch}
+		o.archs = []string{targets.Host().Arch}
 	}
 	if o.profile == "" && len(o.fragments) == 0 {
 		o.profile = "lab"
 	}
-	source, err := build.ParseSource(o.source)
+	source, err := kbuild.ParseSource(o.source)
 	if err != nil {
 		return usageError{err}
 	}
-	var reqs []build.Request
+	var reqs []kbuild.Request
 	for _, arch := range o.archs {
 		if err := checkArch(arch); err != nil {
 			return err
 		}
-		plan, err := build.NewPlan(arch, o.profile, o.fragments)
+		plan, err := kbuild.NewPlan(arch, o.profile, o.fragments)
 		if err != nil {
 			return usageError{err}
 		}
-		reqs = append(reqs, build.Request{Name: name, Arch: arch, Source: source, Fresh: o.fresh, Plan: plan, Jobs: o.jobs})
+		reqs = append(reqs, kbuild.Request{Name: name, Arch: arch, Source: source, Fresh: o.fresh, Plan: plan, Jobs: o.jobs})
 	}
 	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	b, err := build.New(env.Cache)
+	b, err := kbuild.New(env.Cache)
 	if err != nil {
 		return err
 	}
 	live := &buildLine{w: a.stderr, terminal: a.progress.terminal, quiet: a.progress.quiet}
 	b.Say, b.Pull, b.Made = live.say, a.progress.pull, live.made
-	var results []*build.Result
+	var results []*kbuild.Result
 	for _, req := range reqs {
 		res, err := b.Build(c.Context(), req)
 		live.end()
@@ -139,7 +139,7 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 	return nil
 }
 
-func (a *app) printBuild(r *build.Result) {
+func (a *app) printBuild(r *kbuild.Result) {
 	how := fmt.Sprintf("built in %s, %d objects", (time.Duration(r.Build.Seconds) * time.Second), r.Build.Objects)
 	if r.Cached {
 		how = "was built before of the same source, options and compiler"
@@ -167,7 +167,7 @@ func (l *buildLine) say(line string) {
 	fmt.Fprintln(l.w, line)
 }
 
-func (l *buildLine) made(p build.Progress) {
+func (l *buildLine) made(p kbuild.Progress) {
 	if l.quiet {
 		return
 	}
@@ -197,7 +197,7 @@ func (l *buildLine) made(p build.Progress) {
 }
 
 // words is "building for arm64: 612 of about 1480 objects, 4m10s".
-func (l *buildLine) words(p build.Progress) string {
+func (l *buildLine) words(p kbuild.Progress) string {
 	s := fmt.Sprintf("building for %s: %d objects", p.Arch, p.Done)
 	if p.Total > 0 {
 		s = fmt.Sprintf("building for %s: %d of about %d objects", p.Arch, p.Done, max(p.Total, p.Done))

@@ -14,7 +14,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
 	"labctl/host/machine"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
 )
 
@@ -93,7 +93,7 @@ func (a *app) examineKernel(ctx context.Context, env machine.Env, name, arch str
 		if err != nil {
 			return nil, err
 		}
-		arch = cmp.Or(only, target.Host().Arch)
+		arch = cmp.Or(only, targets.Host().Arch)
 	}
 	k, err := env.Cache.Find(ref, arch)
 	if err != nil {
@@ -107,7 +107,7 @@ func (a *app) examineKernel(ctx context.Context, env machine.Env, name, arch str
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range target.All {
+	for _, t := range targets.All {
 		if t.Arch != k.Arch {
 			continue
 		}
@@ -121,7 +121,7 @@ func (a *app) examineKernel(ctx context.Context, env machine.Env, name, arch str
 }
 
 // judgeMachine says what a kernel can run on a machine.
-func judgeMachine(ctx context.Context, k *kernel.Kernel, t target.Target, labs []*lab.Lab) (machineReport, error) {
+func judgeMachine(ctx context.Context, k *kernel.Kernel, t targets.Target, labs []*lab.Lab) (machineReport, error) {
 	m := machineReport{Name: t.Name, Labs: []labVerdict{}}
 	if !k.HasConfig() {
 		m.Missing = []string{"its configuration is not known: there is none in the image or beside it"}

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
-	"labctl/host/lab/build"
+	"labctl/host/lab/compile"
 	"labctl/host/lab/grade"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
@@ -139,7 +139,7 @@ func writeProgram(l *lab.Lab, from, dir string) error {
 		}
 	}
 	if err == nil {
-		err = scratch.Write(filepath.Join(dir, "go.mod"), []byte(build.GoMod), 0o644)
+		err = scratch.Write(filepath.Join(dir, "go.mod"), []byte(compile.GoMod), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)

@@ -17,7 +17,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
-	labrun "labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
 	"labctl/host/record"
@@ -176,7 +176,7 @@ func jobs(asked int, spec machine.Spec) int {
 	if asked > 0 {
 		return asked
 	}
-	return labrun.Jobs(spec)
+	return runner.Jobs(spec)
 }
 
 // inOrder says lines in the order of their numbers, each as soon as those before
@@ -208,7 +208,7 @@ func (a *app) runLab(ctx context.Context, env machine.Env, spec machine.Spec, r 
 	if r.dir, err = record.Create(out, r.run.Name, start); err != nil {
 		return err
 	}
-	r.result, err = labrun.Lab(ctx, env, spec, r.lab, r.dir, &r.run)
+	r.result, err = runner.Lab(ctx, env, spec, r.lab, r.dir, &r.run)
 	if err == nil {
 		r.report, err = judge.Judge(r.lab, r.result)
 	}
@@ -311,7 +311,7 @@ func (a *app) printLab(r *oneRun, lang string, stacks bool) error {
 				fmt.Fprintf(a.stdout, "\n== %s\n%s", s.ID, step.Stdout)
 			}
 		}
-		if t := labrun.Stacks(reported(r.result)); t != "" {
+		if t := runner.Stacks(reported(r.result)); t != "" {
 			fmt.Fprintf(a.stdout, "\n%s", t)
 		}
 	}

@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/guest/wire"
-	"labctl/host/agent"
 	"labctl/host/lab"
-	labrun "labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
 	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 func (a *app) labShell(o *labFlags) *cobra.Command {
@@ -45,7 +45,7 @@ func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.
 		return err
 	}
 	spec.Commands = true
-	m, err := machine.Prepare(c.Context(), env, labrun.Spec(l, spec))
+	m, err := machine.Prepare(c.Context(), env, runner.Spec(l, spec))
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	guide, err := labrun.Ready(v.Context(), v, m.Kernel, l)
+	guide, err := runner.Ready(v.Context(), v, m.Kernel, l)
 	if err != nil {
 		return v.Why(err)
 	}
@@ -81,7 +81,7 @@ func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.
 }
 
 // shellGuide is what a learner is told at the start.
-func shellGuide(l *lab.Lab, lang string, g *labrun.Guide) []string {
+func shellGuide(l *lab.Lab, lang string, g *runner.Guide) []string {
 	say := func(en, ko string) string {
 		if lang == "ko" {
 			return ko
@@ -98,7 +98,7 @@ func shellGuide(l *lab.Lab, lang string, g *labrun.Guide) []string {
 	}
 	if l.Trace.On() {
 		lines = append(lines, "", say("The trace is armed; what it has seen:", "추적이 켜져 있습니다. 기록을 보려면:"),
-			"  cat "+labrun.TraceFile)
+			"  cat "+runner.TraceFile)
 		for _, m := range g.NotTraced {
 			lines = append(lines, "  "+say("not traced: ", "추적하지 못함: ")+text.Line(m, 200))
 		}

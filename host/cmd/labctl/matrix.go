@@ -10,12 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/plan"
-	"labctl/host/program"
 	"labctl/host/text"
 	"labctl/labs"
 )

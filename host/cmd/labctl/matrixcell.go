@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
-	"labctl/host/accel"
-	"labctl/host/agent"
+	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
-	labrun "labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/matrix"
-	matrixrun "labctl/host/matrix/run"
+	"labctl/host/matrix/schedule"
 	"labctl/host/probe"
-	"labctl/host/program"
 	"labctl/host/record"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
+	"labctl/host/vm/accel"
+	"labctl/host/vm/agent"
 )
 
 // outputFile has the end of what a program printed, in its run record.
@@ -87,7 +87,7 @@ func (m *matrixRunner) close() {
 func (m *matrixRunner) do(ctx context.Context, cells []matrix.Cell) ([]matrix.Result, error) {
 	m.start, m.before = time.Now(), m.done
 	m.pull(ctx, cells)
-	var jobs []matrixrun.Job
+	var jobs []schedule.Job
 	for _, c := range cells {
 		jobs = append(jobs, m.job(ctx, c))
 	}
@@ -95,14 +95,14 @@ func (m *matrixRunner) do(ctx context.Context, cells []matrix.Cell) ([]matrix.Re
 		defer ticker(time.Second, m.draw)()
 	}
 	defer m.a.progress.status("")
-	return matrixrun.Do(ctx, jobs, matrixrun.Options{
+	return schedule.Do(ctx, jobs, schedule.Options{
 		Budget: m.o.budget(), Retries: m.o.retries, Keep: m.folder.Keep, Tell: m.tell,
 		Run: func(cell context.Context, c matrix.Cell, warm func()) matrix.Result { return m.run(ctx, cell, c, warm) },
 	})
 }
 
 func kernelKey(c matrix.Cell) string {
-	t, _ := target.Find(c.Target) // the plan has looked
+	t, _ := targets.Find(c.Target) // the plan has looked
 	return c.Kernel + "/" + t.Arch
 }
 
@@ -114,7 +114,7 @@ func (m *matrixRunner) pull(ctx context.Context, cells []matrix.Cell) {
 		if _, ok := m.kernels[key]; ok || ctx.Err() != nil {
 			continue
 		}
-		t, _ := target.Find(c.Target)
+		t, _ := targets.Find(c.Target)
 		ref, err := kernel.ParseRef(c.Kernel)
 		if err == nil {
 			_, err = m.env.Cache.Get(ctx, ref, t.Arch, m.env.PullOf(ref, t.Arch))
@@ -125,7 +125,7 @@ func (m *matrixRunner) pull(ctx context.Context, cells []matrix.Cell) {
 
 // spec is a cell's machine.
 func (m *matrixRunner) spec(c matrix.Cell) machine.Spec {
-	t, _ := target.Find(c.Target)
+	t, _ := targets.Find(c.Target)
 	s := machine.Spec{Kernel: c.Kernel, CPUs: c.CPUs, MemoryMB: c.MemoryMB, Patience: m.o.patience}
 	if t.Board {
 		s.Board = t.Name
@@ -136,18 +136,18 @@ func (m *matrixRunner) spec(c matrix.Cell) machine.Spec {
 }
 
 // job says what a cell takes, and what it starts from.
-func (m *matrixRunner) job(ctx context.Context, c matrix.Cell) matrixrun.Job {
-	t, _ := target.Find(c.Target)
+func (m *matrixRunner) job(ctx context.Context, c matrix.Cell) schedule.Job {
+	t, _ := targets.Find(c.Target)
 	s := m.spec(c)
 	if c.Work.Kind == matrix.Lab {
 		if l, err := m.lab(c.Work.Name); err == nil {
-			s = labrun.Spec(l, s)
+			s = runner.Spec(l, s)
 		}
 	} else {
 		s.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
 	}
 	cpus := cmp.Or(s.CPUs, t.CPUs)
-	j := matrixrun.Job{Cell: c, CPUs: cpus, MemoryMB: cmp.Or(s.MemoryMB, t.MemoryMB) + labrun.Overhead}
+	j := schedule.Job{Cell: c, CPUs: cpus, MemoryMB: cmp.Or(s.MemoryMB, t.MemoryMB) + runner.Overhead}
 	if t.TCGThread == "single" {
 		v, err := accel.Best(ctx, t.Binary, t.Arch)
 		if !t.KVM || err != nil || v.Accel == "tcg" {
@@ -260,7 +260,7 @@ func (m *matrixRunner) runProgram(whole, ctx context.Context, env machine.Env, c
 
 // exec runs the cell's program in a machine of its own.
 func (m *matrixRunner) exec(whole, ctx context.Context, env machine.Env, c matrix.Cell, dir record.Dir, run *record.Run, said *lastBytes) (exit wire.ExecResult, err error) {
-	t, _ := target.Find(c.Target)
+	t, _ := targets.Find(c.Target)
 	prog, err := m.program(whole, c.Work, t.Arch)
 	if err != nil {
 		return exit, err
@@ -364,7 +364,7 @@ func lastLine(s string) string {
 }
 
 // tell is for every start and end of a cell.
-func (m *matrixRunner) tell(e matrixrun.Event) {
+func (m *matrixRunner) tell(e schedule.Event) {
 	m.mu.Lock()
 	m.running = e.Running
 	line := ""

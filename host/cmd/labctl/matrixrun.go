@@ -15,10 +15,10 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	labrun "labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/matrix"
-	matrixreport "labctl/host/matrix/report"
-	matrixrun "labctl/host/matrix/run"
+	"labctl/host/matrix/render"
+	"labctl/host/matrix/schedule"
 	"labctl/host/record"
 	"labctl/host/scratch"
 	"labctl/host/text"
@@ -213,9 +213,9 @@ func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, 
 
 // budget is what this host has for machines. A machine that waits, for its link or
 // for labctl, leaves its CPU to another: for four CPUs there is one more at it.
-func (o *matrixRunOptions) budget() matrixrun.Budget {
+func (o *matrixRunOptions) budget() schedule.Budget {
 	cpus := runtime.GOMAXPROCS(0)
-	b := matrixrun.Budget{CPUs: cpus + (cpus+3)/4, MemoryMB: labrun.MemoryMB(), Jobs: o.jobs}
+	b := schedule.Budget{CPUs: cpus + (cpus+3)/4, MemoryMB: runner.MemoryMB(), Jobs: o.jobs}
 	if o.jobs > 0 {
 		b.CPUs, b.MemoryMB = 0, 0 // the user knows better
 	}
@@ -231,18 +231,18 @@ func (a *app) showMatrix(all *matrix.Results, dir string, o matrixOutput) error 
 	case o.ktap:
 		format = "ktap"
 	}
-	opts := matrixreport.Options{Width: a.cells(), Colour: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "", Dir: dir}
-	err := matrixreport.Write(a.stdout, format, all, opts)
+	opts := render.Options{Width: a.cells(), Colour: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "", Dir: dir}
+	err := render.Write(a.stdout, format, all, opts)
 	if o.junit != "" {
 		var b strings.Builder
-		jerr := matrixreport.Write(&b, "junit", all, opts)
+		jerr := render.Write(&b, "junit", all, opts)
 		if jerr == nil {
 			jerr = scratch.Write(o.junit, []byte(b.String()), 0o644)
 		}
 		err = errors.Join(err, jerr)
 	}
 	if o.summary != "" {
-		err = errors.Join(err, appendTo(o.summary, func(w io.Writer) error { return matrixreport.Write(w, "markdown", all, opts) }))
+		err = errors.Join(err, appendTo(o.summary, func(w io.Writer) error { return render.Write(w, "markdown", all, opts) }))
 	}
 	return err
 }

@@ -10,8 +10,8 @@ import (
 
 	"labctl/host/machine"
 	"labctl/host/report"
+	"labctl/host/trace"
 	"labctl/host/trace/preset"
-	"labctl/host/tracer"
 )
 
 // listPresets lists the presets, or what each comes to on a machine.
@@ -83,10 +83,10 @@ func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	all := tracer.Checks{Arch: m.Target.Arch, Release: v.Hello().Release}
+	all := trace.Checks{Arch: m.Target.Arch, Release: v.Hello().Release}
 	failed := 0
 	for _, p := range presets {
-		c, err := tracer.Try(v.Context(), v, m.Kernel, p)
+		c, err := trace.Try(v.Context(), v, m.Kernel, p)
 		if err != nil {
 			return fmt.Errorf("preset %s: %w", p.Name, v.Why(err))
 		}
@@ -106,7 +106,7 @@ func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset
 	return err
 }
 
-func (a *app) printChecks(all *tracer.Checks) error {
+func (a *app) printChecks(all *trace.Checks) error {
 	fmt.Fprintf(a.stdout, "%s on %s\n\n", report.Clean(all.Release), all.Arch)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PRESET\tARMED\tEVENTS\tLOST\tMISSING")

@@ -18,11 +18,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/guest/wire"
-	"labctl/host/creation"
 	"labctl/host/machine"
 	"labctl/host/probe"
 	"labctl/host/record"
 	"labctl/host/report"
+	"labctl/host/trace/creation"
 	"labctl/host/vm"
 )
 

@@ -18,7 +18,7 @@ import (
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
 	"labctl/host/matrix"
-	"labctl/host/matrix/report"
+	"labctl/host/matrix/render"
 	"labctl/host/record"
 	"labctl/host/scratch"
 )
@@ -51,25 +51,25 @@ The exit status is 0 when the report is written, whatever it says.`,
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			if !slices.Contains(report.Formats, format) {
-				return usageError{unknown("--format", format, report.Formats)}
+			if !slices.Contains(render.Formats, format) {
+				return usageError{unknown("--format", format, render.Formats)}
 			}
 			r, err := a.readResults(&lf, args[0])
 			if err != nil {
 				return usageError{fmt.Errorf("report %s: %w", args[0], err)}
 			}
 			if out == "" {
-				return report.Write(a.stdout, format, r, a.reportOptions(args[0]))
+				return render.Write(a.stdout, format, r, a.reportOptions(args[0]))
 			}
 			var b bytes.Buffer
-			if err := report.Write(&b, format, r, report.Options{Width: wide, Dir: args[0]}); err != nil {
+			if err := render.Write(&b, format, r, render.Options{Width: wide, Dir: args[0]}); err != nil {
 				return err
 			}
 			return writeReport(out, b.Bytes())
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&format, "format", "text", strings.Join(report.Formats, ", "))
+	f.StringVar(&format, "format", "text", strings.Join(render.Formats, ", "))
 	f.StringVar(&out, "out", "", "write a file instead of standard output")
 	f.StringVar(&lf.dir, "labs", "", "a folder with labs of your own, instead of labctl's")
 	return c
@@ -86,8 +86,8 @@ func writeReport(file string, b []byte) error {
 const wide = 120
 
 // reportOptions are those of a report on standard output; dir holds the records.
-func (a *app) reportOptions(dir string) report.Options {
-	o := report.Options{Width: wide, Dir: dir}
+func (a *app) reportOptions(dir string) render.Options {
+	o := render.Options{Width: wide, Dir: dir}
 	if f, ok := a.stdout.(*os.File); ok && isTerminal(f) {
 		o.Colour = os.Getenv("NO_COLOR") == ""
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {

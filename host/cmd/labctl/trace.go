@@ -16,23 +16,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/guest/wire"
-	"labctl/host/ftrace/capture"
-	"labctl/host/ftrace/folded"
-	"labctl/host/ftrace/perfetto"
-	"labctl/host/ftrace/raw"
-	"labctl/host/ftrace/tracedat"
+	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/program"
 	"labctl/host/record"
-	"labctl/host/recording"
 	"labctl/host/report"
 	"labctl/host/scratch"
 	"labctl/host/stack"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/trace"
+	"labctl/host/trace/capture"
+	"labctl/host/trace/collect"
+	"labctl/host/trace/decode"
+	"labctl/host/trace/export/folded"
+	"labctl/host/trace/export/perfetto"
+	"labctl/host/trace/export/tracedat"
+	"labctl/host/trace/plan"
 	"labctl/host/trace/preset"
-	"labctl/host/tracer"
 	"labctl/host/vm"
 )
 
@@ -40,7 +40,7 @@ type traceOptions struct {
 	exec     execOptions
 	presets  []string
 	events   eventFlags
-	request  trace.Request
+	request  plan.Request
 	bufferKB size // of kilobytes
 	max      size
 	style    string
@@ -139,7 +139,7 @@ func stackStyles() []string {
 }
 
 // plan makes the request of flags and presets.
-func (o *traceOptions) plan() (trace.Request, error) {
+func (o *traceOptions) plan() (plan.Request, error) {
 	r := o.request
 	for _, e := range o.events {
 		r.Events = append(r.Events, e)
@@ -180,7 +180,7 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 	// A request that no kernel could take is told before there is one.
 	early := request
 	early.Probes = nil // their arguments may be names that the kernel knows
-	if _, err := trace.Make(early, trace.Kernel{Arch: "amd64"}); err != nil {
+	if _, err := plan.Make(early, plan.Kernel{Arch: "amd64"}); err != nil {
 		return err
 	}
 	if !a.progress.terminal {
@@ -201,7 +201,7 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err err
 		}
 	}
 	if o.exec.spec.Arch == "" && o.exec.spec.Board == "" && len(argv) > 0 {
-		if t, ok := target.Find(program.Arch(argv[0])); ok {
+		if t, ok := targets.Find(program.Arch(argv[0])); ok {
 			o.exec.spec.Arch = t.Name
 		}
 	}
@@ -290,7 +290,7 @@ func plainName(prog string) string {
 type traceRun struct {
 	a       *app
 	o       traceOptions
-	request trace.Request
+	request plan.Request
 	signals *relay
 	limit   *traceLimit
 	job     *job
@@ -341,7 +341,7 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 	if err := r.job.bundle.Send(ctx, v.Agent()); err != nil {
 		return v.Why(err)
 	}
-	var plan *trace.Plan
+	var plan *plan.Plan
 	var failed error // of the script; what it has armed is brought out all the same
 	if r.script != nil {
 		plan, failed, err = r.runScript(v, m.Kernel)
@@ -351,8 +351,8 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 	if err != nil {
 		return v.Why(err)
 	}
-	var res *recording.Result
-	res, err = tracer.Run(ctx, v, m.Kernel, plan, t, r.o.sleepers, func() (wire.ExecResult, error) {
+	var res *collect.Result
+	res, err = trace.Run(ctx, v, m.Kernel, plan, t, r.o.sleepers, func() (wire.ExecResult, error) {
 		switch {
 		case failed != nil:
 			return wire.ExecResult{}, failed
@@ -383,16 +383,16 @@ func (r *traceRun) do(ctx context.Context) (err error) {
 	return status
 }
 
-func (r *traceRun) plan(ctx context.Context, v *vm.VM, k *kernel.Kernel) (*trace.Plan, error) {
-	look, err := tracer.Look(ctx, v, k, r.request)
+func (r *traceRun) plan(ctx context.Context, v *vm.VM, k *kernel.Kernel) (*plan.Plan, error) {
+	look, err := trace.Look(ctx, v, k, r.request)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := trace.Make(r.request, look)
-	if err == nil && plan.Params.PIDOnly {
-		r.job.params.Instance = trace.Instance
+	p, err := plan.Make(r.request, look)
+	if err == nil && p.Params.PIDOnly {
+		r.job.params.Instance = plan.Instance
 	}
-	return plan, err
+	return p, err
 }
 
 // programsOwn takes the end of the program out of an error: it is no fault of
@@ -406,7 +406,7 @@ func programsOwn(err error) error {
 }
 
 // features are what a kernel has to be configured with.
-func features(r trace.Request) []string {
+func features(r plan.Request) []string {
 	if r.NeedsFunctions() && r.Tracer != "nop" {
 		return []string{"trace", "function-trace"}
 	}
@@ -450,14 +450,14 @@ func (r *traceRun) read(c *capture.Capture) error {
 		r.head()
 	}
 	style, _ := stack.FindStyle(r.o.style)
-	err := tracer.Read(r.run.Trace, c, log, style)
+	err := trace.Read(r.run.Trace, c, log, style)
 	if werr := tracedat.WriteFile(r.dir.File(record.DataFile), c); werr != nil {
 		return errors.Join(err, werr)
 	}
 	if err != nil {
 		return err
 	}
-	d, err := raw.Open(c)
+	d, err := decode.Open(c)
 	if err != nil {
 		return err
 	}
@@ -476,7 +476,7 @@ func (r *traceRun) read(c *capture.Capture) error {
 	}
 	for _, f := range files {
 		// Damage is in the record already.
-		var damage *raw.Damage
+		var damage *decode.Damage
 		if err := writeView(f.name, f.write); err != nil && !errors.As(err, &damage) {
 			return err
 		}
@@ -490,7 +490,7 @@ func writeView(name string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	var damage *raw.Damage
+	var damage *decode.Damage
 	err = write(f)
 	if err != nil && !errors.As(err, &damage) {
 		f.Close()

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"labctl/host/trace"
+	"labctl/host/trace/plan"
 )
 
 // TestTraceLimit: a deadline ends the program first, so that its trace is had,
@@ -65,7 +65,7 @@ func TestEventFlags(t *testing.T) {
 			t.Fatal(step)
 		}
 	}
-	want := []trace.Event{{Name: "a:b"}, {Name: "c", Filter: "pid == 1"}, {Name: "d", Filter: "x > 2"}}
+	want := []plan.Event{{Name: "a:b"}, {Name: "c", Filter: "pid == 1"}, {Name: "d", Filter: "x > 2"}}
 	for i, w := range want {
 		if i >= len(e) || e[i] != w {
 			t.Fatalf("events %v, want %v", e, want)

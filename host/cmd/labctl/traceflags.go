@@ -7,18 +7,18 @@ import (
 	"strconv"
 	"strings"
 
-	"labctl/host/trace"
+	"labctl/host/trace/plan"
 )
 
 // eventFlags are --event in their order, each with the --filter after it.
-type eventFlags []trace.Event
+type eventFlags []plan.Event
 
 func (e *eventFlags) String() string { return "" }
 func (e *eventFlags) Type() string   { return "SYSTEM:EVENT" }
 
 func (e *eventFlags) Set(s string) error {
 	for _, name := range strings.Split(s, ",") {
-		*e = append(*e, trace.Event{Name: name})
+		*e = append(*e, plan.Event{Name: name})
 	}
 	return nil
 }

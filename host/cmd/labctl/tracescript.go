@@ -5,11 +5,11 @@ import (
 	"path/filepath"
 
 	"labctl/guest/wire"
+	"labctl/host/image/program"
 	"labctl/host/kernel"
-	"labctl/host/program"
 	"labctl/host/record"
 	"labctl/host/trace"
-	"labctl/host/tracer"
+	"labctl/host/trace/plan"
 	"labctl/host/vm"
 )
 
@@ -26,21 +26,21 @@ func (r *traceRun) setScript(script *program.Program, alone bool) error {
 	t.Script = &record.Script{Name: filepath.Base(r.o.script)}
 	if alone {
 		r.script = r.job
-		r.job.params.Argv, t.Argv = tracer.ScriptCommand(script.Argv0), []string{t.Script.Name}
+		r.job.params.Argv, t.Argv = trace.ScriptCommand(script.Argv0), []string{t.Script.Name}
 		return nil
 	}
 	// The program may be called the same.
 	script.Argv0 = path.Join(path.Dir(script.Argv0), "script", path.Base(script.Argv0))
-	command := tracer.ScriptCommand(script.Argv0)
+	command := trace.ScriptCommand(script.Argv0)
 	r.script = &job{name: r.o.script, noInput: true, params: wire.ExecParams{Argv: command, Dir: r.job.params.Dir, Env: r.job.params.Env}}
 	return r.job.bundle.AddProgram(script)
 }
 
 // runScript runs the script and plans the recording of what it has armed. failed
 // is why it did not come to its end.
-func (r *traceRun) runScript(v *vm.VM, k *kernel.Kernel) (plan *trace.Plan, failed, err error) {
+func (r *traceRun) runScript(v *vm.VM, k *kernel.Kernel) (p *plan.Plan, failed, err error) {
 	t := r.run.Trace
-	failed = tracer.Script(v.Context(), v, t.Script, func() (wire.ExecResult, error) {
+	failed = trace.Script(v.Context(), v, t.Script, func() (wire.ExecResult, error) {
 		ctx, cancel := r.limit.of(v.Context(), v.Patient(traceGrace))
 		defer cancel(nil)
 		stdout, stderr := r.streams()
@@ -49,18 +49,18 @@ func (r *traceRun) runScript(v *vm.VM, k *kernel.Kernel) (plan *trace.Plan, fail
 	if failed != nil && v.Context().Err() != nil {
 		return nil, nil, failed
 	}
-	look, err := tracer.Look(v.Context(), v, k, trace.Request{})
+	look, err := trace.Look(v.Context(), v, k, plan.Request{})
 	if err != nil {
 		return nil, nil, err
 	}
-	if plan, err = trace.Scripted(t.Script.Names, look); err != nil {
+	if p, err = plan.Scripted(t.Script.Names, look); err != nil {
 		return nil, nil, err
 	}
-	plan.Params.Max = r.request.Max
-	plan.Params.Hold = r.request.Hold
+	p.Params.Max = r.request.Max
+	p.Params.Hold = r.request.Hold
 	if r.script == r.job {
 		// It has recorded what it was to record: all is in the buffers.
-		plan.Params.Hold, plan.Params.Probes, plan.Params.Events = true, nil, nil
+		p.Params.Hold, p.Params.Probes, p.Params.Events = true, nil, nil
 	}
-	return plan, failed, nil
+	return p, failed, nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/machine"
-	"labctl/host/target"
-	"labctl/host/warm"
+	"labctl/host/targets"
+	"labctl/host/vm/warm"
 )
 
 func (a *app) vmCmd() *cobra.Command {
@@ -64,7 +64,7 @@ func (a *app) vmLs() *cobra.Command {
 			}
 			fmt.Fprintf(a.stdout, "%d templates, %d MB of at most %d MB\n", len(all), sum>>20, warm.DefaultLimit>>20)
 			var never []string
-			for _, t := range target.All {
+			for _, t := range targets.All {
 				if !t.Snapshot {
 					never = append(never, t.Name)
 				}

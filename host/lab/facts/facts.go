@@ -18,11 +18,11 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // Of answers what is asked of a kernel on a machine.
-func Of(ctx context.Context, k *kernel.Kernel, t target.Target, a expr.Asks) (result.Kernel, error) {
+func Of(ctx context.Context, k *kernel.Kernel, t targets.Target, a expr.Asks) (result.Kernel, error) {
 	out := result.Kernel{
 		Release: k.Release, Arch: t.Arch, CPUs: int64(t.CPUs),
 		Config: map[string]string{}, Symbols: map[string]bool{}, Members: map[string]result.Member{},
@@ -175,7 +175,7 @@ func find(members []btf.Member, name string, base btf.Bits, depth int) (result.M
 
 // Missing says which needs of a lab a kernel and a machine do not meet, a
 // sentence each. Files of the guest are looked at by the run: see Later.
-func Missing(n lab.Needs, k *result.Kernel, t target.Target) (why []string) {
+func Missing(n lab.Needs, k *result.Kernel, t targets.Target) (why []string) {
 	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
 	for _, board := range n.NotOn {
 		if t.Name == board {

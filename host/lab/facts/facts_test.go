@@ -13,7 +13,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
-	"labctl/host/target"
+	"labctl/host/targets"
 )
 
 // fake is a kernel with three symbols and one structure:
@@ -51,8 +51,8 @@ func fake(t *testing.T, withBTF bool) *kernel.Kernel {
 }
 
 func TestOf(t *testing.T) {
-	arm64, _ := target.Find("arm64")
-	raspi, _ := target.Find("raspi3b")
+	arm64, _ := targets.Find("arm64")
+	raspi, _ := targets.Find("raspi3b")
 	asks := expr.Asks{
 		Symbols: []string{"_text", "do_exit", "exit", "do_exit_lat"},
 		Members: []string{"task_struct.pid", "task_struct.b", "task_struct.none", "nosuch.pid"},
@@ -89,7 +89,7 @@ func TestOf(t *testing.T) {
 }
 
 func TestOfErrors(t *testing.T) {
-	arm64, _ := target.Find("arm64")
+	arm64, _ := targets.Find("arm64")
 	k := fake(t, true)
 	if err := os.WriteFile(filepath.Join(k.Dir, "btf"), []byte("no BTF"), 0o644); err != nil {
 		t.Fatal(err)
@@ -100,8 +100,8 @@ func TestOfErrors(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	arm64, _ := target.Find("arm64")
-	raspi, _ := target.Find("raspi3b")
+	arm64, _ := targets.Find("arm64")
+	raspi, _ := targets.Find("raspi3b")
 	k := &result.Kernel{
 		Config:  map[string]string{"KCMP": "y", "PSI": "", "HZ": "250"},
 		Symbols: map[string]bool{"do_exit": true}, Members: map[string]result.Member{"a.b": {There: true}},
@@ -109,7 +109,7 @@ func TestMissing(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		needs lab.Needs
-		on    target.Target
+		on    targets.Target
 		want  []string
 	}{
 		{"nothing", lab.Needs{}, arm64, nil},

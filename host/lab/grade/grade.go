@@ -15,13 +15,13 @@ import (
 	"sync"
 	"time"
 
+	"labctl/host/image/program"
 	"labctl/host/lab"
-	"labctl/host/lab/build"
+	"labctl/host/lab/compile"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
-	"labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/machine"
-	"labctl/host/program"
 	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/vm"
@@ -69,16 +69,16 @@ func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, s 
 	start := time.Now()
 	g = &Grade{Of: len(l.Exercise.Checks), Record: dir.Path}
 	defer func() { g.Seconds = time.Since(start).Seconds() }()
-	arch, err := run.Arch(spec)
+	arch, err := runner.Arch(spec)
 	if err != nil {
 		return g, err
 	}
-	b := build.Go(ctx, build.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
+	b := compile.Go(ctx, compile.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
 	if b.Err != nil {
 		return g, g.explain(ctx, b.Err)
 	}
 	defer b.Close()
-	res, err := run.Program(ctx, env, spec, l, b.Program, dir, rec)
+	res, err := runner.Program(ctx, env, spec, l, b.Program, dir, rec)
 	if err != nil {
 		return g, g.explain(ctx, err)
 	}
@@ -90,22 +90,22 @@ func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, s 
 // machine. A program finds there what those before it have left; where one brings
 // the machine down, all that were to run in it are graded as One does.
 func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, all []Submission) ([]*Grade, error) {
-	arch, err := run.Arch(spec)
+	arch, err := runner.Arch(spec)
 	if err != nil {
 		return nil, err
 	}
 	grades := make([]*Grade, len(all))
-	var sources []build.Source
+	var sources []compile.Source
 	for i, s := range all {
 		name := programName
 		if i > 0 { // of the same name to the kernel, which knows no folders
 			name = fmt.Sprintf("%d/%s", i, programName)
 		}
-		sources = append(sources, build.Source{FS: s.Src, Shown: s.Shown, Name: name})
+		sources = append(sources, compile.Source{FS: s.Src, Shown: s.Shown, Name: name})
 	}
 	var programs []*program.Program
 	var of []*Grade
-	for i, b := range build.Many(ctx, sources, arch) {
+	for i, b := range compile.Many(ctx, sources, arch) {
 		g := &Grade{Of: len(l.Exercise.Checks)}
 		grades[i] = g
 		if b.Err != nil {
@@ -120,7 +120,7 @@ func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab
 	if len(programs) == 0 {
 		return grades, nil
 	}
-	results, err := run.Programs(ctx, env, spec, l, programs, record.Dir{}, &record.Run{})
+	results, err := runner.Programs(ctx, env, spec, l, programs, record.Dir{}, &record.Run{})
 	if err == nil && len(results) == len(programs) {
 		for i, res := range results {
 			if err := of[i].judge(l, res); err != nil {
@@ -184,10 +184,10 @@ func firstLines(s string, n int) string {
 // explain makes a grade of what the program did; other errors come back.
 func (g *Grade) explain(ctx context.Context, err error) error {
 	var (
-		noCompile *build.Error
-		noSource  *build.SourceError
-		loud      *run.FloodError
-		slow      *run.DeadlineError
+		noCompile *compile.Error
+		noSource  *compile.SourceError
+		loud      *runner.FloodError
+		slow      *runner.DeadlineError
 		late      *vm.DeadlineError
 		crashed   *vm.CrashError
 		silent    *vm.AgentError

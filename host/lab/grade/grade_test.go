@@ -16,7 +16,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
-	"labctl/host/lab/run"
+	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/record"
 )
@@ -42,7 +42,7 @@ func setup(t *testing.T) (machine.Env, *lab.Set) {
 }
 
 // turn bounds the machines that run at once.
-var turn = make(chan struct{}, run.Jobs(machine.Spec{}))
+var turn = make(chan struct{}, runner.Jobs(machine.Spec{}))
 
 func inTurn(t *testing.T, name string, f func(*testing.T)) {
 	t.Run(name, func(t *testing.T) {
@@ -99,7 +99,7 @@ func runLab(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) {
 
 func complaints(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) (bad []string) {
 	var rec record.Run
-	res, err := run.Lab(t.Context(), env, spec, l, record.Dir{}, &rec)
+	res, err := runner.Lab(t.Context(), env, spec, l, record.Dir{}, &rec)
 	if err != nil {
 		return []string{err.Error()}
 	}

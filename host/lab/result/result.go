@@ -9,9 +9,9 @@ import (
 	"cmp"
 	"strings"
 
-	"labctl/host/creation"
-	"labctl/host/ftrace"
 	"labctl/host/stack"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/event"
 )
 
 // Schema is the value of Result.Schema that this package writes and reads.
@@ -98,7 +98,7 @@ type Task struct {
 	ExitSignal int64  `json:"exit_signal,omitempty"`
 }
 
-// Creation is one task that came to be (host/creation).
+// Creation is one task that came to be (host/trace/creation).
 type Creation struct {
 	Time       int64  `json:"time"` // nanoseconds from the guest's boot
 	CPU        int64  `json:"cpu"`
@@ -218,7 +218,7 @@ func FromCreation(c *creation.Creation) Creation {
 }
 
 // FromEvent takes an event of a trace's text over.
-func FromEvent(e *ftrace.Event) Event {
+func FromEvent(e *event.Event) Event {
 	out := Event{Time: e.Time, CPU: int64(e.CPU), TID: int64(e.PID), Comm: e.Task, Name: e.Name, Fields: map[string]string{}}
 	for _, f := range e.Fields {
 		out.Fields[f.Key] = f.Value

@@ -23,7 +23,7 @@ type Kernel struct {
 	Label   string   `json:"label"` // what it is called in this diff: "6.12"
 	Release string   `json:"release"`
 	Arch    string   `json:"arch"`   // GOARCH
-	Target  string   `json:"target"` // host/target row
+	Target  string   `json:"target"` // host/targets row
 	SHA256  string   `json:"sha256"` // of the image
 	Records []string `json:"records"`
 	Labs    []string `json:"labs,omitempty"` // that have a result, by id

@@ -11,7 +11,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/matrix"
-	"labctl/host/target"
+	"labctl/host/targets"
 	"labctl/host/text"
 )
 
@@ -29,7 +29,7 @@ type Item struct {
 type Spec struct {
 	Name     string
 	Kernels  []Item // what kernel.ParseRef takes, or Cached
-	Targets  []Item // rows of host/target; the host's own when there are none
+	Targets  []Item // rows of host/targets; the host's own when there are none
 	Work     []Work
 	Exclude  []Exclude
 	CPUs     int           // 0: the machine's
@@ -121,20 +121,20 @@ func (s *Spec) where() string {
 	return file
 }
 
-func (s *Spec) targets() ([]target.Target, error) {
+func (s *Spec) targets() ([]targets.Target, error) {
 	if len(s.Targets) == 0 {
-		return []target.Target{target.Host()}, nil
+		return []targets.Target{targets.Host()}, nil
 	}
-	var all []target.Target
+	var all []targets.Target
 	for _, item := range s.Targets {
-		t, ok := target.Find(item.Text)
+		t, ok := targets.Find(item.Text)
 		if !ok {
-			return nil, bad(item.Where, "%s", unknown("target", item.Text, target.Names()))
+			return nil, bad(item.Where, "%s", unknown("target", item.Text, targets.Names()))
 		}
 		if t.Fixed && (s.CPUs != 0 && s.CPUs != t.CPUs || s.MemoryMB != 0 && s.MemoryMB != t.MemoryMB) {
 			return nil, bad(item.Where, "%s always has %d CPUs and %d MB of memory; leave smp and mem out", t.Name, t.CPUs, t.MemoryMB)
 		}
-		if !slices.ContainsFunc(all, func(o target.Target) bool { return o.Name == t.Name }) {
+		if !slices.ContainsFunc(all, func(o targets.Target) bool { return o.Name == t.Name }) {
 			all = append(all, t)
 		}
 	}
@@ -150,7 +150,7 @@ type chosen struct {
 
 func (c chosen) on(arch string) bool { return c.archs == nil || slices.Contains(c.archs, arch) }
 
-func (s *Spec) kernels(targets []target.Target, known Known) ([]chosen, error) {
+func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) {
 	if len(s.Kernels) == 0 {
 		return nil, fmt.Errorf("which kernels? give --kernels 5.10,6.12, or --kernels %s", Cached)
 	}
@@ -193,7 +193,7 @@ func (s *Spec) kernels(targets []target.Target, known Known) ([]chosen, error) {
 }
 
 // work gives what is done on each architecture.
-func (s *Spec) work(targets []target.Target, known Known) (map[string][]matrix.Work, error) {
+func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.Work, error) {
 	if len(s.Work) == 0 {
 		return nil, fmt.Errorf("which work? give --labs 'P*,K1', --gotest ./..., or a program: -- PROG ARGS")
 	}

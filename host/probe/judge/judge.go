@@ -7,8 +7,8 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
-	"labctl/host/creation"
 	"labctl/host/record"
+	"labctl/host/trace/creation"
 )
 
 // kthreadd is the task that makes kernel threads (init/main.c, rest_init).

@@ -5,9 +5,9 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
-	"labctl/host/creation"
 	"labctl/host/record"
 	"labctl/host/stack"
+	"labctl/host/trace/creation"
 )
 
 // good is a probe that agrees with the kernel; each case spoils one thing.

@@ -1,0 +1,184 @@
+package program
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"labctl/guest/wire"
+	"labctl/host/scratch"
+	"labctl/host/text"
+	"labctl/host/vm/agent"
+)
+
+// Bounds of what comes back from a guest.
+const (
+	MaxFetch   = 1 << 30 // bytes
+	maxEntries = 100_000
+)
+
+// Fetch brings outputs back from the guest, those that are there.
+func Fetch(ctx context.Context, c *agent.Client, outputs []Output) error {
+	if len(outputs) == 0 {
+		return nil
+	}
+	p := wire.PackParams{Dir: "/", Max: MaxFetch}
+	for _, o := range outputs {
+		p.Paths = append(p.Paths, o.name())
+	}
+	pr, pw := io.Pipe()
+	received := make(chan error, 1)
+	go func() {
+		err := receive(pr, outputs, MaxFetch)
+		pr.CloseWithError(err)
+		received <- err
+	}()
+	_, err := c.Pack(ctx, p, pw)
+	pw.CloseWithError(err)
+	rerr := <-received
+	if err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return fmt.Errorf("bring files back from the guest: %w", err)
+	}
+	return nil
+}
+
+// name is the output in an archive.
+func (o Output) name() string { return strings.TrimPrefix(path.Clean(o.Guest), "/") }
+
+// receive makes the files of an archive that outputs name. The archive is the
+// guest's, so every entry is held against that list: any other name, a link, a
+// device, a folder for a file, more than max bytes end it. A file gets its name
+// only when it is whole.
+func receive(r io.Reader, outputs []Output, max int64) error {
+	got, left := make([]bool, len(outputs)), max
+	t := tar.NewReader(r)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if n == maxEntries {
+			return fmt.Errorf("more than %d files", maxEntries)
+		}
+		i, rest, ok := match(h, outputs)
+		if !ok {
+			return fmt.Errorf("the guest sent %.200q (type %q), which was not asked for", h.Name, h.Typeflag)
+		}
+		got[i] = true
+		if h.Size > left {
+			return fmt.Errorf("all files together have more than %d bytes", max)
+		}
+		left -= h.Size
+		if err := outputs[i].take(h, rest, t); err != nil {
+			// Names below a folder are the guest's.
+			return fmt.Errorf("%s %s: %s", outputs[i].Flag, outputs[i].Guest, text.Line(err.Error(), 300))
+		}
+	}
+	for i, o := range outputs {
+		if o.Must && !got[i] {
+			return fmt.Errorf("%s %s: not there in the guest", o.Flag, o.Guest)
+		}
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
+// match finds the output that an entry belongs to, and its path below that: "."
+// is the output itself. An exact name goes before a folder above it.
+func match(h *tar.Header, outputs []Output) (i int, rest string, ok bool) {
+	folder := h.Typeflag == tar.TypeDir
+	if !folder && h.Typeflag != tar.TypeReg || h.Size < 0 {
+		return 0, "", false
+	}
+	name := h.Name
+	if folder {
+		name = strings.TrimSuffix(name, "/")
+	}
+	for i, o := range outputs {
+		if name == o.name() && (folder && o.Folder || !folder && o.File) {
+			return i, ".", true
+		}
+	}
+	best := -1
+	for i, o := range outputs {
+		below, in := strings.CutPrefix(name, o.name()+"/")
+		if !in || !o.Folder || path.Clean(below) != below || !filepath.IsLocal(below) {
+			continue
+		}
+		if best < 0 || len(o.name()) > len(outputs[best].name()) {
+			best, rest = i, below
+		}
+	}
+	return best, rest, best >= 0
+}
+
+// take writes one entry.
+func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
+	mode := h.FileInfo().Mode().Perm()
+	dir, name := o.Host, rest
+	if o.Corpus {
+		if !isCorpusFile(rest) {
+			return nil // a folder, or an input that has a name of its own and came from here
+		}
+		mode = 0o644
+	}
+	switch {
+	case rest == "." && h.Typeflag == tar.TypeDir:
+		return os.MkdirAll(o.Host, mode|0o700)
+	case rest == ".":
+		dir, name = filepath.Split(o.Host)
+	default:
+		// A guest that sends no entry for the folder itself.
+		if err := os.MkdirAll(o.Host, 0o755); err != nil {
+			return err
+		}
+	}
+	// The user's own folder; what is below it is not followed out of it.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if h.Typeflag == tar.TypeDir {
+		return root.MkdirAll(name, mode|0o700)
+	}
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	fi, err := root.Lstat(name)
+	switch {
+	case err == nil && o.Corpus:
+		return nil
+	case err == nil && fi.IsDir():
+		return fmt.Errorf("%s is a folder", filepath.Join(dir, name))
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	in, err := root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	f, err := scratch.CreateIn(in)
+	if err != nil {
+		in.Close()
+		return err
+	}
+	if _, err := io.Copy(f, content); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Keep(path.Base(name), mode|0o600)
+}

@@ -1,0 +1,537 @@
+// Package kbuild makes kernels from source: a tree, a tarball or Debian's
+// linux-source package, configured with the fragments of kconfig/.
+//
+// The tree's own programs do the work: scripts/kconfig/merge_config.sh merges
+// the fragments over allnoconfig, make olddefconfig settles the rest, make
+// builds outside of the tree. Every option that was asked for is then looked up
+// in the result; one that did not survive is an error that names the dependency
+// that killed it.
+//
+// A build works in three folders of the cache, each held by one process at a
+// time: kernels/src/ has sources that labctl unpacked, kernels/obj/NAME-ARCH the
+// objects, which the next build of the name goes on from, and
+// kernels/build/NAME-ARCH the finished kernel.
+package kbuild
+
+import (
+	"archive/zip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"labctl/host/cachedir"
+	"labctl/host/kernel"
+	"labctl/host/kernel/check"
+	"labctl/host/kernel/debian"
+	"labctl/host/scratch"
+	"labctl/host/targets"
+	"labctl/host/text"
+)
+
+// recipe is part of every key: a build by other steps is another kernel.
+const recipe = "1"
+
+// Builder builds kernels into a cache. Its methods may be called by several
+// processes at once.
+type Builder struct {
+	cache            *kernel.Cache
+	sources, objects string
+
+	// Say takes a line about the build's steps, Pull what apt fetches, Made what
+	// make has made. Each may be nil.
+	Say  func(line string)
+	Pull func(what string, p debian.Progress)
+	Made func(Progress)
+}
+
+// Progress is how far make has come.
+type Progress struct {
+	Arch   string
+	Done   int    // objects
+	Total  int    // as estimated from an earlier build; 0 where there was none
+	Object string // the last
+}
+
+// Request is a kernel to be built.
+type Request struct {
+	Name   string // "" for PROFILE-SERIES
+	Arch   string
+	Source Source
+	Fresh  bool // ask Debian for its newest source package
+	Plan   *Plan
+	Jobs   int // 0 for one a CPU
+}
+
+// New gives a builder that works in a cache.
+func New(cache *kernel.Cache) (*Builder, error) {
+	b := &Builder{cache: cache}
+	b.sources, b.objects = cache.BuildDirs()
+	for _, dir := range []string{b.sources, b.objects} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("prepare to build: %w", err)
+		}
+	}
+	b.Say = func(string) {}
+	b.Pull = func(string, debian.Progress) {}
+	b.Made = func(Progress) {}
+	return b, nil
+}
+
+// Result is a kernel that was built, now or before.
+type Result struct {
+	*kernel.Kernel
+	Cached  bool   `json:"cached"`  // it was there, made of just this
+	Objects string `json:"objects"` // folder of the objects, with vmlinux and its symbols
+}
+
+// job is one build under way.
+type job struct {
+	*Builder
+	Request
+	arch    Arch
+	tree    *tree
+	obj     string // folder of the objects
+	options []Option
+	fixes   []fix
+	built   kernel.Built
+	log     *os.File
+}
+
+// Build builds a kernel, or finds it built.
+func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
+	a, err := archOf(req.Arch)
+	if err != nil {
+		return nil, err
+	}
+	if req.Name != "" {
+		if err := kernel.ValidBuildName(req.Name); err != nil {
+			return nil, err
+		}
+	}
+	wantBTF := slices.ContainsFunc(req.Plan.Options, func(o Option) bool { return o.Name == "DEBUG_INFO_BTF" && o.Value == "y" })
+	if err := checkTools(ctx, a, wantBTF); err != nil {
+		return nil, fmt.Errorf("build for %s: %w", a.Name, err)
+	}
+	t, err := b.open(ctx, req.Source, req.Fresh)
+	if err != nil {
+		return nil, err
+	}
+	if req.Name == "" {
+		req.Name = defaultName(req.Plan, t.source.Release)
+	}
+	j := &job{Builder: b, Request: req, arch: a, tree: t, obj: filepath.Join(b.objects, req.Name+"-"+a.Name)}
+	res, err := j.run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("build kernel %s for %s: %w", req.Name, a.Name, err)
+	}
+	return res, nil
+}
+
+var series = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
+
+// defaultName is PROFILE-SERIES: "lab-6.12".
+func defaultName(p *Plan, release string) string {
+	name := "own"
+	if p.Profile != nil {
+		name = p.Profile.Name
+	}
+	return name + "-" + series.FindString(release)
+}
+
+func (j *job) run(ctx context.Context) (*Result, error) {
+	target := compiler{ctx: ctx, command: []string{j.arch.gcc()}}
+	host := compiler{ctx: ctx, command: []string{"gcc"}}
+	j.fixes = fixesFor(fixes(), j.tree.dir, j.arch.Name, host, target)
+	for _, f := range j.fixes {
+		if f.Refuse != "" {
+			return nil, fmt.Errorf("this compiler cannot build %s: %s (%s)", j.tree.source.Release, f.Refuse, f.Symptom)
+		}
+		j.built.Fixes = append(j.built.Fixes, f.Name)
+	}
+	var err error
+	if j.built.Compiler, err = target.version(); err != nil {
+		return nil, err
+	}
+	j.built.Source, j.built.Fragments = j.tree.source, j.Plan.Fragments
+	if j.Plan.Profile != nil {
+		j.built.Profile = j.Plan.Profile.Name
+	}
+	if j.built.Key, err = j.key(ctx); err != nil {
+		return nil, err
+	}
+	if k := j.cache.FindBuild(j.Name, j.Arch, j.built.Key); k != nil {
+		return &Result{Kernel: k, Cached: true, Objects: j.obj}, nil
+	}
+	lock, err := j.lock(ctx, j.obj+".lock", "another labctl builds "+j.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	if k := j.cache.FindBuild(j.Name, j.Arch, j.built.Key); k != nil {
+		return &Result{Kernel: k, Cached: true, Objects: j.obj}, nil
+	}
+	if err := os.MkdirAll(j.obj, 0o755); err != nil {
+		return nil, err
+	}
+	if j.log, err = os.Create(j.obj + ".log"); err != nil {
+		return nil, err
+	}
+	defer j.log.Close()
+	if len(j.fixes) > 0 {
+		j.Say(fmt.Sprintf("for this tree and compiler: %s (see kconfig/compilers.yaml)", strings.Join(j.built.Fixes, ", ")))
+	}
+	began := time.Now()
+	cfg, err := j.configure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.make(ctx, cfg); err != nil {
+		return nil, err
+	}
+	j.built.Seconds = time.Since(began).Seconds()
+	k, err := j.cache.PutBuild(ctx, j.Name, j.Arch, j.built, func(dir string) error { return j.collect(ctx, cfg, dir) })
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Kernel: k, Objects: j.obj}, nil
+}
+
+// lock takes a lock; wait is said when another has it.
+func (b *Builder) lock(ctx context.Context, path, wait string) (*scratch.Lock, error) {
+	lock, err := scratch.TryLock(path)
+	if errors.Is(err, scratch.ErrLocked) {
+		b.Say("waiting: " + wait)
+		lock, err = scratch.TakeLock(ctx, path)
+	}
+	return lock, err
+}
+
+// key is the sum of all that a kernel is made of.
+func (j *job) key(ctx context.Context) (string, error) {
+	type line struct {
+		Line    string
+		IfKnown bool
+	}
+	var lines []line
+	for _, o := range j.Plan.Options {
+		lines = append(lines, line{o.line(), o.IfKnown})
+	}
+	pahole, _ := compiler{ctx: ctx, command: []string{"pahole"}}.version() // none: no types
+	data, err := json.Marshal(struct {
+		Recipe, Source, Arch, Compiler, Pahole string
+		Options                                []line
+		Fixes                                  []fix
+		Features                               []string
+	}{recipe, j.tree.source.Hash, j.Arch, j.built.Compiler, pahole, lines, j.fixes, j.features()})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func (j *job) features() []string {
+	if j.Plan.Profile == nil {
+		return nil
+	}
+	return j.Plan.Profile.FeaturesOf(j.Arch)
+}
+
+// args are the variables that every run of make gets.
+func (j *job) args(more ...string) []string {
+	cc, hostCC := []string{j.arch.gcc()}, []string{"gcc"}
+	var kcflags []string
+	for _, f := range j.fixes {
+		cc, hostCC, kcflags = append(cc, f.CC...), append(hostCC, f.HostCC...), append(kcflags, f.KCFlags...)
+	}
+	if _, err := exec.LookPath("ccache"); err == nil {
+		cc, hostCC = append([]string{"ccache"}, cc...), append([]string{"ccache"}, hostCC...)
+	}
+	args := []string{
+		"-C", j.tree.dir, "O=" + j.obj, "ARCH=" + j.arch.Kernel, "CROSS_COMPILE=" + j.arch.prefix(),
+		"CC=" + strings.Join(cc, " "), "HOSTCC=" + strings.Join(hostCC, " "),
+		// The same input gives the same image, and ccache finds what it had.
+		"KBUILD_BUILD_USER=labctl", "KBUILD_BUILD_HOST=labctl", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=" + j.timestamp(),
+		"LOCALVERSION=", // no "+" for a tree under git
+	}
+	if len(kcflags) > 0 {
+		args = append(args, "KCFLAGS="+strings.Join(kcflags, " "))
+	}
+	return append(args, more...)
+}
+
+// timestamp is the time of the tree, as date(1) writes it.
+func (j *job) timestamp() string {
+	when := time.Unix(0, 0)
+	if st, err := os.Stat(filepath.Join(j.tree.dir, "Makefile")); err == nil {
+		when = st.ModTime()
+	}
+	return when.UTC().Format("Mon Jan _2 15:04:05 UTC 2006")
+}
+
+// configure merges the options and gives the configuration that came of it.
+func (j *job) configure(ctx context.Context) (values, error) {
+	kc, err := readRules(j.tree.dir, j.arch.Source)
+	if err != nil {
+		return nil, err
+	}
+	options := j.Plan.Options
+	for _, f := range j.fixes {
+		more, err := ParseFragment("compilers.yaml, "+f.Name, []byte(strings.Join(f.Config, "\n")))
+		if err != nil {
+			return nil, err
+		}
+		options = merge(options, more)
+	}
+	j.options = applicable(kc, options)
+
+	var lines strings.Builder
+	for _, o := range j.options {
+		fmt.Fprintln(&lines, o.line())
+	}
+	file := filepath.Join(j.obj, ".config")
+	before, _ := os.ReadFile(file)
+	work, err := os.MkdirTemp(j.obj, ".configure-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	asked := filepath.Join(work, "asked.config")
+	if err := os.WriteFile(asked, []byte(lines.String()), 0o644); err != nil {
+		return nil, err
+	}
+	// merge_config.sh calls plain make, so the variables go by the environment;
+	// it is asked to merge only.
+	base := filepath.Join(work, ".config")
+	for _, step := range [][]string{
+		append(j.args("KCONFIG_CONFIG="+base), "allnoconfig"),
+		{},
+		append(j.args("KCONFIG_CONFIG="+base), "olddefconfig"),
+	} {
+		if len(step) == 0 {
+			err = j.merge(ctx, work, base, asked)
+		} else {
+			err = makeRun{step: "configure", dir: j.obj, args: step, log: j.log}.run(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	after, err := os.ReadFile(base)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	cfg := values(kernel.ParseConfig(after))
+	if lost := verify(kc, cfg, j.options); len(lost) > 0 {
+		for _, l := range lost {
+			fmt.Fprintln(j.log, "lost:", l)
+		}
+		return nil, &LostError{Release: j.tree.source.Release, Arch: j.Arch, Lost: lost}
+	}
+	lookup := func(option string) (string, bool) { v, ok := cfg[option]; return v, ok }
+	var missing []check.Missing
+	for _, m := range check.Check(lookup, j.features()...) {
+		if kc.known(m.Name) {
+			missing = append(missing, m)
+			continue
+		}
+		j.Say(fmt.Sprintf("%s does not know CONFIG_%s, so this kernel cannot do what feature %s is for: %s", j.tree.source.Release, m.Name, m.Feature, m.Why))
+	}
+	if len(missing) > 0 {
+		return nil, &check.Error{Kernel: j.tree.source.Release, Missing: missing}
+	}
+	// An unchanged file keeps its time, so make does not start anew.
+	if string(before) != string(after) {
+		if err := scratch.Write(file, after, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}
+
+// merge runs the tree's own merge_config.sh over base.
+func (j *job) merge(ctx context.Context, work, base, asked string) error {
+	// It writes its result as .config in its output folder, which is base.
+	cmd := exec.CommandContext(ctx, "sh", filepath.Join(j.tree.dir, "scripts/kconfig/merge_config.sh"), "-m", "-O", work, base, asked)
+	cmd.Dir, cmd.Env = j.tree.dir, makeEnv()
+	out, err := cmd.CombinedOutput()
+	if _, logErr := j.log.Write(out); err == nil {
+		err = logErr
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		last := strings.TrimSpace(string(out))
+		last = last[strings.LastIndexByte(last, '\n')+1:]
+		return &MakeError{Step: "merge the fragments", First: text.Line(last, 240), Log: j.log.Name(), Err: err}
+	}
+	return nil
+}
+
+// make builds the image, the modules and the device trees of the machines that
+// labctl has.
+func (j *job) make(ctx context.Context, cfg values) error {
+	jobs := j.Jobs
+	if jobs == 0 {
+		jobs = runtime.NumCPU()
+	}
+	goals := []string{j.arch.Target}
+	if cfg["MODULES"] == "y" {
+		goals = append(goals, "modules")
+	}
+	goals = append(goals, j.deviceTrees(cfg)...)
+	whole := !isFile(filepath.Join(j.obj, "vmlinux"))
+	done, total := 0, 0
+	if whole { // of a part of it make knows what is left to do, and does not tell
+		total = estimateOf(j.Arch, len(cfg))
+	}
+	j.Made(Progress{Arch: j.Arch, Total: total})
+	err := makeRun{step: "make", dir: j.obj, args: append(j.args("-j"+strconv.Itoa(jobs)), goals...), log: j.log, count: func(object string) {
+		done++
+		j.Made(Progress{Arch: j.Arch, Done: done, Total: total, Object: object})
+	}}.run(ctx)
+	if err != nil {
+		return err
+	}
+	j.built.Objects = done
+	if whole {
+		remember(j.Arch, len(cfg), done)
+	}
+	return nil
+}
+
+// effort is how many objects a build had, with how many options set.
+type effort struct{ Options, Objects int }
+
+const effortNote = "kernelbuild-%s.json"
+
+func remember(arch string, options, objects int) {
+	_ = cachedir.Remember(fmt.Sprintf(effortNote, arch), effort{options, objects}) // only an estimate
+}
+
+// estimateOf scales the last whole build for an architecture; 0 when there was
+// none.
+func estimateOf(arch string, options int) int {
+	var e effort
+	if !cachedir.Recall(fmt.Sprintf(effortNote, arch), &e) || e.Options <= 0 || e.Objects <= 0 || e.Objects > 1_000_000 {
+		return 0
+	}
+	return e.Objects * options / e.Options
+}
+
+// deviceTrees are the device trees of labctl's machines that this configuration
+// builds, as goals of make: "broadcom/bcm2837-rpi-3-b.dtb".
+func (j *job) deviceTrees(cfg values) []string {
+	var out []string
+	if cfg["ARCH_BCM2835"] != "y" {
+		return nil
+	}
+	for _, t := range targets.All {
+		if t.Arch != j.Arch || t.DTB == "" {
+			continue
+		}
+		// 32-bit trees moved into vendor folders in 6.5.
+		for _, name := range []string{t.DTB, "broadcom/" + t.DTB} {
+			if isFile(filepath.Join(j.tree.dir, j.arch.DTBs, strings.TrimSuffix(name, ".dtb")+".dts")) {
+				out = append(out, name)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// collect puts the files of the finished kernel into dir.
+func (j *job) collect(ctx context.Context, cfg values, dir string) error {
+	files := map[string]string{j.arch.Image: "vmlinuz", ".config": "config"}
+	for _, dtb := range j.deviceTrees(cfg) {
+		files[filepath.Join(j.arch.DTBs, dtb)] = filepath.Join("dtb", dtb)
+	}
+	for from, to := range files {
+		data, err := os.ReadFile(filepath.Join(j.obj, from))
+		if err != nil {
+			return fmt.Errorf("the tree did not make what it should: %w", err)
+		}
+		to = filepath.Join(dir, to)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, data, 0o644); err != nil {
+			return err
+		}
+	}
+	if cfg["MODULES"] != "y" {
+		return nil
+	}
+	stage, err := os.MkdirTemp(j.obj, ".modules-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(stage)
+	// No depmod: who loads modules reads what they depend on from themselves.
+	err = makeRun{step: "install the modules", dir: j.obj, log: j.log,
+		args: append(j.args("INSTALL_MOD_PATH="+stage, "INSTALL_MOD_STRIP=1", "DEPMOD=true"), "modules_install")}.run(ctx)
+	if err != nil {
+		return err
+	}
+	return zipModules(stage, filepath.Join(dir, "modules.zip"))
+}
+
+// zipModules packs lib/modules/RELEASE below stage, with names relative to it.
+func zipModules(stage, to string) error {
+	roots, err := filepath.Glob(filepath.Join(stage, "lib", "modules", "*"))
+	if err != nil || len(roots) != 1 {
+		return fmt.Errorf("modules were installed into %d folders; want one", len(roots))
+	}
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	zw := zip.NewWriter(f)
+	zw.RegisterCompressor(debian.ZipZstd, zstd.ZipCompressor(zstd.WithEncoderLevel(zstd.SpeedFastest)))
+	err = filepath.WalkDir(roots[0], func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() { // build and source are links into the tree
+			return err
+		}
+		name, err := filepath.Rel(roots[0], path)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		w, err := zw.CreateHeader(&zip.FileHeader{Name: filepath.ToSlash(name), Method: debian.ZipZstd})
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(data)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("pack the modules: %w", err)
+	}
+	return errors.Join(zw.Close(), f.Close())
+}

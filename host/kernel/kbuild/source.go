@@ -1,0 +1,403 @@
+package kbuild
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"labctl/host/kernel"
+	"labctl/host/kernel/debian"
+	"labctl/host/scratch"
+)
+
+// Source is where a kernel's tree comes from, as `--source` names it.
+type Source struct {
+	Debian kernel.Ref // a series or suite of Debian; zero for none
+	Path   string     // a tree or a tarball
+}
+
+// ParseSource reads what `--source` takes: debian:6.12, debian:trixie, a folder
+// or a tarball.
+func ParseSource(s string) (Source, error) {
+	name, isDebian := strings.CutPrefix(s, kernel.KindDebian+":")
+	if !isDebian {
+		st, err := os.Stat(s)
+		switch {
+		case err == nil && st.IsDir():
+		case err == nil && st.Mode().IsRegular() && tarball.MatchString(s):
+		case err == nil:
+			return Source{}, fmt.Errorf("source %s: want the folder of a kernel tree, or a tarball (.tar, .tar.xz, .tar.gz, .tar.bz2, .tar.zst)", s)
+		default:
+			hint := ""
+			if ref, bad := kernel.ParseRef(s); bad == nil && ref.Suite != "" {
+				hint = fmt.Sprintf("; for Debian's source write --source debian:%s", s)
+			}
+			return Source{}, fmt.Errorf("source: %w%s", err, hint)
+		}
+		abs, err := filepath.Abs(s)
+		return Source{Path: abs}, err
+	}
+	for _, try := range []string{name, s} {
+		if ref, err := kernel.ParseRef(try); err == nil && ref.Suite != "" && ref.Flavour == "" {
+			return Source{Debian: ref}, nil
+		}
+	}
+	_, err := kernel.ParseRef(s)
+	if err == nil {
+		err = fmt.Errorf("kernel %q has no source of its own", s)
+	}
+	return Source{}, fmt.Errorf("source %s: %w", s, err)
+}
+
+var tarball = regexp.MustCompile(`\.(tar|tar\.(xz|gz|bz2|zst)|tgz|txz)$`)
+
+// tree is a kernel's source, unpacked.
+type tree struct {
+	dir    string
+	source kernel.BuildSource
+}
+
+// open gives the tree of a source, unpacked in sources where it has to be. fresh
+// asks Debian for its newest package also when one is there.
+func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error) {
+	t := &tree{dir: s.Path}
+	var err error
+	switch {
+	case s.Debian != (kernel.Ref{}):
+		t, err = b.debian(ctx, s.Debian, fresh)
+	case tarball.MatchString(s.Path):
+		t, err = b.tarball(ctx, s.Path)
+	default:
+		t.source = kernel.BuildSource{Kind: "tree", Path: s.Path}
+		if err = checkTree(s.Path); err == nil {
+			t.source.Hash, err = hashTree(ctx, s.Path)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.source.Release, err = releaseOf(t.dir); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// checkTree says whether a folder is a kernel tree that can be built outside of
+// itself.
+func checkTree(dir string) error {
+	for _, name := range []string{"Makefile", "Kconfig", "scripts/kconfig/merge_config.sh", "init/main.c"} {
+		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || !st.Mode().IsRegular() {
+			return fmt.Errorf("source %s: not a kernel tree: it has no file %s", dir, name)
+		}
+	}
+	// The top Makefile refuses such a tree, after a while.
+	for _, name := range []string{".config", "include/config"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return fmt.Errorf("source %s: the tree was configured in place (%s is there); clean it first: make -C %s mrproper", dir, name, dir)
+		}
+	}
+	return nil
+}
+
+var makefileVar = regexp.MustCompile(`(?m)^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*([^\n]*)$`)
+
+// releaseOf reads the version out of the top Makefile: "6.12.107". It is only
+// shown, and part of names.
+func releaseOf(dir string) (string, error) {
+	f, err := os.Open(filepath.Join(dir, "Makefile"))
+	if err != nil {
+		return "", fmt.Errorf("read the tree's version: %w", err)
+	}
+	defer f.Close()
+	head, err := io.ReadAll(io.LimitReader(f, 4<<10))
+	if err != nil {
+		return "", fmt.Errorf("read the tree's version: %w", err)
+	}
+	v := map[string]string{}
+	for _, m := range makefileVar.FindAllStringSubmatch(string(head), -1) {
+		v[m[1]] = strings.TrimSpace(m[2])
+	}
+	release := v["VERSION"] + "." + v["PATCHLEVEL"]
+	if s := v["SUBLEVEL"]; s != "" {
+		release += "." + s
+	}
+	release += v["EXTRAVERSION"]
+	if !releasePattern.MatchString(release) {
+		return "", fmt.Errorf("source %s: its Makefile does not say which Linux it is", dir)
+	}
+	return release, nil
+}
+
+var releasePattern = regexp.MustCompile(`^[0-9]+\.[0-9]+[A-Za-z0-9.+_-]{0,40}$`)
+
+// hashTree tells states of a tree apart, by the names, sizes and times of its
+// files. Reading them all would take longer than make takes to see that nothing
+// has changed.
+func hashTree(ctx context.Context, dir string) (string, error) {
+	h := sha256.New()
+	w := bufio.NewWriterSize(h, 64<<10)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if d.Name() == ".git" {
+				return fs.SkipDir
+			}
+			return ctx.Err()
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // an editor's file that came and went
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		fmt.Fprintf(w, "%s\x00%d %d %v\n", rel, info.Size(), info.ModTime().UnixNano(), info.Mode())
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("look through %s: %w", dir, err)
+	}
+	w.Flush()
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// tarball unpacks a tarball into a folder that is named by its hash.
+func (b *Builder) tarball(ctx context.Context, path string) (*tree, error) {
+	sum, err := hashFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", path, err)
+	}
+	t := &tree{dir: filepath.Join(b.sources, "tar-"+sum[:24]), source: kernel.BuildSource{Kind: "tarball", Path: path, Hash: sum}}
+	return t, b.unpacked(ctx, t.dir, func(tmp string) error { return b.untar(ctx, path, tmp) })
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// debian gives the tree of Debian's source package: the newest that was unpacked
+// here, else, or when it is to be fresh, the one that the suite has today.
+func (b *Builder) debian(ctx context.Context, ref kernel.Ref, fresh bool) (*tree, error) {
+	root, name, err := b.cache.SourcePackage(ref)
+	if err != nil {
+		return nil, err
+	}
+	if !fresh {
+		if t := newestDebian(b.sources, name); t != nil {
+			return t, nil
+		}
+	}
+	lock, err := b.lock(ctx, filepath.Join(b.sources, ".lock-"+name), "another labctl fetches "+name)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	if !fresh { // it may be there now
+		if t := newestDebian(b.sources, name); t != nil {
+			return t, nil
+		}
+	}
+	pull := func(p debian.Progress) { b.Pull(name, p) }
+	pkg, err := root.Lookup(ctx, name, pull)
+	if err != nil {
+		return nil, err
+	}
+	t := debianTree(b.sources, pkg)
+	if checkTree(t.dir) == nil {
+		pull(debian.Progress{Stage: debian.StageDone, Note: pkg.Version})
+		return t, root.Drop()
+	}
+	files, err := root.Download(ctx, []debian.Package{pkg}, pull)
+	if err != nil {
+		return nil, err
+	}
+	pull(debian.Progress{Stage: debian.StageDone, Note: pkg.Version})
+	err = b.unpacked(ctx, t.dir, func(tmp string) error {
+		if err := b.undeb(ctx, files[0], tmp); err != nil {
+			return err
+		}
+		return scratch.Write(filepath.Join(tmp, debianNote), fmt.Appendf(nil, "%s %d\n", pkg.SHA256, pkg.Size), 0o644)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, root.Drop()
+}
+
+// debianNote is a file that labctl leaves in a tree that it unpacked: the sum
+// and size of the package.
+const debianNote = ".labctl-package"
+
+func debianTree(sources string, pkg debian.Package) *tree {
+	dir := filepath.Join(sources, pkg.Name+"_"+strings.ReplaceAll(pkg.Version, ":", "%3a"))
+	return &tree{dir: dir, source: kernel.BuildSource{Kind: "debian", Package: &pkg, Hash: pkg.SHA256}}
+}
+
+// newestDebian is the tree of a package that was unpacked last, nil for none.
+func newestDebian(sources, name string) *tree {
+	var best *tree
+	var when time.Time
+	notes, _ := filepath.Glob(filepath.Join(sources, name+"_*", debianNote))
+	for _, note := range notes {
+		st, err := os.Stat(note)
+		if err != nil || checkTree(filepath.Dir(note)) != nil || best != nil && !st.ModTime().After(when) {
+			continue
+		}
+		data, err := os.ReadFile(note)
+		pkg := debian.Package{Name: name}
+		if n, _ := fmt.Sscan(string(data), &pkg.SHA256, &pkg.Size); err != nil || n != 2 {
+			continue
+		}
+		_, version, _ := strings.Cut(filepath.Base(filepath.Dir(note)), "_")
+		pkg.Version = strings.ReplaceAll(version, "%3a", ":")
+		best, when = debianTree(sources, pkg), st.ModTime()
+	}
+	return best
+}
+
+// unpacked makes dir by fill, whole or not at all; dir may be there already.
+func (b *Builder) unpacked(ctx context.Context, dir string, fill func(tmp string) error) error {
+	if checkTree(dir) == nil {
+		return nil
+	}
+	lock, err := b.lock(ctx, dir+".lock", "another labctl unpacks the source")
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if checkTree(dir) == nil {
+		return nil
+	}
+	folder, err := scratch.MakeFolder(b.sources, ".new-"+filepath.Base(dir)+"-")
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := os.Chmod(folder.Path, 0o755); err != nil {
+		return err
+	}
+	b.Say("unpacking the source, 1 to 2 GB, which is kept in " + b.sources)
+	if err := fill(folder.Path); err != nil {
+		return fmt.Errorf("unpack the source: %w", err)
+	}
+	if err := checkTree(folder.Path); err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), folder.Path, filepath.Base(dir)))
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return folder.Keep(dir)
+}
+
+// untar unpacks a tarball whose files are all in one folder.
+func (b *Builder) untar(ctx context.Context, path, dir string) error {
+	return pipe(ctx, exec.Command("tar", "-x", "--strip-components=1", "--no-same-owner", "-C", dir, "-f", path))
+}
+
+// undeb unpacks the tarball in Debian's package, usr/src/linux-source-*.tar.xz.
+func (b *Builder) undeb(ctx context.Context, deb, dir string) error {
+	inner, err := os.CreateTemp(b.sources, ".new-*.tar.xz")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(inner.Name())
+	defer inner.Close()
+	take := exec.Command("tar", "-x", "-O", "--wildcards", "./usr/src/linux-source-*.tar.*")
+	take.Stdout = inner
+	if err := pipe(ctx, exec.Command("dpkg-deb", "--fsys-tarfile", deb), take); err != nil {
+		return err
+	}
+	return b.untar(ctx, inner.Name(), dir)
+}
+
+// pipe runs commands, each reading what the one before writes, in process groups
+// that end with the context.
+func pipe(ctx context.Context, cmds ...*exec.Cmd) error {
+	// The parent-death signal is tied to the thread that started the child.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	errs := make([]error, len(cmds))
+	words := make([]*bytes.Buffer, len(cmds))
+	var between []*os.File
+	closeAll := func() {
+		for _, f := range between {
+			f.Close()
+		}
+		between = nil
+	}
+	defer closeAll()
+	for i, c := range cmds {
+		words[i] = &bytes.Buffer{}
+		c.Stderr, c.Env = words[i], append(os.Environ(), "LC_ALL=C")
+		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		if i > 0 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				return err
+			}
+			between = append(between, r, w)
+			cmds[i-1].Stdout, c.Stdin = w, r
+		}
+	}
+	started := 0
+	var err error
+	for _, c := range cmds {
+		if err = c.Start(); err != nil {
+			break
+		}
+		started++
+	}
+	closeAll()
+	stop := context.AfterFunc(ctx, func() {
+		for _, c := range cmds[:started] {
+			syscall.Kill(-c.Process.Pid, syscall.SIGTERM)
+		}
+	})
+	defer stop()
+	for i, c := range cmds[:started] {
+		errs[i] = c.Wait()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range slices.Backward(cmds) {
+		if errs[i] == nil {
+			continue
+		}
+		text := words[i].String()
+		if strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, "No space left on device") {
+			return fmt.Errorf("%s: %w", cmds[i].Args[0], syscall.ENOSPC)
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+		return fmt.Errorf("%s: %w: %s", cmds[i].Args[0], errs[i], first)
+	}
+	return nil
+}

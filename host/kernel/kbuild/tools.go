@@ -1,0 +1,96 @@
+package kbuild
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"labctl/host/kernel"
+)
+
+// tool is a program that a build runs.
+type tool struct{ program, pkg string }
+
+// missing says which programs a build for an architecture lacks here, and the
+// packages of Debian that have them. wantBTF adds the program that makes BTF.
+func missing(a Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
+	tools := []tool{
+		{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"},
+		{"perl", "perl"}, {"tar", "tar"}, {"xz", "xz-utils"},
+	}
+	if !a.native() {
+		tools = append(tools, tool{a.gcc(), a.Package})
+	}
+	if wantBTF {
+		tools = append(tools, tool{"pahole", "dwarves"})
+	}
+	for _, t := range tools {
+		if _, err := look(t.program); err != nil {
+			programs, packages = append(programs, t.program), append(packages, t.pkg)
+		}
+	}
+	if slices.Contains(programs, "gcc") {
+		return append(programs, "libc's headers"), append(packages, "libc6-dev")
+	}
+	if a.ELF && !builds("#include <gelf.h>\n") {
+		programs, packages = append(programs, "gelf.h"), append(packages, "libelf-dev")
+	}
+	return programs, packages
+}
+
+// checkTools gives an error that wraps kernel.ErrHostLacks and says in one line
+// what to install.
+func checkTools(ctx context.Context, a Arch, wantBTF bool) error {
+	host := compiler{ctx: ctx, command: []string{"gcc"}}
+	programs, packages := missing(a, wantBTF, exec.LookPath, func(p string) bool { return host.builds(p) })
+	if len(programs) == 0 {
+		return nil
+	}
+	sudo := ""
+	if os.Geteuid() != 0 {
+		sudo = "sudo "
+	}
+	return fmt.Errorf("%w: %s; on Debian: %sapt-get install %s", kernel.ErrHostLacks, strings.Join(programs, ", "), sudo, strings.Join(packages, " "))
+}
+
+// compiler is a C compiler that can be asked about itself.
+type compiler struct {
+	ctx     context.Context
+	command []string
+}
+
+func (c compiler) run(stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(c.ctx, c.command[0], slices.Concat(c.command[1:], args)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// version is the compiler's own first line of --version.
+func (c compiler) version() (string, error) {
+	out, err := c.run("", "--version")
+	line, _, _ := strings.Cut(out, "\n")
+	if err != nil || line == "" {
+		return "", fmt.Errorf("ask %s for its version: %w", c.command[0], err)
+	}
+	return line, nil
+}
+
+// takes says whether the compiler takes options.
+func (c compiler) takes(options ...string) bool {
+	_, err := c.run("", slices.Concat(options, []string{"-Werror", "-S", "-x", "c", "-", "-o", "/dev/null"})...)
+	return err == nil
+}
+
+// builds says whether the compiler builds a program.
+func (c compiler) builds(program string) bool {
+	_, err := c.run(program, "-S", "-x", "c", "-", "-o", "/dev/null")
+	return err == nil
+}

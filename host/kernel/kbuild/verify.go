@@ -1,0 +1,244 @@
+package kbuild
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"labctl/host/kernel"
+)
+
+// Lost is an option that was asked for and is not in the configuration that the
+// tree made of it.
+type Lost struct {
+	Option
+	Got string // "n" for not set
+	Why string // the dependency that killed it, or that this cannot be told
+}
+
+func (l Lost) String() string {
+	return fmt.Sprintf("CONFIG_%s: asked %s (%s), got %s: %s", l.Name, l.Value, l.Where, l.Got, l.Why)
+}
+
+// LostError says which options did not survive the tree's own rules.
+type LostError struct {
+	Release string
+	Arch    string
+	Lost    []Lost
+}
+
+// maxLostShown bounds the options that an error names; the log has them all.
+const maxLostShown = 6
+
+func (e *LostError) Error() string {
+	var parts []string
+	for i, l := range e.Lost {
+		if i == maxLostShown {
+			parts = append(parts, fmt.Sprintf("and %d more", len(e.Lost)-i))
+			break
+		}
+		parts = append(parts, l.String())
+	}
+	n := "1 option"
+	if len(e.Lost) > 1 {
+		n = fmt.Sprintf("%d options", len(e.Lost))
+	}
+	return fmt.Sprintf("configure %s for %s: %s did not survive: %s", e.Release, e.Arch, n, strings.Join(parts, "; "))
+}
+
+// applicable leaves out what is asked for only of trees that know it.
+func applicable(k *rules, options []Option) []Option {
+	return slices.DeleteFunc(slices.Clone(options), func(o Option) bool { return o.IfKnown && !k.known(o.Name) })
+}
+
+// verify holds a configuration against what was asked for, option by option.
+func verify(k *rules, cfg values, options []Option) []Lost {
+	var lost []Lost
+	for _, o := range options {
+		got, ok := cfg[o.Name]
+		if !ok {
+			got = "n"
+		}
+		if sameValue(o.Value, got) {
+			continue
+		}
+		lost = append(lost, Lost{Option: o, Got: got, Why: k.why(cfg, o, got)})
+	}
+	return lost
+}
+
+// sameValue says whether got is what was asked, or more: y for m.
+func sameValue(asked, got string) bool {
+	if asked == "m" && got == "y" {
+		return true
+	}
+	a, errA := strconv.ParseInt(asked, 0, 64)
+	b, errB := strconv.ParseInt(got, 0, 64)
+	if errA == nil && errB == nil {
+		return a == b
+	}
+	return strings.Trim(asked, `"`) == strings.Trim(got, `"`)
+}
+
+// why says what made o into got.
+func (k *rules) why(cfg values, o Option, got string) string {
+	s := k.symbols[o.Name]
+	if s == nil || len(s.defs) == 0 {
+		return k.noSuch(o.Name)
+	}
+	if o.Value == "n" || o.Value == "m" && got == "y" {
+		return k.whySet(cfg, s)
+	}
+	want := yes
+	if o.Value == "m" {
+		want = module
+	}
+	var words []string
+	for _, d := range s.defs {
+		w := k.whyNot(cfg, d, want, 0)
+		if w == "" {
+			// The dependencies of this definition hold: it is not they.
+			return k.unasked(cfg, s, o)
+		}
+		words = append(words, w)
+	}
+	slices.Sort(words)
+	return "it needs " + strings.Join(slices.Compact(words), ", or elsewhere ")
+}
+
+func (k *rules) noSuch(name string) string {
+	msg := "no Kconfig of this tree has it for this architecture"
+	var names []string
+	for n, s := range k.symbols {
+		if len(s.defs) > 0 && max(len(n), len(name))-min(len(n), len(name)) <= 3 {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	if near := kernel.Nearest(name, names); near != "" {
+		msg += "; did you mean CONFIG_" + near + "?"
+	}
+	return msg
+}
+
+// whyNot says which dependency keeps a definition below want; "" when none does.
+func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string {
+	for _, dep := range d.deps {
+		words, culprits := dep.blame(cfg, want)
+		if words == "" {
+			continue
+		}
+		text := fmt.Sprintf("%s, and %s (%s)", dep, words, d.where)
+		if dep.op == "" {
+			text = strings.Replace(words, " ", ", which ", 1) + " (" + d.where + ")"
+		}
+		// What is not set may itself have been killed by something further down.
+		if len(culprits) == 1 && depth < 3 {
+			if deeper := k.whyMissing(cfg, culprits[0], want, depth+1); deeper != "" {
+				text += ", and " + culprits[0] + " " + deeper
+			}
+		}
+		return text
+	}
+	return ""
+}
+
+// whyMissing says why a symbol that another needs is not set: "" when it is only
+// that nobody asked for it.
+func (k *rules) whyMissing(cfg values, name string, want truth, depth int) string {
+	s := k.symbols[name]
+	if s == nil || len(s.defs) == 0 {
+		return "is in no Kconfig of this tree for this architecture"
+	}
+	prompt := false
+	for _, d := range s.defs {
+		w := k.whyNot(cfg, d, want, depth)
+		if w == "" {
+			prompt = prompt || d.prompt
+			continue
+		}
+		return "needs " + w
+	}
+	if !prompt {
+		return "cannot be set by hand: " + selectors(s)
+	}
+	return ""
+}
+
+func selectors(s *symbol) string {
+	var by []string
+	for _, sel := range s.selected {
+		by = append(by, sel.by.symbol.name)
+	}
+	slices.Sort(by)
+	by = slices.Compact(by)
+	switch {
+	case len(by) == 0:
+		return "it follows from other options or from the compiler"
+	case len(by) > 4:
+		return fmt.Sprintf("it is set by %s and %d others", strings.Join(by[:4], ", "), len(by)-4)
+	}
+	return "it is set by " + strings.Join(by, ", ")
+}
+
+// unasked is for an option whose dependencies hold and that still was not taken.
+func (k *rules) unasked(cfg values, s *symbol, o Option) string {
+	var hidden string
+	for _, d := range s.defs {
+		if !d.prompt {
+			continue
+		}
+		if d.choice != nil {
+			for _, m := range d.choice.members {
+				if m != s && cfg[m.name] == "y" {
+					return fmt.Sprintf("of its choice %s is set (%s)", m.name, d.where)
+				}
+			}
+		}
+		open := true
+		for _, a := range d.asked {
+			if words, _ := a.blame(cfg, yes); words != "" {
+				hidden, open = fmt.Sprintf("it can be set by hand only where %s, and %s (%s)", a, words, d.where), false
+				break
+			}
+		}
+		if open {
+			return fmt.Sprintf("what it depends on holds as far as can be told (%s); see the tree's own words in the log", d.where)
+		}
+	}
+	if hidden != "" {
+		return hidden
+	}
+	return fmt.Sprintf("it cannot be set by hand (%s): %s", s.defs[0].where, selectors(s))
+}
+
+// whySet says who sets an option that was to be off.
+func (k *rules) whySet(cfg values, s *symbol) string {
+	var by []string
+	for _, sel := range s.selected {
+		if cfg.truth(sel.by.symbol.name) == no {
+			continue
+		}
+		if sel.when != nil && sel.when.eval(cfg) == no {
+			continue
+		}
+		by = append(by, fmt.Sprintf("%s (%s)", sel.by.symbol.name, sel.by.where))
+	}
+	slices.Sort(by)
+	if by = slices.Compact(by); len(by) > 0 {
+		return "it is selected by " + strings.Join(by[:min(len(by), 3)], ", ")
+	}
+	for _, d := range s.defs {
+		if !d.prompt {
+			continue
+		}
+		for _, a := range d.asked {
+			if words, _ := a.blame(cfg, yes); words != "" {
+				return fmt.Sprintf("it can be unset only where %s, and %s (%s)", a, words, d.where)
+			}
+		}
+		return fmt.Sprintf("nothing selects it as far as can be told (%s); see the tree's own words in the log", d.where)
+	}
+	return fmt.Sprintf("it cannot be unset by hand (%s)", s.defs[0].where)
+}

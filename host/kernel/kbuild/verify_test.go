@@ -1,0 +1,197 @@
+package kbuild
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// writeTree makes files below a folder.
+func writeTree(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fakeKconfig has one of each thing that can cost an option its life.
+var fakeKconfig = map[string]string{
+	"Kconfig": `mainmenu "Linux"
+source "arch/$(SRCARCH)/Kconfig"
+source "arch/$SRCARCH/old"
+source "arch/none/Kconfig"
+`,
+	"arch/x86/old": "config OLD\n\tbool \"an old include\"\n",
+	"arch/x86/Kconfig": `# comment
+config X86
+	def_bool y
+	select WANTED if OLD
+	select FORCED
+
+config BASE
+	bool "base" # with a comment
+	help
+	  config NOT_AN_OPTION
+	    depends on NOTHING
+
+	  Still help.
+
+config DEEP
+	bool "deep"
+	depends on BASE
+
+config TOP
+	bool "top"
+	depends on X86 && \
+		DEEP
+
+menu "Menu"
+	depends on BASE
+
+config IN_MENU
+	tristate "in a menu"
+
+endmenu
+
+if !X86
+config ELSEWHERE
+	bool "elsewhere"
+endif
+
+config ELSEWHERE
+	bool "elsewhere, too"
+	depends on NEEDS_VERSION >= 20
+
+config NEEDS_VERSION
+	int
+	default $(shell,pahole-version)
+
+choice
+	prompt "one of"
+config ONE
+	bool "one"
+config TWO
+	bool "two"
+endchoice
+
+config HIDDEN
+	bool
+	depends on X86
+
+config WANTED
+	bool
+
+config EXPERTS
+	bool "experts" if EXPERT
+
+config FORCED
+	bool "forced"
+
+config TOOLCHAIN
+	bool "of the compiler"
+	depends on $(cc-option,-mfoo)
+
+config MEMORY
+	int "size"
+`,
+}
+
+func TestVerify(t *testing.T) {
+	dir := t.TempDir()
+	writeTree(t, dir, fakeKconfig)
+	k, err := readRules(dir, "x86")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := values{"X86": "y", "ONE": "y", "FORCED": "y", "NEEDS_VERSION": "18", "MEMORY": "64", "NAME": "a b"}
+	for _, tt := range []struct{ name, asked, got, why string }{
+		{"X86", "y", "", ""},
+		{"MEMORY", "0x40", "", ""},
+		{"NAME", `"a b"`, "", ""},
+		{"FORCED", "m", "", ""},
+		{"GONE", "n", "", ""},
+		{"NOT_AN_OPTION", "y", "n", "no Kconfig of this tree has it"},
+		{"EXPORTS", "y", "n", "did you mean CONFIG_EXPERTS?"},
+		{"DEEP", "y", "n", "it needs BASE, which is not set (arch/x86/Kconfig:15)"},
+		{"TOP", "y", "n", "it needs X86 && DEEP, and DEEP is not set (arch/x86/Kconfig:19), and DEEP needs BASE, which is not set (arch/x86/Kconfig:15)"},
+		{"IN_MENU", "m", "n", "it needs BASE, which is not set"},
+		{"ELSEWHERE", "y", "n", "it needs !X86, and X86 is y (arch/x86/Kconfig:33), or elsewhere NEEDS_VERSION >= 20, and NEEDS_VERSION >= 20 does not hold: NEEDS_VERSION is 18"},
+		{"TWO", "y", "n", "of its choice ONE is set"},
+		{"HIDDEN", "y", "n", "it cannot be set by hand (arch/x86/Kconfig:53): it follows from other options"},
+		{"WANTED", "y", "n", "it is set by X86"},
+		{"EXPERTS", "y", "n", "it can be set by hand only where EXPERT, and EXPERT is not set"},
+		{"FORCED", "n", "y", "it is selected by X86 (arch/x86/Kconfig:2)"},
+		{"TOOLCHAIN", "y", "n", "holds as far as can be told"},
+		{"MEMORY", "65", "64", "holds as far as can be told"},
+		{"OLD", "y", "n", "holds as far as can be told (arch/x86/old:1)"},
+	} {
+		o := Option{Name: tt.name, Value: tt.asked, Where: "f:1"}
+		lost := verify(k, cfg, []Option{o})
+		if tt.why == "" {
+			if len(lost) != 0 {
+				t.Errorf("%s=%s: lost: %s", tt.name, tt.asked, lost[0])
+			}
+			continue
+		}
+		if len(lost) != 1 || lost[0].Got != tt.got || !strings.Contains(lost[0].Why, tt.why) {
+			t.Errorf("%s=%s: got %v\nwant %s, %s", tt.name, tt.asked, lost, tt.got, tt.why)
+		}
+	}
+	options := []Option{{Name: "GONE", Value: "y", IfKnown: true}, {Name: "BASE", Value: "y", IfKnown: true}}
+	if got := applicable(k, options); len(got) != 1 || got[0].Name != "BASE" {
+		t.Errorf("applicable: got %v, want BASE alone", got)
+	}
+}
+
+func TestLostError(t *testing.T) {
+	e := &LostError{Release: "6.12.1", Arch: "arm64"}
+	for range maxLostShown + 2 {
+		e.Lost = append(e.Lost, Lost{Option: Option{Name: "A", Value: "y", Where: "f:1"}, Got: "n", Why: "w"})
+	}
+	got := e.Error()
+	if !strings.HasPrefix(got, "configure 6.12.1 for arm64: 8 options did not survive: CONFIG_A: asked y (f:1), got n: w; ") || !strings.HasSuffix(got, "; and 2 more") {
+		t.Error(got)
+	}
+}
+
+func TestReadRulesErrors(t *testing.T) {
+	for _, tt := range []struct {
+		files map[string]string
+		want  string
+	}{
+		{map[string]string{"x": ""}, "read Kconfig"},
+		{map[string]string{"Kconfig": "source \"Kconfig\"\n"}, "without an end"},
+		{map[string]string{"Kconfig": "source \"../Kconfig\"\n"}, "not in the tree"},
+	} {
+		dir := filepath.Join(t.TempDir(), "tree")
+		writeTree(t, dir, tt.files)
+		writeTree(t, filepath.Dir(dir), map[string]string{"Kconfig": ""})
+		if _, err := readRules(dir, "x86"); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: got %v, want %q", tt.files, err, tt.want)
+		}
+	}
+}
+
+func FuzzReadRules(f *testing.F) {
+	f.Add(fakeKconfig["arch/x86/Kconfig"])
+	f.Add("endif\nendmenu\nif\nconfig\n\tdepends on\n\tselect\nchoice\nconfig A\nendchoice\nhelp\n  x")
+	f.Fuzz(func(t *testing.T, s string) {
+		k := &rules{symbols: map[string]*symbol{}, vars: map[string]string{}, tree: t.TempDir()}
+		r := &rulesReader{k: k, file: "Kconfig"}
+		if err := r.read(s, maxKconfigDepth); err != nil {
+			return // of an include that happens to exist
+		}
+		for name := range k.symbols {
+			for _, v := range []string{"y", "n", "m"} {
+				verify(k, values{"A": "y"}, []Option{{Name: name, Value: v}})
+			}
+		}
+	})
+}

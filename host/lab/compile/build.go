@@ -1,0 +1,279 @@
+// Package compile makes a program for the guest from source that a lab or a learner
+// has written. A learner's is Go, and is not trusted: it is copied, file by file,
+// into a module of labctl's own that can import the standard library alone, and
+// nothing of it runs on this host. A lab's own program may be C, see C.
+package compile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"labctl/host/image/program"
+	"labctl/host/text"
+	"labctl/host/usage"
+)
+
+// GoMod is the go.mod of an exercise.
+const GoMod = "module exercise\n\ngo 1.24\n"
+
+// Bounds on a program's source and its build.
+const (
+	maxFiles = 100
+	maxBytes = 2 << 20
+	deadline = 5 * time.Minute
+)
+
+// guestDir is where programs are put in the guest.
+const guestDir = "/run/labctl"
+
+// Error is source that does not compile: the compiler's own words, with the
+// files as the learner knows them.
+type Error struct {
+	Where  string // the source's folder
+	Output string // cleaned
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s does not compile:\n%s", e.Where, e.Output) }
+
+// SourceError is source that is not there, or that is too much.
+type SourceError struct{ msg string }
+
+func (e *SourceError) Error() string { return e.msg }
+
+func sourceError(format string, args ...any) error {
+	return &SourceError{fmt.Sprintf(format, args...)}
+}
+
+// Source is a program to be built.
+type Source struct {
+	FS    fs.FS  // its source is at the top
+	Shown string // what FS is called in messages
+	Name  string // what the program is called in the guest; may be in a folder: "1/exercise"
+}
+
+// Built is a program for a guest, or why there is none.
+type Built struct {
+	*program.Program
+	Err  error
+	file *os.File
+}
+
+// Close gives the program up.
+func (b *Built) Close() error {
+	if b.file == nil {
+		return nil
+	}
+	return b.file.Close()
+}
+
+// Go builds a program from Go source for a guest of a GOARCH.
+func Go(ctx context.Context, src Source, arch string) Built {
+	return Many(ctx, []Source{src}, arch)[0]
+}
+
+// Many builds programs as Go does, all that were not built before by one run of
+// the compiler, which is much quicker than one by one.
+func Many(ctx context.Context, all []Source, arch string) []Built {
+	out := make([]Built, len(all))
+	tool, err := tool("go")
+	if err != nil {
+		for i := range out {
+			out[i].Err = err
+		}
+		return out
+	}
+	var todo []job
+	for i, src := range all {
+		files, err := read(src, golang)
+		if err != nil {
+			out[i].Err = err
+			continue
+		}
+		j := job{src, files, key(tool, arch, strings.Join(goFlags, " "), files), &out[i]}
+		if !j.kept() {
+			todo = append(todo, j)
+		}
+	}
+	if len(todo) > 1 && goBuild(ctx, todo, arch) == nil {
+		return out
+	}
+	// Of several that fail together it is not known which one does.
+	for i := range todo {
+		if todo[i].out.Program == nil {
+			todo[i].out.Err = goBuild(ctx, todo[i:i+1], arch)
+		}
+	}
+	return out
+}
+
+// job is a program that is being built.
+type job struct {
+	Source
+	files []file
+	key   string
+	out   *Built
+}
+
+var goFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
+
+// goBuild builds programs as packages of one module, or one as the module itself,
+// so that messages name files as they are called.
+func goBuild(ctx context.Context, jobs []job, arch string) error {
+	return inFolder(ctx, jobs[0].Shown, func(ctx context.Context, dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(GoMod), 0o644); err != nil {
+			return err
+		}
+		out := filepath.Join(filepath.Dir(dir), "out")
+		argv := append([]string{"build"}, goFlags...)
+		names := []string{"exercise"}
+		if len(jobs) == 1 {
+			if err := write(dir, jobs[0].files); err != nil {
+				return err
+			}
+			argv = append(argv, "-o", filepath.Join(out, names[0]), ".")
+		} else {
+			names = nil
+			for i, j := range jobs {
+				names = append(names, fmt.Sprintf("p%d", i))
+				if err := os.Mkdir(filepath.Join(dir, names[i]), 0o755); err != nil {
+					return err
+				}
+				if err := write(filepath.Join(dir, names[i]), j.files); err != nil {
+					return err
+				}
+			}
+			argv = append(argv, "-o", out+"/", "./...")
+		}
+		cmd := exec.CommandContext(ctx, "go", argv...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Dir(dir), "GOOS=linux", "GOARCH="+arch, "GOARM=7", "GOAMD64=v1", "CGO_ENABLED=0",
+			"GO111MODULE=on", "GOFLAGS=", "GOWORK=off", "GOPROXY=off", "GOTOOLCHAIN=local", "GOEXPERIMENT=")
+		if err := compile(ctx, cmd, jobs[0].Shown); err != nil {
+			return err
+		}
+		for i, j := range jobs {
+			// Of another package than main go makes nothing.
+			if _, err := os.Stat(filepath.Join(out, names[i])); err != nil {
+				return &Error{j.Shown, "it is no program: want package main"}
+			}
+			if err := j.keep(filepath.Join(out, names[i])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// compile runs a compiler; shown is what its folder is called in messages.
+func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
+	cmd.WaitDelay = time.Second
+	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	said := head{max: 64 << 10}
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
+	usage.Add(ctx, cmd.ProcessState)
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &exit):
+		return &Error{shown, readable(strings.ReplaceAll(said.String(), cmd.Dir, shown), shown)}
+	}
+	return fmt.Errorf("build %s: %w", shown, err)
+}
+
+// language is which files of a folder are source.
+type language struct{ name, ext string }
+
+var golang, c = language{"Go", ".go"}, language{"C", ".c"}
+
+// file is one file of a program's source.
+type file struct {
+	name string
+	data []byte
+}
+
+// read reads the source that is no test, in the order of names.
+func read(src Source, l language) (files []file, err error) {
+	entries, err := fs.ReadDir(src.FS, ".")
+	if err != nil {
+		return nil, sourceError("read %s: %v", src.Shown, err)
+	}
+	left := int64(maxBytes)
+	for _, e := range entries {
+		name := e.Name()
+		if filepath.Ext(name) != l.ext || strings.HasSuffix(name, "_test.go") || !e.Type().IsRegular() {
+			continue
+		}
+		if len(files) == maxFiles {
+			return nil, sourceError("read %s: more than %d %s files", src.Shown, maxFiles, l.name)
+		}
+		f, err := src.FS.Open(name)
+		if err != nil {
+			return nil, sourceError("read %s: %v", src.Shown, err)
+		}
+		data, err := io.ReadAll(io.LimitReader(f, left+1))
+		f.Close()
+		if err != nil {
+			return nil, sourceError("read %s: %v", path.Join(src.Shown, name), err)
+		}
+		if left -= int64(len(data)); left < 0 {
+			return nil, sourceError("read %s: more than %d MB of %s source", src.Shown, maxBytes>>20, l.name)
+		}
+		files = append(files, file{name, data})
+	}
+	if len(files) == 0 {
+		return nil, sourceError("%s: there is no %s source in it", src.Shown, l.name)
+	}
+	return files, nil
+}
+
+func write(dir string, files []file) error {
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var place = regexp.MustCompile(`(?m)^(\s*)(?:vet: )?(?:\./)?([^\s:/]+\.(?:go|c):\d+)`)
+
+// readable names files by the learner's folder and drops the line that only
+// repeats the module's name.
+func readable(out, shown string) string {
+	lines := strings.Split(strings.TrimSpace(text.Clean(out)), "\n")
+	if len(lines) > 1 && strings.HasPrefix(lines[0], "# ") {
+		lines = lines[1:]
+	}
+	return place.ReplaceAllString(strings.Join(lines, "\n"), "${1}"+strings.ReplaceAll(shown, "$", "$$")+"/${2}")
+}
+
+// head keeps the first max bytes.
+type head struct {
+	bytes.Buffer
+	max int
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.Buffer.Write(p[:min(len(p), max(0, h.max-h.Len()))])
+	return len(p), nil
+}

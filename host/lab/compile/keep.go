@@ -1,0 +1,153 @@
+package compile
+
+import (
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"labctl/host/cachedir"
+	"labctl/host/image/program"
+	"labctl/host/scratch"
+)
+
+// Programs are kept by what they were made of in the folder "programs" of the
+// cache. The least recently used ones go when they take more than limit bytes in
+// all; who has one open keeps it.
+const limit = 512 << 20
+
+// temps is how folders are called in which programs are built.
+const temps = ".tmp-"
+
+// tool says which compiler it is that a name stands for, without running it.
+func tool(name string) (string, error) {
+	found, err := exec.LookPath(name)
+	if err == nil {
+		found, err = filepath.EvalSymlinks(found)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the compiler: %w", err)
+	}
+	fi, err := os.Stat(found)
+	if err != nil {
+		return "", fmt.Errorf("find the compiler: %w", err)
+	}
+	return fmt.Sprintf("%s %d %d %s", found, fi.Size(), fi.ModTime().UnixNano(), os.Getenv("GOROOT")), nil
+}
+
+// key is a hash of all that makes a program.
+func key(tool, arch, flags string, files []file) string {
+	h := sha256.New()
+	parts := []string{"program 1", tool, arch, flags}
+	for _, f := range files {
+		parts = append(parts, f.name, string(f.data))
+	}
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d %s\n", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func folder() (string, error) {
+	dir, err := cachedir.Dir()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "programs")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// kept takes the program as it was built before, if it was.
+func (j *job) kept() bool {
+	dir, err := folder()
+	if err != nil {
+		return false
+	}
+	name := filepath.Join(dir, j.key)
+	if j.take(name) != nil {
+		return false
+	}
+	now := time.Now()
+	os.Chtimes(name, now, now) // for shrink; another user's cache may not be ours to touch
+	return true
+}
+
+// take opens a program that was built.
+func (j *job) take(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	if _, err := elf.NewFile(f); err != nil { // of another package go makes an archive
+		f.Close()
+		return &Error{j.Shown, "it is no program: want package main"}
+	}
+	j.out.file = f
+	// Open, it needs no name any more.
+	j.out.Program = &program.Program{Argv0: path.Join(guestDir, j.Name), File: fmt.Sprintf("/proc/self/fd/%d", f.Fd())}
+	return nil
+}
+
+// keep takes a program that was just built, and keeps it for the next time.
+func (j *job) keep(built string) error {
+	if err := j.take(built); err != nil {
+		return err
+	}
+	dir, err := folder()
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(built, filepath.Join(dir, j.key)); err != nil {
+		return fmt.Errorf("keep %s: %w", j.Shown, err)
+	}
+	shrink(dir, limit)
+	return nil
+}
+
+// shrink removes the least recently used programs until the others take at most
+// limit bytes. What cannot be removed now may be later.
+func shrink(dir string, limit int64) {
+	entries, _ := os.ReadDir(dir)
+	var all []os.FileInfo
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil && fi.Mode().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
+			all = append(all, fi)
+		}
+	}
+	slices.SortFunc(all, func(a, b os.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, fi := range all {
+		if limit -= fi.Size(); limit < 0 {
+			os.Remove(filepath.Join(dir, fi.Name()))
+		}
+	}
+}
+
+// inFolder has make build in dir, an empty folder; what is made beside it goes with
+// it.
+func inFolder(ctx context.Context, shown string, make func(ctx context.Context, dir string) error) error {
+	cache, err := folder()
+	if err != nil {
+		return fmt.Errorf("build %s: %w", shown, err)
+	}
+	temp, err := scratch.MakeFolder(cache, temps)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", shown, err)
+	}
+	defer temp.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("build %s: it takes more than %v", shown, deadline))
+	defer cancel()
+	for _, name := range []string{"source", "out"} {
+		if err := os.Mkdir(filepath.Join(temp.Path, name), 0o755); err != nil {
+			return fmt.Errorf("build %s: %w", shown, err)
+		}
+	}
+	return make(ctx, filepath.Join(temp.Path, "source"))
+}

@@ -1,0 +1,427 @@
+package creation
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"labctl/host/clone"
+	"labctl/host/stack"
+	"labctl/host/trace/event"
+)
+
+// Join makes the task creations of a trace's events, by time. The events are
+// those of Plan, in the order of the trace; others are passed over.
+//
+// sched_process_fork is what makes a creation: a call that failed has none, and
+// one that a signal restarted has one for several entries. It is paired with the
+// latest entry of the same task into the creation function. Kernel code that
+// goes round that function is told by task_newtask.
+//
+// The error is an event that lacks what its kernel always prints.
+func Join(events []event.Event) ([]Creation, error) {
+	j := joiner{
+		comms:  map[int]string{},
+		calls:  map[int]*call{},
+		latest: map[int]int{},
+		unsure: map[int]bool{},
+	}
+	// A task's name in the trace's first column is the latest one, not the
+	// one of that moment. What a task was called before its first rename is
+	// in the rename.
+	for i := len(events) - 1; i >= 0; i-- {
+		if e := &events[i]; e.Name == "task_rename" {
+			if old, ok := e.Field("oldcomm"); ok {
+				j.comms[renamed(e)] = old
+			}
+		}
+	}
+	for i := range events {
+		if err := j.event(&events[i]); err != nil {
+			return nil, fmt.Errorf("join task creations: %w", err)
+		}
+	}
+	slices.SortStableFunc(j.out, func(a, b Creation) int {
+		switch {
+		case a.Time < b.Time:
+			return -1
+		case a.Time > b.Time:
+			return 1
+		}
+		return 0
+	})
+	return j.out, nil
+}
+
+// maxRequests bounds the requests for kernel threads that wait for an answer.
+const maxRequests = 4096
+
+type joiner struct {
+	out      []Creation
+	comms    map[int]string // name of each task at this point of the trace
+	calls    map[int]*call  // entry into the creation function that is under way, by task
+	requests []*pending     // for kernel threads, oldest first
+	latest   map[int]int    // child → its place in out, the last one with that TID
+	unsure   map[int]bool   // child → known by task_newtask alone so far
+}
+
+// NoteNoEntry is a creation's note where nothing tells how it was asked for.
+const NoteNoEntry = "the entry into the creation function is not in the trace"
+
+// call is an entry into the creation function.
+type call struct {
+	event   *event.Event
+	entered int
+}
+
+// pending is a request that no creation has answered yet.
+type pending struct {
+	event          *event.Event
+	threadfn, data string
+	comm           string
+}
+
+func (j *joiner) event(e *event.Event) error {
+	switch e.Name {
+	case EventClone:
+		c := &call{event: e, entered: 1}
+		if last := j.calls[e.PID]; last != nil && sameArgs(last.event, e) {
+			c.entered += last.entered
+		}
+		j.calls[e.PID] = c
+	case EventKthread:
+		p := &pending{event: e, comm: j.comm(e)}
+		p.threadfn, _ = e.Field("threadfn")
+		p.data, _ = e.Field("data")
+		j.requests = append(j.requests, p)
+		if len(j.requests) > maxRequests {
+			j.requests = j.requests[1:]
+		}
+	case "task_newtask":
+		return j.newtask(e)
+	case "sched_process_fork":
+		return j.fork(e)
+	case "task_rename":
+		name, ok := e.Field("newcomm")
+		if !ok {
+			return fmt.Errorf("trace text line %d: task_rename has no field newcomm", e.Line)
+		}
+		tid := renamed(e)
+		j.comms[tid] = name
+		if i, ok := j.latest[tid]; ok {
+			j.out[i].Child.rename(name)
+		}
+	case "sched_process_exec":
+		tid, err := e.Int("pid")
+		if err != nil {
+			return err
+		}
+		if i, ok := j.latest[tid]; ok {
+			j.out[i].Child.Exec, _ = e.Field("filename")
+		}
+	}
+	return nil
+}
+
+// renamed is the task that a task_rename is about: mostly the one that it ran
+// in, but on kernels up to 6.4 a kernel thread gets its name from who asked.
+func renamed(e *event.Event) int {
+	if tid, err := e.Int("pid"); err == nil {
+		return tid
+	}
+	return e.PID
+}
+
+func (c *Child) rename(name string) {
+	c.Name = name
+	if name == c.Comm {
+		c.Name = ""
+	}
+}
+
+func (j *joiner) comm(e *event.Event) string {
+	if c, ok := j.comms[e.PID]; ok {
+		return c
+	}
+	return e.Task
+}
+
+// newtask takes a task that the kernel has built. Mostly sched_process_fork
+// follows and says the rest.
+func (j *joiner) newtask(e *event.Event) error {
+	tid, err := e.Int("pid")
+	if err != nil {
+		return err
+	}
+	c := Creation{
+		Time: e.Time, CPU: e.CPU,
+		Requester: Task{TID: e.PID, Comm: j.comm(e)},
+		Child:     Child{TID: tid},
+	}
+	c.Child.Comm, _ = e.Field("comm")
+	if v, _ := e.Field("clone_flags"); v != "" {
+		word, err := strconv.ParseUint(v, 16, 64) // printed without 0x
+		if err != nil {
+			return fmt.Errorf("trace text line %d: clone_flags of task_newtask is %q, not a hexadecimal number", e.Line, v)
+		}
+		// Kernels up to 5.2 have the exit signal in it. The child's is not
+		// known then either: a thread has none.
+		flags, _ := clone.Split(word)
+		c.Args = &Args{Flags: flags, Text: flags.String()}
+	}
+	c.takeStack(e.Stack)
+	j.add(c)
+	j.unsure[tid] = true
+	return nil
+}
+
+func (j *joiner) add(c Creation) {
+	j.latest[c.Child.TID] = len(j.out)
+	j.comms[c.Child.TID] = c.Child.Comm
+	j.out = append(j.out, c)
+}
+
+// fork takes the kernel's word that a task has made another.
+func (j *joiner) fork(e *event.Event) error {
+	tid, err := e.Int("child_pid")
+	if err != nil {
+		return err
+	}
+	pid, err := e.Int("pid")
+	if err != nil {
+		return err
+	}
+	comm, _ := e.Field("comm")
+	childComm, _ := e.Field("child_comm")
+
+	if i, ok := j.latest[tid]; !ok || !j.unsure[tid] || j.out[i].Requester.TID != pid {
+		j.add(Creation{Child: Child{TID: tid}})
+	}
+	delete(j.unsure, tid)
+	c := &j.out[j.latest[tid]]
+	c.Time, c.CPU = e.Time, e.CPU
+	c.Requester = Task{TID: pid, Comm: comm}
+	c.Child.Comm = childComm
+	j.comms[pid] = comm
+	j.comms[tid] = childComm
+	newtask := c.Args
+	c.takeStack(e.Stack)
+
+	entry := j.calls[pid]
+	delete(j.calls, pid)
+	if entry == nil {
+		c.note(NoteNoEntry)
+	} else {
+		c.takeCall(entry)
+		if newtask != nil && c.Args != nil && (newtask.Flags^c.Args.Flags)&^clone.CSIGNAL != 0 {
+			c.note("task_newtask has other flags: %s", newtask.Text)
+		}
+	}
+	if c.Via == "kthread" {
+		j.answer(c, entry)
+	}
+	return nil
+}
+
+func (c *Creation) note(format string, args ...any) {
+	c.Notes = append(c.Notes, fmt.Sprintf(format, args...))
+}
+
+// takeStack makes s, as traced, the creation's stack: trimmed above the creation
+// function, or above copy_process where that was gone round.
+func (c *Creation) takeStack(s *stack.Stack) {
+	if s == nil || len(s.Frames) == 0 {
+		return
+	}
+	t := stack.Stack{Frames: slices.Clone(s.Frames), Origin: s.Origin}
+	if !t.TrimToCreation() {
+		t.Trim(func(f stack.Frame) bool {
+			sym, ok := stack.Family(f.Name)
+			return ok && sym.Family == stack.FamilyCopy
+		})
+	}
+	t.Classify()
+	if len(t.Frames) == 0 {
+		return // nothing but end marks
+	}
+	c.Stack = t
+	c.Symbol = t.Frames[0].Base()
+	c.Via = via(&t)
+}
+
+// via names the way into the creation function by the functions outside it.
+func via(s *stack.Stack) string {
+	for _, f := range s.Frames {
+		sym, _ := stack.Family(f.Name)
+		switch sym.Family {
+		case "clone", "clone3", "fork", "vfork", stack.FamilyWorker, stack.FamilyIdle:
+			return sym.Family
+		case stack.FamilyKthread, stack.FamilyKthreadd:
+			if s.Index(stack.FamilyKthreadd) >= 0 {
+				return "kthread"
+			}
+			return "kernel"
+		}
+	}
+	return ""
+}
+
+// takeCall adds what the probe at the creation function's entry saw.
+func (c *Creation) takeCall(entry *call) {
+	e := entry.event
+	c.Entered = entry.entered
+	args, err := arguments(e)
+	if err != nil {
+		c.note("%v", err)
+	} else {
+		c.Args = args
+	}
+	if e.Stack != nil && len(e.Stack.Frames) > 0 {
+		seen := stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
+		seen.TrimToCreation()
+		insertLink(&seen, e)
+		seen.Classify()
+		if len(c.Stack.Frames) == 0 || startsOutside(&c.Stack, &seen) {
+			c.Stack, c.Via = seen, via(&seen)
+		} else if same, at := stack.SameCalls(&c.Stack, &seen); !same {
+			c.note("the stack at the function's entry differs at frame %d: %s, not %s", at, frameName(&seen, at), frameName(&c.Stack, at))
+		}
+	}
+	// The kernel's own word for where the probe fired; a stack may begin elsewhere.
+	if e.At != "" {
+		c.Symbol = stack.Strip(e.Symbol())
+	}
+	if c.Args != nil && len(c.Stack.Frames) > 0 && c.Stack.Frames[0].Base() == c.Symbol {
+		top := &c.Stack.Frames[0]
+		top.Args = []stack.Arg{{Name: "flags", Value: c.Args.Flags.String()}}
+		if s := c.Args.ExitSignal; s != nil {
+			top.Args = append(top.Args, stack.Arg{Name: "exit_signal", Value: strconv.Itoa(int(*s))})
+		}
+	}
+}
+
+// startsOutside says whether s, taken further in than seen, lacks seen's first
+// frame and has all the others. The tracing skips the frames that it takes for its
+// own, and on 32-bit arm up to 6.1 that is one too many: the creation function,
+// which is the one around the trace point, is skipped with them.
+func startsOutside(s, seen *stack.Stack) bool {
+	if sym, _ := stack.Family(seen.Frames[0].Name); sym.Family != stack.FamilyCreation || s.Index(stack.FamilyCreation) >= 0 {
+		return false
+	}
+	rest := stack.Stack{Frames: seen.Frames[1:]}
+	same, _ := stack.SameCalls(s, &rest)
+	return same
+}
+
+func frameName(s *stack.Stack, i int) string {
+	if i >= len(s.Frames) {
+		return "its end"
+	}
+	return s.Frames[i].String()
+}
+
+// insertLink puts the caller that a probe fetched from the link register into
+// the stack that was taken with it.
+func insertLink(s *stack.Stack, e *event.Event) {
+	if v, ok := e.Field("lr"); ok {
+		if f, ok := stack.ParseFrame(v); ok {
+			s.InsertCaller(f)
+		}
+	}
+}
+
+// arguments reads flags and exit signal by the names of the fields (see Plan).
+func arguments(e *event.Event) (*Args, error) {
+	word, errWord := e.Uint("clone_flags")
+	member, errMember := e.Uint("flags")
+	var flags clone.Flags
+	var sig *clone.Signal
+	switch {
+	case errMember == nil && (errWord != nil || isKernelPointer(word)):
+		flags = clone.Flags(member)
+		if n, err := e.Int("exit_signal"); err == nil {
+			s := clone.Signal(n)
+			sig = &s
+		}
+	case errWord == nil:
+		f, s := clone.Split(word)
+		flags, sig = f, &s
+	default:
+		return nil, errMember
+	}
+	a := &Args{Flags: flags, ExitSignal: sig, Text: flags.String()}
+	if sig != nil {
+		a.Text = clone.Text(flags, *sig)
+	}
+	return a, nil
+}
+
+// isKernelPointer tells a pointer to a struct on a kernel stack from clone flags
+// in the same register. Flags of 64-bit kernels have no bit that high; on arm a
+// pointer is aligned, and flags with CLONE_IO, the one high bit that an address
+// must have, come with SIGCHLD or not at all from any C library.
+func isKernelPointer(word uint64) bool {
+	return word>>63 == 1 || word>>32 == 0 && word>>31 == 1 && word%4 == 0
+}
+
+// sameArgs compares two entries by what the probe fetched of their arguments.
+func sameArgs(a, b *event.Event) bool {
+	key := func(e *event.Event) []event.Field {
+		return slices.DeleteFunc(slices.Clone(e.Fields), func(f event.Field) bool {
+			return f.Key != "flags" && f.Key != "clone_flags" && f.Key != "exit_signal" && f.Key != "stack"
+		})
+	}
+	return slices.Equal(key(a), key(b))
+}
+
+// answer finds the request that a thread of kthreadd is for. Where the probe
+// could look into it, thread function and argument must be the same; the oldest
+// such request is the one, for kthreadd serves them in order.
+func (j *joiner) answer(c *Creation, entry *call) {
+	var threadfn, data string
+	exact := false
+	if entry != nil {
+		var ok bool
+		threadfn, ok = entry.event.Field("kt_threadfn")
+		data, exact = entry.event.Field("kt_data")
+		exact = exact && ok && strings.HasPrefix(threadfn, "0x") && strings.HasPrefix(data, "0x")
+		if name, ok := entry.event.Field("kt_name"); ok && name != "(fault)" {
+			c.Child.rename(name)
+		}
+	}
+	at := slices.IndexFunc(j.requests, func(p *pending) bool {
+		return !exact || p.threadfn == threadfn && p.data == data
+	})
+	if at < 0 {
+		return
+	}
+	p := j.requests[at]
+	j.requests = slices.Delete(j.requests, at, at+1)
+	if !exact {
+		c.note("the request is matched by its order alone")
+	}
+	e := p.event
+	r := &Request{Time: e.Time, CPU: e.CPU, Task: Task{TID: e.PID, Comm: p.comm}, Function: p.threadfn}
+	r.Format, _ = e.Field("namefmt")
+	if v, ok := e.Field("threadfn_sym"); ok {
+		if f, ok := stack.ParseFrame(v); ok && f.Name != "" {
+			r.Function = f.Name
+		}
+	}
+	if e.Stack != nil {
+		r.Stack = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
+		r.Stack.Trim(func(f stack.Frame) bool { return f.Base() == stack.Strip(e.Symbol()) })
+		insertLink(&r.Stack, e)
+		r.Stack.Classify()
+		if len(r.Stack.Frames) > 0 && r.Stack.Frames[0].Base() == stack.Strip(e.Symbol()) {
+			r.Stack.Frames[0].Args = []stack.Arg{{Name: "threadfn", Value: r.Function}, {Name: "data", Value: p.data}, {Name: "namefmt", Value: strconv.Quote(r.Format)}}
+		}
+	}
+	c.AskedBy = r
+	// A new kernel thread is called kthreadd until it runs; its name may be in
+	// the request.
+	if c.Child.Name == "" && c.Child.Comm == c.Requester.Comm && r.Format != "" && !strings.Contains(r.Format, "%") {
+		c.Child.rename(r.Format)
+	}
+}

@@ -1,0 +1,194 @@
+package creation
+
+import (
+	"fmt"
+	"strings"
+
+	"labctl/guest/wire"
+	"labctl/host/kernel"
+	"labctl/host/stack"
+)
+
+// Names of the kprobe events that Plan asks for and Join reads. The fields of
+// EventClone are members of struct kernel_clone_args by their names, except
+// clone_flags, which is the creation function's first argument by value.
+const (
+	EventClone   = "clone"
+	EventKthread = "kthread_request"
+)
+
+// abi is where the kernel's own calling convention leaves a function's first
+// arguments, in the register names of the architecture's kprobe events
+// (arch/*/kernel/ptrace.c, regs_query_register_offset).
+type abi struct {
+	args []string
+	word string // fetch type of a pointer or unsigned long
+	// link is the register with the return address. It is fetched where a
+	// stack that is taken at a function's entry lacks the direct caller: on
+	// arm64 the caller's frame record is not written yet when the probe fires.
+	link string
+}
+
+var abis = map[string]abi{
+	"amd64": {args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, word: "x64"},
+	"arm64": {args: []string{"%x0", "%x1", "%x2", "%x3", "%x4", "%x5", "%x6", "%x7"}, word: "x64", link: "%x30"},
+	"arm":   {args: []string{"%r0", "%r1", "%r2", "%r3"}, word: "x32"},
+}
+
+// Registers tells where a function's first arguments are at its entry on an
+// architecture (a GOARCH), and the fetch type of a word: "x64". link is the
+// register of the return address where stacks taken there lack the direct caller.
+func Registers(arch string) (args []string, word, link string, ok bool) {
+	a, ok := abis[arch]
+	return a.args, a.word, a.link, ok
+}
+
+// events are the tracepoints beside the probes: the first says which task came
+// to be, the others name it. A kernel without one of the others loses a name or
+// a cross-check, no creation.
+var events = []string{
+	"sched/sched_process_fork",
+	"sched/sched_process_exec",
+	"sched/sched_process_exit",
+	"task/task_newtask",
+	"task/task_rename",
+}
+
+// bufferKB holds about a thousand events with their stacks, a CPU; a probe leaves
+// a hundred. Lost ones are counted. Clearing more memory than needed is what
+// arming spends its time on under emulation.
+const bufferKB = 1024
+
+// Plan says what to arm in a guest of the architecture arch (a GOARCH) so that
+// Join can tell its task creations. Facts come from the kernel's image; without
+// BTF in it the plan fetches less.
+//
+// No kretprobe is ever planned: on a creation function it damages the stacks of
+// other events (5.10, arm). The child is told by sched_process_fork.
+func Plan(arch string, f *kernel.Facts) (wire.TraceParams, error) {
+	a, ok := abis[arch]
+	if !ok {
+		return wire.TraceParams{}, fmt.Errorf("plan the trace: no calling convention for architecture %q", arch)
+	}
+	if f == nil {
+		f = &kernel.Facts{}
+	}
+	return wire.TraceParams{
+		Instance: "labctl",
+		Probes: []wire.Kprobe{
+			{Event: EventClone, Alternatives: cloneProbes(a, f)},
+			{Event: EventKthread, Alternatives: kthreadProbes(a), Optional: true},
+		},
+		Events:   append([]string(nil), events...),
+		Stacks:   true,
+		BufferKB: bufferKB,
+	}, nil
+}
+
+func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
+	var specs []wire.KprobeTry
+	add := func(symbol string, args []string) {
+		if a.link == "" {
+			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: args})
+			return
+		}
+		// The fetch type "symbol" is younger than kprobe events themselves.
+		for _, link := range []string{"lr=" + a.link + ":symbol", "lr=" + a.link + ":" + a.word} {
+			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: append(append([]string(nil), args...), link)})
+		}
+	}
+	for _, symbol := range stack.CreationFunctions {
+		params := f.Params[symbol]
+		// kernel_clone has taken the struct since it has had that name.
+		takesStruct := symbol == "kernel_clone"
+		if len(params) > 0 {
+			takesStruct = strings.HasPrefix(params[0].Type, "struct kernel_clone_args *")
+		}
+		byValue := "clone_flags=" + a.args[0] + ":" + a.word
+		switch {
+		case takesStruct:
+			full, plain := structArgs(a, f)
+			add(symbol, full)
+			if len(full) != len(plain) {
+				add(symbol, plain)
+			}
+		case len(params) == 0 && symbol == "_do_fork":
+			// Took clone_flags by value until commit 7f192e3cd316 gave it
+			// struct kernel_clone_args. Nothing short of its type tells which
+			// it is, so both are fetched, and Join looks at the value: flags
+			// are no kernel address, and a bad address only fails its fetch.
+			add(symbol, []string{byValue, "flags=+0(" + a.args[0] + "):x64"})
+		default:
+			add(symbol, []string{byValue})
+		}
+	}
+	return specs
+}
+
+// structArgs fetches through a struct kernel_clone_args * in the first
+// argument. The second list leaves out what goes through a second pointer.
+func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
+	at := func(member string) (string, bool) {
+		m, ok := f.Members["kernel_clone_args."+member]
+		return fmt.Sprintf("+%d(%s)", m.Offset, a.args[0]), ok
+	}
+	field := func(name, typ string) {
+		if place, ok := at(name); ok {
+			plain = append(plain, name+"="+place+":"+typ)
+		}
+	}
+	if _, ok := at("flags"); ok {
+		field("flags", "x64")
+	} else {
+		plain = append(plain, "flags=+0("+a.args[0]+"):x64") // always the first member so far
+	}
+	field("exit_signal", "s32")
+	// A kernel thread's function and its argument travel in members of their
+	// own, or, before commit 5bd2e97c868a, in stack and stack_size.
+	arg := "fn_arg"
+	if _, own := at(arg); !own {
+		arg = "stack_size"
+	}
+	for _, name := range []string{"fn", "fn_arg", "stack", "stack_size"} {
+		field(name, a.word)
+	}
+	full = append(full, plain...)
+
+	// A thread of kthreadd runs kthread(struct kthread_create_info *), and
+	// what was asked for is in there. For any other task the pointer is nil or
+	// a number, and the fetch fails without harm: it reads by
+	// copy_from_kernel_nofault, or from the caller's own memory.
+	if place, ok := at(arg); ok {
+		for _, name := range []string{"threadfn", "data"} {
+			if m, ok := f.Members["kthread_create_info."+name]; ok {
+				full = append(full, fmt.Sprintf("kt_%s=+%d(%s):%s", name, m.Offset, place, a.word))
+			}
+		}
+		if m, ok := f.Members["kthread_create_info.full_name"]; ok {
+			full = append(full, fmt.Sprintf("kt_name=+0(+%d(%s)):string", m.Offset, place))
+		}
+	}
+	return full, plain
+}
+
+// kthreadProbes catch the request for a kernel thread in the task that makes
+// it. All of the kernel's ways to ask end in the first symbol; where it was
+// inlined, the second catches most of them. Both have had the parameters
+// (threadfn, data, node, namefmt, …) in that order since they exist.
+func kthreadProbes(a abi) []wire.KprobeTry {
+	var specs []wire.KprobeTry
+	for _, symbol := range []string{"__kthread_create_on_node", "kthread_create_on_node"} {
+		args := []string{
+			"threadfn=" + a.args[0] + ":" + a.word,
+			"data=" + a.args[1] + ":" + a.word,
+			"namefmt=+0(" + a.args[3] + "):string",
+		}
+		named := append(append([]string(nil), args...), "threadfn_sym="+a.args[0]+":symbol")
+		if a.link != "" {
+			named = append(named, "lr="+a.link+":symbol")
+			args = append(args, "lr="+a.link+":"+a.word)
+		}
+		specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: named}, wire.KprobeTry{Symbol: symbol, Args: args})
+	}
+	return specs
+}

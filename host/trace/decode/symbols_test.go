@@ -1,0 +1,56 @@
+package decode
+
+import "testing"
+
+func TestKallsyms(t *testing.T) {
+	s := ParseKallsyms([]byte("0000000000000000 A fixed_percpu_data\n" +
+		"ffffffff81000000 T _text\nffffffff81000000 T alias\nffffffff81000100 T vfs_read\nffffffff81000180 t vfs_read.cold\nffffffff81002000 B _end\n" +
+		"ffffffffc0000000 t one\t[mod]\nffffffffc0000040 t two\t[mod]\nffffffffc0005000 t other\t[b]\n" +
+		"no symbol\nzz T bad\n"))
+	for _, c := range []struct {
+		addr uint64
+		want string // empty for none
+		size uint64
+	}{
+		{0x1000, "", 0},
+		{0xffffffff80ffffff, "", 0},
+		{0xffffffff81000000, "_text", 0x100},
+		{0xffffffff8100017f, "vfs_read", 0x80},
+		{0xffffffff81000180, "vfs_read.cold", 0x1e80},
+		{0xffffffff82000000, "", 0},
+		{0xffffffffc000003f, "one [mod]", 0x40},
+		{0xffffffffc0000fff, "two [mod]", 0xfc0}, // the module's memory is whole pages
+		{0xffffffffc0001000, "", 0},
+		{0xffffffffc0005001, "other [b]", 0},
+	} {
+		got, ok := s.Find(c.addr)
+		name := got.Name
+		if got.Module != "" {
+			name += " [" + got.Module + "]"
+		}
+		if ok != (c.want != "") || name != c.want || got.Size != c.size {
+			t.Errorf("%x: %q of %#x bytes, want %q of %#x", c.addr, name, got.Size, c.want, c.size)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	c := kernels[0].capture()
+	c.Cmdlines = []byte("7 a b\n8 \x1b[2J\nnewline\n99999999999 big\n9 \n")
+	c.Tgids = []byte("7 6\n8 x\n")
+	d, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid, want := range map[int]string{0: "<idle>", 7: "a b", 8: "\uFFFD[2J", 9: "", 10: "<...>"} {
+		if got := d.Comm(pid); got != want {
+			t.Errorf("task %d is %q, want %q", pid, got, want)
+		}
+	}
+	if tgid, ok := d.Tgid(7); tgid != 6 || !ok {
+		t.Errorf("task 7 is of process %d, %v; want 6", tgid, ok)
+	}
+	if _, ok := d.Tgid(8); ok {
+		t.Error("task 8 has a process")
+	}
+}

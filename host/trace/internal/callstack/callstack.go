@@ -1,0 +1,25 @@
+// Package callstack gives the kernel stack of an event as it is to be shown.
+package callstack
+
+import (
+	"labctl/host/stack"
+	"labctl/host/trace/decode"
+)
+
+// Of is the kernel stack that was taken with e, innermost first, without what
+// the tracing itself put there. It has no frames when none was taken.
+func Of(d *decode.Decoder, e *decode.Event) stack.Stack {
+	if len(e.Stack) == 0 {
+		return stack.Stack{}
+	}
+	s := stack.Stack{Frames: d.Frames(e.Stack), Origin: e.Name()}
+	at := ""
+	if ip, err := e.Uint("ip"); err == nil && e.Format.System == "ftrace" && e.Format.Name == "function" {
+		if sym, ok := d.Symbol(ip); ok {
+			at = sym.Name
+		}
+	}
+	s.TrimMachinery(at)
+	s.Classify()
+	return s
+}

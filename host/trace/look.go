@@ -1,0 +1,124 @@
+// Package trace runs a program in a guest under a recording: it asks the guest
+// what can be traced there, records, and makes the record's trace of what came
+// back.
+package trace
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"labctl/host/kernel"
+	"labctl/host/scratch"
+	"labctl/host/trace/plan"
+	"labctl/host/vm"
+)
+
+// Files of the guest, and the most that is read of them, in bytes. The first has
+// a megabyte on today's kernels.
+const (
+	functionsFile = "/sys/kernel/tracing/available_filter_functions"
+	eventsFile    = "/sys/kernel/tracing/available_events"
+	maxFile       = 16 << 20
+)
+
+// Look asks a guest what planning r has to know of its kernel.
+func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan.Kernel, error) {
+	t := plan.Kernel{Arch: v.Hello().Arch}
+	var err error
+	if t.Facts, err = k.Facts(ctx); err != nil {
+		return t, err
+	}
+	symbols := sync.OnceValue(func() map[string]bool { return symbolsOf(ctx, k) })
+	var functions, events []byte
+	switch {
+	case !r.NeedsFunctions():
+	case v.Hello().Transport == "uart":
+		// Too long for such a line. The image's symbols are a good guess, and
+		// the guest says what it cannot trace of them.
+		functions = joined(symbols())
+	default:
+		if functions, err = functionsOf(ctx, v, k); err != nil {
+			return t, err
+		}
+	}
+	if len(r.Events) > 0 {
+		if events, err = read(ctx, v, eventsFile); err != nil {
+			return t, err
+		}
+	}
+	if t.Names, err = plan.ReadNames(functions, events); err != nil {
+		return t, fmt.Errorf("guest: %w", err)
+	}
+	t.Symbol = func(name string) bool { return symbols()[name] }
+	if len(r.Probes) > 0 {
+		known, err := k.Prototypes(ctx, plan.Symbols(r.Probes)...)
+		if err != nil {
+			return t, err
+		}
+		t.Prototype = func(function string) []kernel.Param { return known[function] }
+	}
+	return t, nil
+}
+
+func read(ctx context.Context, v *vm.VM, path string) ([]byte, error) {
+	var b bytes.Buffer
+	if err := v.Agent().ReadFile(ctx, path, maxFile, &b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b.Bytes(), nil
+}
+
+// functionsOf reads the kernel's list of functions, which takes a second, once:
+// it is kept beside the image. Modules differ by the machine's link alone.
+func functionsOf(ctx context.Context, v *vm.VM, k *kernel.Kernel) ([]byte, error) {
+	head := fmt.Sprintf("# functions 1 of %s, %s\n", k.Files["vmlinuz"].SHA256, v.Hello().Transport)
+	name := filepath.Join(k.Dir, "functions")
+	if b, err := os.ReadFile(name); err == nil {
+		if list, ok := bytes.CutPrefix(b, []byte(head)); ok {
+			return list, nil
+		}
+	}
+	list, err := read(ctx, v, functionsFile)
+	if err != nil {
+		return nil, err
+	}
+	// A cache that cannot be written costs time on the next call, no more.
+	if f, err := scratch.Create(k.Dir); err == nil {
+		if _, err := f.Write(append([]byte(head), list...)); err != nil {
+			f.Close()
+		} else {
+			_ = f.Keep("functions", 0o644)
+		}
+	}
+	return list, nil
+}
+
+// symbolsOf are the functions among the image's symbols; none when it has no
+// table that can be read.
+func symbolsOf(ctx context.Context, k *kernel.Kernel) map[string]bool {
+	table, err := k.Kallsyms(ctx)
+	if err != nil {
+		return nil
+	}
+	out := make(map[string]bool, 1<<16)
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) >= 3 && (f[1] == "T" || f[1] == "t" || f[1] == "W" || f[1] == "w") {
+			out[f[2]] = true
+		}
+	}
+	return out
+}
+
+func joined(set map[string]bool) []byte {
+	var b bytes.Buffer
+	for name := range set {
+		b.WriteString(name + "\n")
+	}
+	return b.Bytes()
+}

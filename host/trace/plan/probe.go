@@ -1,0 +1,212 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"labctl/guest/wire"
+	"labctl/host/kernel"
+	"labctl/host/text"
+	"labctl/host/trace/creation"
+)
+
+// probes plans the kprobe events that were asked for.
+func (m *maker) probes(r Request) error {
+	for _, spec := range r.Probes {
+		p, err := m.parseProbe(spec, r.Stacks)
+		if err != nil {
+			return fmt.Errorf("probe %q: %w", spec, err)
+		}
+		if m.armed["labctl/"+p.Event] {
+			return fmt.Errorf("probe %q: there is one called %s already; write NAME=%s", spec, p.Event, p.Event)
+		}
+		m.armed["labctl/"+p.Event] = true
+		m.plan.Params.Probes = append(m.plan.Params.Probes, p)
+		// What it is on is the kernel's to say: see Took.
+		m.line(Line{Kind: "probe", Name: p.Event, Armed: []string{p.Alternatives[0].Symbol}})
+	}
+	return nil
+}
+
+var (
+	identifier = text.Lazy(`^[A-Za-z_]\w{0,62}$`)
+	symbol     = text.Lazy(`^([A-Za-z_][\w.$]*)(\+(?:0x[0-9a-f]+|\d+))?$`)
+	parameter  = text.Lazy(`^([A-Za-z_]\w*)(?::(\w+))?$`)
+	// fetch is an argument as Documentation/trace/kprobetrace.rst has it.
+	fetch = text.Lazy(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
+)
+
+// Own are the probes that are in every recording, for the tree of tasks.
+var Own = []string{creation.EventClone, creation.EventKthread, EventExit}
+
+// parseProbe reads one --kprobe: the kernel's own form without the group, in
+// which an argument may also be given by its name in C.
+//
+//	[NAME=]SYMBOL[+OFFSET] [ARG...]     p:NAME SYMBOL[+OFFSET] [ARG...]
+//
+//	do_sys_openat2                      every argument that the kernel's BTF names
+//	do_sys_openat2 dfd filename:ustring
+//	openat=do_sys_openat2 how=+0(%dx):x64
+//
+// A string behind a pointer is NAME:string, or NAME:ustring in user memory.
+func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
+	var p wire.Kprobe
+	words := strings.Fields(spec)
+	if len(words) > 0 && (words[0] == "p" || strings.HasPrefix(words[0], "p:")) {
+		p.Event = strings.TrimPrefix(strings.TrimPrefix(words[0], "p"), ":")
+		words = words[1:]
+	} else if len(words) > 0 && (words[0] == "r" || strings.HasPrefix(words[0], "r:") || strings.HasPrefix(words[0], "r1")) {
+		return p, fmt.Errorf("return probes are not taken: on a function that makes tasks they damage other events' stacks")
+	}
+	if len(words) == 0 {
+		return p, fmt.Errorf("want [NAME=]SYMBOL [ARG...]")
+	}
+	target := words[0]
+	if name, rest, ok := strings.Cut(target, "="); ok {
+		p.Event, target = name, rest
+	}
+	match := symbol.FindStringSubmatch(target)
+	if match == nil {
+		return p, fmt.Errorf("%q is no kernel symbol", target)
+	}
+	base, offset := match[1], match[2]
+	if p.Event == "" {
+		p.Event = strings.NewReplacer(".", "_", "$", "_").Replace(base)
+	}
+	if !identifier.MatchString(p.Event) {
+		return p, fmt.Errorf("%q is no name for an event: want a C identifier", p.Event)
+	}
+	for _, r := range Own {
+		if p.Event == r {
+			return p, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", r, target)
+		}
+	}
+	p.Optional = true
+	regs, word, link, ok := creation.Registers(m.k.Arch)
+	if !ok {
+		return p, fmt.Errorf("no calling convention for architecture %q", m.k.Arch)
+	}
+	var refusal error
+	for _, c := range wire.FunctionCandidates(base) {
+		if strings.Contains(c.Name, "*") {
+			continue
+		}
+		args, err := m.fetches(words[1:], c.Name, offset, regs, word)
+		if err != nil {
+			if refusal == nil {
+				refusal = err
+			}
+			continue
+		}
+		if stacks && link != "" && offset == "" {
+			// The fetch type "symbol" is younger than kprobe events themselves.
+			for _, typ := range []string{"symbol", word} {
+				with := append(slices.Clone(args), "lr="+link+":"+typ)
+				p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: with})
+			}
+			continue
+		}
+		p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: args})
+	}
+	if len(p.Alternatives) == 0 {
+		return p, refusal
+	}
+	return p, nil
+}
+
+// fetches writes the arguments of one probe.
+func (m *maker) fetches(words []string, function, offset string, regs []string, word string) (args []string, err error) {
+	var params []kernel.Param
+	if m.k.Prototype != nil && offset == "" { // arguments are in their registers at the entry alone
+		params = m.k.Prototype(function)
+	}
+	if len(words) == 0 {
+		for i, p := range params {
+			if i < len(regs) && p.Name != "" && p.Name != "lr" {
+				args = append(args, p.Name+"="+regs[i]+":"+fetchType(p.Type, word))
+			}
+		}
+		return args, nil
+	}
+	for _, w := range words {
+		if fetch.MatchString(w) && !strings.ContainsAny(w, ";#") {
+			args = append(args, w)
+			continue
+		}
+		named := parameter.FindStringSubmatch(w)
+		if named == nil {
+			return nil, fmt.Errorf("%q is neither a parameter's name nor a fetch argument of kprobe_events", w)
+		}
+		arg, err := byName(named[1], named[2], function, params, regs, word)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, arg)
+	}
+	return args, nil
+}
+
+// byName fetches a parameter by its name in C.
+func byName(name, typ, function string, params []kernel.Param, regs []string, word string) (string, error) {
+	var known []string
+	for i, p := range params {
+		known = append(known, p.Name)
+		switch {
+		case p.Name != name:
+		case i >= len(regs):
+			return "", fmt.Errorf("parameter %s of %s is not in a register", name, function)
+		case typ == "string" || typ == "ustring":
+			return fmt.Sprintf("%s=+0(%s):%s", name, regs[i], typ), nil
+		case typ != "":
+			return name + "=" + regs[i] + ":" + typ, nil
+		default:
+			return name + "=" + regs[i] + ":" + fetchType(p.Type, word), nil
+		}
+	}
+	if len(known) == 0 {
+		return "", fmt.Errorf("the parameters of %s are not known here: write NAME=%s for the first one", function, regs[0])
+	}
+	return "", fmt.Errorf("%s has no parameter %s (it has %s)", function, name, strings.Join(known, ", "))
+}
+
+// fetchTypes are the types of kprobe_events for C's integers; whatever else is in
+// a register is printed as a hexadecimal word.
+var fetchTypes = map[string]string{
+	"int": "s32", "unsigned int": "u32", "short int": "s16", "short unsigned int": "u16",
+	"_Bool": "u8", "bool": "u8", "char": "s8", "unsigned char": "u8",
+	"pid_t": "s32", "uid_t": "u32", "gid_t": "u32", "umode_t": "u16", "gfp_t": "x32", "u32": "u32", "u64": "u64",
+	"s32": "s32", "size_t": "u64", "ssize_t": "s64", "loff_t": "s64", "long int": "s64",
+}
+
+func fetchType(c, word string) string {
+	t, ok := fetchTypes[c]
+	if !ok || word == "x32" && strings.HasSuffix(t, "64") {
+		return word
+	}
+	return t
+}
+
+// Symbols lists the functions that probes may come to sit on, for looking their
+// prototypes up. What is no probe is passed over: Make says so.
+func Symbols(probes []string) (names []string) {
+	for _, spec := range probes {
+		for _, word := range strings.Fields(spec) {
+			if word == "p" || strings.HasPrefix(word, "p:") {
+				continue
+			}
+			if _, rest, ok := strings.Cut(word, "="); ok {
+				word = rest
+			}
+			if m := symbol.FindStringSubmatch(word); m != nil {
+				for _, c := range wire.FunctionCandidates(m[1]) {
+					if !strings.Contains(c.Name, "*") {
+						names = append(names, c.Name)
+					}
+				}
+			}
+			break
+		}
+	}
+	return names
+}

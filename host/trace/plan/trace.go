@@ -1,0 +1,418 @@
+// Package plan plans a recording. What a user asks for, by options or by a
+// preset, is held against the kernel at hand: functions and events of other
+// kernels get the names that they have here, globs are counted, and everything
+// that was asked for gets a line that says as what it is armed, or why it is not.
+//
+// It is pure: Make starts nothing. The agent's answer goes into the plan by Took.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"labctl/guest/wire"
+	"labctl/host/kernel"
+	"labctl/host/trace/creation"
+	"labctl/host/trace/preset"
+)
+
+// Instance is the trace instance's name in a guest.
+const Instance = "labctl"
+
+// EventExit is the probe that tells a task's exit code, which no event has: the
+// field "code" is do_exit's argument, a wait status.
+const EventExit = "exit"
+
+// Request is what is asked for. The zero value traces nothing.
+type Request struct {
+	Preset    string // where it comes from, for the record
+	Tracer    string // "function", "function_graph"; "nop" or empty for none
+	Functions []string
+	Graph     []string // functions whose calls are to be traced: tracer function_graph
+	Events    []Event
+	Probes    []string // see parseProbe
+	Options   []string // options/NAME
+	Tasks     bool     // all that creation.Plan wants
+	Stacks    bool     // a stack with every event and function
+	PIDOnly   bool
+	BufferKB  int // see wire.RecordParams for these
+	Overwrite bool
+	Clock     string
+	Max       int64
+	Hold      bool
+}
+
+// Event is one event or system, "sched/sched_switch", "sched:sched_*", "signal"
+// or "sched_switch".
+type Event struct {
+	Name   string
+	Filter string
+}
+
+// Add puts a preset's settings beside what is asked for already.
+func (r *Request) Add(p preset.Preset) {
+	r.Preset = p.Name
+	r.Functions = append(r.Functions, p.Functions...)
+	for _, e := range p.Events {
+		r.Events = append(r.Events, Event{Name: e})
+	}
+	r.Probes = append(r.Probes, p.Probes...)
+	r.Options = append(r.Options, p.Options...)
+	if p.Tracer != "" {
+		r.Tracer = p.Tracer
+	}
+	r.Tasks, r.Stacks, r.PIDOnly = r.Tasks || p.Tasks, r.Stacks || p.Stacks, r.PIDOnly || p.PIDOnly
+}
+
+// Empty says that nothing was asked to be traced.
+func (r *Request) Empty() bool {
+	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Probes) == 0 && !r.Tasks
+}
+
+// NeedsFunctions says whether Make wants to know the kernel's functions.
+func (r *Request) NeedsFunctions() bool { return len(r.Functions)+len(r.Graph) > 0 }
+
+// Kernel is the kernel at hand.
+type Kernel struct {
+	Arch  string // GOARCH
+	Facts *kernel.Facts
+	Names *Names
+	// Symbol says whether the kernel has a symbol, traceable or not; nil when
+	// that is not known.
+	Symbol func(name string) bool
+	// Prototype gives a function's parameters; nil, or an empty list, when they
+	// are not known.
+	Prototype func(function string) []kernel.Param
+}
+
+// Line says what became of one thing that was asked for. It is part of the run
+// record, schema labctl/run/v1.
+type Line struct {
+	// Kind is "function", "graph", "event" or "probe"; "tracer", "option" and the
+	// like for what these need and did not get; "filter" for a function that a
+	// preset names only to trace nothing.
+	Kind string `json:"kind"`
+	Name string `json:"name"` // as it was asked for
+	// Armed is what it came to in this kernel, at most maxArmed names of Count;
+	// empty when it is missing.
+	Armed []string `json:"armed,omitempty"`
+	Count int      `json:"count,omitempty"`
+	// Why says why it has another name here, or why it is missing.
+	Why string `json:"why,omitempty"`
+}
+
+// Asked says that the line is for something to be traced.
+func (l *Line) Asked() bool {
+	switch l.Kind {
+	case "function", "graph", "event", "probe":
+		return true
+	}
+	return false
+}
+
+// Missing says that nothing was armed for the line.
+func (l *Line) Missing() bool { return l.Count == 0 }
+
+// maxArmed bounds the names of one line that are kept.
+const maxArmed = 20
+
+// Plan is what to tell the agent, and what becomes of what was asked for.
+type Plan struct {
+	Params wire.CaptureParams
+	Lines  []Line
+}
+
+// Make plans a request on a kernel. The error is a request that no kernel could
+// take; what this one lacks is a line.
+func Make(r Request, k Kernel) (*Plan, error) {
+	m := maker{k: k, armed: map[string]bool{}}
+	p := &m.plan.Params
+	*p = wire.CaptureParams{
+		Instance: Instance, Stacks: r.Stacks, PIDOnly: r.PIDOnly,
+		BufferKB: r.BufferKB, Overwrite: r.Overwrite, Clock: r.Clock, Max: r.Max, Hold: r.Hold,
+	}
+	if err := m.functions(r); err != nil {
+		return nil, err
+	}
+	for _, e := range r.Events {
+		if err := m.event(e); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.probes(r); err != nil {
+		return nil, err
+	}
+	if err := m.tasks(r); err != nil {
+		return nil, err
+	}
+	return &m.plan, nil
+}
+
+type maker struct {
+	k     Kernel
+	plan  Plan
+	armed map[string]bool // events and probes that are in the plan
+}
+
+func (m *maker) line(l Line) {
+	l.Count = max(l.Count, len(l.Armed))
+	if len(l.Armed) > maxArmed {
+		l.Armed = l.Armed[:maxArmed]
+	}
+	m.plan.Lines = append(m.plan.Lines, l)
+}
+
+// functions plans the tracer.
+func (m *maker) functions(r Request) error {
+	p := &m.plan.Params
+	tracer := r.Tracer
+	switch {
+	case len(r.Graph) > 0:
+		tracer = "function_graph"
+	case tracer == "" && len(r.Functions) > 0:
+		tracer = "function"
+	}
+	if tracer == "nop" || tracer == "" {
+		// Scripts set a filter without a tracer so as to trace nothing by it.
+		for _, f := range r.Functions {
+			m.line(Line{Kind: "filter", Name: f, Why: "not needed: the tracer is nop, and a filter alone traces nothing"})
+		}
+		return nil
+	}
+	var err error
+	if p.Functions, err = m.resolve("function", r.Functions); err != nil {
+		return err
+	}
+	if p.Graph, err = m.resolve("graph", r.Graph); err != nil {
+		return err
+	}
+	switch {
+	case len(r.Graph) > 0 && len(p.Graph) == 0, len(p.Functions)+len(p.Graph) == 0:
+		// Without a filter it would trace every function.
+		m.line(Line{Kind: "tracer", Name: tracer, Why: "not started: this kernel has none of its functions"})
+		p.Functions, p.Graph = nil, nil
+		return nil
+	case len(p.Functions) > 0:
+		// A function that the filter leaves out starts no graph either.
+		for _, g := range p.Graph {
+			if !slices.Contains(p.Functions, g) {
+				p.Functions = append(p.Functions, g)
+			}
+		}
+	}
+	p.Tracer = tracer
+	for _, o := range r.Options {
+		if o == "func_stack_trace" && tracer == "function" {
+			m.option(o)
+		}
+	}
+	if r.Stacks && tracer == "function" {
+		m.option("func_stack_trace")
+	}
+	return nil
+}
+
+func (m *maker) option(name string) {
+	if m.plan.Params.Options == nil {
+		m.plan.Params.Options = map[string]bool{}
+	}
+	m.plan.Params.Options[name] = true
+}
+
+// resolve finds what functions are called here.
+func (m *maker) resolve(kind string, asked []string) (take []string, err error) {
+	for _, name := range asked {
+		if !isGlob(name) {
+			return nil, fmt.Errorf("function %q: want a kernel function's name, * and ? in it for several", name)
+		}
+		l := Line{Kind: kind, Name: name}
+		var sent []string
+		if strings.ContainsAny(name, "*?[") {
+			// As a glob to the kernel too: it may stand for tens of thousands.
+			if l.Armed = m.match(name); len(l.Armed) > 0 {
+				sent = []string{name}
+			} else {
+				l.Why = "no function of this kernel matches"
+			}
+		} else {
+			l.Armed, l.Why = m.find(name)
+			sent = l.Armed
+		}
+		for _, s := range sent {
+			if !slices.Contains(take, s) {
+				take = append(take, s)
+			}
+		}
+		m.line(l)
+	}
+	return take, nil
+}
+
+func (m *maker) match(glob string) []string {
+	if m.k.Names == nil {
+		return []string{glob}
+	}
+	return match(m.k.Names.functions, glob)
+}
+
+func (m *maker) has(name string) bool { return m.k.Names != nil && len(m.match(name)) > 0 }
+
+// find takes the first of a function's names that can be traced here, or says
+// why there is none.
+func (m *maker) find(name string) (found []string, why string) {
+	for _, c := range wire.FunctionCandidates(name) {
+		// A function that never runs is what a shell's filter needs, not what
+		// was asked for.
+		if slices.Contains(wire.StandIns, c.Name) {
+			continue
+		}
+		if found := m.match(c.Name); len(found) > 0 {
+			return found, cmp.Or(c.Why, wire.Idle(c.Name, m.has))
+		}
+	}
+	return nil, m.absent(name)
+}
+
+// absent says why the kernel has no function of a name to trace.
+func (m *maker) absent(name string) string {
+	if slices.Contains(preset.All().Added, name) {
+		return "the book adds it to its own kernel"
+	}
+	if m.k.Symbol != nil {
+		for _, c := range wire.FunctionCandidates(name) {
+			if !slices.Contains(wire.StandIns, c.Name) && m.k.Symbol(c.Name) {
+				return c.Name + " is there, but may not be traced (notrace, or code of the boot)"
+			}
+		}
+	}
+	if why := wire.Absent(name); why != "" {
+		return why
+	}
+	return "no such function here: inlined, not built in, or in a module that is not loaded"
+}
+
+// event plans one event, a system, or a glob of events.
+func (m *maker) event(e Event) error {
+	name := strings.Replace(e.Name, ":", "/", 1)
+	system, event, both := strings.Cut(name, "/")
+	if !isEvent(system) || both && !isEvent(event) {
+		return fmt.Errorf("event %q: want SYSTEM:EVENT or SYSTEM, * in them for several", e.Name)
+	}
+	if system == "labctl" {
+		return fmt.Errorf("event %q: the system labctl is for probes: use --kprobe", e.Name)
+	}
+	l := Line{Kind: "event", Name: name}
+	add := func(names []string) {
+		for _, n := range names {
+			if !m.armed[n] {
+				m.armed[n] = true
+				m.plan.Params.Events = append(m.plan.Params.Events, wire.CaptureEvent{Name: n, Filter: e.Filter})
+			}
+		}
+		l.Armed = append(l.Armed, names...)
+	}
+	names := m.k.Names
+	switch {
+	case names == nil:
+		add([]string{name})
+	case both:
+		for _, c := range wire.EventCandidates(name) {
+			if found := match(names.events, c.Name); len(found) > 0 {
+				add(found)
+				l.Why = c.Why
+				break
+			}
+		}
+	case len(match(names.systems, name)) > 0:
+		for _, s := range match(names.systems, name) {
+			add(match(names.events, s+"/*"))
+		}
+	default:
+		add(match(names.events, "*/"+name)) // as set_event takes it
+	}
+	if len(l.Armed) == 0 {
+		l.Why = "this kernel has no such event"
+	}
+	m.line(l)
+	return nil
+}
+
+// tasks adds what the tree of tasks is drawn from: rare events and probes, so
+// that they are in every recording. They get a line only where they are what was
+// asked for.
+func (m *maker) tasks(r Request) error {
+	p := &m.plan.Params
+	c, err := creation.Plan(m.k.Arch, m.k.Facts)
+	if err != nil {
+		return err
+	}
+	regs, _, _, _ := creation.Registers(m.k.Arch)
+	exit := wire.Kprobe{Event: EventExit, Alternatives: []wire.KprobeTry{{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}}}
+	for _, probe := range append(c.Probes, exit) {
+		probe.Optional = true // a line says so, and the rest is worth having
+		p.Probes = append(p.Probes, probe)
+		if r.Tasks {
+			m.line(Line{Kind: "probe", Name: probe.Event, Armed: []string{probe.Alternatives[0].Symbol}})
+		}
+	}
+	for _, e := range c.Events {
+		if !m.armed[e] {
+			m.armed[e] = true
+			p.Events = append(p.Events, wire.CaptureEvent{Name: e})
+		}
+	}
+	// The way into the creation function is the stack of this event. Where all
+	// events have theirs a trigger's would be a second one, and where the event is
+	// filtered one without an event.
+	for i := range p.Events {
+		if e := &p.Events[i]; e.Name == forkEvent && e.Filter == "" {
+			e.Stack = !r.Stacks
+		}
+	}
+	return nil
+}
+
+const forkEvent = "sched/sched_process_fork"
+
+// Took puts the agent's answer into the lines: what the kernel has made of the
+// functions and probes, and what it has refused.
+func (p *Plan) Took(armed wire.CaptureArmed) {
+	if p.Params.Keep {
+		p.found(armed)
+	}
+	for i := range p.Lines {
+		l := &p.Lines[i]
+		if s, ok := armed.Symbols[l.Name]; ok && l.Kind == "probe" {
+			l.Armed, l.Count = []string{s}, 1
+		}
+	}
+	for _, miss := range armed.Missing {
+		if !p.refuse(miss) {
+			kind, name, _ := strings.Cut(miss.What, " ")
+			p.Lines = append(p.Lines, Line{Kind: kind, Name: name, Why: miss.Why})
+		}
+	}
+}
+
+// refuse takes something out of the lines that it is armed in.
+func (p *Plan) refuse(miss wire.CaptureMissing) (known bool) {
+	kind, name, _ := strings.Cut(miss.What, " ")
+	for i := range p.Lines {
+		l := &p.Lines[i]
+		if l.Kind != kind {
+			continue
+		}
+		if l.Name == name {
+			l.Armed, l.Count, l.Why, known = nil, 0, miss.Why, true
+			continue
+		}
+		if at := slices.Index(l.Armed, name); at >= 0 {
+			l.Armed = slices.Delete(l.Armed, at, at+1)
+			l.Count--
+			l.Why, known = name+": "+miss.Why, true
+		}
+	}
+	return known
+}

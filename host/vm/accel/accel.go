@@ -1,0 +1,116 @@
+// Package accel decides how guests run: by KVM when a trial has proved that it
+// works, else by TCG. The presence of /dev/kvm proves nothing: it may be there
+// and make virtual machines that die on a model-specific register, on an
+// ordinary instruction, or crawl.
+package accel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"labctl/host/vm/qemu"
+)
+
+// Verdict is the accelerator to use, and why.
+type Verdict struct {
+	Arch   string    `json:"arch"`   // GOARCH of the guest
+	Accel  string    `json:"accel"`  // "kvm" or "tcg", as for -accel
+	Reason string    `json:"reason"` // one line
+	QEMU   string    `json:"qemu"`   // version: "7.2.22"
+	When   time.Time `json:"when"`
+}
+
+// Env is the environment variable that forces the accelerator: "kvm" or "tcg".
+// KVM cannot run another architecture's guests; they take TCG in any case.
+const Env = "LABCTL_ACCEL"
+
+// Best is the verdict for guests of arch under binary. A trial's outcome is
+// kept in the cache folder for as long as QEMU, the host's kernel, its boot
+// and its /dev/kvm stay the same; one against KVM for a day at most, since a
+// busy host may have spoilt it. The error is a *qemu.NotFoundError, ctx's, or
+// about Env.
+func Best(ctx context.Context, binary, arch string) (Verdict, error) {
+	return decide(ctx, binary, arch, true)
+}
+
+// Fresh is Best by a new trial.
+func Fresh(ctx context.Context, binary, arch string) (Verdict, error) {
+	return decide(ctx, binary, arch, false)
+}
+
+func decide(ctx context.Context, binary, arch string, useCache bool) (Verdict, error) {
+	f, err := qemu.Inspect(binary)
+	if err != nil {
+		return Verdict{}, err
+	}
+	v := Verdict{Arch: arch, Accel: "tcg", QEMU: f.Version, When: time.Now()}
+	forced := os.Getenv(Env)
+	switch {
+	case forced != "" && forced != "tcg" && forced != "kvm":
+		return Verdict{}, fmt.Errorf("%s=%q: want kvm or tcg", Env, forced)
+	case runtime.GOARCH != arch:
+		v.Reason = fmt.Sprintf("KVM on %s cannot run %s guests", runtime.GOARCH, arch)
+		return v, nil
+	case forced != "":
+		v.Accel, v.Reason = forced, Env+"="+forced
+		return v, nil
+	}
+	if why := deviceTrouble(kvmDevice); why != "" {
+		v.Reason = why
+		return v, nil
+	}
+	key := hostKey(f)
+	if useCache {
+		if kept, ok := load(binary, arch, key); ok {
+			return kept, nil
+		}
+	}
+	v, err = Trial(ctx, Options{Binary: binary, Arch: arch})
+	if err != nil {
+		return Verdict{}, err
+	}
+	// Without a cache the next call tries again; that is no error of this one.
+	_ = store(binary, key, v)
+	return v, nil
+}
+
+// Trial tries KVM now, in less than 10 s, and keeps nothing. Best does this
+// without a kernel.
+func Trial(ctx context.Context, o Options) (Verdict, error) {
+	f, err := qemu.Inspect(o.Binary)
+	if err != nil {
+		return Verdict{}, err
+	}
+	v := Verdict{Arch: o.Arch, Accel: "kvm", Reason: "a trial guest ran", QEMU: f.Version, When: time.Now()}
+	if o.Kernel != "" {
+		v.Reason = "a trial guest and a kernel ran"
+	}
+	var found *failure
+	if err := prove(ctx, "kvm", o); errors.As(err, &found) {
+		v.Accel, v.Reason = "tcg", "KVM is not usable: "+found.why
+	} else if err != nil {
+		return Verdict{}, err
+	}
+	return v, nil
+}
+
+const kvmDevice = "/dev/kvm"
+
+// deviceTrouble says why KVM's device is of no use: "" when it opens.
+func deviceTrouble(path string) string {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		f.Close()
+		return ""
+	case errors.Is(err, os.ErrNotExist):
+		return "no " + path
+	case errors.Is(err, os.ErrPermission):
+		return "no permission for " + path + ": add yourself to its group (usermod -aG kvm USER) and log in again"
+	}
+	return err.Error()
+}

@@ -1,0 +1,81 @@
+package accel
+
+import (
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/host/cachedir"
+	"labctl/host/vm/qemu"
+)
+
+// doubtAfter is how long a verdict against KVM is believed.
+const doubtAfter = 24 * time.Hour
+
+// noteName is the note of verdicts in the cache folder.
+const noteName = "accel.json"
+
+// key is all of the host that a verdict rests on.
+type key struct {
+	QEMU    string      `json:"qemu"`
+	ModTime int64       `json:"mod_time"` // of the binary, ns since 1970
+	Kernel  string      `json:"kernel"`   // uname -r
+	Boot    string      `json:"boot"`     // /proc/sys/kernel/random/boot_id: firmware settings and modules may change between boots
+	Device  fs.FileMode `json:"device"`   // of /dev/kvm; 0 when absent
+	User    int         `json:"user"`     // effective, who may open it
+}
+
+// kept is the cache file: verdicts by binary and architecture.
+type kept map[string]entry
+
+type entry struct {
+	Key     key     `json:"key"`
+	Verdict Verdict `json:"verdict"`
+}
+
+func hostKey(f qemu.Features) key {
+	k := key{QEMU: f.Version, ModTime: f.ModTime.UnixNano(), User: os.Geteuid()}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		k.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		k.Boot = string(id)
+	}
+	if st, err := os.Stat(kvmDevice); err == nil {
+		k.Device = st.Mode()
+	}
+	return k
+}
+
+// load finds a verdict for the same host. A file that cannot be read is as
+// good as none.
+func load(binary, arch string, k key) (Verdict, bool) {
+	var all kept
+	if !cachedir.Recall(noteName, &all) {
+		return Verdict{}, false
+	}
+	e, ok := all[name(binary, arch)]
+	return e.Verdict, ok && e.holds(arch, k, time.Now())
+}
+
+func (e entry) holds(arch string, k key, now time.Time) bool {
+	v := e.Verdict
+	age := now.Sub(v.When)
+	return e.Key == k && v.Arch == arch && age >= 0 && (v.Accel == "kvm" || v.Accel == "tcg" && age < doubtAfter)
+}
+
+// store keeps a verdict. Of two processes at once one may lose its verdict,
+// and will try again; the file is whole at any time.
+func store(binary string, k key, v Verdict) error {
+	all := kept{}
+	if !cachedir.Recall(noteName, &all) || all == nil {
+		all = kept{}
+	}
+	all[name(binary, v.Arch)] = entry{k, v}
+	return cachedir.Remember(noteName, all)
+}
+
+func name(binary, arch string) string { return binary + " " + arch }

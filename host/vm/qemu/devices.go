@@ -1,0 +1,312 @@
+package qemu
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Defaults switches off all that QEMU would add by itself: default devices,
+// the user's configuration, a network, a window, and restarting on reset.
+type Defaults struct{}
+
+func (Defaults) Args(c *Cmdline) error {
+	c.Add("-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "-no-reboot")
+	return nil
+}
+
+// Sandbox confines QEMU by seccomp, where binary and host have it.
+type Sandbox struct{}
+
+const sandboxOn = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+func (Sandbox) Args(c *Cmdline) error {
+	f, err := Inspect(c.binary)
+	if err != nil {
+		return err
+	}
+	if f.Sandbox {
+		c.Add("-sandbox", sandboxOn)
+	}
+	return nil
+}
+
+// Machine is the board.
+type Machine struct {
+	Type    string   // "q35", "virt", "raspi3b"
+	Options []string // "highmem=off"
+}
+
+func (m Machine) Args(c *Cmdline) error {
+	if m.Type == "" {
+		return fmt.Errorf("no machine type")
+	}
+	c.Add("-machine", strings.Join(append([]string{m.Type}, m.Options...), ","))
+	return nil
+}
+
+// CPU is the CPU model with its features: "max", "cortex-a72".
+type CPU string
+
+func (m CPU) Args(c *Cmdline) error { c.Add("-cpu", string(m)); return nil }
+
+// Accel is how guest code runs.
+type Accel struct {
+	Name string // "tcg", "kvm"
+	// Thread is TCG's threading, "single" or "multi"; empty leaves QEMU's
+	// default. amd64 guests with more than one CPU need "single" under TCG:
+	// with "multi", QEMU 7.2 loses the kernel's int3 text patching.
+	Thread string
+}
+
+func (a Accel) Args(c *Cmdline) error {
+	v := a.Name
+	if a.Thread != "" && a.Name == "tcg" {
+		v += ",thread=" + a.Thread
+	}
+	c.Add("-accel", v)
+	return nil
+}
+
+// Memory is the guest's RAM.
+type Memory struct {
+	MiB int
+	// File backs the RAM by a file of that size. Share writes the guest's
+	// stores to it; without Share the file is mapped private and is not changed.
+	File  string
+	Share bool
+	// Inherit is an open file in the place of File, which needs no name.
+	Inherit *os.File
+}
+
+func (m Memory) Args(c *Cmdline) error {
+	if m.MiB <= 0 {
+		return fmt.Errorf("memory of %d MiB: want at least 1", m.MiB)
+	}
+	c.Add("-m", strconv.Itoa(m.MiB)+"M")
+	path := Value(m.File)
+	if m.Inherit != nil {
+		path = fmt.Sprintf("/proc/self/fd/%d", c.File(m.Inherit))
+	}
+	if path == "" {
+		return nil
+	}
+	if err := c.ID("ram"); err != nil {
+		return err
+	}
+	// A second -machine adds to the first one's options.
+	c.Add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.MiB, path, onOff(m.Share)),
+		"-machine", "memory-backend=ram")
+	return nil
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// SMP is the number of CPUs.
+type SMP int
+
+func (n SMP) Args(c *Cmdline) error {
+	if n < 1 {
+		return fmt.Errorf("%d CPUs: want at least 1", int(n))
+	}
+	c.Add("-smp", strconv.Itoa(int(n)))
+	return nil
+}
+
+// Kernel is booted by QEMU's own loader. Append comes before or after other
+// devices' kernel arguments as the devices are ordered.
+type Kernel struct {
+	Image  string // bzImage, Image, zImage, or vmlinux with a PVH note
+	Initrd string // optional
+	DTB    string // optional
+	Append []string
+	// Inherit is an open file in the place of Image, read from its beginning.
+	Inherit *os.File
+}
+
+func (k Kernel) Args(c *Cmdline) error {
+	image := k.Image
+	if k.Inherit != nil {
+		image = fmt.Sprintf("/proc/self/fd/%d", c.File(k.Inherit))
+	}
+	if image == "" {
+		return fmt.Errorf("no kernel image")
+	}
+	c.hasKernel = true
+	c.Add("-kernel", image)
+	if k.Initrd != "" {
+		c.Add("-initrd", k.Initrd)
+	}
+	if k.DTB != "" {
+		c.Add("-dtb", k.DTB)
+	}
+	c.KernelArgs(k.Append...)
+	return nil
+}
+
+// Firmware replaces the machine's BIOS by an open file, read from its beginning.
+type Firmware struct{ Inherit *os.File }
+
+func (f Firmware) Args(c *Cmdline) error {
+	c.Add("-bios", fmt.Sprintf("/proc/self/fd/%d", c.File(f.Inherit)))
+	return nil
+}
+
+// Serial is the machine's next UART (-serial), reached by Process.Conn(Name).
+type Serial struct {
+	Name string
+	// Console makes it a kernel console by its name in the guest: "ttyS0",
+	// "ttyAMA0", "ttyAMA1,115200".
+	Console string
+}
+
+func (s Serial) Args(c *Cmdline) error {
+	if err := c.Chardev(s.Name); err != nil {
+		return err
+	}
+	c.Add("-serial", "chardev:"+s.Name)
+	if s.Console != "" {
+		c.KernelArgs("console=" + s.Console)
+	}
+	return nil
+}
+
+// NoSerial leaves the machine's next UART unconnected, for boards whose
+// console is a later one.
+type NoSerial struct{}
+
+func (NoSerial) Args(c *Cmdline) error { c.Add("-serial", "null"); return nil }
+
+// PCISerial is a 16550 on the PCI bus, reached by Process.Conn(Name).
+type PCISerial struct{ Name string }
+
+func (s PCISerial) Args(c *Cmdline) error {
+	if err := c.Chardev(s.Name); err != nil {
+		return err
+	}
+	c.Add("-device", "pci-serial,chardev="+s.Name)
+	return nil
+}
+
+// VirtioSerial is a virtio-serial bus with named ports. The guest finds a port
+// by /sys/class/virtio-ports/*/name; the host by Process.Conn of that name.
+type VirtioSerial struct {
+	Driver string   // "virtio-serial-pci", "virtio-serial-device" for virtio-mmio
+	Ports  []string // "labctl"
+}
+
+func (v VirtioSerial) Args(c *Cmdline) error {
+	if err := c.ID("vser"); err != nil {
+		return err
+	}
+	// Each port has two queues, each queue an eventfd that QEMU polls all the time,
+	// and QEMU makes 31 ports unless told otherwise. Number 0 is a console's.
+	c.Add("-device", fmt.Sprintf("%s,id=vser,max_ports=%d", v.Driver, len(v.Ports)+1))
+	for _, p := range v.Ports {
+		if err := c.Chardev(p); err != nil {
+			return err
+		}
+		c.Add("-device", fmt.Sprintf("virtserialport,bus=vser.0,chardev=%s,name=%s", p, p))
+	}
+	return nil
+}
+
+// Window is a file of the host's that the guest sees as memory: BAR 2 of a PCI
+// device without interrupts (QEMU: docs/system/devices/ivshmem.rst).
+type Window struct {
+	File  *os.File
+	Bytes int64 // length of File; a power of two
+	// Share writes the guest's stores to File. x-ignore-shared then leaves the
+	// content out of the machine's state, so that a restored machine sees its own
+	// File. That one must be private: QEMU wants shared memory where it was, and
+	// the BAR has no place yet (migration/ram.c, "Mismatched GPAs"). Either way the
+	// guest sees what the host writes, but for pages that it has written itself.
+	Share bool
+}
+
+// WindowDriver is the device's name.
+const WindowDriver = "ivshmem-plain"
+
+func (w Window) Args(c *Cmdline) error {
+	if err := c.ID("window"); err != nil {
+		return err
+	}
+	// A device that is not its memory's master cannot be saved.
+	c.Add("-object", fmt.Sprintf("memory-backend-file,id=window,size=%d,mem-path=/proc/self/fd/%d,share=%s", w.Bytes, c.File(w.File), onOff(w.Share)),
+		"-device", WindowDriver+",memdev=window,master=on")
+	return nil
+}
+
+// QMP is the monitor, reached by Process.Conn(QMPName).
+type QMP struct{}
+
+// QMPName is the monitor's name for Process.Conn.
+const QMPName = "qmp"
+
+func (QMP) Args(c *Cmdline) error {
+	if err := c.Chardev(QMPName); err != nil {
+		return err
+	}
+	c.Add("-mon", "chardev="+QMPName+",mode=control")
+	return nil
+}
+
+// GDB is the gdbstub, reached by Process.Conn(GDBName).
+type GDB struct{}
+
+// GDBName is the gdbstub's name for Process.Conn.
+const GDBName = "gdb"
+
+func (GDB) Args(c *Cmdline) error {
+	if err := c.Chardev(GDBName); err != nil {
+		return err
+	}
+	c.Add("-gdb", "chardev:"+GDBName)
+	return nil
+}
+
+// DebugExit lets an x86 guest end QEMU by writing a byte v to port 0xf4: the
+// exit status is v<<1|1.
+type DebugExit struct{}
+
+// DebugExitPort is where DebugExit listens.
+const DebugExitPort = 0xf4
+
+func (DebugExit) Args(c *Cmdline) error {
+	c.Add("-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", DebugExitPort))
+	return nil
+}
+
+// Stopped starts QEMU with its CPUs halted, until QMP's cont.
+type Stopped struct{}
+
+func (Stopped) Args(c *Cmdline) error { c.Add("-S"); return nil }
+
+// Incoming waits for a machine's state, which QMP's migrate-incoming then reads
+// from "fd:N", N being what *FD is set to.
+type Incoming struct {
+	State *os.File
+	FD    *int
+}
+
+func (i Incoming) Args(c *Cmdline) error {
+	*i.FD = c.File(i.State)
+	c.Add("-incoming", "defer")
+	return nil
+}
+
+// PCIDevice is a -device that needs nothing else: "virtio-rng-pci", "pvpanic".
+type PCIDevice string
+
+func (d PCIDevice) Args(c *Cmdline) error { c.Add("-device", string(d)); return nil }
+
+// Options are passed as they are.
+type Options []string
+
+func (o Options) Args(c *Cmdline) error { c.Add(o...); return nil }
