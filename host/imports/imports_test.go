@@ -25,6 +25,7 @@ var tiers = [][]string{
 	{"guest/agent", "guest/probe"},                                 // what the guest's programs do
 	{"guest/labinit", "guest/labprobe", "guest/shell"},             // programs of the guest
 	{"guest/cmd"},                                                  // all in one file
+	{"host/outcome"},                                               // how a run ends; every package says it of its errors
 	{"host/scratch", "host/golden", "host/usage"},                  // files of the host, and of tests; what work costs
 	{"host/text", "host/targets", "host/clone", "host/cachedir"},   // text, rows of data, clone flags, cached answers
 	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"}, // one outside thing each

@@ -38,6 +38,8 @@ type row struct {
 	kind Kind
 	exit int // exit status of labctl
 	exec int // of labctl exec and trace, whose other statuses are the program's
+
+	verdict bool // the work came to its end, whatever that says of the kernel
 }
 
 // table has all kinds, from good to bad: of several outcomes the last one is the
@@ -45,17 +47,17 @@ type row struct {
 // shells; 70 is EX_SOFTWARE of sysexits.h. Interrupted is 128+N for signal N: see
 // SignalError.
 var table = []row{
-	{OK, 0, 0},
-	{NotApplicable, 0, 0},
-	{CheckFailed, 1, 1},
-	{KernelReported, 4, 126},
-	{CannotRun, 2, 126},
-	{BadInput, 2, 125},
-	{HostLacks, 3, 125},
-	{Internal, 70, 125},
-	{Deadline, 5, 124},
-	{GuestCrashed, 4, 126},
-	{Interrupted, 130, 130},
+	{OK, 0, 0, true},
+	{NotApplicable, 0, 0, true},
+	{CheckFailed, 1, 1, true},
+	{KernelReported, 4, 126, true},
+	{CannotRun, 2, 126, false},
+	{BadInput, 2, 125, false},
+	{HostLacks, 3, 125, false},
+	{Internal, 70, 125, false},
+	{Deadline, 5, 124, false},
+	{GuestCrashed, 4, 126, false},
+	{Interrupted, 130, 130, false},
 }
 
 // execNotFound is the status of exec for a program that the guest does not have.
@@ -75,6 +77,10 @@ func (k Kind) Known() bool { return slices.Contains(Kinds(), k) }
 
 // Failed says whether an outcome is a failure: anything but OK and NotApplicable.
 func (k Kind) Failed() bool { return k != OK && k != NotApplicable }
+
+// Broken says that the work did not come to a verdict, as against a check that does
+// not hold: what JUnit calls an error, as against a failure.
+func (k Kind) Broken() bool { return !table[k.severity()].verdict }
 
 // ExitStatus is labctl's exit status for an outcome.
 func (k Kind) ExitStatus() int { return table[k.severity()].exit }
@@ -103,28 +109,73 @@ func Worst(kinds ...Kind) Kind {
 	return worst
 }
 
+// How is a finer word for an outcome. Those of a CrashError of host/vm are the
+// kinds of host/crash: "panic", "oops" and so on.
+type How string
+
+const (
+	NotBooted   How = "boot" // the guest did not come up
+	Refused     How = "QEMU refused"
+	Died        How = "QEMU died"
+	PoweredOff  How = "powered off"
+	Reset       How = "reset" // without a word, as by a triple fault
+	Silent      How = "agent silent"
+	LinkDamaged How = "link damaged" // what came from the guest does not make sense
+	NoCompile   How = "does not compile"
+	NoSource    How = "no source"
+	TooSlow     How = "too slow"
+	TooLoud     How = "prints too much"
+	ProbeFailed How = "probe failed"
+)
+
 // Classified is an error that knows its outcome.
 type Classified interface {
 	error
 	Outcome() Kind
 }
 
+// Detailed is a Classified error that has a finer word for it, too.
+type Detailed interface {
+	Classified
+	How() How
+}
+
 // Of is the outcome of a run that ended with err. The outermost error that is
 // Classified decides; of errors that are joined, the worst.
 func Of(err error) Kind {
-	if err == nil {
-		return OK
-	}
-	if k, ok := find(err); ok {
-		return k
-	}
-	return Internal
+	_, k := Decisive(err)
+	return k
 }
 
-// find is Of for errors that may not be classified.
-func find(err error) (Kind, bool) {
+// HowOf is the finer word of the error that decides, "" when it has none.
+func HowOf(err error) How {
+	if err, _ = Decisive(err); err == nil {
+		return ""
+	}
+	var d Detailed
+	if errors.As(err, &d) {
+		return d.How()
+	}
+	return ""
+}
+
+// Decisive is Of with the error that decides, err itself when nobody has classified
+// it. What else a record says of an outcome is in that error, or in one that it
+// wraps.
+func Decisive(err error) (error, Kind) {
+	if err == nil {
+		return nil, OK
+	}
+	if e, k, ok := find(err); ok {
+		return e, k
+	}
+	return err, Internal
+}
+
+// find is Decisive for errors that may not be classified.
+func find(err error) (error, Kind, bool) {
 	if c, ok := err.(Classified); ok {
-		return c.Outcome(), true
+		return err, c.Outcome(), true
 	}
 	switch w := err.(type) {
 	case interface{ WrappedErrors() []error }: // go-multierror, whose Unwrap gives one after the other
@@ -136,17 +187,17 @@ func find(err error) (Kind, bool) {
 	case interface{ Unwrap() []error }:
 		return findWorst(w.Unwrap())
 	}
-	return ofSystem(err)
+	k, ok := ofSystem(err)
+	return err, k, ok
 }
 
-func findWorst(errs []error) (worst Kind, found bool) {
-	worst = OK
+func findWorst(errs []error) (decisive error, worst Kind, found bool) {
 	for _, e := range errs {
-		if k, ok := find(e); ok {
-			worst, found = Worst(worst, k), true
+		if e, k, ok := find(e); ok && (!found || k.severity() > worst.severity()) {
+			decisive, worst, found = e, k, true
 		}
 	}
-	return worst, found
+	return decisive, worst, found
 }
 
 // ofSystem classifies errors of the standard library that have one meaning
@@ -196,7 +247,7 @@ func Default(k Kind, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := find(err); ok {
+	if _, _, ok := find(err); ok {
 		return err
 	}
 	return &classified{k, err}
