@@ -1,4 +1,4 @@
-// Package cachedir is labctl's cache folder and the small JSON files in it that
+// Package cachedir is labctl's cache directory and the small JSON files in it that
 // remember what was slow to find out.
 package cachedir
 
@@ -6,30 +6,41 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
-// Env names the cache folder where the user's own is not wanted.
+// Env names the cache directory where the user's own is not wanted.
 const Env = "LABCTL_CACHE"
 
 // maxNote bounds a note, in bytes.
 const maxNote = 1 << 20
 
-// Dir is the cache folder as an absolute path: $LABCTL_CACHE, or labctl in the
-// user's cache folder. It may not be there yet.
+// Dir is the cache directory as an absolute path: $LABCTL_CACHE, or labctl in the
+// user's cache directory. It may not be there yet.
 func Dir() (string, error) {
 	dir := os.Getenv(Env)
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("find a cache folder: %w: set %s", err, Env)
+			return "", outcome.Hostf("find a cache directory: %w; set %s to a directory that can be written", err, Env)
 		}
 		dir = filepath.Join(base, "labctl")
 	}
-	return filepath.Abs(dir)
+	dir, err := filepath.Abs(dir)
+	return dir, outcome.As(outcome.HostLacks, err)
+}
+
+// Make makes a directory of the cache, with its parents.
+func Make(dir string, perm fs.FileMode) error {
+	if err := os.MkdirAll(dir, perm); err != nil {
+		return outcome.Hostf("make a cache directory: %w; set %s to a directory that can be written", err, Env)
+	}
+	return nil
 }
 
 // Recall reads the note called name into v. It reports false when there is none
@@ -66,7 +77,7 @@ func remember(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := Make(dir, 0o755); err != nil {
 		return err
 	}
 	return scratch.Write(filepath.Join(dir, name), append(text, '\n'), 0o600)

@@ -3,8 +3,11 @@ package cachedir
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+
+	"labctl/host/outcome"
 )
 
 func TestDir(t *testing.T) {
@@ -54,5 +57,23 @@ func TestRemember(t *testing.T) {
 	}
 	if Recall("x.json", &got) {
 		t.Error("Recall of half a note = true, want false")
+	}
+}
+
+// TestMake: a cache that cannot be made is the host's matter, whatever the system
+// calls it, and the error says what to do.
+func TestMake(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/proc/labctl", "/sys/labctl", filepath.Join(file, "x")} {
+		err := Make(dir, 0o755)
+		if outcome.Of(err) != outcome.HostLacks || !strings.Contains(err.Error(), "set "+Env) {
+			t.Errorf("Make(%s) = %v (%s); want %q with a remedy", dir, err, outcome.Of(err), outcome.HostLacks)
+		}
+	}
+	if err := Make(filepath.Join(t.TempDir(), "a", "b"), 0o755); err != nil {
+		t.Error(err)
 	}
 }

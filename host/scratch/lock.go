@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"labctl/host/outcome"
 )
 
 // Lock is a lock among processes, by a file that goes when it is released. Of a
@@ -19,7 +21,7 @@ type Lock struct {
 }
 
 // ErrLocked says that another holds the lock.
-var ErrLocked = errors.New("another holds the lock")
+var ErrLocked = outcome.New(outcome.HostLacks, "another holds the lock")
 
 // TryLock takes the lock if nobody has it; else the error is ErrLocked.
 func TryLock(path string) (*Lock, error) {
