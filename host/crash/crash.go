@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -84,6 +85,14 @@ type Task struct {
 // Error makes a Report the cause of a run's end.
 func (r *Report) Error() string {
 	return fmt.Sprintf("kernel %s: %s", r.Kind, r.Title)
+}
+
+// Outcome is GuestCrashed of a kernel that stopped, else KernelReported.
+func (r *Report) Outcome() outcome.Kind {
+	if r.Kind == Panic || r.Kind == Halt {
+		return outcome.GuestCrashed
+	}
+	return outcome.KernelReported
 }
 
 // Text is the report's lines.

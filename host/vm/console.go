@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"labctl/host/crash"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -31,6 +32,9 @@ type LogError struct {
 func (e *LogError) Error() string { return fmt.Sprintf("keep the console in %s: %v", e.Path, e.Err) }
 
 func (e *LogError) Unwrap() error { return e.Err }
+
+// Outcome is HostLacks.
+func (e *LogError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // console takes all that the guest's console says. It is drained to its end
 // whatever happens to the log, or the guest would block on its UART.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labctl/host/crash"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -53,6 +54,17 @@ type State struct {
 	Log       string          // where the whole console is, if kept
 }
 
+// Seen is where the CPUs were, a line each, and the last thing that hung.
+func (s State) Seen() (cpus []string, report *crash.Report) {
+	for _, c := range s.CPUs {
+		cpus = append(cpus, c.String())
+	}
+	if n := len(s.Hangs); n > 0 {
+		report = s.Hangs[n-1]
+	}
+	return cpus, report
+}
+
 // DeadlineError is a guest that lives and did not do in time what it was asked.
 type DeadlineError struct {
 	After time.Duration // since QEMU's start
@@ -66,6 +78,9 @@ func (e *DeadlineError) Error() string {
 
 func (e *DeadlineError) Unwrap() error { return e.Cause }
 
+// Outcome is Deadline.
+func (e *DeadlineError) Outcome() outcome.Kind { return outcome.Deadline }
+
 // AgentError is a DeadlineError in a guest whose agent does not answer any more,
 // while QEMU lives and the kernel has not said that it died.
 type AgentError struct{ *DeadlineError }
@@ -75,6 +90,12 @@ func (e *AgentError) Error() string {
 }
 
 func (e *AgentError) Unwrap() error { return e.DeadlineError }
+
+// Outcome is GuestCrashed.
+func (e *AgentError) Outcome() outcome.Kind { return outcome.GuestCrashed }
+
+// How is Silent.
+func (e *AgentError) How() outcome.How { return outcome.Silent }
 
 // state looks at the guest before it is ended.
 func (v *VM) state() State {

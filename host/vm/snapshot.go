@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
+	"labctl/host/outcome"
 	"labctl/host/vm/qemu"
 )
 
@@ -38,7 +39,7 @@ var ignoreShared = map[string]any{
 // under way on the link: half a frame would be half a frame in every clone.
 func (v *VM) Save(ctx context.Context, w io.Writer) error {
 	if err := v.save(ctx, w); err != nil {
-		return fmt.Errorf("save the machine: %w", v.Why(err))
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("save the machine: %w", v.Why(err)))
 	}
 	return nil
 }
@@ -114,11 +115,11 @@ type restore struct {
 
 func (r *restore) open(cfg Config) (err error) {
 	if r.state, err = os.Open(cfg.Snapshot.State); err != nil {
-		return fmt.Errorf("start from a snapshot: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	if r.head, err = headOf(cfg.Image); err != nil {
 		r.state.Close()
-		return fmt.Errorf("start from a snapshot: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	return nil
 }

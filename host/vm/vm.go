@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/crash"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/vm/agent"
 	"labctl/host/vm/qemu"
@@ -125,6 +127,24 @@ func (e *BootError) Error() string {
 
 func (e *BootError) Unwrap() error { return e.Cause }
 
+// Outcome is Deadline when the phase took too long, else that of the cause, and
+// GuestCrashed where the guest came up as something else.
+func (e *BootError) Outcome() outcome.Kind {
+	switch {
+	case e.Deadline:
+		return outcome.Deadline
+	case e.Cause == nil:
+		return outcome.GuestCrashed
+	}
+	return outcome.Of(outcome.Default(outcome.GuestCrashed, e.Cause))
+}
+
+// How is the cause's word where it has one, else NotBooted.
+func (e *BootError) How() outcome.How { return cmp.Or(outcome.HowOf(e.Cause), outcome.NotBooted) }
+
+// Reached is the phase of the boot that did not end.
+func (e *BootError) Reached() string { return string(e.Phase) }
+
 // CrashError is a guest whose kernel died.
 type CrashError struct {
 	Report *crash.Report
@@ -132,6 +152,15 @@ type CrashError struct {
 }
 
 func (e *CrashError) Error() string { return e.Report.Error() }
+
+// Outcome is GuestCrashed.
+func (e *CrashError) Outcome() outcome.Kind { return outcome.GuestCrashed }
+
+// How is the kind of the report: "panic".
+func (e *CrashError) How() outcome.How { return outcome.How(e.Report.Kind) }
+
+// Seen is what the console reported.
+func (e *CrashError) Seen() (cpus []string, report *crash.Report) { return nil, e.Report }
 
 // RefusedError is a QEMU that left before the guest's first word: it does not
 // take its command line, or lacks a device or a file.
@@ -141,6 +170,9 @@ func (e *RefusedError) Error() string { return "QEMU did not start the guest: " 
 
 func (e *RefusedError) Unwrap() error { return e.ExitError }
 
+// How is Refused.
+func (e *RefusedError) How() outcome.How { return outcome.Refused }
+
 // DiedError is a QEMU that was killed, crashed or gave up under a guest.
 type DiedError struct{ *qemu.ExitError }
 
@@ -148,13 +180,26 @@ func (e *DiedError) Error() string { return "QEMU ended under the guest: " + e.E
 
 func (e *DiedError) Unwrap() error { return e.ExitError }
 
+// How is Died.
+func (e *DiedError) How() outcome.How { return outcome.Died }
+
+// gone is a guest that ended without a report of its kernel's.
+type gone struct {
+	how  outcome.How
+	text string
+}
+
+func (e *gone) Error() string         { return e.text }
+func (e *gone) Outcome() outcome.Kind { return outcome.GuestCrashed }
+func (e *gone) How() outcome.How      { return e.how }
+
 // ErrPoweredOff says that the guest powered off or restarted by itself: QEMU
 // left with status 0 and the console shows no panic.
-var ErrPoweredOff = errors.New("the guest powered off")
+var ErrPoweredOff error = &gone{outcome.PoweredOff, "the guest powered off"}
 
 // ErrReset says that the machine was reset and no kernel said so: on x86 a triple
 // fault, which is an exception while one is handled.
-var ErrReset = errors.New("the guest was reset without a word, as by a triple fault")
+var ErrReset error = &gone{outcome.Reset, "the guest was reset without a word, as by a triple fault"}
 
 // VM is a guest whose agent has said hello.
 type VM struct {
@@ -207,7 +252,7 @@ func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 	}
 	if cfg.CommandLog != "" {
 		if err := cfg.writeLog(cfg.CommandLog, cmd.String()+"\n"); err != nil {
-			return nil, fmt.Errorf("write QEMU's command line: %w", err)
+			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write QEMU's command line: %w", err))
 		}
 	}
 	con, err := newConsole(cfg)
@@ -359,7 +404,7 @@ func (v *VM) step(p Phase, f func(context.Context) error) error {
 }
 
 // errDied is a cause that Why replaces by what killed the guest.
-var errDied = errors.New("the guest ended")
+var errDied = outcome.New(outcome.GuestCrashed, "the guest ended")
 
 // watch ends the VM's context when the guest dies.
 func (v *VM) watch() {
@@ -589,7 +634,7 @@ func newWindow(size int64) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), "window")
 	if err := f.Truncate(size); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("make the guest's window: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("make the guest's window: %w", err))
 	}
 	return f, nil
 }
@@ -615,7 +660,7 @@ func command(cfg Config, r *restore, window *os.File) (*qemu.Command, error) {
 		}
 		devices = append(devices, mem, qemu.SMP(pick(cfg.CPUs, t.CPUs)))
 	} else if cfg.MemoryMB > 0 && cfg.MemoryMB != t.MemoryMB || cfg.CPUs > 0 && cfg.CPUs != t.CPUs {
-		return nil, fmt.Errorf("%s always has %d CPUs and %d MB of memory", t.Name, t.CPUs, t.MemoryMB)
+		return nil, outcome.Inputf("%s always has %d CPUs and %d MB of memory", t.Name, t.CPUs, t.MemoryMB)
 	}
 	last := t.ConsoleSerial
 	link := "labctl.link=virtio"
@@ -646,7 +691,7 @@ func command(cfg Config, r *restore, window *os.File) (*qemu.Command, error) {
 	args = append(args, cfg.Append...)
 	for _, a := range args {
 		if strings.ContainsAny(a, "\n\x00") {
-			return nil, fmt.Errorf("kernel argument %q: holds a line break", a)
+			return nil, outcome.Inputf("kernel argument %q: holds a line break", a)
 		}
 	}
 	kernel := qemu.Kernel{Image: cfg.Image, Initrd: cfg.Initrd, DTB: cfg.DTB, Append: args}

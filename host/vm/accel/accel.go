@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"time"
 
+	"labctl/host/outcome"
 	"labctl/host/vm/qemu"
 )
 
@@ -51,7 +52,7 @@ func decide(ctx context.Context, binary, arch string, useCache bool) (Verdict, e
 	forced := os.Getenv(Env)
 	switch {
 	case forced != "" && forced != "tcg" && forced != "kvm":
-		return Verdict{}, fmt.Errorf("%s=%q: want kvm or tcg", Env, forced)
+		return Verdict{}, outcome.Inputf("%s=%q: want kvm or tcg", Env, forced)
 	case runtime.GOARCH != arch:
 		v.Reason = fmt.Sprintf("KVM on %s cannot run %s guests", runtime.GOARCH, arch)
 		return v, nil

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/outcome"
 	"labctl/host/vm/qemu"
 )
 
@@ -72,12 +73,12 @@ func (g guest) common(accel string) []qemu.Device {
 func (g guest) run(ctx context.Context, accel, binary string) error {
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("acceleration trial: %w", os.NewSyscallError("memfd_create", err))
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("acceleration trial: %w", os.NewSyscallError("memfd_create", err)))
 	}
 	image := os.NewFile(uintptr(fd), "guest")
 	defer image.Close()
 	if _, err := image.Write(g.image()); err != nil {
-		return fmt.Errorf("acceleration trial: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("acceleration trial: %w", err))
 	}
 	devices := append(g.common(accel), qemu.Memory{MiB: 32}, qemu.Firmware{Inherit: image})
 	r, err := watch(ctx, binary, append(devices, g.devices...), func(_ string, age time.Duration) bool {

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
 // ErrClosed says that the link ended. A request that was under way then has no
 // final record, so nothing is known of its outcome.
-var ErrClosed = errors.New("the link to the guest ended before the final record")
+var ErrClosed = outcome.New(outcome.GuestCrashed, "the link to the guest ended before the final record")
 
 // DamageError says that frames were lost on the link.
 type DamageError struct{ Frames uint64 }
@@ -29,6 +30,12 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("the link to the guest lost %d frames", e.Frames)
 }
 
+// Outcome is GuestCrashed: what the agent says can no longer be told.
+func (e *DamageError) Outcome() outcome.Kind { return outcome.GuestCrashed }
+
+// How is LinkDamaged.
+func (e *DamageError) How() outcome.How { return outcome.LinkDamaged }
+
 // GuestError is a request that the agent could not carry out.
 type GuestError struct {
 	Op  wire.Op
@@ -36,6 +43,13 @@ type GuestError struct {
 }
 
 func (e *GuestError) Error() string { return fmt.Sprintf("guest: %s: %s", e.Op, e.Msg) }
+
+// Outcome is CannotRun: the guest lives, and cannot do what it was asked.
+func (e *GuestError) Outcome() outcome.Kind { return outcome.CannotRun }
+
+// nonsense classifies what breaks the protocol: the guest has sent it, and whatever
+// it says from there on is not to be believed. Errors that have an outcome keep it.
+func nonsense(err error) error { return outcome.Default(outcome.GuestCrashed, err) }
 
 // A UART moves about ten bytes a millisecond towards the guest, so that a frame
 // of full length would hold up a signal behind it for seconds.
@@ -133,7 +147,7 @@ func (c *Client) read(stray func([]byte)) {
 			err = &DamageError{n}
 			break
 		}
-		err = c.take(f)
+		err = nonsense(c.take(f))
 	}
 	c.conn.Close()
 	c.mu.Lock()
@@ -191,7 +205,7 @@ func (c *Client) take(f wire.Frame) error {
 	case wire.KindResult:
 		res, err := wire.Decode[wire.Result](f.Payload)
 		if err != nil {
-			err = fmt.Errorf("guest: %w", err)
+			err = nonsense(fmt.Errorf("guest: %w", err))
 		}
 		call.end(res, err)
 	}
@@ -236,7 +250,7 @@ func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 		c.mu.Lock()
 		delete(c.calls, call.id)
 		c.mu.Unlock()
-		return nil, fmt.Errorf("ask guest: %s: %w", op, err)
+		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("ask guest: %s: %w", op, err))
 	}
 	return call, nil
 }
@@ -293,7 +307,7 @@ func (call *Call) Wait(ctx context.Context, v any) error {
 	}
 	if v != nil && len(call.res.Value) > 0 {
 		if err := wire.Unmarshal(call.res.Value, v); err != nil {
-			return fmt.Errorf("guest: %s: %w", call.op, err)
+			return nonsense(fmt.Errorf("guest: %s: %w", call.op, err))
 		}
 	}
 	if call.res.Err != "" {
@@ -385,7 +399,7 @@ func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (
 	select {
 	case rerr := <-read:
 		if rerr != nil {
-			return done, fmt.Errorf("read the files for the guest: %w", rerr)
+			return done, outcome.Default(outcome.BadInput, fmt.Errorf("read the files for the guest: %w", rerr))
 		}
 	default: // the guest did not want all of it
 	}
@@ -440,7 +454,7 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 			in := source{r: s.Stdin}
 			io.Copy(call.Stdin(), &in)
 			if in.err != nil {
-				unread <- fmt.Errorf("read the input for the guest: %w", in.err)
+				unread <- outcome.Default(outcome.BadInput, fmt.Errorf("read the input for the guest: %w", in.err))
 			}
 			call.Stdin().Close()
 		}()
@@ -536,7 +550,7 @@ const stuck = time.Second
 func (d *drain) finish(ctx context.Context) error {
 	select {
 	case <-d.done:
-		return cmp.Or(d.werr, d.rerr)
+		return cmp.Or(outcome.Default(outcome.HostLacks, d.werr), d.rerr)
 	case <-ctx.Done():
 	}
 	d.left.Store(true)

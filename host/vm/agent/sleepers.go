@@ -48,10 +48,10 @@ func readSleepers(r io.Reader, max int) (tasks []wire.Sleeper, err error) {
 	for s.Scan() {
 		t, err := wire.Decode[wire.Sleeper](s.Bytes())
 		if err != nil {
-			return tasks, fmt.Errorf("guest: sleepers: %w", err)
+			return tasks, nonsense(fmt.Errorf("guest: sleepers: %w", err))
 		}
 		if len(tasks) == max || len(t.Stack) > maxFrames {
-			return tasks, errors.New("guest: sleepers: more than was asked for")
+			return tasks, nonsense(errors.New("guest: sleepers: more than was asked for"))
 		}
 		for _, field := range []*string{&t.Comm, &t.State, &t.Wchan, &t.Syscall} {
 			*field = text.Line(*field, 256)
@@ -62,7 +62,7 @@ func readSleepers(r io.Reader, max int) (tasks []wire.Sleeper, err error) {
 		tasks = append(tasks, t)
 	}
 	if err := s.Err(); err != nil {
-		return tasks, fmt.Errorf("guest: sleepers: %w", err)
+		return tasks, nonsense(fmt.Errorf("guest: sleepers: %w", err))
 	}
 	return tasks, nil
 }

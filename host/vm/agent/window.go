@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+
+	"labctl/host/outcome"
 )
 
 // Window is memory that the guest can read. An archive that is put there need not
@@ -48,9 +50,9 @@ func (w *Window) fill(ctx context.Context, r io.Reader) (n int64, rest bool, err
 		in := source{r: r}
 		n, err := io.Copy(io.NewOffsetWriter(w.mem, 0), io.LimitReader(&in, w.size))
 		if in.err != nil {
-			err = fmt.Errorf("read the files for the guest: %w", in.err)
+			err = outcome.Default(outcome.BadInput, fmt.Errorf("read the files for the guest: %w", in.err))
 		} else if err != nil {
-			err = fmt.Errorf("put files in the guest's window: %w", err)
+			err = outcome.Default(outcome.HostLacks, fmt.Errorf("put files in the guest's window: %w", err))
 		}
 		copied <- end{n, err}
 	}()

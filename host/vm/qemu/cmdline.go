@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // Device contributes one QEMU idea to a command line.
@@ -121,7 +123,7 @@ func New(binary string, devices ...Device) (*Command, error) {
 	}
 	for _, a := range append([]string{binary}, c.args...) {
 		if strings.ContainsRune(a, 0) {
-			return nil, fmt.Errorf("QEMU argument %q: holds a NUL", a)
+			return nil, outcome.Inputf("QEMU argument %q: holds a NUL", a)
 		}
 	}
 	return &Command{Binary: binary, Args: c.args, slots: c.slots}, nil

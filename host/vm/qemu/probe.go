@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/host/cachedir"
+	"labctl/host/outcome"
 )
 
 // Features is what a QEMU binary says of itself.
@@ -49,7 +50,7 @@ func Inspect(binary string) (Features, error) {
 	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return Features{}, fmt.Errorf("probe %s: %w", binary, err)
+		return Features{}, outcome.Default(outcome.HostLacks, fmt.Errorf("probe %s: %w", binary, err))
 	}
 	probed.Lock()
 	defer probed.Unlock()
@@ -113,7 +114,7 @@ func say(binary string, options ...string) (string, error) {
 		return "", err
 	}
 	if err := p.Wait(); ctx.Err() != nil {
-		return "", fmt.Errorf("ask %s %s: no end within %v", binary, options[0], probeTimeout)
+		return "", outcome.Hostf("ask %s %s: no end within %v", binary, options[0], probeTimeout)
 	} else if err != nil {
 		return "", fmt.Errorf("ask %s %s: %w", binary, options[0], err)
 	}
@@ -127,5 +128,5 @@ func parseVersion(text string) (string, error) {
 	if v, _, _ := strings.Cut(strings.TrimSpace(rest), " "); ok && v != "" && v[0] >= '0' && v[0] <= '9' {
 		return v, nil
 	}
-	return "", fmt.Errorf("version %.80q: want \"QEMU emulator version N…\"", line)
+	return "", outcome.Hostf("version %.80q: want \"QEMU emulator version N…\"", line)
 }

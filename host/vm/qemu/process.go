@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/outcome"
 	"labctl/host/usage"
 )
 
@@ -61,7 +62,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 	}
 	ours, theirs, err := open(c.slots)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", c.Binary, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("start %s: %w", c.Binary, err))
 	}
 	p := &Process{argv: c.Argv(), conns: ours, out: &tail{max: MaxStderr}, done: make(chan struct{})}
 	cmd := &exec.Cmd{
@@ -94,7 +95,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 	}
 	if err != nil {
 		closeAll(ours)
-		return nil, fmt.Errorf("start %s: %w", c.Binary, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("start %s: %w", c.Binary, err))
 	}
 	return p, nil
 }
@@ -266,6 +267,10 @@ func (e *ExitError) Error() string {
 	return name + " " + how
 }
 
+// Outcome is HostLacks: QEMU is the host's, and does not take its command line, lacks
+// a device, or crashed.
+func (e *ExitError) Outcome() outcome.Kind { return outcome.HostLacks }
+
 // reason is the last line that QEMU signed with its name, without it; hints
 // may follow that line. Else it is the last line.
 func reason(stderr, sign string) string {
@@ -288,13 +293,16 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("%s not found; %s", e.Binary, e.Remedy)
 }
 
+// Outcome is HostLacks.
+func (e *NotFoundError) Outcome() outcome.Kind { return outcome.HostLacks }
+
 func find(binary string) (string, error) {
 	path, err := exec.LookPath(binary)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return "", &NotFoundError{Binary: binary, Remedy: "on Debian: apt-get install qemu-system-x86 qemu-system-arm"}
 	}
 	if err != nil {
-		return "", fmt.Errorf("find %s: %w", binary, err)
+		return "", outcome.Default(outcome.HostLacks, fmt.Errorf("find %s: %w", binary, err))
 	}
 	return path, nil
 }

@@ -21,6 +21,8 @@ import (
 
 	"github.com/digitalocean/go-qemu/qmp"
 	"golang.org/x/sys/unix"
+
+	"labctl/host/outcome"
 )
 
 // Event is go-qemu's.
@@ -28,7 +30,7 @@ type Event = qmp.Event
 
 // ErrClosed is wrapped by every error that comes from a closed connection:
 // QEMU is gone, or Disconnect was called.
-var ErrClosed = errors.New("QMP connection closed")
+var ErrClosed = outcome.New(outcome.HostLacks, "QMP connection closed")
 
 // Error is QEMU's refusal of a command.
 type Error struct {
@@ -37,6 +39,10 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Class + ": " + e.Desc }
+
+// Outcome is HostLacks: labctl gives no command that a QEMU of the versions that it
+// knows refuses.
+func (e *Error) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // Monitor is a QMP session. All methods may be called at the same time.
 type Monitor struct {
@@ -74,7 +80,7 @@ func New(ctx context.Context, conn net.Conn) (*Monitor, error) {
 	r := bufio.NewReader(conn)
 	if err := m.greet(ctx, r); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("QMP greeting: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("QMP greeting: %w", err))
 	}
 	go m.read(r)
 	if _, err := m.RunContext(ctx, []byte(`{"execute":"qmp_capabilities"}`)); err != nil {

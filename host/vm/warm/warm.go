@@ -32,8 +32,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/host/cachedir"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
+
+// host classifies what goes wrong with the files of templates.
+func host(err error) error { return outcome.Default(outcome.HostLacks, err) }
 
 // DefaultLimit is how many bytes of disk the templates may take in all.
 const DefaultLimit = 4 << 30
@@ -63,7 +67,7 @@ func Open(dir string, limit int64) (*Store, error) {
 		limit = DefaultLimit
 	}
 	// The memory of a guest is nobody else's to read.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := cachedir.Make(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open template store: %w", err)
 	}
 	return &Store{dir, limit}, nil
@@ -129,7 +133,7 @@ func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Dr
 	}
 	t, err := s.use(key)
 	if err != nil {
-		return nil, fmt.Errorf("open the template: %w", err)
+		return nil, host(fmt.Errorf("open the template: %w", err))
 	}
 	s.shrink(s.limit, key)
 	return t, nil
@@ -178,13 +182,13 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	var files [3]*os.File
 	for i := range files {
 		if files[i], err = nameless(s.dir); err != nil {
-			return fmt.Errorf("make a template: %w", err)
+			return host(fmt.Errorf("make a template: %w", err))
 		}
 		defer files[i].Close()
 	}
 	d.RAM, d.State, d.Console = files[0], files[1], files[2]
 	if err := d.RAM.Truncate(int64(memoryMB) << 20); err != nil {
-		return fmt.Errorf("make a template: %w", err)
+		return host(fmt.Errorf("make a template: %w", err))
 	}
 	info, err := fill(&d)
 	if err != nil {
@@ -194,7 +198,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	for i, kind := range []string{"ram", "state", "console"} {
 		if err := name(files[i], s.file(key, kind)); err != nil {
 			s.remove(key)
-			return fmt.Errorf("keep the template: %w", err)
+			return host(fmt.Errorf("keep the template: %w", err))
 		}
 	}
 	text, err := json.MarshalIndent(info, "", "\t")
@@ -203,7 +207,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	}
 	f, err := nameless(s.dir)
 	if err != nil {
-		return fmt.Errorf("keep the template: %w", err)
+		return host(fmt.Errorf("keep the template: %w", err))
 	}
 	defer f.Close()
 	_, err = f.Write(append(text, '\n'))
@@ -212,7 +216,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	}
 	if err != nil {
 		s.remove(key)
-		return fmt.Errorf("keep the template: %w", err)
+		return host(fmt.Errorf("keep the template: %w", err))
 	}
 	return nil
 }
@@ -256,7 +260,7 @@ func (t *Template) Drop() error { return t.store.remove(t.Key) }
 func (s *Store) List() ([]*Template, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, fmt.Errorf("list templates: %w", err)
+		return nil, host(fmt.Errorf("list templates: %w", err))
 	}
 	var all []*Template
 	for _, e := range entries {
@@ -295,7 +299,7 @@ func (s *Store) shrink(limit int64, keep string) ([]*Template, error) {
 			continue
 		}
 		if err := s.remove(t.Key); err != nil {
-			return gone, fmt.Errorf("remove template %s: %w", t.Key, err)
+			return gone, host(fmt.Errorf("remove template %s: %w", t.Key, err))
 		}
 		sum -= t.Disk
 		gone = append(gone, t)
