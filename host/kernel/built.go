@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -61,7 +62,7 @@ func (c *Cache) SourcePackage(ref Ref) (*debian.Root, string, error) {
 			Arch:      "amd64", // the package is for all; an index is for one
 		}, "linux-source-" + src.Series, nil
 	}
-	return nil, "", fmt.Errorf("source of kernel %s: Debian has none", ref)
+	return nil, "", outcome.Inputf("source of kernel %s: Debian has none", ref)
 }
 
 // FindBuild gives the kernel of a name when it was made of just this and is
@@ -107,7 +108,7 @@ func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fi
 		return nil, err
 	}
 	if err := folder.Keep(dir); err != nil {
-		return nil, fmt.Errorf("keep kernel %s: %w", name, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("keep kernel %s: %w", name, err))
 	}
 	return load(dir)
 }

@@ -15,6 +15,7 @@ import (
 
 	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 )
 
 // Progress is one report of a pull; see the stages in package debian.
@@ -25,7 +26,7 @@ type Progress = debian.Progress
 var ErrHostLacks = debian.ErrHostLacks
 
 // ErrNotCached is wrapped when a kernel is known but not at hand.
-var ErrNotCached = errors.New("not cached")
+var ErrNotCached = outcome.New(outcome.BadInput, "not cached")
 
 // Cache is the kernels of one cache directory. Its methods may be called from
 // several goroutines, and several processes may share the directory.
@@ -78,7 +79,7 @@ func Open(dir string) (*Cache, error) {
 		return nil, err
 	}
 	for _, d := range c.pulledDirs() {
-		if err := os.MkdirAll(d, 0o755); err != nil {
+		if err := cachedir.Make(d, 0o755); err != nil {
 			return nil, fmt.Errorf("open kernel cache: %w", err)
 		}
 	}
@@ -149,7 +150,7 @@ func (c *Cache) List() ([]*Kernel, error) {
 	for _, dir := range c.pulledDirs() {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			return nil, fmt.Errorf("list cached kernels: %w", err)
+			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("list cached kernels: %w", err))
 		}
 		for _, e := range entries {
 			if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
@@ -290,7 +291,7 @@ func (c *Cache) Default(arch string) Ref {
 // its objects.
 func (c *Cache) Remove(k *Kernel) error {
 	if !slices.Contains(append(c.pulledDirs(), c.fileDir()), filepath.Dir(k.Dir)) {
-		return fmt.Errorf("remove kernel %s: %s is not in the cache", k, k.Dir)
+		return outcome.Inputf("remove kernel %s: %s is not in the cache", k, k.Dir)
 	}
 	// The rename makes it vanish at once; a killed removal leaves a temporary
 	// directory, which the next pull clears away.
@@ -299,14 +300,14 @@ func (c *Cache) Remove(k *Kernel) error {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		return fmt.Errorf("remove kernel %s: %w", k, err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("remove kernel %s: %w", k, err))
 	}
 	err := os.RemoveAll(tmp)
 	if k.Source == KindBuild {
 		err = errors.Join(err, c.removeObjects(k))
 	}
 	if err != nil {
-		return fmt.Errorf("remove kernel %s: %w", k, err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("remove kernel %s: %w", k, err))
 	}
 	return nil
 }
@@ -325,7 +326,7 @@ func (c *Cache) lock(ctx context.Context, src *Source, arch string, report func(
 		_, err = l.TryLockContext(ctx, 100*time.Millisecond)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock kernel %s for %s: %w", src.ref(), arch, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("lock kernel %s for %s: %w", src.ref(), arch, err))
 	}
 	return func() { l.Close() }, nil
 }

@@ -8,6 +8,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // DTB gives the path of a device tree by its name as packaged, with or without
@@ -15,7 +17,8 @@ import (
 // "broadcom/bcm2837-rpi-3-b.dtb". A kernel whose device trees lie in one folder
 // has them without a vendor. Those of a kernel in a file are looked for beside
 // it, where `make dtbs` and `make dtbs_install` put them.
-func (k *Kernel) DTB(name string) (string, error) {
+func (k *Kernel) DTB(name string) (_ string, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	want := strings.TrimSuffix(name, ".dtb") + ".dtb"
 	if !fs.ValidPath(want) {
 		return "", fmt.Errorf("device tree %q of kernel %s: want a name as broadcom/bcm2837-rpi-3-b.dtb", name, k)
@@ -28,7 +31,7 @@ func (k *Kernel) DTB(name string) (string, error) {
 		}
 	}
 	found, known := "", []string(nil)
-	err := filepath.WalkDir(filepath.Join(k.Dir, dtbDir), func(p string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Join(k.Dir, dtbDir), func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -77,7 +80,7 @@ func (c *Cache) LentDTB(k *Kernel, name string) (path string, from *Kernel, err 
 			}
 		}
 	}
-	return "", nil, fmt.Errorf("device tree %s: no other kernel at hand has it", name)
+	return "", nil, outcome.Inputf("device tree %s: no other kernel at hand has it", name)
 }
 
 func isFile(p string) bool {

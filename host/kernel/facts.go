@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+
+	"labctl/host/outcome"
 )
 
 // Facts is what the rest of labctl asks of a kernel's own type information,
@@ -77,7 +79,8 @@ type factsCache struct {
 // Facts reads the kernel's types. They are computed once, from the BTF that was
 // extracted when the kernel came into the cache, and kept beside it: the first
 // call parses megabytes of types, later ones read a small file.
-func (k *Kernel) Facts(ctx context.Context) (*Facts, error) {
+func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(k.Dir, factsFile)
 	sum := k.Files[imageFile].SHA256
 	var c factsCache

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"labctl/host/cachedir"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -17,7 +19,8 @@ import (
 // kept under the image's sha256, so the second use reads and hashes the file
 // only. The configuration is the one embedded in the image, else a file config
 // or config-* beside it that belongs to it by name.
-func (c *Cache) fileKernel(path, arch string) (*Kernel, error) {
+func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", path, err)
@@ -103,7 +106,7 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(c.fileDir(), 0o755); err != nil {
+	if err := cachedir.Make(c.fileDir(), 0o755); err != nil {
 		return nil, err
 	}
 	folder, err := scratch.MakeFolder(c.fileDir(), tmpPrefix("", img.Arch))

@@ -21,6 +21,7 @@ import (
 
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -96,6 +97,9 @@ func latestModule(ctx context.Context, module string) (string, error) {
 func (c *Cache) pullModule(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
 	report(Progress{Stage: debian.StageDownload})
 	m, err := askGo(ctx, "mod", "download", "-json", "--", src.Module+"@"+cmp.Or(ref.Version, "latest"))
+	if err != nil && ref.Version != "" {
+		err = outcome.Default(outcome.BadInput, blame(err)) // there may be no such version
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"labctl/host/kernel/check"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 	"labctl/host/stack"
 )
 
@@ -137,7 +138,8 @@ func (k *Kernel) features() []Feature {
 	return out
 }
 
-func (k *Kernel) btfInfo() (*BTFInfo, error) {
+func (k *Kernel) btfInfo() (_ *BTFInfo, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if err := k.verifyFile(btfFile, true); err != nil {
 		return nil, err
 	}

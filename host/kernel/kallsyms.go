@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"labctl/host/outcome"
 )
 
 // kallsymsFile is derived from vmlinuz; the number rises with what is in it.
@@ -14,7 +16,8 @@ const kallsymsFile = "kallsyms-1"
 // addresses that it was linked to. They are decoded from the image on first use
 // and kept beside it. The error wraps image.ErrNoKallsyms when the image has no
 // table that can be read.
-func (k *Kernel) Kallsyms(ctx context.Context) ([]byte, error) {
+func (k *Kernel) Kallsyms(ctx context.Context) (_ []byte, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(k.Dir, kallsymsFile)
 	if b, err := os.ReadFile(name); err == nil && len(b) > 0 {
 		return b, nil

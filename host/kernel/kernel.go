@@ -36,6 +36,7 @@ import (
 
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -89,6 +90,9 @@ type CorruptError struct {
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("kernel %s is damaged: %s: %s", e.Kernel, e.File, e.Why)
 }
+
+// Outcome is BadInput.
+func (e *CorruptError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // load reads a kernel's directory. Only kernel.json is read.
 func load(dir string) (*Kernel, error) {
@@ -288,7 +292,7 @@ func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := writeFile(out, img.Kernel); err != nil {
-		return "", fmt.Errorf("unpack kernel %s: %w", k, err)
+		return "", outcome.Default(outcome.HostLacks, fmt.Errorf("unpack kernel %s: %w", k, err))
 	}
 	return out, nil
 }
@@ -321,7 +325,8 @@ func (k *Kernel) IsELF() bool {
 	return err == nil && string(magic) == elf.ELFMAG
 }
 
-func (k *Kernel) open() (*image.Image, error) {
+func (k *Kernel) open() (_ *image.Image, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	data, err := os.ReadFile(k.Image())
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/xi2/xz"
 
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 )
 
 // maxModule bounds one module without compression; the largest of Debian's is
@@ -31,7 +32,7 @@ type Module struct {
 }
 
 // ErrNoModule is wrapped when a kernel has no module of a name, built in or not.
-var ErrNoModule = errors.New("no such module")
+var ErrNoModule = outcome.New(outcome.BadInput, "no such module")
 
 // Modules gives the named modules and all that they depend on, in the order to
 // load them. A name may be written with dashes or underscores. A named module
@@ -39,7 +40,8 @@ var ErrNoModule = errors.New("no such module")
 // built in are left out. The dependencies are read from the modules themselves
 // (depends= of .modinfo, scripts/mod/modpost.c), for packages carry no
 // modules.dep.
-func (k *Kernel) Modules(names ...string) ([]Module, error) {
+func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(names) == 0 {
 		return nil, nil
 	}

@@ -3,11 +3,12 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
+	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -70,7 +71,7 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 					o.Version, o.Package, o.Err = ask(ctx, srcs[i])
 				}
 				if o.Err != nil {
-					o.Err = blame(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err))
+					o.Err = outcome.Default(outcome.HostLacks, blame(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err)))
 					o.Error = o.Err.Error()
 				}
 				for _, k := range kernels {
@@ -98,7 +99,7 @@ func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (ver
 	}
 	// Not the folder of a pull, which may be at work in it.
 	parent := filepath.Join(c.dir, "apt")
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := cachedir.Make(parent, 0o755); err != nil {
 		return nil, func() {}, err
 	}
 	folder, err := scratch.MakeFolder(parent, ".offers-")

@@ -8,12 +8,15 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf/btf"
+
+	"labctl/host/outcome"
 )
 
 // Prototypes gives the parameters of kernel functions, of those that BTF knows;
 // a kernel without BTF knows none. Unlike Facts it takes any name, and nothing is
 // remembered: it reads megabytes of types.
-func (k *Kernel) Prototypes(ctx context.Context, functions ...string) (map[string][]Param, error) {
+func (k *Kernel) Prototypes(ctx context.Context, functions ...string) (_ map[string][]Param, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	out := map[string][]Param{}
 	if _, ok := k.Files[btfFile]; !ok || len(functions) == 0 {
 		return out, nil

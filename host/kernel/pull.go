@@ -15,6 +15,7 @@ import (
 
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 )
 
 // pull brings a source's kernel into the cache, unless a sound one that accept
@@ -56,7 +57,9 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	}
 	k, err := from(ctx, src, ref, arch, report)
 	if err != nil {
-		return nil, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, blame(err))
+		// Whatever is wrong with an archive is not the user's to mend, unless the user
+		// named what it should have.
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, blame(err)))
 	}
 	report(Progress{Stage: debian.StageDone, Note: k.String()})
 	return k, nil
@@ -70,11 +73,11 @@ func sourceFor(ref Ref, arch string) (*Source, error) {
 			continue
 		}
 		if _, ok := src.Arch[arch]; !ok {
-			return nil, fmt.Errorf("kernel %s: there is none for %s, but for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
+			return nil, outcome.Inputf("kernel %s: there is none for %s, but for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
 		}
 		return &src, nil
 	}
-	return nil, fmt.Errorf("kernel %s: no such source; known: %s", ref, strings.Join(knownRefs(), ", "))
+	return nil, outcome.Inputf("kernel %s: no such source; known: %s", ref, strings.Join(knownRefs(), ", "))
 }
 
 // clearStale removes what killed pulls and removals left. The lock is held, so
@@ -85,7 +88,7 @@ func (c *Cache) clearStale(src *Source, arch string) error {
 		err = cmp.Or(err, os.RemoveAll(dir))
 	}
 	if err != nil {
-		return fmt.Errorf("clear unfinished pulls: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("clear unfinished pulls: %w", err))
 	}
 	return nil
 }
@@ -147,7 +150,7 @@ func (c *Cache) resolve(ctx context.Context, repo repository, src *Source, ref R
 	// A suite moves on. Better to say so before the download than to hand out
 	// another series under the name of the one that was asked for.
 	if got := seriesOf(pkgs[0].Version); ref.Series != "" && got != ref.Series {
-		return nil, fmt.Errorf("%s now serves %s (%s), not series %s; use %s for what it serves", src.Suite, got, pkgs[0].Version, ref.Series, src.ref())
+		return nil, outcome.Inputf("%s now serves %s (%s), not series %s; use %s for what it serves", src.Suite, got, pkgs[0].Version, ref.Series, src.ref())
 	}
 	return pkgs, nil
 }

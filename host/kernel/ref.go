@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/semver"
+
+	"labctl/host/outcome"
 )
 
 // Ref names a kernel without its architecture. Exactly one of Suite, Module,
@@ -56,7 +58,8 @@ func (r Ref) source() *Source {
 // wanted: "…@v0.0.0-20251127164438-9778ec0261de"), a kernel that was built
 // ("build:lab-6.12"), the release of a cached kernel ("6.12.107+deb13-amd64") or
 // a path, which has a slash in it ("./bzImage", "./linux-6.12/").
-func ParseRef(s string) (Ref, error) {
+func ParseRef(s string) (_ Ref, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if _, err := loadSources(); err != nil {
 		return Ref{}, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/module"
 
+	"labctl/host/outcome"
 	"labctl/images"
 )
 
@@ -111,13 +112,14 @@ var loadSources = sync.OnceValues(func() (*sourceList, error) {
 	case os.IsNotExist(err) && !named:
 		return embeddedSources(), nil
 	case err != nil:
-		return nil, fmt.Errorf("read the list of kernel sources: %w", err)
+		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("read the list of kernel sources: %w", err))
 	}
 	user, err := parseSources(file, data, true)
 	if err != nil {
 		return nil, err
 	}
-	return embeddedSources().merge(file, user)
+	all, err := embeddedSources().merge(file, user)
+	return all, outcome.Default(outcome.BadInput, err)
 })
 
 // readSmall reads a file that a person wrote.

@@ -7,11 +7,14 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf/btf"
+
+	"labctl/host/outcome"
 )
 
 // Types is the kernel's type information, all of it: megabytes to parse. It is
 // nil for a kernel that has none.
-func (k *Kernel) Types(ctx context.Context) (*btf.Spec, error) {
+func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if _, ok := k.Files[btfFile]; !ok {
 		return nil, nil
 	}

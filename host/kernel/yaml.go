@@ -9,6 +9,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -27,6 +28,9 @@ func (e *YAMLError) Error() string {
 	}
 	return where + ": " + e.Msg
 }
+
+// Outcome is BadInput.
+func (e *YAMLError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // document is a YAML file that errors can point into.
 type document struct {

@@ -253,6 +253,11 @@ func Default(k Kind, err error) error {
 	return &classified{k, err}
 }
 
+// OrElse is Default for all that a function returns:
+//
+//	defer outcome.OrElse(outcome.BadInput, &err)
+func OrElse(k Kind, err *error) { *err = Default(k, *err) }
+
 // New makes an error with an outcome, for sentinels.
 func New(k Kind, text string) error { return &classified{k, errors.New(text)} }
 

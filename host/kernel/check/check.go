@@ -12,6 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"labctl/host/outcome"
 	"labctl/kconfig"
 )
 
@@ -61,6 +62,9 @@ func (e *Error) Error() string {
 	}
 	return fmt.Sprintf("kernel %s cannot do what is asked: %s", e.Kernel, strings.Join(lines, "; "))
 }
+
+// Outcome is BadInput: another kernel would do.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
 
 // All gives the features in the order of the file.
 func All() []Feature { return slices.Clone(features()) }

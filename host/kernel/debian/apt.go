@@ -21,6 +21,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"labctl/host/cachedir"
+	"labctl/host/outcome"
 )
 
 // Root is a private apt root for one suite and one architecture. It is not safe
@@ -56,7 +59,7 @@ func (r *Root) setUp(ctx context.Context) error {
 		return err
 	}
 	for _, d := range []string{"archives/partial", "cache", "state/lists/partial", "etc/none"} {
-		if err := os.MkdirAll(filepath.Join(r.Dir, d), 0o755); err != nil {
+		if err := cachedir.Make(filepath.Join(r.Dir, d), 0o755); err != nil {
 			return fmt.Errorf("make apt root: %w", err)
 		}
 	}
@@ -127,7 +130,8 @@ func (r *Root) setUp(ctx context.Context) error {
 // stands for: everything named linux-* that it depends on at an exact version,
 // and so on. Up to 6.12 that is one image package; from 7.x an image package
 // that depends on its parts. The image package comes first.
-func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) ([]Package, error) {
+func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) (_ []Package, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err) // what an archive has and says is no input of the user's
 	if err := r.update(ctx, report); err != nil {
 		return nil, err
 	}
@@ -218,7 +222,8 @@ func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, 
 
 // Download fetches the packages and gives their files, in order. What an earlier
 // try left is resumed; when that fails, it starts once more from nothing.
-func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progress)) ([]string, error) {
+func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progress)) (_ []string, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
 	var total int64
 	args := []string{"-q", "download", "--"}
 	for _, p := range pkgs {
@@ -229,7 +234,7 @@ func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progres
 		report(Progress{Stage: StageDownload, Done: int64(percent / 100 * float64(total)), Total: total})
 	}
 	progress(0)
-	err := r.apt(ctx, "apt-get", args, progress, nil)
+	err = r.apt(ctx, "apt-get", args, progress, nil)
 	if err != nil && ctx.Err() == nil && r.hasPartial() {
 		if err := r.clearArchives(); err != nil {
 			return nil, err
@@ -274,7 +279,7 @@ func (r *Root) hasPartial() bool {
 // not end keeps its root, for the next to go on from.
 func (r *Root) Drop() error {
 	if err := os.RemoveAll(r.Dir); err != nil {
-		return fmt.Errorf("drop apt root: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("drop apt root: %w", err))
 	}
 	return nil
 }

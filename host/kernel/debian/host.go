@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // host is what a pull takes from this host's apt.
@@ -49,7 +51,8 @@ type entryKeys struct {
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // readHost asks the host's apt for its settings. It reads, and changes nothing.
-func readHost(ctx context.Context) (*host, error) {
+func readHost(ctx context.Context) (_ *host, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
 	ask := func(prog string, args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, prog, args...)
 		cmd.Env = cleanHostEnv()
@@ -139,7 +142,7 @@ func (h *host) origin(override string) (origin, error) {
 		return o, fmt.Errorf("%w: its apt has no Debian mirror among its sources; set LABCTL_DEBIAN_MIRROR to the address of one, or give an image file: --kernel ./bzImage", ErrHostLacks)
 	}
 	if strings.ContainsAny(o.uri, " \t\n\"[]") || !strings.Contains(o.uri, ":") {
-		return o, fmt.Errorf("mirror %q: want an address as scheme://host/debian", o.uri)
+		return o, outcome.Inputf("mirror %q: want an address as scheme://host/debian", o.uri)
 	}
 	// The keys that the host demands of this mirror, else of any Debian mirror.
 	for _, same := range []bool{true, false} {

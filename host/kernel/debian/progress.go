@@ -1,10 +1,10 @@
 package debian
 
-import "errors"
+import "labctl/host/outcome"
 
 // ErrHostLacks says that this host lacks a program, a setting or a keyring that
 // labctl cannot bring itself. The error that wraps it names what and the remedy.
-var ErrHostLacks = errors.New("this host lacks something")
+var ErrHostLacks = outcome.New(outcome.HostLacks, "this host lacks something")
 
 // Stage is a step of a pull, in the order of the constants.
 type Stage string

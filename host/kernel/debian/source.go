@@ -2,10 +2,13 @@ package debian
 
 import (
 	"context"
+
+	"labctl/host/outcome"
 )
 
 // Lookup fetches the suite's index and gives one package as it describes it.
-func (r *Root) Lookup(ctx context.Context, name string, report func(Progress)) (Package, error) {
+func (r *Root) Lookup(ctx context.Context, name string, report func(Progress)) (_ Package, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
 	if err := r.update(ctx, report); err != nil {
 		return Package{}, err
 	}

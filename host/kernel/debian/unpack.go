@@ -21,6 +21,8 @@ import (
 	"github.com/blakesmith/ar"
 	"github.com/klauspost/compress/zstd"
 	"github.com/xi2/xz"
+
+	"labctl/host/outcome"
 )
 
 // Bounds on what a package may hold, in bytes. Debian's largest kernel package
@@ -48,7 +50,8 @@ const ZipZstd = zstd.ZipMethodWinZip
 // Modules that are compressed in the package are stored as they are, others are
 // packed with zstd. The sum of each file is checked against its package; nothing
 // in dir may be used when the error is not nil.
-func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, report func(Progress)) (*Tree, error) {
+func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, report func(Progress)) (_ *Tree, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
 	u := &unpacker{ctx: ctx, dir: dir, report: report, haveFile: map[string]bool{}}
 	for _, p := range pkgs {
 		u.total += p.Size

@@ -18,13 +18,15 @@ import (
 	"io"
 	"regexp"
 	"sync"
+
+	"labctl/host/outcome"
 )
 
 // MaxSize bounds an image and anything decompressed from one, in bytes.
 const MaxSize = 512 << 20
 
 // ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
-var ErrNotKernel = errors.New("not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; gzip, xz, zstd or lz4 around it is fine)")
+var ErrNotKernel = outcome.New(outcome.BadInput, "not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; gzip, xz, zstd or lz4 around it is fine)")
 
 // Kind is the outermost format of an image.
 type Kind string
@@ -51,7 +53,8 @@ type Image struct {
 
 // Parse takes an image apart. The error wraps ErrNotKernel when data is nothing
 // like a kernel, and says what is wrong when it is a damaged one.
-func Parse(data []byte) (*Image, error) {
+func Parse(data []byte) (_ *Image, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("%d bytes is more than a kernel has: %w", len(data), ErrNotKernel)
 	}

@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"errors"
 	"fmt"
+
+	"labctl/host/outcome"
 )
 
 // ErrNoKallsyms is wrapped when a kernel has no symbol table that can be read:
 // it was built without CONFIG_KALLSYMS, or lays the table out in a way that
 // labctl does not know.
-var ErrNoKallsyms = errors.New("no kallsyms table")
+var ErrNoKallsyms = outcome.New(outcome.BadInput, "no kallsyms table")
 
 // Bounds of a table that is believed.
 const (

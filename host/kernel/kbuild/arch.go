@@ -1,9 +1,6 @@
 package kbuild
 
-import (
-	"fmt"
-	"runtime"
-)
+import "runtime"
 
 // Arch is an architecture as a kernel's own build calls it.
 type Arch struct {
@@ -43,7 +40,7 @@ func archOf(name string) (Arch, error) {
 			return a, nil
 		}
 	}
-	return Arch{}, fmt.Errorf("%w", unknown("architecture", name, Arches()))
+	return Arch{}, unknown("architecture", name, Arches())
 }
 
 // native says whether this host's own compiler makes such kernels.

@@ -38,6 +38,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/targets"
 	"labctl/host/text"
@@ -82,7 +83,7 @@ func New(cache *kernel.Cache) (*Builder, error) {
 	b := &Builder{cache: cache}
 	b.sources, b.objects = cache.BuildDirs()
 	for _, dir := range []string{b.sources, b.objects} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := cachedir.Make(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("prepare to build: %w", err)
 		}
 	}
@@ -159,7 +160,7 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 	j.fixes = fixesFor(fixes(), j.tree.dir, j.arch.Name, host, target)
 	for _, f := range j.fixes {
 		if f.Refuse != "" {
-			return nil, fmt.Errorf("this compiler cannot build %s: %s (%s)", j.tree.source.Release, f.Refuse, f.Symptom)
+			return nil, outcome.Hostf("this compiler cannot build %s: %s (%s)", j.tree.source.Release, f.Refuse, f.Symptom)
 		}
 		j.built.Fixes = append(j.built.Fixes, f.Name)
 	}
@@ -185,11 +186,11 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 	if k := j.cache.FindBuild(j.Name, j.Arch, j.built.Key); k != nil {
 		return &Result{Kernel: k, Cached: true, Objects: j.obj}, nil
 	}
-	if err := os.MkdirAll(j.obj, 0o755); err != nil {
+	if err := cachedir.Make(j.obj, 0o755); err != nil {
 		return nil, err
 	}
 	if j.log, err = os.Create(j.obj + ".log"); err != nil {
-		return nil, err
+		return nil, outcome.Default(outcome.HostLacks, err)
 	}
 	defer j.log.Close()
 	if len(j.fixes) > 0 {
@@ -288,7 +289,7 @@ func (j *job) timestamp() string {
 func (j *job) configure(ctx context.Context) (values, error) {
 	kc, err := readRules(j.tree.dir, j.arch.Source)
 	if err != nil {
-		return nil, err
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	options := j.Plan.Options
 	for _, f := range j.fixes {
@@ -471,7 +472,7 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 	for from, to := range files {
 		data, err := os.ReadFile(filepath.Join(j.obj, from))
 		if err != nil {
-			return fmt.Errorf("the tree did not make what it should: %w", err)
+			return outcome.Default(outcome.BadInput, fmt.Errorf("the tree did not make what it should: %w", err))
 		}
 		to = filepath.Join(dir, to)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
@@ -502,7 +503,7 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 func zipModules(stage, to string) error {
 	roots, err := filepath.Glob(filepath.Join(stage, "lib", "modules", "*"))
 	if err != nil || len(roots) != 1 {
-		return fmt.Errorf("modules were installed into %d folders; want one", len(roots))
+		return outcome.Inputf("modules were installed into %d folders; want one", len(roots))
 	}
 	f, err := os.Create(to)
 	if err != nil {

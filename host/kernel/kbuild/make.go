@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -37,6 +38,12 @@ func (e *MakeError) Error() string {
 }
 
 func (e *MakeError) Unwrap() error { return e.Err }
+
+// Outcome is that of the error, a full disk; else BadInput: the source, or what is
+// asked of it, is not to be built here.
+func (e *MakeError) Outcome() outcome.Kind {
+	return outcome.Of(outcome.Default(outcome.BadInput, e.Err))
+}
 
 // makeRun is one run of make.
 type makeRun struct {

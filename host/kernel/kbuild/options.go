@@ -17,6 +17,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
+	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/kconfig"
 )
@@ -192,7 +193,8 @@ type Plan struct {
 // NewPlan puts a profile, "" for none, and further fragments together. A
 // fragment is a name of those that come with labctl, or a file, which has a
 // slash in it or ends in .config.
-func NewPlan(arch, profile string, fragments []string) (*Plan, error) {
+func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	p := &Plan{}
 	if profile != "" {
 		i := slices.IndexFunc(profiles(), func(p Profile) bool { return p.Name == profile })
@@ -274,5 +276,5 @@ func unknown(what, got string, known []string) error {
 	if near := kernel.Nearest(got, known); near != "" {
 		hint = fmt.Sprintf(", did you mean %s?", near)
 	}
-	return fmt.Errorf("%s %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
+	return outcome.Inputf("%s %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
 }

@@ -22,6 +22,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -33,7 +34,8 @@ type Source struct {
 
 // ParseSource reads what `--source` takes: debian:6.12, debian:trixie, a folder
 // or a tarball.
-func ParseSource(s string) (Source, error) {
+func ParseSource(s string) (_ Source, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	name, isDebian := strings.CutPrefix(s, kernel.KindDebian+":")
 	if !isDebian {
 		st, err := os.Stat(s)
@@ -57,7 +59,7 @@ func ParseSource(s string) (Source, error) {
 			return Source{Debian: ref}, nil
 		}
 	}
-	_, err := kernel.ParseRef(s)
+	_, err = kernel.ParseRef(s)
 	if err == nil {
 		err = fmt.Errorf("kernel %q has no source of its own", s)
 	}
@@ -80,6 +82,7 @@ func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error)
 	switch {
 	case s.Debian != (kernel.Ref{}):
 		t, err = b.debian(ctx, s.Debian, fresh)
+		err = outcome.Default(outcome.HostLacks, err)
 	case tarball.MatchString(s.Path):
 		t, err = b.tarball(ctx, s.Path)
 	default:
@@ -88,11 +91,11 @@ func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error)
 			t.source.Hash, err = hashTree(ctx, s.Path)
 		}
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		t.source.Release, err = releaseOf(t.dir)
 	}
-	if t.source.Release, err = releaseOf(t.dir); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	return t, nil
 }

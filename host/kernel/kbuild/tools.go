@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 )
 
 // tool is a program that a build runs.
@@ -78,7 +79,7 @@ func (c compiler) version() (string, error) {
 	out, err := c.run("", "--version")
 	line, _, _ := strings.Cut(out, "\n")
 	if err != nil || line == "" {
-		return "", fmt.Errorf("ask %s for its version: %w", c.command[0], err)
+		return "", outcome.Hostf("ask %s for its version: %w", c.command[0], err)
 	}
 	return line, nil
 }

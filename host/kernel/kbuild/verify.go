@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 )
 
 // Lost is an option that was asked for and is not in the configuration that the
@@ -27,6 +28,9 @@ type LostError struct {
 	Arch    string
 	Lost    []Lost
 }
+
+// Outcome is BadInput.
+func (e *LostError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // maxLostShown bounds the options that an error names; the log has them all.
 const maxLostShown = 6

@@ -19,6 +19,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/kernel/image"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/stack"
 	"labctl/host/text"
@@ -87,7 +88,7 @@ func JSON(ctx context.Context, k *kernel.Kernel) ([]byte, error) {
 	}
 	// A cache that cannot be written costs time on the next call, no more.
 	if err := scratch.Write(path, b, 0o644); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("profile of kernel %s: %w", k, err))
 	}
 	return b, nil
 }
@@ -122,7 +123,7 @@ func Of(ctx context.Context, k *kernel.Kernel) (*Profile, error) {
 		p.gap(err)
 	case spec != nil:
 		if err := p.readTypes(spec, functions); err != nil {
-			return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
+			return nil, outcome.Default(outcome.BadInput, fmt.Errorf("profile of kernel %s: %w", k, err))
 		}
 	}
 	p.Functions = sorted(functions)

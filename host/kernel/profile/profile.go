@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -99,7 +100,8 @@ func Encode(p *Profile) ([]byte, error) {
 }
 
 // Read reads kernel.json from a path.
-func Read(path string) (*Profile, error) {
+func Read(path string) (_ *Profile, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read a kernel's profile: %w", err)
