@@ -156,9 +156,14 @@ func open(dir string) (*Folder, error) {
 // Close lets others have the folder.
 func (f *Folder) Close() error { return f.lock.Release() }
 
-// NewRun gives the folder for the record of one more try of a cell, relative to
-// the matrix's. It is not there yet.
-func (f *Folder) NewRun(c Cell) (string, error) {
+// Record is where the record of one more try of a cell goes: the directory, which
+// is not there yet, and its name relative to the matrix's.
+func (f *Folder) Record(c Cell) (dir, name string, err error) {
+	name, err = f.newRun(c)
+	return filepath.Join(f.Path, name), name, err
+}
+
+func (f *Folder) newRun(c Cell) (string, error) {
 	base := filepath.Join(RunDir, fileName(c.ID()))
 	for i := 1; ; i++ {
 		name := base

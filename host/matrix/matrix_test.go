@@ -289,7 +289,7 @@ func TestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want := range slices.Values([]string{"runs/6.0_t0_P2", "runs/6.0_t0_P2.2", "runs/6.0_t0_P2.3"}) {
-		got, err := f.NewRun(plan[2])
+		got, err := f.newRun(plan[2])
 		if err != nil || got != want {
 			t.Errorf("NewRun = %s, %v; want %s", got, err, want)
 		}

@@ -122,6 +122,16 @@ type Probe struct {
 	Findings  []Finding           `json:"findings,omitempty"`
 }
 
+// Failed counts the findings that do not agree.
+func (p *Probe) Failed() (n int) {
+	for _, f := range p.Findings {
+		if !f.OK {
+			n++
+		}
+	}
+	return n
+}
+
 // Finding is one thing that was compared between what a probe asked and what
 // the kernel showed.
 type Finding struct {
@@ -136,7 +146,10 @@ type Outcome struct {
 	// Kind is "ok", "checks", "boot", "crash", "off" (the guest powered off),
 	// "deadline", "agent" (the guest does not answer), "probe", "host" or
 	// "interrupted".
-	Kind    string `json:"kind"`
+	Kind string `json:"kind"`
+	// How says more of a guest that is gone: "panic", "reset", "powered off",
+	// "agent silent", "boot".
+	How     string `json:"how,omitempty"`
 	Message string `json:"message,omitempty"`
 	Phase   string `json:"phase,omitempty"` // for "boot" and "deadline"
 	// Crash is the console's report of what ended the run: of the kernel's

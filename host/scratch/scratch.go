@@ -212,3 +212,8 @@ func (f *Folder) Close() error {
 	f.Path = ""
 	return errors.Join(err, f.held.Close())
 }
+
+// EscapeGlob makes a path a pattern of filepath.Glob that matches the path alone.
+func EscapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,8 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/machine"
+	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/targets"
 )
 
@@ -30,15 +31,15 @@ func versionString() string {
 	return "devel"
 }
 
-// errDeadline is the cause of a context that a --timeout ended.
-var errDeadline = errors.New("deadline: --timeout has passed")
-
 // app is what commands share.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
 	progress progress
+	// runsProgram says that the exit status is a guest program's (see
+	// programCommand).
+	runsProgram bool
 }
 
 func (a *app) root() *cobra.Command {
@@ -51,7 +52,8 @@ probes in it that make processes, threads and kernel threads, and shows the
 kernel's own call stacks of their making, printed as TRACE32 prints them.
 
 Exit status: 0 all checks hold; 1 a check fails; 2 usage or bad input; 3 this
-host lacks something; 4 the guest crashed; 5 deadline; 128+N ended by signal N.
+host lacks something; 4 the guest crashed; 5 deadline; 70 a defect of labctl;
+128+N ended by signal N.
 boot and exec pass a program's own status on; see labctl exec --help.`,
 		Example: `  labctl doctor
   labctl probe run fork --arch arm64
@@ -65,9 +67,7 @@ boot and exec pass a program's own status on; see labctl exec --help.`,
 		Args:              cobra.ArbitraryArgs,
 		RunE:              needSubcommand,
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(badFlag)
 	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
 	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd(), a.reportCmd())
 	return root
@@ -84,7 +84,11 @@ func needSubcommand(c *cobra.Command, args []string) error {
 			known = append(known, s.Name())
 		}
 	}
-	return usageError{unknown(c.CommandPath(), args[0], known)}
+	what := "command"
+	if c.HasParent() {
+		what = c.CommandPath()
+	}
+	return unknown(what, args[0], known)
 }
 
 // unknown is the one line for a name that is not among the known ones.
@@ -93,24 +97,28 @@ func unknown(what, got string, known []string) error {
 	if near := kernel.Nearest(got, known); near != "" {
 		hint = fmt.Sprintf(", did you mean %s?", near)
 	}
-	return fmt.Errorf("%s: %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
+	return outcome.Inputf("%s: %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
 }
 
 // noArgs refuses arguments in one line.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, got %q", c.CommandPath(), args[0])}
+		return outcome.Inputf("%s takes no arguments, got %q", c.CommandPath(), args[0])
 	}
 	return nil
 }
 
 // env opens the caches and wires progress to standard error.
-func (a *app) env() (machine.Env, error) {
+func (a *app) env() (session.Env, error) {
 	cache, err := kernel.Open("")
 	if err != nil {
-		return machine.Env{}, err
+		return session.Env{}, outcome.Default(outcome.HostLacks, err)
 	}
-	return machine.Env{Cache: cache, Say: a.say, Pull: a.progress.pull}, nil
+	return session.Env{
+		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.pull},
+		Version: versionString(), Command: os.Args,
+		Warn: a.report,
+	}, nil
 }
 
 // say prints one line of progress.
@@ -126,18 +134,6 @@ func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
-}
-
-// settle is machine.Settle for commands that open no caches before it.
-func (a *app) settle(spec *machine.Spec) error {
-	if spec.Kernel == "" || spec.Arch != "" || spec.Board != "" {
-		return nil
-	}
-	env, err := a.env()
-	if err != nil {
-		return err
-	}
-	return machine.Settle(env, spec)
 }
 
 // boards are the names that --board takes.

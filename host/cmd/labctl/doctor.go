@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/host/kernel"
-	"labctl/host/machine"
+	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/vm/accel"
 	"labctl/host/vm/qemu"
@@ -166,7 +166,7 @@ func aptFinding(ctx context.Context) finding {
 	return f
 }
 
-func diskFinding(env machine.Env) finding {
+func diskFinding(env session.Env) finding {
 	f := finding{What: "disk"}
 	var st unix.Statfs_t
 	if err := unix.Statfs(env.Cache.Dir(), &st); err != nil {
@@ -182,7 +182,7 @@ func diskFinding(env machine.Env) finding {
 	return f
 }
 
-func kernelFinding(env machine.Env) finding {
+func kernelFinding(env session.Env) finding {
 	f := finding{What: "cached kernels"}
 	list, err := env.Cache.List()
 	if err != nil {

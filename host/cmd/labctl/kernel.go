@@ -11,7 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/kernel"
-	"labctl/host/machine"
+	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/text"
 )
@@ -53,7 +54,7 @@ func checkArch(arch string) error {
 	if arch == "" || slices.Contains(arches(), arch) {
 		return nil
 	}
-	return usageError{unknown("--arch", arch, arches())}
+	return unknown("--arch", arch, arches())
 }
 
 func (a *app) kernelLs() *cobra.Command {
@@ -109,7 +110,7 @@ status is 3 when none answered.`,
 }
 
 // listOffers prints what the sources serve.
-func (a *app) listOffers(ctx context.Context, env machine.Env, arch string, asJSON bool) error {
+func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJSON bool) error {
 	offers, err := env.Cache.Offers(ctx, arch, func(o kernel.Offer) {
 		a.progress.status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
 	})
@@ -176,7 +177,7 @@ func (a *app) kernelPull() *cobra.Command {
 			for _, arg := range args {
 				ref, err := kernel.ParseRef(arg)
 				if err != nil {
-					return usageError{err}
+					return outcome.Default(outcome.BadInput, err)
 				}
 				refs = append(refs, ref)
 			}
@@ -207,7 +208,7 @@ func (a *app) kernelPull() *cobra.Command {
 func needArgs(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usageError{fmt.Errorf("%s needs %s", c.CommandPath(), what)}
+			return outcome.Inputf("%s needs %s", c.CommandPath(), what)
 		}
 		return nil
 	}
@@ -222,7 +223,7 @@ func (a *app) kernelRm() *cobra.Command {
 		Example: "  labctl kernel rm 6.12 --arch arm64\n  labctl kernel rm --all",
 		Args: func(c *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
-				return usageError{fmt.Errorf("%s: --all takes no names", c.CommandPath())}
+				return outcome.Inputf("%s: --all takes no names", c.CommandPath())
 			}
 			if all {
 				return nil
@@ -269,13 +270,13 @@ func (a *app) kernelRm() *cobra.Command {
 	return c
 }
 
-func findCached(env machine.Env, name string, archs []string) ([]*kernel.Kernel, error) {
+func findCached(env session.Env, name string, archs []string) ([]*kernel.Kernel, error) {
 	ref, err := kernel.ParseRef(name)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	if ref.Path != "" {
-		return nil, usageError{fmt.Errorf("kernel rm: %s is a file of yours; labctl removes only what it pulled", name)}
+		return nil, outcome.Inputf("kernel rm: %s is a file of yours; labctl removes only what it pulled", name)
 	}
 	var found []*kernel.Kernel
 	var last error

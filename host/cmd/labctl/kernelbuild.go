@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/kernel/kbuild"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 )
 
@@ -50,7 +50,7 @@ dependency that killed it.
   labctl boot --kernel build:mine`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usageError{fmt.Errorf("%s takes one name, got %q too", c.CommandPath(), args[1])}
+				return outcome.Inputf("%s takes one name, got %q too", c.CommandPath(), args[1])
 			}
 			return nil
 		},
@@ -85,10 +85,10 @@ func fragmentHelp() string {
 
 func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) error {
 	if o.source == "" {
-		return usageError{errors.New("kernel build needs a source: --source debian:6.12, a folder, or a tarball")}
+		return outcome.Inputf("kernel build needs a source: --source debian:6.12, a folder, or a tarball")
 	}
 	if o.jobs < 0 {
-		return usageError{fmt.Errorf("--jobs %d: want 1 or more", o.jobs)}
+		return outcome.Inputf("--jobs %d: want 1 or more", o.jobs)
 	}
 	if len(o.archs) == 0 {
 		o.archs = []string{targets.Host().Arch}
@@ -98,7 +98,7 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 	}
 	source, err := kbuild.ParseSource(o.source)
 	if err != nil {
-		return usageError{err}
+		return outcome.Default(outcome.BadInput, err)
 	}
 	var reqs []kbuild.Request
 	for _, arch := range o.archs {
@@ -107,7 +107,7 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 		}
 		plan, err := kbuild.NewPlan(arch, o.profile, o.fragments)
 		if err != nil {
-			return usageError{err}
+			return outcome.Default(outcome.BadInput, err)
 		}
 		reqs = append(reqs, kbuild.Request{Name: name, Arch: arch, Source: source, Fresh: o.fresh, Plan: plan, Jobs: o.jobs})
 	}

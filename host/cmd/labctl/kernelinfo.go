@@ -14,6 +14,8 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
 	"labctl/host/machine"
+	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/text"
 )
@@ -54,7 +56,7 @@ labs it can run. Nothing is booted or downloaded.`,
   labctl kernel info ./vmlinux --json`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError{fmt.Errorf("%s takes one kernel: labctl kernel info 6.12", c.CommandPath())}
+				return outcome.Inputf("%s takes one kernel: labctl kernel info 6.12", c.CommandPath())
 			}
 			return nil
 		},
@@ -83,10 +85,10 @@ labs it can run. Nothing is booted or downloaded.`,
 
 // examineKernel looks at a kernel that is at hand, also at one for which labctl
 // has no machine.
-func (a *app) examineKernel(ctx context.Context, env machine.Env, name, arch string) (*kernelReport, error) {
+func (a *app) examineKernel(ctx context.Context, env session.Env, name, arch string) (*kernelReport, error) {
 	ref, err := kernel.ParseRef(name)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	if arch == "" {
 		only, err := env.Cache.ArchOf(ref)

@@ -17,6 +17,7 @@ import (
 	"labctl/host/lab/facts"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/labs"
 )
 
@@ -45,7 +46,7 @@ func (a *app) labCmd() *cobra.Command {
 			o.lang = show.Lang()
 		}
 		if !slices.Contains(lab.Languages, o.lang) {
-			return usageError{unknown("--lang", o.lang, lab.Languages)}
+			return unknown("--lang", o.lang, lab.Languages)
 		}
 		return nil
 	}
@@ -60,7 +61,7 @@ func (o *labFlags) root() (fs.FS, error) {
 		return labs.FS, nil
 	}
 	if fi, err := os.Stat(o.dir); err != nil || !fi.IsDir() {
-		return nil, usageError{fmt.Errorf("--labs %s: no such folder", o.dir)}
+		return nil, outcome.Inputf("--labs %s: no such folder", o.dir)
 	}
 	return os.DirFS(o.dir), nil
 }
@@ -76,7 +77,7 @@ func (a *app) load(o *labFlags) (*lab.Set, error) {
 		return nil, err
 	}
 	if len(set.Labs) == 0 && len(set.Broken) == 0 {
-		return nil, usageError{fmt.Errorf("--labs %s: no folder in it has a %s", o.dir, lab.Config)}
+		return nil, outcome.Inputf("--labs %s: no folder in it has a %s", o.dir, lab.Config)
 	}
 	return set, nil
 }
@@ -89,7 +90,7 @@ func (a *app) find(o *labFlags, id string) (*lab.Lab, error) {
 	}
 	l, err := lab.One(root, id)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	return l, nil
 }
@@ -102,7 +103,7 @@ func (a *app) broken(set *lab.Set) error {
 	for _, err := range set.Broken[1:] {
 		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
 	}
-	return usageError{set.Broken[0]}
+	return outcome.Default(outcome.BadInput, set.Broken[0])
 }
 
 // labFilter chooses labs.
@@ -218,7 +219,7 @@ func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) lab
 	if err != nil {
 		return nil, err
 	}
-	if err := machine.Settle(env, &spec); err != nil {
+	if err := machine.Settle(env.Env, &spec); err != nil {
 		return nil, err
 	}
 	t, err := machine.FindTarget(spec.Arch, spec.Board)
@@ -228,7 +229,7 @@ func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) lab
 	ref := env.Cache.Default(t.Arch)
 	if spec.Kernel != "" {
 		if ref, err = kernel.ParseRef(spec.Kernel); err != nil {
-			return nil, usageError{fmt.Errorf("--kernel: %w", err)}
+			return nil, outcome.Inputf("--kernel: %w", err)
 		}
 	}
 	k, err := env.Cache.Find(ref, t.Arch)
@@ -277,7 +278,7 @@ func (a *app) labShow(o *labFlags) *cobra.Command {
 // oneLab is for commands that take a lab's id and nothing else.
 func oneLab(c *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usageError{fmt.Errorf("%s takes the id of one lab: P1 (see labctl lab ls)", c.CommandPath())}
+		return outcome.Inputf("%s takes the id of one lab: P1 (see labctl lab ls)", c.CommandPath())
 	}
 	return nil
 }

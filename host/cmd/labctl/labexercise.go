@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,15 +18,16 @@ import (
 	"labctl/host/lab/grade"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
-	"labctl/host/record"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
+	"labctl/host/session"
 )
 
 // exercise gives a lab that has an exercise.
 func (a *app) exercise(o *labFlags, id string) (*lab.Lab, error) {
 	l, err := a.find(o, id)
 	if err == nil && l.Exercise == nil {
-		err = usageError{fmt.Errorf("lab %s has no exercise", l.ID)}
+		err = outcome.Inputf("lab %s has no exercise", l.ID)
 	}
 	return l, err
 }
@@ -94,7 +94,7 @@ func (a *app) labSolve(o *labFlags) *cobra.Command {
 
 func labAndDir(c *cobra.Command, args []string) error {
 	if len(args) < 1 || len(args) > 2 {
-		return usageError{fmt.Errorf("%s takes the id of a lab, and a folder: P1 ./mine", c.CommandPath())}
+		return outcome.Inputf("%s takes the id of a lab, and a folder: P1 ./mine", c.CommandPath())
 	}
 	return nil
 }
@@ -104,10 +104,10 @@ func labAndDir(c *cobra.Command, args []string) error {
 func copyProgram(l *lab.Lab, from, dir string) error {
 	old, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return usageError{err}
+		return outcome.Default(outcome.BadInput, err)
 	}
 	if len(old) > 0 {
-		return usageError{fmt.Errorf("%s is there already and has files in it; give another folder", dir)}
+		return outcome.Inputf("%s is there already and has files in it; give another folder", dir)
 	}
 	if err == nil { // somebody's shell may be in it
 		return writeProgram(l, from, dir)
@@ -160,7 +160,7 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 			n, all := 1, len(l.Exercise.Hints)
 			if len(args) == 2 {
 				if n, err = strconv.Atoi(args[1]); err != nil || n < 1 || n > all {
-					return usageError{fmt.Errorf("lab %s has hints 1 to %d, not %q", l.ID, all, args[1])}
+					return outcome.Inputf("lab %s has hints 1 to %d, not %q", l.ID, all, args[1])
 				}
 			}
 			for _, line := range show.Wrap(show.Clean(l.Exercise.Hints[n-1].In(o.lang)), a.cells()) {
@@ -202,7 +202,7 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
   labctl lab check P1 --class ./submissions --csv grades.csv`,
 		Args: func(c *cobra.Command, args []string) error {
 			if o.class && len(args) != 2 {
-				return usageError{fmt.Errorf("%s --class takes the id of a lab and a folder of folders: P1 ./submissions", c.CommandPath())}
+				return outcome.Inputf("%s --class takes the id of a lab and a folder of folders: P1 ./submissions", c.CommandPath())
 			}
 			return labAndDir(c, args)
 		},
@@ -216,20 +216,20 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
 				dir = args[1]
 			}
 			if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
-				return usageError{fmt.Errorf("%s: no such folder; labctl lab start %s makes one", dir, l.ID)}
+				return outcome.Inputf("%s: no such folder; labctl lab start %s makes one", dir, l.ID)
 			}
 			env, err := a.env()
 			if err != nil {
 				return err
 			}
-			if err := machine.Settle(env, &o.spec); err != nil {
+			if err := machine.Settle(env.Env, &o.spec); err != nil {
 				return err
 			}
 			if o.class {
 				return a.checkClass(c.Context(), env, &o, l, dir)
 			}
 			if o.csv != "" {
-				return usageError{errors.New("--csv is for --class")}
+				return outcome.Inputf("--csv is for --class")
 			}
 			return a.checkOne(c.Context(), env, &o, l, dir)
 		},
@@ -244,26 +244,12 @@ Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`
 	return c
 }
 
-func (a *app) checkOne(ctx context.Context, env machine.Env, o *labCheckOptions, l *lab.Lab, dir string) error {
-	rec := record.Run{Name: "lab-" + l.ID, Labctl: versionString(), Started: time.Now().UTC(), Command: os.Args}
-	var keep record.Dir
-	if o.out != "" {
-		var err error
-		if keep, err = record.Create(o.out, rec.Name, time.Now()); err != nil {
-			return err
-		}
-	}
-	g, err := grade.One(ctx, env, o.spec, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)}, keep, &rec)
+func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, dir string) error {
+	g, err := grade.One(ctx, env, session.Options{Out: o.out, Spec: o.spec}, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)})
 	if err != nil {
 		return err
 	}
 	g.Learner = dir
-	if keep.Path != "" {
-		rec.Seconds, rec.Outcome = g.Seconds, g.RecordOutcome()
-		if err := keep.WriteRun(&rec); err != nil {
-			return err
-		}
-	}
 	if o.asJSON {
 		err = a.printJSON(g)
 	} else {
@@ -276,13 +262,13 @@ func (a *app) checkOne(ctx context.Context, env machine.Env, o *labCheckOptions,
 	case grade.Pass, grade.NotHere:
 		return nil
 	case grade.NoCompile, grade.Unreadable:
-		return statusError{exitInput}
+		return &outcome.StatusError{Status: outcome.BadInput.ExitStatus()}
 	case grade.Crash, grade.Off:
-		return statusError{exitCrash}
+		return &outcome.StatusError{Status: outcome.GuestCrashed.ExitStatus()}
 	case grade.TooSlow:
-		return statusError{exitDeadline}
+		return &outcome.StatusError{Status: outcome.Deadline.ExitStatus()}
 	}
-	return statusError{exitCheck}
+	return &outcome.StatusError{Status: outcome.CheckFailed.ExitStatus()}
 }
 
 func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
@@ -308,7 +294,7 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 	return err
 }
 
-func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOptions, l *lab.Lab, root string) error {
+func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, root string) error {
 	lang := o.labFlags.lang
 	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, jobs(o.jobs, o.spec), func(g *grade.Grade) {
 		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
@@ -337,7 +323,7 @@ func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOption
 		return err
 	}
 	if failed > 0 {
-		return statusError{exitCheck}
+		return &outcome.StatusError{Status: outcome.CheckFailed.ExitStatus()}
 	}
 	return nil
 }
@@ -346,7 +332,7 @@ func (a *app) checkClass(ctx context.Context, env machine.Env, o *labCheckOption
 func writeBook(name string, write func(io.Writer) error) error {
 	f, err := scratch.Create(filepath.Dir(name))
 	if err != nil {
-		return usageError{err}
+		return outcome.Default(outcome.BadInput, err)
 	}
 	if err := write(f); err != nil {
 		f.Close()

@@ -20,7 +20,9 @@ import (
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/session"
 	"labctl/host/text"
 )
 
@@ -72,19 +74,15 @@ run is reported as not run, which is no failure.`,
 
 // oneRun is one lab on one machine.
 type oneRun struct {
-	lab    *lab.Lab
-	run    record.Run
-	dir    record.Dir
-	result *result.Result
-	report *judge.Report
-	err    error
+	*runner.Run
+	err error
 }
 
 // choose gives the labs that a command line asks for.
 func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
 	if len(ids) > 0 {
 		if o.all || o.filter.any() {
-			return nil, usageError{errors.New("give the ids of labs, or --all, --topic, --source, --section")}
+			return nil, outcome.Inputf("give the ids of labs, or --all, --topic, --source, --section")
 		}
 		var chosen []*lab.Lab
 		for _, id := range ids {
@@ -99,7 +97,7 @@ func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
 		return chosen, nil
 	}
 	if !o.all && !o.filter.any() {
-		return nil, usageError{errors.New("which labs? give ids (labctl lab ls lists them), --all, --topic, --source or --section")}
+		return nil, outcome.Inputf("which labs? give ids (labctl lab ls lists them), --all, --topic, --source or --section")
 	}
 	set, err := a.load(o.labFlags)
 	if err != nil {
@@ -110,7 +108,7 @@ func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
 	}
 	chosen := o.filter.of(set)
 	if len(chosen) == 0 {
-		return nil, usageError{errors.New("no lab is so: see labctl lab ls")}
+		return nil, outcome.Inputf("no lab is so: see labctl lab ls")
 	}
 	return chosen, nil
 }
@@ -123,13 +121,13 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 		return nil, err
 	}
 	if strings.Contains(o.spec.Arch, ",") {
-		return nil, usageError{fmt.Errorf("--arch %s: one at a time, please", o.spec.Arch)}
+		return nil, outcome.Inputf("--arch %s: one at a time, please", o.spec.Arch)
 	}
 	env, err := a.env()
 	if err != nil {
 		return nil, err
 	}
-	if err := machine.Settle(env, &o.spec); err != nil {
+	if err := machine.Settle(env.Env, &o.spec); err != nil {
 		return nil, err
 	}
 	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
@@ -150,7 +148,7 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 	told := newInOrder(len(chosen), a.say)
 	var wg sync.WaitGroup
 	for i, l := range chosen {
-		r := &oneRun{lab: l}
+		r := &oneRun{Run: &runner.Run{Session: new(session.Session), Lab: l}}
 		runs[i] = r
 		out := base
 		if !single {
@@ -160,7 +158,7 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*o
 		wg.Go(func() {
 			defer func() { <-turn }()
 			if r.err = context.Cause(ctx); r.err == nil {
-				r.err = a.runLab(ctx, env, o.spec, r, out)
+				*r = *a.runLab(ctx, env, o.spec, l, out)
 			}
 			if !single {
 				told.tell(i, r.line(o.labFlags.lang))
@@ -201,31 +199,21 @@ func (o *inOrder) tell(i int, line string) {
 	}
 }
 
-// runLab runs one lab and writes its record.
-func (a *app) runLab(ctx context.Context, env machine.Env, spec machine.Spec, r *oneRun, out string) (err error) {
-	start := time.Now()
-	r.run = record.Run{Name: "lab-" + r.lab.ID, Labctl: versionString(), Started: start.UTC(), Command: os.Args}
-	if r.dir, err = record.Create(out, r.run.Name, start); err != nil {
-		return err
+// runLab runs one lab in a machine of its own, with a record in out.
+func (a *app) runLab(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, out string) *oneRun {
+	r, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Out: out, Spec: spec}, l)
+	if outcome.Of(err) == outcome.CheckFailed {
+		err = nil // the report has them
 	}
-	r.result, err = runner.Lab(ctx, env, spec, r.lab, r.dir, &r.run)
-	if err == nil {
-		r.report, err = judge.Judge(r.lab, r.result)
-	}
-	r.run.Seconds = time.Since(start).Seconds()
-	r.run.Outcome = outcome(err, nil)
-	if r.report != nil && r.report.Failed() > 0 {
-		r.run.Outcome.Kind = "checks"
-	}
-	return errors.Join(err, r.dir.WriteRun(&r.run))
+	return &oneRun{r, err}
 }
 
 func (r *oneRun) line(lang string) string {
-	s := fmt.Sprintf("%s %s: ", r.lab.ID, show.Clean(r.lab.Title.In(lang)))
-	if r.report == nil {
+	s := fmt.Sprintf("%s %s: ", r.Lab.ID, show.Clean(r.Lab.Title.In(lang)))
+	if r.Report == nil {
 		return s + text.Line(fmt.Sprint(r.err), 200)
 	}
-	return s + show.Summary(r.report, lang)
+	return s + show.Summary(r.Report, lang)
 }
 
 // labJSON is one lab of `lab run --json`.
@@ -245,9 +233,9 @@ func (a *app) printLabs(o *labRunOptions, runs []*oneRun) error {
 	if o.asJSON {
 		all := []labJSON{}
 		for _, r := range runs {
-			j := labJSON{Report: r.report, Target: r.run.Target, Kernel: r.run.Kernel, Seconds: r.run.Seconds, Record: r.dir.Path}
-			if r.report == nil {
-				j.Report = &judge.Report{Lab: r.lab.ID, Title: r.lab.Title}
+			j := labJSON{Report: r.Report, Target: r.Session.Run.Target, Kernel: r.Session.Run.Kernel, Seconds: r.Session.Run.Seconds, Record: r.Dir.Path}
+			if r.Report == nil {
+				j.Report = &judge.Report{Lab: r.Lab.ID, Title: r.Lab.Title}
 			}
 			j.Verdict = j.Report.Verdict()
 			if r.err != nil {
@@ -262,18 +250,18 @@ func (a *app) printLabs(o *labRunOptions, runs []*oneRun) error {
 	}
 	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "TITLE"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), show.Word(lang, "CLAIMS")}}
 	for _, r := range runs {
-		row := []string{r.lab.ID, show.Clean(r.lab.Title.In(lang))}
-		if r.report == nil {
+		row := []string{r.Lab.ID, show.Clean(r.Lab.Title.In(lang))}
+		if r.Report == nil {
 			rows = append(rows, append(row, "!", "", text.Line(fmt.Sprint(r.err), 120)))
 			continue
 		}
-		rows = append(rows, append(row, show.Word(lang, string(r.report.Verdict())), show.Summary(r.report, lang), claimCounts(r.report, lang)))
+		rows = append(rows, append(row, show.Word(lang, string(r.Report.Verdict())), show.Summary(r.Report, lang), claimCounts(r.Report, lang)))
 	}
 	if err := show.Table(a.stdout, rows); err != nil {
 		return err
 	}
 	for _, r := range runs {
-		if r.report != nil && (r.report.Failed() > 0 || o.stacks) {
+		if r.Report != nil && (r.Report.Failed() > 0 || o.stacks) {
 			fmt.Fprintln(a.stdout)
 			if err := a.printLab(r, lang, o.stacks); err != nil {
 				return err
@@ -298,28 +286,28 @@ func claimCounts(r *judge.Report, lang string) string {
 }
 
 func (a *app) printLab(r *oneRun, lang string, stacks bool) error {
-	if r.report == nil {
+	if r.Report == nil {
 		return nil // the error says it all
 	}
-	fmt.Fprintf(a.stdout, "%s %s\n", r.lab.ID, show.Clean(r.lab.Title.In(lang)))
-	if r.run.Kernel.Release != "" {
-		fmt.Fprintf(a.stdout, "%s on %s, %.2f s\n", text.Line(r.run.Kernel.Release, 80), r.run.Target.Name, r.run.Seconds)
+	fmt.Fprintf(a.stdout, "%s %s\n", r.Lab.ID, show.Clean(r.Lab.Title.In(lang)))
+	if r.Session.Run.Kernel.Release != "" {
+		fmt.Fprintf(a.stdout, "%s on %s, %.2f s\n", text.Line(r.Session.Run.Kernel.Release, 80), r.Session.Run.Target.Name, r.Session.Run.Seconds)
 	}
 	if stacks {
-		for _, s := range r.lab.Steps {
-			if step := r.result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
+		for _, s := range r.Lab.Steps {
+			if step := r.Result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
 				fmt.Fprintf(a.stdout, "\n== %s\n%s", s.ID, step.Stdout)
 			}
 		}
-		if t := runner.Stacks(reported(r.result)); t != "" {
+		if t := runner.Stacks(reported(r.Result)); t != "" {
 			fmt.Fprintf(a.stdout, "\n%s", t)
 		}
 	}
 	fmt.Fprintln(a.stdout)
-	if err := show.Report(a.stdout, r.report, lang, a.cells(), true); err != nil {
+	if err := show.Report(a.stdout, r.Report, lang, a.cells(), true); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\n%s\nrun record: %s\n", show.Summary(r.report, lang), r.dir.Path)
+	_, err := fmt.Fprintf(a.stdout, "\n%s\nrun record: %s\n", show.Summary(r.Report, lang), r.Dir.Path)
 	return err
 }
 
@@ -350,11 +338,11 @@ func endOfLabs(runs []*oneRun, err error) error {
 		if r.err != nil {
 			e := r.err
 			if len(runs) > 1 {
-				e = fmt.Errorf("lab %s: %w", r.lab.ID, e)
+				e = fmt.Errorf("lab %s: %w", r.Lab.ID, e)
 			}
 			errs = multierror.Append(errs, e)
 		} else {
-			failed += r.report.Failed()
+			failed += r.Report.Failed()
 		}
 	}
 	switch {
@@ -362,10 +350,8 @@ func endOfLabs(runs []*oneRun, err error) error {
 		return errs.Errors[0]
 	case errs != nil:
 		return errs
-	case failed > 0:
-		return checkError{failed}
 	}
-	return nil
+	return outcome.Checks(failed)
 }
 
 func (a *app) labClaims(lf *labFlags) *cobra.Command {
@@ -399,12 +385,12 @@ func (a *app) printClaims(o *labRunOptions, runs []*oneRun) error {
 	all := []labClaim{}
 	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "CLAIM"), show.Word(lang, "VERDICT"), show.Word(lang, "SAYS")}}
 	for _, r := range runs {
-		if r.report == nil {
+		if r.Report == nil {
 			continue
 		}
-		for _, c := range r.report.Claims {
-			all = append(all, labClaim{r.lab.ID, c})
-			rows = append(rows, []string{r.lab.ID, c.ID, show.Word(lang, string(c.Verdict)), show.Clean(c.Says.In(lang))})
+		for _, c := range r.Report.Claims {
+			all = append(all, labClaim{r.Lab.ID, c})
+			rows = append(rows, []string{r.Lab.ID, c.ID, show.Word(lang, string(c.Verdict)), show.Clean(c.Says.In(lang))})
 			if seen := c.Evidence + c.Error; seen != "" {
 				rows = append(rows, []string{"", "", "", "→ " + show.Clean(seen)})
 			}
@@ -419,9 +405,9 @@ func (a *app) printClaims(o *labRunOptions, runs []*oneRun) error {
 // claimsEnd is endOfLabs without the checks, which are not asked for here.
 func (a *app) claimsEnd(runs []*oneRun) error {
 	err := endOfLabs(runs, nil)
-	var failed checkError
+	var failed *outcome.ChecksError
 	if errors.As(err, &failed) {
-		a.say(fmt.Sprintf("%d checks of these labs fail: labctl lab run shows them", failed.failed))
+		a.say(fmt.Sprintf("%d checks of these labs fail: labctl lab run shows them", failed.Failed))
 		return nil
 	}
 	return err
@@ -437,13 +423,13 @@ started: the record is all that is read. DIR is what --out named, or the folder
 of one lab in it.`,
 		RunE: func(_ *cobra.Command, dirs []string) error {
 			if len(dirs) == 0 {
-				return usageError{errors.New("which record? give its folder")}
+				return outcome.Inputf("which record? give its folder")
 			}
 			var runs []*oneRun
 			for _, d := range dirs {
 				more, err := a.judgeDir(&o, d)
 				if err != nil {
-					return usageError{err}
+					return outcome.Default(outcome.BadInput, err)
 				}
 				runs = append(runs, more...)
 			}
@@ -455,38 +441,16 @@ of one lab in it.`,
 }
 
 func (a *app) judgeDir(o *labRunOptions, dir string) ([]*oneRun, error) {
-	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*", result.File))
+	all, err := runner.Read(dir, func(id string) (*lab.Lab, error) { return a.find(o.labFlags, id) })
 	if err != nil {
 		return nil, err
 	}
-	if own := filepath.Join(dir, result.File); len(files) == 0 {
-		files = []string{own}
-	}
 	var runs []*oneRun
-	for _, f := range files {
-		res, err := result.Read(f)
-		if err != nil {
-			return nil, err
+	for _, r := range all {
+		if r.Report.Changed {
+			a.say(fmt.Sprintf("%s: %s has changed since the run", r.Dir.Path, r.Lab.File))
 		}
-		l, err := a.find(o.labFlags, res.Lab)
-		if err != nil {
-			return nil, err
-		}
-		r := &oneRun{lab: l, result: res, dir: record.Dir{Path: filepath.Dir(f)}}
-		if rec, err := r.dir.ReadRun(); err == nil {
-			r.run = *rec
-		}
-		if r.report, err = judge.Judge(l, res); err != nil {
-			return nil, err
-		}
-		if r.report.Changed {
-			a.say(fmt.Sprintf("%s: %s has changed since the run", r.dir.Path, l.File))
-		}
-		runs = append(runs, r)
+		runs = append(runs, &oneRun{Run: r})
 	}
 	return runs, nil
-}
-
-func escapeGlob(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }

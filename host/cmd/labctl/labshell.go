@@ -1,21 +1,17 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
-	"labctl/guest/wire"
 	"labctl/host/lab"
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
-	"labctl/host/record"
+	"labctl/host/session"
 	"labctl/host/text"
-	"labctl/host/vm"
-	"labctl/host/vm/agent"
 )
 
 func (a *app) labShell(o *labFlags) *cobra.Command {
@@ -39,45 +35,24 @@ that it can be done by hand. Without a terminal the shell reads standard input.`
 	return c
 }
 
-func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.Lab) (err error) {
+func (a *app) shellFor(c *cobra.Command, o *labFlags, spec machine.Spec, l *lab.Lab) error {
 	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	spec.Commands = true
-	m, err := machine.Prepare(c.Context(), env, runner.Spec(l, spec))
-	if err != nil {
-		return err
-	}
-	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err := m.Boot(c.Context(), env, record.Dir{}, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	guide, err := runner.Ready(v.Context(), v, m.Kernel, l)
-	if err != nil {
-		return v.Why(err)
-	}
-	for _, line := range shellGuide(l, o.lang, guide) {
-		fmt.Fprintln(a.stdout, line)
-	}
-	p := wire.ExecParams{Argv: []string{shell}, Dir: "/"}
-	in, isFile := a.stdin.(*os.File)
-	var res wire.ExecResult
-	if isFile && isTerminal(a.stdin) && isTerminal(a.stdout) {
-		res, err = a.interactive(v, p, in)
-	} else {
-		res, err = v.Agent().Exec(v.Context(), p, agent.IO{Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr})
-	}
-	err = v.Why(err)
-	switch {
-	case errors.Is(err, vm.ErrPoweredOff), errors.Is(err, errLeft):
-		return nil
-	case err != nil:
-		return err
-	}
-	return statusOf(res)
+	return a.shell(c.Context(), env, session.ShellOptions{
+		Options: session.Options{Name: "lab-" + l.ID, Keep: session.KeepTrouble, Spec: runner.Spec(l, spec)},
+		Ready: func(ctx context.Context, s *session.Session) error {
+			guide, err := runner.Ready(ctx, s.VM, s.Machine.Kernel, l)
+			if err != nil {
+				return err
+			}
+			for _, line := range shellGuide(l, o.lang, guide) {
+				fmt.Fprintln(a.stdout, line)
+			}
+			return nil
+		},
+	})
 }
 
 // shellGuide is what a learner is told at the start.

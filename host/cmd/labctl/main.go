@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"labctl/host/outcome"
 )
 
 func main() {
@@ -26,17 +28,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	var own execError // has handled the signals itself
-	if err != nil && context.Cause(ctx) != nil && !errors.As(err, &own) {
-		err = context.Cause(ctx) // what was interrupted reports all sorts of things
+	var signal *outcome.SignalError
+	if err != nil && !a.runsProgram && errors.As(context.Cause(ctx), &signal) {
+		err = signal // what was interrupted reports all sorts of things
 	}
 	return a.finish(err)
 }
-
-// interrupted is a signal as the cause of a context's end.
-type interrupted struct{ sig syscall.Signal }
-
-func (e interrupted) Error() string { return "interrupted (" + e.sig.String() + ")" }
 
 // onSignals ends the context at the first signal, so that everything is cleaned
 // up. A second one has its usual effect; QEMU dies with labctl in any case.
@@ -48,7 +45,7 @@ func onSignals() (context.Context, func()) {
 		select {
 		case s := <-ch:
 			signal.Stop(ch)
-			cancel(interrupted{s.(syscall.Signal)})
+			cancel(&outcome.SignalError{Signal: s.(syscall.Signal)})
 		case <-ctx.Done():
 		}
 	}()

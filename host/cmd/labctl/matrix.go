@@ -16,6 +16,7 @@ import (
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/plan"
+	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/labs"
 )
@@ -78,7 +79,7 @@ func (p *planned) mine() []matrix.Cell {
 func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, error) {
 	spec, err := f.spec(argv)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	known := plan.Known{
 		Cached: a.cachedKernels,
@@ -95,13 +96,13 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 	}
 	p := &planned{spec: spec}
 	if p.cells, err = spec.Cells(known); err != nil {
-		return nil, usageError{err}
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	if p.shard, err = matrix.ParseShard(f.shard); err == nil {
 		err = p.shard.Fits(len(p.cells))
 	}
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--shard: %w", err)}
+		return nil, outcome.Inputf("--shard: %w", err)
 	}
 	return p, nil
 }
@@ -181,13 +182,13 @@ kernel on each machine.`,
 		RunE: func(c *cobra.Command, argv []string) error {
 			switch {
 			case github && asJSON:
-				return usageError{errors.New("give --json or --github")}
+				return outcome.Inputf("give --json or --github")
 			case github && f.shard != "":
-				return usageError{errors.New("--github is of all shards: leave --shard out")}
+				return outcome.Inputf("--github is of all shards: leave --shard out")
 			case c.Flags().Changed("shards") && !github:
-				return usageError{errors.New("--shards goes with --github")}
+				return outcome.Inputf("--shards goes with --github")
 			case c.Flags().Changed("shards") && shards < 1:
-				return usageError{fmt.Errorf("--shards %d: want at least 1", shards)}
+				return outcome.Inputf("--shards %d: want at least 1", shards)
 			}
 			p, err := a.plan(c.Context(), &f, argv)
 			if err != nil {
@@ -267,7 +268,7 @@ func (a *app) printGitHub(cells []matrix.Cell, shards int) error {
 		shards = min(shards, maxGitHubJobs)
 	}
 	if err := (matrix.Shard{Index: 1, Of: shards}).Fits(len(cells)); err != nil || shards > maxGitHubJobs {
-		return usageError{fmt.Errorf("--shards %d: the plan has %d cells, and GitHub takes at most %d jobs", shards, len(cells), maxGitHubJobs)}
+		return outcome.Inputf("--shards %d: the plan has %d cells, and GitHub takes at most %d jobs", shards, len(cells), maxGitHubJobs)
 	}
 	var out struct {
 		Include []gitHubJob `json:"include"`

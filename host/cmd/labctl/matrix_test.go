@@ -1,18 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
-	"labctl/guest/wire"
 	"labctl/host/matrix"
-	"labctl/host/probe"
-	"labctl/host/vm"
+	"labctl/host/outcome"
 )
 
 func TestMatrixEnd(t *testing.T) {
@@ -23,18 +17,18 @@ func TestMatrixEnd(t *testing.T) {
 		has  []matrix.Status
 		want int
 	}{
-		{[]matrix.Status{matrix.Pass, matrix.NotApplicable}, exitOK},
-		{[]matrix.Status{matrix.Pass, matrix.Fail}, exitCheck},
-		{[]matrix.Status{matrix.Error, matrix.Fail}, exitHost},
-		{[]matrix.Status{matrix.Error, matrix.Deadline}, exitDeadline},
-		{[]matrix.Status{matrix.Deadline, matrix.Crash, matrix.Error}, exitCrash},
+		{[]matrix.Status{matrix.Pass, matrix.NotApplicable}, 0},
+		{[]matrix.Status{matrix.Pass, matrix.Fail}, 1},
+		{[]matrix.Status{matrix.Error, matrix.Fail}, 3},
+		{[]matrix.Status{matrix.Error, matrix.Deadline}, 5},
+		{[]matrix.Status{matrix.Deadline, matrix.Crash, matrix.Error}, 4},
 	} {
 		all := &matrix.Results{}
 		for i, s := range tt.has {
 			all.Results = append(all.Results, matrix.Result{Cell: cell(fmt.Sprint("P", i)), Status: s, Reason: "\x1b[2Jwhy", Record: "runs/x"})
 		}
 		err := matrixEnd(all, "out", matrixOutput{asJSON: true})
-		if got := exitCode(err); got != tt.want {
+		if got := outcome.ExitStatus(err); got != tt.want {
 			t.Errorf("a matrix with %q ends with %d, want %d", tt.has, got, tt.want)
 		}
 		if err == nil {
@@ -62,82 +56,5 @@ func TestUnfinished(t *testing.T) {
 	})
 	if len(todo) != 2 || todo[0].Work.Name != "P1" || todo[1].Work.Name != "P2" || len(good) != 2 {
 		t.Errorf("to do %v, good %v; want P1 and P2", todo, good)
-	}
-}
-
-func TestCellEnded(t *testing.T) {
-	for _, tt := range []struct {
-		err  error
-		want matrix.Status
-	}{
-		{fmt.Errorf("x: %w", errDeadline), matrix.Deadline},
-		{fmt.Errorf("x: %w", probe.ErrDeadline), matrix.Deadline},
-		{&vm.BootError{Phase: vm.PhaseInit, Deadline: true}, matrix.Deadline},
-		{fmt.Errorf("x: %w", vm.ErrPoweredOff), matrix.Crash},
-		{vm.ErrReset, matrix.Crash},
-		{errors.New("a\n\x1b[2Jb"), matrix.Error},
-		{notRunError{"x", 2}, matrix.Error},
-	} {
-		var res matrix.Result
-		cellEnded(&res, tt.err)
-		if res.Status != tt.want || res.Reason == "" || strings.ContainsAny(res.Reason, "\n\x1b") {
-			t.Errorf("%v: %s, %q; want %s", tt.err, res.Status, res.Reason, tt.want)
-		}
-	}
-}
-
-func TestWhyFailed(t *testing.T) {
-	for _, tt := range []struct {
-		exit         wire.ExecResult
-		kind, output string
-		want         string
-	}{
-		{wire.ExecResult{Exited: true, Code: 3}, matrix.Program, "one\ntwo\n\n", "exit status 3: two"},
-		{wire.ExecResult{Exited: true, Code: 3}, matrix.Program, "", "exit status 3"},
-		{wire.ExecResult{Signaled: true, Signal: 11}, matrix.Program, "", "ended by SIGSEGV"},
-		{wire.ExecResult{Exited: true, Code: 1}, matrix.GoTest, "=== RUN TestA\n--- FAIL: TestA (0.00s)\n    --- FAIL: TestA/sub (0.00s)\n--- FAIL: TestB (0.00s)\nFAIL\n", "TestA, TestB (exit status 1)"},
-		{wire.ExecResult{Exited: true, Code: 2}, matrix.GoTest, "panic: no\n", "exit status 2: panic: no"},
-	} {
-		if got := whyFailed(tt.exit, tt.kind, tt.output); got != tt.want {
-			t.Errorf("whyFailed of %q = %q, want %q", tt.output, got, tt.want)
-		}
-	}
-}
-
-func TestLastBytes(t *testing.T) {
-	l := &lastBytes{max: 5}
-	for _, s := range []string{"ab", "cdef", "", "ghijklm", "n"} {
-		if n, err := l.Write([]byte(s)); n != len(s) || err != nil {
-			t.Errorf("Write(%q) = %d, %v", s, n, err)
-		}
-	}
-	if got := l.String(); got != "jklmn" {
-		t.Errorf("kept %q, want jklmn", got)
-	}
-}
-
-func TestMemo(t *testing.T) {
-	var m memo[int, int]
-	var made atomic.Int32
-	var wg sync.WaitGroup
-	for i := range 30 {
-		wg.Go(func() {
-			v, err := m.get(i%3, func() (int, error) {
-				made.Add(1)
-				if i%3 == 2 {
-					return 0, errors.New("no")
-				}
-				return 10 + i%3, nil
-			})
-			if i%3 == 2 && err == nil || i%3 != 2 && v != 10+i%3 {
-				t.Errorf("get(%d) = %d, %v", i%3, v, err)
-			}
-		})
-	}
-	wg.Wait()
-	all := m.all()
-	slices.Sort(all)
-	if made.Load() != 3 || !slices.Equal(all, []int{10, 11}) {
-		t.Errorf("made %d times, all are %v", made.Load(), all)
 	}
 }

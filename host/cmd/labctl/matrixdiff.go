@@ -16,9 +16,12 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/lab"
+	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/matrix/diff"
+	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/session"
 	"labctl/host/text"
 	"labctl/labs"
 )
@@ -73,18 +76,18 @@ kernels differ.`,
 func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []string) error {
 	for _, part := range o.only {
 		if !slices.Contains(diff.Parts, part) {
-			return usageError{unknown("--only", part, diff.Parts)}
+			return unknown("--only", part, diff.Parts)
 		}
 	}
 	switch {
 	case o.asJSON && o.markdown:
-		return usageError{errors.New("--json or --markdown, not both")}
+		return outcome.Inputf("--json or --markdown, not both")
 	case len(o.kernels) > 0 && len(paths) > 0:
-		return usageError{errors.New("give records, or --kernels to run labs on, not both")}
+		return outcome.Inputf("give records, or --kernels to run labs on, not both")
 	case len(o.kernels) == 0 && (len(o.arches) > 0 || o.out != ""):
-		return usageError{errors.New("--arch and --out are for runs: give --kernels")}
+		return outcome.Inputf("--arch and --out are for runs: give --kernels")
 	case len(o.kernels) == 0 && len(paths) == 0:
-		return usageError{errors.New("which kernels? give the records of runs, or --kernels 5.10,7.2")}
+		return outcome.Inputf("which kernels? give the records of runs, or --kernels 5.10,7.2")
 	}
 	if len(o.kernels) > 0 {
 		var err error
@@ -94,14 +97,14 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 	}
 	kernels, problems, err := diff.Load(paths, func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) })
 	if err != nil {
-		return usageError{err}
+		return outcome.Default(outcome.BadInput, err)
 	}
 	if len(kernels) < 2 {
 		switch {
 		case len(problems) > 0:
-			return usageError{errors.New(problems[0])}
+			return outcome.Inputf("%s", problems[0])
 		case len(kernels) == 1:
-			return usageError{fmt.Errorf("there is one kernel in these records, %s: nothing to compare it with", kernels[0].Release)}
+			return outcome.Inputf("there is one kernel in these records, %s: nothing to compare it with", kernels[0].Release)
 		}
 	}
 	rep := &diff.Report{Schema: diff.Schema, Problems: problems, Diffs: diff.New(kernels, o.only)}
@@ -111,7 +114,7 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 		err = diff.Print(a.stdout, rep, diff.Options{Markdown: o.markdown, Cells: a.cells(), All: o.all})
 	}
 	if err == nil && o.exitCode && slices.ContainsFunc(rep.Diffs, (*diff.Diff).Differs) {
-		err = statusError{exitCheck}
+		err = &outcome.StatusError{Status: outcome.CheckFailed.ExitStatus()}
 	}
 	return err
 }
@@ -146,12 +149,12 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 				}
 			}
 			if err != nil {
-				return nil, usageError{fmt.Errorf("--kernels: %w", err)}
+				return nil, outcome.Inputf("--kernels: %w", err)
 			}
 		}
 	}
 	if len(o.kernels)*len(o.arches) < 2 {
-		return nil, usageError{fmt.Errorf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))}
+		return nil, outcome.Inputf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))
 	}
 	base, err := record.Create(o.out, "diff", time.Now())
 	if err != nil {
@@ -166,13 +169,13 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 			dir := filepath.Join(base.Path, arch, strings.ReplaceAll(k, "/", "-"))
 			paths = append(paths, dir)
 			for _, l := range chosen {
-				r := &oneRun{lab: l}
+				r := &oneRun{Run: &runner.Run{Session: new(session.Session), Lab: l}}
 				runs = append(runs, r)
 				turn <- struct{}{}
 				wg.Go(func() {
 					defer func() { <-turn }()
 					if r.err = context.Cause(ctx); r.err == nil {
-						r.err = a.runLab(ctx, env, machine.Spec{Arch: arch, Kernel: k}, r, filepath.Join(dir, l.ID))
+						*r = *a.runLab(ctx, env, machine.Spec{Arch: arch, Kernel: k}, l, filepath.Join(dir, l.ID))
 					}
 					a.say(fmt.Sprintf("%s on %s: %s", text.Line(k, 80), arch, r.line("en")))
 				})
@@ -182,7 +185,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 	wg.Wait()
 	ran := 0
 	for _, r := range runs {
-		if r.report != nil {
+		if r.Report != nil {
 			ran++
 		} else if err == nil {
 			err = r.err
@@ -210,14 +213,14 @@ func (a *app) labsLike(patterns []string) (chosen []*lab.Lab, err error) {
 		for _, l := range set.Labs {
 			ok, err := path.Match(strings.ToUpper(pattern), l.ID)
 			if err != nil {
-				return nil, usageError{fmt.Errorf("--labs %s: %w", pattern, err)}
+				return nil, outcome.Inputf("--labs %s: %w", pattern, err)
 			}
 			if found = found || ok; ok && !slices.Contains(chosen, l) {
 				chosen = append(chosen, l)
 			}
 		}
 		if !found {
-			return nil, usageError{unknown("--labs", pattern, ids)}
+			return nil, unknown("--labs", pattern, ids)
 		}
 	}
 	return chosen, nil

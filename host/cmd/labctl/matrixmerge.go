@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/scratch"
 )
 
 func (a *app) matrixMerge() *cobra.Command {
@@ -36,13 +38,13 @@ plan, are errors. The exit status is that of labctl matrix run.`,
 					err = fmt.Errorf("merge %s: it has no %s, which a run leaves at its end", dir, matrix.File)
 				}
 				if err != nil {
-					return usageError{err}
+					return outcome.Default(outcome.BadInput, err)
 				}
 				parts = append(parts, matrix.Part{Dir: dir, Results: r})
 			}
 			all, err := matrix.Merge(parts)
 			if err != nil {
-				return usageError{err}
+				return outcome.Default(outcome.BadInput, err)
 			}
 			dir, err := mergedFolder(out)
 			if err != nil {
@@ -76,8 +78,8 @@ func mergedFolder(out string) (string, error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", fmt.Errorf("merge: %w", err)
 	}
-	if there, err := filepath.Glob(filepath.Join(escapeGlob(out), "*")); err != nil || len(there) > 0 {
-		return "", usageError{fmt.Errorf("merge: %s is not empty; give another --out", out)}
+	if there, err := filepath.Glob(filepath.Join(scratch.EscapeGlob(out), "*")); err != nil || len(there) > 0 {
+		return "", outcome.Inputf("merge: %s is not empty; give another --out", out)
 	}
 	return out, nil
 }

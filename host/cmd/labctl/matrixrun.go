@@ -9,16 +9,19 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
+	"labctl/host/lab"
 	"labctl/host/lab/runner"
+	"labctl/host/machine"
 	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/matrix/render"
 	"labctl/host/matrix/schedule"
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/scratch"
 	"labctl/host/text"
@@ -42,7 +45,7 @@ func (o *matrixOutput) flags(c *cobra.Command) {
 // check finds before a long run what cannot be written after it.
 func (o *matrixOutput) check() error {
 	if o.asJSON && o.ktap {
-		return usageError{errors.New("give --json or --ktap")}
+		return outcome.Inputf("give --json or --ktap")
 	}
 	if o.summary == "" {
 		o.summary = os.Getenv("GITHUB_STEP_SUMMARY")
@@ -52,7 +55,7 @@ func (o *matrixOutput) check() error {
 			continue
 		}
 		if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
-			return usageError{fmt.Errorf("%s %s: there is no folder %s", flag, name, filepath.Dir(name))}
+			return outcome.Inputf("%s %s: there is no folder %s", flag, name, filepath.Dir(name))
 		}
 	}
 	return nil
@@ -106,20 +109,12 @@ cell that was good only when tried again (--retry) is marked flaky.`,
 	return c
 }
 
-// matrixError ends a matrix that is not as it should be.
-type matrixError struct {
-	status matrix.Status // the worst
-	error
-}
-
-func (e matrixError) Unwrap() error { return e.error }
-
 func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string) error {
 	switch {
 	case o.resume && o.out == "":
-		return usageError{errors.New("--resume: which matrix? give its folder by --out")}
+		return outcome.Inputf("--resume: which matrix? give its folder by --out")
 	case o.jobs < 0 || o.retries < 0 || o.timeout < 0:
-		return usageError{errors.New("--jobs, --retry and --timeout: want numbers above 0")}
+		return outcome.Inputf("--jobs, --retry and --timeout: want numbers above 0")
 	}
 	if err := o.output.check(); err != nil {
 		return err
@@ -141,18 +136,21 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	}
 	defer folder.Close()
 	todo, good := unfinished(p.mine(), done)
-	m, err := a.newMatrixRunner(folder, o)
+	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	m.total, m.done = len(p.mine()), len(good)
-	if m.done > 0 {
-		a.say(fmt.Sprintf("%d of %d cells are done", m.done, m.total))
+	r := &cell.Runner{
+		Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout,
+		Lab:    func(id string) (*lab.Lab, error) { return a.find(&labFlags{}, id) },
+		Record: folder.Record,
 	}
-	defer m.close()
+	defer r.Close()
+	shown := a.showCells(len(p.mine()), len(good))
 	start := time.Now()
 	var spent usage.Meter
-	ran, err := m.do(usage.With(ctx, &spent), todo)
+	ran, err := r.Do(usage.With(ctx, &spent), todo, schedule.Options{Budget: o.budget(), Retries: o.retries, Keep: folder.Keep, Tell: shown.tell})
+	shown.stop()
 	all.Seconds = time.Since(start).Seconds()
 	all.CPUSeconds = spent.Total().Seconds()
 	for _, r := range ran {
@@ -163,7 +161,7 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 		return errors.Join(err, werr)
 	}
 	if err != nil {
-		a.say(fmt.Sprintf("%d of %d cells are done; labctl matrix run --resume --out %s goes on", len(all.Results), m.total, folder.Path))
+		a.say(fmt.Sprintf("%d of %d cells are done; labctl matrix run --resume --out %s goes on", len(all.Results), len(p.mine()), folder.Path))
 		return err
 	}
 	if err := a.showMatrix(all, folder.Path, o.output); err != nil {
@@ -178,7 +176,7 @@ func (a *app) matrixFolder(o *matrixRunOptions, all *matrix.Results) (*matrix.Fo
 	if o.resume {
 		f, done, err := matrix.Resume(o.out, all)
 		if err != nil {
-			return nil, nil, usageError{err}
+			return nil, nil, outcome.Default(outcome.BadInput, err)
 		}
 		return f, done, nil
 	}
@@ -295,27 +293,20 @@ func matrixEnd(all *matrix.Results, dir string, o matrixOutput) error {
 		}
 		return b.String()
 	}
-	return matrixError{all.Worst(), errs}
+	return outcome.As(worst(all), errs)
 }
 
-// ticker calls f every now and then until stop.
-func ticker(every time.Duration, f func()) (stop func()) {
-	t := time.NewTicker(every)
-	over := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-t.C:
-				f()
-			case <-over:
-				return
-			}
-		}
-	})
-	return sync.OnceFunc(func() {
-		t.Stop()
-		close(over)
-		wg.Wait()
-	})
+// worst is the outcome of a matrix.
+func worst(all *matrix.Results) outcome.Kind {
+	switch all.Worst() {
+	case matrix.Crash:
+		return outcome.GuestCrashed
+	case matrix.Deadline:
+		return outcome.Deadline
+	case matrix.Error:
+		return outcome.HostLacks
+	case matrix.Fail:
+		return outcome.CheckFailed
+	}
+	return outcome.OK
 }

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/host/report"
+	"labctl/host/session"
 	"labctl/host/trace"
 	"labctl/host/trace/preset"
 )
@@ -17,7 +18,7 @@ import (
 // listPresets lists the presets, or what each comes to on a machine.
 func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("--list-presets runs no program, got %q", args[0])}
+		return outcome.Inputf("--list-presets runs no program, got %q", args[0])
 	}
 	presets := preset.All().Presets
 	if len(o.presets) > 0 {
@@ -25,7 +26,7 @@ func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) er
 		for _, name := range o.presets {
 			p, ok := preset.All().Find(name)
 			if !ok {
-				return usageError{unknown("--preset", name, preset.All().Names())}
+				return unknown("--preset", name, preset.All().Names())
 			}
 			presets = append(presets, p)
 		}
@@ -62,48 +63,20 @@ func title(p preset.Preset) string {
 }
 
 // checkPresets runs presets, one after the other, in one guest.
-func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset.Preset) (err error) {
+func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset.Preset) error {
 	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	o.exec.spec.Features = []string{"trace"}
-	m, err := machine.Prepare(ctx, env, o.exec.spec)
-	if err != nil {
+	so := session.Options{Name: "presets", Out: o.program.out, Keep: session.KeepTrouble, Spec: o.program.spec}
+	all, err := session.CheckPresets(ctx, env, so, presets)
+	if k := outcome.Of(err); k != outcome.OK && k != outcome.CheckFailed {
 		return err
-	}
-	dir, keep, err := a.logs(&env, o.exec.out, "presets")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, keep(err)) }()
-	a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err := m.Boot(ctx, env, dir, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	all := trace.Checks{Arch: m.Target.Arch, Release: v.Hello().Release}
-	failed := 0
-	for _, p := range presets {
-		c, err := trace.Try(v.Context(), v, m.Kernel, p)
-		if err != nil {
-			return fmt.Errorf("preset %s: %w", p.Name, v.Why(err))
-		}
-		if c.Error != "" {
-			failed++
-		}
-		all.Presets = append(all.Presets, c)
 	}
 	if o.asJSON {
-		err = a.printJSON(all)
-	} else {
-		err = a.printChecks(&all)
+		return errors.Join(a.printJSON(all), err)
 	}
-	if err == nil && failed > 0 {
-		return checkError{failed}
-	}
-	return err
+	return errors.Join(a.printChecks(&all), err)
 }
 
 func (a *app) printChecks(all *trace.Checks) error {

@@ -3,27 +3,22 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
-	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"labctl/guest/wire"
 	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/host/probe"
-	"labctl/host/record"
 	"labctl/host/report"
-	"labctl/host/trace/creation"
-	"labctl/host/vm"
+	"labctl/host/session"
 )
 
 func (a *app) probeCmd() *cobra.Command {
@@ -102,7 +97,7 @@ is kept in a run record (run.json, console.log, qemu.txt, trace and stacks).`,
 // check validates what does not need a guest.
 func (o *probeOptions) check() error {
 	if o.all == (len(o.names) > 0) {
-		return usageError{fmt.Errorf("probe run needs the names of probes, or --all (known: %s)", strings.Join(probe.Names(), ", "))}
+		return outcome.Inputf("probe run needs the names of probes, or --all (known: %s)", strings.Join(probe.Names(), ", "))
 	}
 	if o.all {
 		for _, p := range wire.Probes() {
@@ -113,20 +108,20 @@ func (o *probeOptions) check() error {
 	}
 	for _, n := range o.names {
 		if _, ok := probe.Find(n); !ok {
-			return usageError{unknown("probe run", n, probe.Names())}
+			return unknown("probe run", n, probe.Names())
 		}
 	}
 	if o.params != "" {
 		if len(o.names) != 1 {
-			return usageError{errors.New("--params is for one probe")}
+			return outcome.Inputf("--params is for one probe")
 		}
 		var obj map[string]any
 		if err := json.Unmarshal([]byte(o.params), &obj); err != nil {
-			return usageError{fmt.Errorf("--params %s: want a JSON object: %w", o.params, err)}
+			return outcome.Inputf("--params %s: want a JSON object: %w", o.params, err)
 		}
 	}
 	if !slices.Contains(report.Styles, o.style) {
-		return usageError{unknown("--style", o.style, report.Styles)}
+		return unknown("--style", o.style, report.Styles)
 	}
 	return nil
 }
@@ -147,214 +142,66 @@ func (a *app) runProbes(ctx context.Context, o probeOptions) error {
 	if err != nil {
 		return err
 	}
-	name := "probe-" + o.names[0]
-	if len(o.names) > 1 {
-		name = "probes"
-	}
-	runs := make([]*probeRun, len(archs))
+	sessions, errs := make([]*session.Session, len(archs)), make([]error, len(archs))
 	var wg sync.WaitGroup
 	for i, arch := range archs {
-		r := &probeRun{a: a, o: o, spec: o.spec}
-		r.spec.Arch = arch
-		if len(archs) > 1 {
-			r.run.Name = name + "-" + arch
-			if o.out != "" {
-				r.out = filepath.Join(o.out, arch)
-			}
-		} else {
-			r.run.Name, r.out = name, o.out
-		}
-		runs[i] = r
-		wg.Go(func() { r.err = r.do(ctx, env) })
+		wg.Go(func() { sessions[i], errs[i] = session.Probes(ctx, env, o.of(arch, len(archs) > 1)) })
 	}
 	wg.Wait()
 
-	var errs *multierror.Error
+	var all *multierror.Error
 	failed := 0
-	for _, r := range runs {
-		if r.err != nil {
-			errs = multierror.Append(errs, r.err)
+	for i, s := range sessions {
+		switch outcome.Of(errs[i]) {
+		case outcome.OK, outcome.CheckFailed:
+		default:
+			all = multierror.Append(all, errs[i])
 		}
-		if err := r.print(a.stdout); err != nil {
+		if err := a.printProbes(&o, s); err != nil {
 			return err
 		}
-		for _, p := range r.run.Probes {
-			for _, f := range p.Findings {
-				if !f.OK {
-					failed++
-				}
-			}
+		for _, p := range s.Run.Probes {
+			failed += p.Failed()
 		}
 	}
 	switch {
-	case errs != nil && len(errs.Errors) == 1:
-		return errs.Errors[0]
-	case errs != nil:
-		return errs
-	case failed > 0:
-		return checkError{failed}
+	case all != nil && len(all.Errors) == 1:
+		return all.Errors[0]
+	case all != nil:
+		return all
 	}
-	return nil
+	return outcome.Checks(failed)
 }
 
-// probeRun is the probes on one machine.
-type probeRun struct {
-	a    *app
-	o    probeOptions
-	spec machine.Spec
-	out  string
-
-	run record.Run
-	dir record.Dir
-	err error
+// of are the probes on one architecture, of several or alone.
+func (o *probeOptions) of(arch string, several bool) session.ProbeOptions {
+	po := session.ProbeOptions{Names: o.names, Options: session.Options{Name: "probe-" + o.names[0], Out: o.out, Spec: o.spec}}
+	if len(o.names) > 1 {
+		po.Name = "probes"
+	}
+	po.Spec.Arch = arch
+	if several {
+		po.Name += "-" + arch
+		if o.out != "" {
+			po.Out = filepath.Join(o.out, arch)
+		}
+	}
+	if o.params != "" {
+		po.Params = json.RawMessage(o.params)
+	}
+	return po
 }
 
-// do boots, runs and records. The record is written however it ends.
-func (r *probeRun) do(ctx context.Context, env machine.Env) (err error) {
-	start := time.Now()
-	r.spec.Features = []string{"trace"}
-	m, err := machine.Prepare(ctx, env, r.spec)
-	if err != nil {
-		return err
-	}
-	if r.dir, err = record.Create(r.out, r.run.Name, start); err != nil {
-		return err
-	}
-	r.run.Labctl, r.run.Started, r.run.Command = versionString(), start.UTC(), os.Args
-	var v *vm.VM
-	defer func() {
-		if v != nil {
-			for _, rep := range v.Reports() {
-				r.run.Reports = append(r.run.Reports, record.NewCrash(rep))
-			}
-		}
-		r.run.Seconds = time.Since(start).Seconds()
-		r.run.Outcome = outcome(err, r.run.Probes)
-		err = errors.Join(err, r.write())
-	}()
-	r.a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err = m.Boot(ctx, env, r.dir, nil)
-	m.Describe(&r.run, v)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	for _, note := range v.Hello().Notes {
-		r.a.say("guest: " + report.Clean(note))
-	}
-	for _, name := range r.o.names {
-		var params json.RawMessage
-		if r.o.params != "" {
-			params = json.RawMessage(r.o.params)
-		}
-		p, trace, err := probe.Run(ctx, v, m.Kernel, name, params)
-		r.run.Probes = append(r.run.Probes, p)
-		if len(trace) > 0 {
-			file := record.TraceFile
-			if len(r.o.names) > 1 {
-				file = "trace-" + name + ".txt"
-			}
-			if err := r.dir.WriteFile(file, trace); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			err = v.Why(err)
-			if p.Exit != nil {
-				if oom := killedByOOM(v, *p.Exit); oom != nil {
-					err = fmt.Errorf("%w: %w", err, oom)
-				}
-			}
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *probeRun) write() error {
-	var b strings.Builder
-	for _, p := range r.run.Probes {
-		if len(p.Creations) > 0 {
-			fmt.Fprintf(&b, "// probe %s\n%s\n", p.Name, creation.Text(p.Creations))
-		}
-	}
-	if err := r.dir.WriteFile(record.StacksFile, []byte(b.String())); err != nil {
-		return err
-	}
-	return r.dir.WriteRun(&r.run)
-}
-
-// outcome puts an error into the record's words.
-func outcome(err error, probes []record.Probe) record.Outcome {
-	var boot *vm.BootError
-	var late *vm.DeadlineError
-	var silent *vm.AgentError
-	var crashed *vm.CrashError
-	var failed *probe.FailedError
-	var sig interrupted
-	o := record.Outcome{Kind: "ok"}
-	if err != nil {
-		o = record.Outcome{Kind: "host", Message: err.Error()}
-	}
+func (a *app) printProbes(o *probeOptions, s *session.Session) error {
 	switch {
-	case err == nil:
-		for _, p := range probes {
-			for _, f := range p.Findings {
-				if !f.OK {
-					o.Kind = "checks"
-				}
-			}
-		}
-	case errors.As(err, &sig):
-		o.Kind = "interrupted"
-	case errors.As(err, &crashed):
-		o.Kind, o.Crash = "crash", record.NewCrash(crashed.Report)
-	case errors.Is(err, vm.ErrReset):
-		o.Kind = "crash"
-	case errors.As(err, &late):
-		o.Kind = "deadline"
-		if errors.As(err, &silent) {
-			o.Kind = "agent"
-		}
-		hung(&o, late.State)
-	case errors.As(err, &boot):
-		o.Kind, o.Phase = "boot", string(boot.Phase)
-		if boot.Deadline {
-			o.Kind = "deadline"
-		}
-		hung(&o, boot.State)
-	case errors.Is(err, vm.ErrPoweredOff):
-		o.Kind = "off"
-	case errors.Is(err, probe.ErrDeadline), errors.Is(err, errDeadline):
-		o.Kind = "deadline"
-	case errors.As(err, &failed):
-		o.Kind = "probe"
+	case !s.Booted():
+		return nil
+	case o.asJSON:
+		return a.printJSON(&s.Run)
 	}
-	return o
-}
-
-// hung puts what was seen of a guest that did not end into the record.
-func hung(o *record.Outcome, s vm.State) {
-	for _, c := range s.CPUs {
-		o.CPUs = append(o.CPUs, c.String())
-	}
-	if n := len(s.Hangs); n > 0 {
-		o.Crash = record.NewCrash(s.Hangs[n-1])
-	}
-}
-
-func (r *probeRun) print(w io.Writer) error {
-	if r.run.Kernel.Release == "" {
-		return nil // nothing was booted
-	}
-	if r.o.asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(&r.run)
-	}
-	if err := report.Probes(w, &r.run, report.Options{Style: r.o.style, Raw: r.o.raw}); err != nil {
+	if err := report.Probes(a.stdout, &s.Run, report.Options{Style: o.style, Raw: o.raw}); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "run record: %s\n", r.dir.Path)
+	_, err := fmt.Fprintf(a.stdout, "run record: %s\n", s.Dir.Path)
 	return err
 }

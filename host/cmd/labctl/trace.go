@@ -2,42 +2,23 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"labctl/guest/wire"
-	"labctl/host/image/program"
-	"labctl/host/kernel"
-	"labctl/host/machine"
-	"labctl/host/record"
+	"labctl/host/outcome"
 	"labctl/host/report"
-	"labctl/host/scratch"
+	"labctl/host/session"
 	"labctl/host/stack"
-	"labctl/host/targets"
-	"labctl/host/trace"
-	"labctl/host/trace/capture"
-	"labctl/host/trace/collect"
-	"labctl/host/trace/decode"
-	"labctl/host/trace/export/folded"
-	"labctl/host/trace/export/perfetto"
-	"labctl/host/trace/export/tracedat"
 	"labctl/host/trace/plan"
 	"labctl/host/trace/preset"
-	"labctl/host/vm"
 )
 
 type traceOptions struct {
-	exec     execOptions
+	program  programFlags
 	presets  []string
 	events   eventFlags
 	request  plan.Request
@@ -91,22 +72,18 @@ The exit status is the program's, as with exec.`,
   labctl trace --script ./clone_debug.sh -- ./prog
   labctl trace --list-presets
   labctl trace --list-presets --check --kernel 5.10 --arch arm64`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if o.list || o.check {
-				return a.listPresets(c.Context(), o, args)
-			}
-			if err := a.trace(c.Context(), o, args); err != nil {
-				return execError{err}
-			}
-			return nil
-		},
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return execError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
-	})
-	programFlags(c, &o.exec)
+	a.programCommand(c, func(c *cobra.Command, args []string) error { return a.trace(c.Context(), o, args) })
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if o.list || o.check {
+			return a.listPresets(c.Context(), o, args)
+		}
+		return run(c, args)
+	}
+	o.program.flags(c)
 	f := c.Flags()
-	f.Lookup("out").Usage = "folder of the run record (default: labctl-out/TIME-trace-PROG)"
+	f.Lookup("out").Usage = "directory of the run record (default: labctl-out/TIME-trace-PROG)"
 	f.StringSliceVar(&o.presets, "preset", nil, "settings by a name, see --list-presets")
 	f.StringSliceVar(&o.request.Functions, "func", nil, "trace calls of these functions; * for several")
 	f.StringSliceVar(&o.request.Graph, "graph", nil, "trace these functions with all that they call, and how long it takes; --func then says what is shown")
@@ -138,8 +115,8 @@ func stackStyles() []string {
 	return slices.DeleteFunc(slices.Clone(report.Styles), func(s string) bool { return s == report.JSON })
 }
 
-// plan makes the request of flags and presets.
-func (o *traceOptions) plan() (plan.Request, error) {
+// ask makes the request of flags and presets.
+func (o *traceOptions) ask() (plan.Request, error) {
 	r := o.request
 	for _, e := range o.events {
 		r.Events = append(r.Events, e)
@@ -159,381 +136,135 @@ func (o *traceOptions) plan() (plan.Request, error) {
 	return r, nil
 }
 
-// trace runs one program under a recording.
-func (a *app) trace(ctx context.Context, o traceOptions, argv []string) (err error) {
-	if len(argv) == 0 && o.script == "" {
-		return errors.New("which program? write labctl trace [flags] -- PROG [ARGS]")
-	}
-	if !slices.Contains(stackStyles(), o.style) {
-		return unknown("--style", o.style, stackStyles())
-	}
-	if o.log && o.asJSON {
-		return errors.New("--events and --json: one of them; trace.dat in the record has every event")
-	}
-	request, err := o.plan()
-	if err != nil {
-		return err
-	}
-	if o.script != "" && !o.onlyScript() {
-		return errors.New("--script: the script says what is traced: leave out --preset, --func, --event and the like")
-	}
-	// A request that no kernel could take is told before there is one.
-	early := request
-	early.Probes = nil // their arguments may be names that the kernel knows
-	if _, err := plan.Make(early, plan.Kernel{Arch: "amd64"}); err != nil {
-		return err
-	}
-	if !a.progress.terminal {
-		a.progress.quiet = true
-	}
-	ctx, signals := newRelay(context.WithoutCancel(ctx))
-	defer signals.stop()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	limit := &traceLimit{end: end}
-	if o.exec.timeout > 0 {
-		defer time.AfterFunc(o.exec.timeout, limit.passed).Stop()
-	}
-	var script *program.Program
-	if o.script != "" {
-		if script, err = program.FindScript(o.script); err != nil {
-			return fmt.Errorf("--script: %w", err)
-		}
-	}
-	if o.exec.spec.Arch == "" && o.exec.spec.Board == "" && len(argv) > 0 {
-		if t, ok := targets.Find(program.Arch(argv[0])); ok {
-			o.exec.spec.Arch = t.Name
-		}
-	}
-	if err := a.settle(&o.exec.spec); err != nil {
-		return err
-	}
-	tgt, err := machine.FindTarget(o.exec.spec.Arch, o.exec.spec.Board)
-	if err != nil {
-		return err
-	}
-	prog := script
-	if len(argv) == 0 {
-		argv = []string{o.script}
-	} else if prog, err = program.Find(ctx, argv[0], tgt.Arch); err != nil {
-		return err
-	}
-	defer prog.Close()
-	job, err := newJob(prog, argv, o.exec)
-	if err != nil {
-		return err
-	}
-	// labprobe is in every guest, and u-root is not wanted for it.
-	o.exec.spec.Commands = prog.File == "" && argv[0] != "labprobe" || prog.Script || script != nil
-	r := &traceRun{a: a, o: o, request: request, signals: signals, limit: limit, job: job}
-	r.run.Name, r.run.Trace = "trace-"+plainName(argv[0]), &record.Trace{Argv: job.params.Argv, Preset: request.Preset}
-	if script != nil {
-		if err := r.setScript(script, prog == script); err != nil {
-			return err
-		}
-	}
-	err = r.do(ctx)
-	if perr := r.print(); err == nil {
-		err = perr
-	}
-	return err
+// onlyScript says that nothing beside --script asks for something to be traced, or
+// for another buffer than the script's.
+func (o *traceOptions) onlyScript() bool {
+	r := o.request
+	return r.Empty() && len(o.presets)+len(o.events) == 0 && !r.Stacks && !r.PIDOnly && !r.Overwrite && o.bufferKB == 0 && r.Clock == ""
 }
 
-// traceLimit is --timeout: it ends the program, when that runs already, so that
-// what was recorded until then is had; and else, or when that takes too long, the
-// guest.
-type traceLimit struct {
-	end context.CancelCauseFunc // of the guest
-
-	mu      sync.Mutex
-	program context.CancelCauseFunc
-	grace   time.Duration
-}
-
-// traceGrace is for a recording to be stopped and shipped on a machine that boots
-// in two seconds; vm.Patient scales it.
-const traceGrace = 20 * time.Second
-
-func (l *traceLimit) passed() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.program == nil {
-		l.end(errDeadline)
-		return
-	}
-	l.program(errDeadline)
-	time.AfterFunc(l.grace, func() { l.end(errDeadline) })
-}
-
-// of is the context of the program that runs from now on in a guest whose own is
-// ctx.
-func (l *traceLimit) of(ctx context.Context, grace time.Duration) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.program, l.grace = cancel, grace
-	return ctx, cancel
-}
-
-var notPlain = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
-
-// plainName is a program's name as part of a folder's.
-func plainName(prog string) string {
-	name := strings.Trim(notPlain.ReplaceAllString(path.Base(prog), "-"), "-.")
-	if name == "" {
-		return "program"
-	}
-	return name[:min(len(name), 40)]
-}
-
-// traceRun is one program under a recording.
-type traceRun struct {
-	a       *app
-	o       traceOptions
-	request plan.Request
-	signals *relay
-	limit   *traceLimit
-	job     *job
-	script  *job // runs before job, and is job itself where there is no program
-
-	run record.Run
-	dir record.Dir
-	out *lineEnd // the program's standard output
-}
-
-// do boots, runs and records. The record is written however it ends.
-func (r *traceRun) do(ctx context.Context) (err error) {
-	env, err := r.a.env()
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	r.o.exec.spec.Features = features(r.request)
-	m, err := machine.Prepare(ctx, env, r.o.exec.spec)
-	if err != nil {
-		return err
-	}
-	if r.dir, err = record.Create(r.o.exec.out, r.run.Name, start); err != nil {
-		return err
-	}
-	r.run.Labctl, r.run.Started, r.run.Command = versionString(), start.UTC(), os.Args
-	var v *vm.VM
-	defer func() {
-		if v != nil {
-			for _, rep := range v.Reports() {
-				r.run.Reports = append(r.run.Reports, record.NewCrash(rep))
-			}
-		}
-		r.run.Seconds = time.Since(start).Seconds()
-		r.run.Outcome = outcome(programsOwn(err), nil)
-		err = errors.Join(err, r.write())
-	}()
-	r.a.say(fmt.Sprintf("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel))
-	v, err = m.Boot(ctx, env, r.dir, nil)
-	m.Describe(&r.run, v)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-
-	ctx = v.Context()
-	t := r.run.Trace
-	if err := r.job.bundle.Send(ctx, v.Agent()); err != nil {
-		return v.Why(err)
-	}
-	var plan *plan.Plan
-	var failed error // of the script; what it has armed is brought out all the same
-	if r.script != nil {
-		plan, failed, err = r.runScript(v, m.Kernel)
-	} else {
-		plan, err = r.plan(ctx, v, m.Kernel)
-	}
-	if err != nil {
-		return v.Why(err)
-	}
-	var res *collect.Result
-	res, err = trace.Run(ctx, v, m.Kernel, plan, t, r.o.sleepers, func() (wire.ExecResult, error) {
-		switch {
-		case failed != nil:
-			return wire.ExecResult{}, failed
-		case r.job == r.script:
-			return *t.Script.Exit, nil
-		}
-		ctx, cancel := r.limit.of(v.Context(), v.Patient(traceGrace))
-		defer cancel(nil)
-		stdout, stderr := r.streams()
-		return r.a.runSent(ctx, v, r.job, r.signals, stdout, stderr)
-	})
-	if res != nil {
-		defer res.Close()
-		err = errors.Join(err, r.read(res.Capture))
-	}
-	if err != nil {
-		return v.Why(err)
-	}
-	r.a.explainKill(v, *t.Exit)
-	status := statusOf(*t.Exit)
-	if err := program.Fetch(ctx, v.Agent(), r.job.outputs); err != nil {
-		if status != nil {
-			r.a.report(v.Why(err))
-			return status
-		}
-		return v.Why(err)
-	}
-	return status
-}
-
-func (r *traceRun) plan(ctx context.Context, v *vm.VM, k *kernel.Kernel) (*plan.Plan, error) {
-	look, err := trace.Look(ctx, v, k, r.request)
-	if err != nil {
-		return nil, err
-	}
-	p, err := plan.Make(r.request, look)
-	if err == nil && p.Params.PIDOnly {
-		r.job.params.Instance = plan.Instance
-	}
-	return p, err
-}
-
-// programsOwn takes the end of the program out of an error: it is no fault of
-// the run.
-func programsOwn(err error) error {
-	var status statusError
-	if errors.As(err, &status) {
-		return nil
-	}
-	return err
-}
-
-// features are what a kernel has to be configured with.
-func features(r plan.Request) []string {
-	if r.NeedsFunctions() && r.Tracer != "nop" {
-		return []string{"trace", "function-trace"}
-	}
-	return []string{"trace"}
-}
-
-// streams is where the program's output goes.
-func (r *traceRun) streams() (stdout, stderr io.Writer) {
-	stdout, stderr = r.a.stdout, r.a.stderr
+// refuse says what cannot be before anything is run.
+func (o *traceOptions) refuse(argv []string) error {
 	switch {
-	case r.o.quiet:
-		return io.Discard, io.Discard
-	case r.o.asJSON:
-		return stderr, stderr
-	case !isTerminal(stdout):
-		// runSent looks for a terminal by itself.
-		r.out = &lineEnd{w: stdout}
-		return r.out, stderr
-	}
-	return stdout, stderr
-}
-
-// lineEnd remembers whether what went through ended its last line.
-type lineEnd struct {
-	w    io.Writer
-	open bool
-}
-
-func (l *lineEnd) Write(p []byte) (int, error) {
-	if len(p) > 0 {
-		l.open = p[len(p)-1] != '\n'
-	}
-	return l.w.Write(p)
-}
-
-// read decodes what was recorded, and writes the files of it.
-func (r *traceRun) read(c *capture.Capture) error {
-	var log io.Writer
-	if r.o.log {
-		log = r.a.stdout
-		r.head()
-	}
-	style, _ := stack.FindStyle(r.o.style)
-	err := trace.Read(r.run.Trace, c, log, style)
-	if werr := tracedat.WriteFile(r.dir.File(record.DataFile), c); werr != nil {
-		return errors.Join(err, werr)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := decode.Open(c)
-	if err != nil {
-		return err
-	}
-	files := []struct {
-		name  string
-		write func(io.Writer) error
-	}{{r.dir.File(record.ViewFile), func(w io.Writer) error { return perfetto.Write(w, d) }}}
-	if r.o.perfetto != "" {
-		files = append(files, files[0])
-		files[1].name = r.o.perfetto
-	}
-	if r.o.folded != "" {
-		files = append(files, files[0])
-		last := &files[len(files)-1]
-		last.name, last.write = r.o.folded, func(w io.Writer) error { return folded.Write(w, d) }
-	}
-	for _, f := range files {
-		// Damage is in the record already.
-		var damage *decode.Damage
-		if err := writeView(f.name, f.write); err != nil && !errors.As(err, &damage) {
-			return err
-		}
+	case len(argv) == 0 && o.script == "":
+		return outcome.Inputf("which program? write labctl trace [flags] -- PROG [ARGS]")
+	case !slices.Contains(stackStyles(), o.style):
+		return unknown("--style", o.style, stackStyles())
+	case o.log && o.asJSON:
+		return outcome.Inputf("--events and --json: one of them; trace.dat in the record has every event")
+	case o.script != "" && !o.onlyScript():
+		return outcome.Inputf("--script: the script says what is traced: leave out --preset, --func, --event and the like")
 	}
 	return nil
 }
 
-// writeView writes a file that has its name only when it is whole.
-func writeView(name string, write func(io.Writer) error) error {
-	f, err := scratch.Create(path.Dir(name))
+// trace runs one program under a trace.
+func (a *app) trace(ctx context.Context, o traceOptions, argv []string) error {
+	request, err := o.ask()
 	if err != nil {
 		return err
 	}
-	var damage *decode.Damage
-	err = write(f)
-	if err != nil && !errors.As(err, &damage) {
-		f.Close()
-		return fmt.Errorf("write %s: %w", name, err)
+	if err := o.refuse(argv); err != nil {
+		return err
 	}
-	return errors.Join(err, f.Keep(path.Base(name), 0o644))
-}
-
-// write keeps stacks.txt and run.json.
-func (r *traceRun) write() error {
-	var b strings.Builder
-	if t := r.run.Trace.Timeline; t != nil {
-		for i := range t.Paths {
-			p := &t.Paths[i]
-			fmt.Fprintf(&b, "// #%d %s, %d times\n%s\n", i+1, report.Clean(p.Of), p.Count, p.Stack.TRACE32())
+	a.quietUnlessTerminal()
+	env, err := a.env()
+	if err != nil {
+		return err
+	}
+	ctx, relay := session.NewRelay(ctx)
+	defer relay.Stop()
+	page := &tracePage{w: a.stdout, argv: argv}
+	if len(argv) == 0 {
+		page.argv = []string{o.script}
+	}
+	to := session.TraceOptions{
+		ExecOptions: o.program.options(session.KeepRecord, relay),
+		Request:     request, Script: o.script, Sleepers: o.sleepers,
+		Perfetto: o.perfetto, Folded: o.folded,
+	}
+	to.Style, _ = stack.FindStyle(o.style)
+	if o.log {
+		to.Log = page
+	}
+	s, err := session.Trace(ctx, env, to, argv, a.traced(&o, page))
+	if s != nil {
+		if perr := a.printTrace(&o, s, page); err == nil {
+			err = perr
 		}
 	}
-	if err := r.dir.WriteFile(record.StacksFile, []byte(b.String())); err != nil {
-		return err
-	}
-	return r.dir.WriteRun(&r.run)
+	return err
 }
 
-// head separates the trace from what the program has written.
-func (r *traceRun) head() {
-	if r.out != nil && r.out.open {
-		fmt.Fprintln(r.a.stdout)
-	}
-	fmt.Fprintf(r.a.stdout, "== trace of %s\n", report.Clean(strings.Join(r.run.Trace.Argv, " ")))
-}
-
-func (r *traceRun) print() error {
+// traced is where a traced program's output goes.
+func (a *app) traced(o *traceOptions, page *tracePage) session.Stdio {
+	std := a.stdio()
 	switch {
-	case r.run.Kernel.Release == "":
-		return nil // nothing was booted
-	case r.o.asJSON:
-		return r.a.printJSON(&r.run)
-	case !r.o.log || r.run.Trace.Timeline == nil:
-		r.head()
+	case o.quiet:
+		std.Out, std.Err = io.Discard, io.Discard
+	case o.asJSON:
+		std.Out = std.Err
+	case !isTerminal(a.stdout):
+		std.Out = programOutput{page}
 	}
-	if err := report.Trace(r.a.stdout, &r.run, report.Options{Style: r.o.style, Raw: r.o.raw}); err != nil {
+	return std
+}
+
+// tracePage is what is printed of a trace: written to, it has the events. A head
+// separates it from what the program has written.
+type tracePage struct {
+	w      io.Writer
+	argv   []string
+	open   bool // the program has not ended its last line
+	headed bool
+}
+
+// programOutput passes a program's output on and remembers whether it ended its
+// last line.
+type programOutput struct{ *tracePage }
+
+func (p programOutput) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		p.open = b[len(b)-1] != '\n'
+	}
+	return p.w.Write(b)
+}
+
+func (p *tracePage) Write(b []byte) (int, error) {
+	if err := p.head(); err != nil {
+		return 0, err
+	}
+	return p.w.Write(b)
+}
+
+func (p *tracePage) head() error {
+	if p.headed {
+		return nil
+	}
+	p.headed = true
+	if p.open {
+		fmt.Fprintln(p.w)
+	}
+	_, err := fmt.Fprintf(p.w, "== trace of %s\n", report.Clean(strings.Join(p.argv, " ")))
+	return err
+}
+
+func (a *app) printTrace(o *traceOptions, s *session.Session, page *tracePage) error {
+	switch {
+	case !s.Booted():
+		return nil
+	case o.asJSON:
+		return a.printJSON(&s.Run)
+	}
+	if s.Run.Trace != nil {
+		page.argv = s.Run.Trace.Argv
+	}
+	if err := page.head(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(r.a.stdout, "run record: %s\n", r.dir.Path)
+	if err := report.Trace(a.stdout, &s.Run, report.Options{Style: o.style, Raw: o.raw}); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "run record: %s\n", s.Dir.Path)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/vm/warm"
 )
@@ -93,15 +94,15 @@ func (a *app) vmWarm() *cobra.Command {
 			}
 			// Probes want a kernel that can be traced.
 			spec.Features = []string{"trace"}
-			m, err := machine.Prepare(c.Context(), env, spec)
+			m, err := machine.Prepare(c.Context(), env.Env, spec)
 			if err != nil {
 				return err
 			}
 			if !m.Warm() {
-				return &machine.InputError{Msg: fmt.Sprintf("vm warm: QEMU cannot restore %s; it is always booted from the kernel on", m.Target.Name)}
+				return outcome.Inputf("vm warm: QEMU cannot restore %s; it is always booted from the kernel on", m.Target.Name)
 			}
 			start := time.Now()
-			t, err := m.Template(c.Context(), env)
+			t, err := m.Template(c.Context(), env.Env)
 			if err != nil {
 				return err
 			}
@@ -125,7 +126,7 @@ func (a *app) vmGC() *cobra.Command {
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if limit < 0 {
-				return usageError{fmt.Errorf("vm gc: --limit %d: want a number of MB", limit)}
+				return outcome.Inputf("vm gc: --limit %d: want a number of MB", limit)
 			}
 			store, err := warm.Open("", 0)
 			if err != nil {

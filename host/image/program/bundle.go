@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"labctl/host/scratch"
 	"labctl/host/vm/agent"
 )
 
@@ -78,7 +79,7 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) error {
 		case strings.HasPrefix(d.Name(), "."), d.Name() == "node_modules", d.Name() == "vendor":
 			return false
 		}
-		sources, _ := filepath.Glob(filepath.Join(host, escapeGlob(rel), "*.go"))
+		sources, _ := filepath.Glob(filepath.Join(host, scratch.EscapeGlob(rel), "*.go"))
 		return len(sources) == 0
 	})
 	if err != nil {
@@ -175,10 +176,6 @@ func (b *Bundle) addAll(t Bundle) {
 	b.entries = append(b.entries, t.entries...)
 	b.Files += t.Files
 	b.Bytes += t.Bytes
-}
-
-func escapeGlob(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
 func (e entry) size() int64 {

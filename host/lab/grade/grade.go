@@ -22,7 +22,8 @@ import (
 	"labctl/host/lab/result"
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
-	"labctl/host/record"
+	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/text"
 	"labctl/host/vm"
 )
@@ -63,13 +64,13 @@ type Submission struct {
 	Shown string // what Src is called in messages
 }
 
-// One grades a program in a machine of its own. The error is one of this host's:
-// whatever the program does is in the grade.
-func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, s Submission, dir record.Dir, rec *record.Run) (g *Grade, err error) {
+// One grades a program in a machine of its own; o.Out, when given, gets a record.
+// The error is one of this host's: whatever the program does is in the grade.
+func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s Submission) (g *Grade, err error) {
 	start := time.Now()
-	g = &Grade{Of: len(l.Exercise.Checks), Record: dir.Path}
+	g = &Grade{Of: len(l.Exercise.Checks)}
 	defer func() { g.Seconds = time.Since(start).Seconds() }()
-	arch, err := runner.Arch(spec)
+	arch, err := runner.Arch(o.Spec)
 	if err != nil {
 		return g, err
 	}
@@ -78,18 +79,24 @@ func One(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, s 
 		return g, g.explain(ctx, b.Err)
 	}
 	defer b.Close()
-	res, err := runner.Program(ctx, env, spec, l, b.Program, dir, rec)
-	if err != nil {
+	o.Name = "lab-" + l.ID
+	if o.Out == "" {
+		o.Keep = session.KeepNothing
+	}
+	r, err := runner.Program(ctx, env, o, l, b.Program)
+	g.Record = r.Dir.Path
+	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed {
 		return g, g.explain(ctx, err)
 	}
-	return g, g.judge(l, res)
+	g.judged(r.Report, r.Result)
+	return g, nil
 }
 
 // Several grades programs that trust each other, such as those of a lab, in a
 // fraction of the time: they are built together, and run one after another in one
 // machine. A program finds there what those before it have left; where one brings
 // the machine down, all that were to run in it are graded as One does.
-func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, all []Submission) ([]*Grade, error) {
+func Several(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, all []Submission) ([]*Grade, error) {
 	arch, err := runner.Arch(spec)
 	if err != nil {
 		return nil, err
@@ -120,7 +127,8 @@ func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab
 	if len(programs) == 0 {
 		return grades, nil
 	}
-	results, err := runner.Programs(ctx, env, spec, l, programs, record.Dir{}, &record.Run{})
+	o := session.Options{Keep: session.KeepNothing, Spec: spec}
+	results, err := runner.Programs(ctx, env, o, l, programs)
 	if err == nil && len(results) == len(programs) {
 		for i, res := range results {
 			if err := of[i].judge(l, res); err != nil {
@@ -131,7 +139,7 @@ func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab
 	}
 	for i, s := range all {
 		if grades[i].Outcome == "" {
-			if grades[i], err = One(ctx, env, spec, l, s, record.Dir{}, &record.Run{}); err != nil {
+			if grades[i], err = One(ctx, env, o, l, s); err != nil {
 				return nil, err
 			}
 		}
@@ -143,10 +151,16 @@ func Several(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab
 const programName = "exercise"
 
 // judge makes a grade of what a program did.
-func (g *Grade) judge(l *lab.Lab, res *result.Result) (err error) {
-	if g.Report, err = judge.Judge(l, res); err != nil {
-		return err
+func (g *Grade) judge(l *lab.Lab, res *result.Result) error {
+	report, err := judge.Judge(l, res)
+	if err == nil {
+		g.judged(report, res)
 	}
+	return err
+}
+
+func (g *Grade) judged(report *judge.Report, res *result.Result) {
+	g.Report = report
 	g.Passed, g.Of = g.Report.Passed(), g.Report.Passed()+g.Report.Failed()
 	if step := res.Step(lab.ProgramStep); step != nil {
 		g.Output = firstLines(step.Stdout+step.Stderr, maxOutput)
@@ -162,7 +176,6 @@ func (g *Grade) judge(l *lab.Lab, res *result.Result) (err error) {
 			g.Message = strings.TrimSpace(fmt.Sprintf("it ended with status %d: %s", step.Exit, text.Line(step.Stderr, 200)))
 		}
 	}
-	return nil
 }
 
 // maxOutput is how many lines of a program's output a grade has.
@@ -217,7 +230,7 @@ func (g *Grade) explain(ctx context.Context, err error) error {
 
 // Class grades every folder below root, jobs at a time, and tells of each as it
 // is done. Records go to folders below out, none when it is empty.
-func Class(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, root, out string, jobs int, done func(*Grade)) ([]*Grade, error) {
+func Class(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, root, out string, jobs int, done func(*Grade)) ([]*Grade, error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, fmt.Errorf("grade a class: %w", err)
@@ -262,49 +275,20 @@ func Class(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, 
 	return grades, nil
 }
 
-func submission(ctx context.Context, env machine.Env, spec machine.Spec, l *lab.Lab, root, name, out string) (g *Grade, err error) {
-	var dir record.Dir
-	rec := record.Run{Name: "lab-" + l.ID, Started: time.Now().UTC()}
-	if out != "" {
-		if dir, err = record.Create(filepath.Join(out, name), rec.Name, time.Now()); err != nil {
-			return nil, err
-		}
-	}
-	// The folder may be a link, or change under us: it is opened once, and
+func submission(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, root, name, out string) (*Grade, error) {
+	learner := text.Line(name, 200)
+	// The directory may be a link, or change under us: it is opened once, and
 	// nothing outside it is read.
 	src, err := os.OpenRoot(filepath.Join(root, name))
 	if err != nil {
-		return &Grade{Learner: name, Outcome: Unreadable, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks)}, nil
+		return &Grade{Learner: learner, Outcome: Unreadable, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks)}, nil
 	}
 	defer src.Close()
-	g, err = One(ctx, env, spec, l, Submission{src.FS(), text.Line(filepath.Join(root, name), 300)}, dir, &rec)
-	g.Learner = text.Line(name, 200)
-	if dir.Path != "" && err == nil {
-		rec.Seconds = g.Seconds
-		rec.Outcome = g.RecordOutcome()
-		err = dir.WriteRun(&rec)
+	o := session.Options{Spec: spec}
+	if out != "" {
+		o.Out = filepath.Join(out, name)
 	}
+	g, err := One(ctx, env, o, l, Submission{src.FS(), text.Line(filepath.Join(root, name), 300)})
+	g.Learner = learner
 	return g, err
-}
-
-// RecordOutcome is the outcome as a run record has it.
-func (g *Grade) RecordOutcome() record.Outcome {
-	return record.Outcome{Kind: kind(g.Outcome), Message: text.Line(g.Message, 1000)}
-}
-
-// kind puts an outcome into the record's words.
-func kind(o Outcome) string {
-	switch o {
-	case Pass, NotHere:
-		return "ok"
-	case TooSlow:
-		return "deadline"
-	case Crash:
-		return "crash"
-	case Off:
-		return "off"
-	case Fail:
-		return "checks"
-	}
-	return "probe"
 }

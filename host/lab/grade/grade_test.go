@@ -19,6 +19,7 @@ import (
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/record"
+	"labctl/host/session"
 )
 
 // folder holds the labs as they are on disk.
@@ -28,7 +29,7 @@ const folder = "../../../labs"
 // written for every kernel, and `labctl lab run --all --kernel K` runs the rest.
 const series = "6.12"
 
-func setup(t *testing.T) (machine.Env, *lab.Set) {
+func setup(t *testing.T) (session.Env, *lab.Set) {
 	t.Helper()
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -38,7 +39,7 @@ func setup(t *testing.T) (machine.Env, *lab.Set) {
 	if err != nil || len(set.Broken) > 0 {
 		t.Fatalf("load labs: %v, %v", err, set.Broken)
 	}
-	return machine.Env{Cache: cache, Say: func(line string) { t.Log(line) }}, set
+	return session.Env{Env: machine.Env{Cache: cache, Say: func(line string) { t.Log(line) }}}, set
 }
 
 // turn bounds the machines that run at once.
@@ -86,7 +87,7 @@ func TestLabs(t *testing.T) {
 // runLab gives a lab a second machine before it calls it wrong: several labs
 // measure time, and a busy host may hold a machine for longer than any bound that
 // would still tell something. What the first one said is in the log.
-func runLab(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) {
+func runLab(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab) {
 	bad := complaints(t, env, spec, l)
 	if len(bad) == 0 {
 		return
@@ -97,16 +98,12 @@ func runLab(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) {
 	}
 }
 
-func complaints(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) (bad []string) {
-	var rec record.Run
-	res, err := runner.Lab(t.Context(), env, spec, l, record.Dir{}, &rec)
-	if err != nil {
+func complaints(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab) (bad []string) {
+	ran, err := runner.Lab(t.Context(), env, session.Options{Keep: session.KeepNothing, Spec: spec}, l)
+	if ran.Report == nil {
 		return []string{err.Error()}
 	}
-	r, err := judge.Judge(l, res)
-	if err != nil {
-		return []string{err.Error()}
-	}
+	r := ran.Report
 	for _, c := range r.Checks {
 		if c.Verdict == judge.Fail {
 			bad = append(bad, fmt.Sprintf("check %s fails: %s %v", c.ID, c.Error, c.Seen))
@@ -122,7 +119,7 @@ func complaints(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab) (b
 
 // gradePrograms wants the first program to pass, and the others to fail those
 // checks that the lab says, and no others.
-func gradePrograms(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab, dir string, programs []string) {
+func gradePrograms(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab, dir string, programs []string) {
 	var all []Submission
 	for _, name := range programs {
 		all = append(all, Submission{os.DirFS(filepath.Join(dir, name)), name})
@@ -137,7 +134,7 @@ func gradePrograms(t *testing.T, env machine.Env, spec machine.Spec, l *lab.Lab,
 			// Is it so by itself, or by what those before it have left, or what a
 			// busy host has done to it?
 			t.Logf("%s: %s; once more, alone, after -want +got\n%s", programs[i], g.Outcome, d)
-			if g, err = One(t.Context(), env, spec, l, all[i], record.Dir{}, &record.Run{}); err != nil {
+			if g, err = One(t.Context(), env, session.Options{Spec: spec}, l, all[i]); err != nil {
 				t.Fatal(err)
 			}
 		}

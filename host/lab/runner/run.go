@@ -20,11 +20,14 @@ import (
 	"labctl/host/lab/compile"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/facts"
+	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
 	"labctl/host/machine"
+	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
 	"labctl/host/report"
+	"labctl/host/session"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -47,42 +50,132 @@ func Spec(l *lab.Lab, asked machine.Spec) machine.Spec {
 	return asked
 }
 
-// Lab runs all steps of a lab. rec is filled as far as the run came, and dir,
-// when it has a path, gets the record's files but run.json. A lab that cannot
-// run on this machine is no error: see Result.Missing.
-func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, dir record.Dir, rec *record.Run) (res *result.Result, err error) {
-	m, res, err := prepare(ctx, env, asked, l, l.Asks())
-	if err != nil || len(res.Missing) > 0 {
-		return res, err
-	}
-	programs, lacking, remove, err := buildSteps(ctx, l, m.Target.Arch)
-	defer remove()
+// Run is a lab, or a program by the rules of its exercise, run in one machine.
+type Run struct {
+	*session.Session
+	Lab    *lab.Lab
+	Result *result.Result
+	Report *judge.Report // nil when there is nothing to judge, because of the run's error
+}
+
+// Lab runs all steps of a lab and judges what the kernel showed. The error is an
+// *outcome.ChecksError when a check fails. A lab that cannot run on this machine is
+// no error: see Result.Missing. The Run is never nil.
+func Lab(ctx context.Context, env session.Env, o session.Options, l *lab.Lab) (*Run, error) {
+	r := newRun(l, l.Asks())
+	var programs map[string]*program.Program
+	var lacking map[string]string
+	return r.run(ctx, env, o, func(ctx context.Context) (done func(), err error) {
+		programs, lacking, done, err = buildSteps(ctx, l, r.arch)
+		return done, err
+	}, func(ctx context.Context, s *session.Session) error {
+		if err := send(s.VM, slices.Collect(maps.Values(programs))...); err != nil {
+			return err
+		}
+		return r.steps(s, programs, lacking)
+	})
+}
+
+// Program runs a learner's program by the rules of a lab's exercise and judges it
+// as Lab does.
+func Program(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, p *program.Program) (*Run, error) {
+	r := newRun(l, l.ExerciseAsks())
+	r.Result.Exercise = true
+	return r.run(ctx, env, o, nil, func(_ context.Context, s *session.Session) error {
+		_, err := r.programs(s, []*program.Program{p})
+		return err
+	})
+}
+
+// Programs runs programs one after another in one machine, each as Program does,
+// and keeps no record. The first finds the machine as it came up; what one leaves
+// behind, the next ones find. There is a result for each program, of those that
+// came to their turn.
+func Programs(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, programs []*program.Program) (all []*result.Result, err error) {
+	r := newRun(l, l.ExerciseAsks())
+	r.Result.Exercise = true
+	r.unjudged = true
+	all = []*result.Result{r.Result}
+	_, err = r.run(ctx, env, o, nil, func(_ context.Context, s *session.Session) (err error) {
+		all, err = r.programs(s, programs)
+		return err
+	})
+	return all, err
+}
+
+// run is a run as it goes on.
+type run struct {
+	Run
+	asks     expr.Asks
+	arch     string // GOARCH of the guest
+	unjudged bool
+}
+
+func newRun(l *lab.Lab, asks expr.Asks) *run {
+	return &run{Run: Run{Session: new(session.Session), Lab: l, Result: &result.Result{Lab: l.ID, SHA256: l.SHA256}}, asks: asks}
+}
+
+// run boots a machine for the lab, where it can run there, and has work done in it.
+// build is called before the boot.
+func (r *run) run(ctx context.Context, env session.Env, o session.Options,
+	build func(context.Context) (done func(), err error), work func(context.Context, *session.Session) error) (_ *Run, err error) {
+	t, err := machine.FindTarget(o.Spec.Arch, o.Spec.Board)
 	if err != nil {
-		return res, err
+		return &r.Run, err
 	}
-	v, err := boot(ctx, env, m, dir, rec)
+	asked := o.Spec
+	o.Spec = Spec(r.Lab, asked)
+	if t.Fixed {
+		// A board has what it has; whether that is enough is for Missing to say.
+		o.Spec.CPUs, o.Spec.MemoryMB = asked.CPUs, asked.MemoryMB
+	}
+	o.Prepared = func(ctx context.Context, s *session.Session) (err error) {
+		m := s.Machine
+		r.arch = m.Target.Arch
+		if r.Result.Kernel, err = facts.Of(ctx, m.Kernel, m.Target, r.asks); err != nil {
+			return err
+		}
+		if r.Result.Missing = facts.Missing(r.Lab.Needs, &r.Result.Kernel, m.Target); len(r.Result.Missing) > 0 {
+			return session.ErrNoBoot
+		}
+		return nil
+	}
+	done := func() {}
+	defer func() { done() }()
+	if build != nil {
+		prepared := o.Prepared
+		o.Prepared = func(ctx context.Context, s *session.Session) (err error) {
+			if err := prepared(ctx, s); err != nil {
+				return err
+			}
+			done, err = build(ctx)
+			return err
+		}
+	}
+	o.Write = func(s *session.Session, err error) error { return r.write(ctx, s, err) }
+	r.Session, err = session.Run(ctx, env, o, func(ctx context.Context, s *session.Session) error {
+		if err := missingFiles(s.VM, r.Lab, r.Result); err != nil || len(r.Result.Missing) > 0 {
+			return err
+		}
+		return work(ctx, s)
+	})
+	return &r.Run, err
+}
+
+// steps runs the steps of the lab under one trace.
+func (r *run) steps(s *session.Session, programs map[string]*program.Program, lacking map[string]string) error {
+	t, err := begin(s.VM, s.Machine.Kernel, r.Lab.Trace)
 	if err != nil {
-		return res, err
+		return err
 	}
-	defer func() { err = errors.Join(err, finish(ctx, v, m.Kernel, dir, rec, res)) }()
-	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
-		return res, v.Why(err)
-	}
-	if err := send(v, slices.Collect(maps.Values(programs))...); err != nil {
-		return res, v.Why(err)
-	}
-	s, err := begin(v, m.Kernel, l.Trace)
-	if err != nil {
-		return res, v.Why(err)
-	}
-	defer s.drop()
-	for _, step := range l.Steps {
+	defer t.drop()
+	for _, step := range r.Lab.Steps {
 		if c := lacking[step.Program]; c != "" {
-			res.Steps = append(res.Steps, &result.Step{ID: step.ID, NoCompiler: c})
+			r.Result.Steps = append(r.Result.Steps, &result.Step{ID: step.ID, NoCompiler: c})
 			continue
 		}
-		done, err := s.run(step.ID, argvOf(step, programs), stepDeadline)
-		res.Steps = append(res.Steps, done)
+		done, err := t.run(step.ID, argvOf(step, programs), stepDeadline)
+		r.Result.Steps = append(r.Result.Steps, done)
 		switch {
 		case err != nil:
 		case step.Probe == "":
@@ -91,10 +184,66 @@ func Lab(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, d
 			err = probeResult(done, step.Probe)
 		}
 		if err != nil {
-			return res, v.Why(err)
+			return err
 		}
 	}
-	return res, v.Why(s.end(dir))
+	return t.end(recordOf(s))
+}
+
+// programs runs programs under one trace.
+func (r *run) programs(s *session.Session, programs []*program.Program) (all []*result.Result, err error) {
+	all = []*result.Result{r.Result}
+	if err := send(s.VM, programs...); err != nil {
+		return all, err
+	}
+	t, err := begin(s.VM, s.Machine.Kernel, r.Lab.Exercise.Trace)
+	if err != nil {
+		return all, err
+	}
+	defer t.drop()
+	for i, p := range programs {
+		if i > 0 {
+			one := *r.Result
+			all = append(all, &one)
+		}
+		step, err := t.run(lab.ProgramStep, []string{p.Argv0}, time.Duration(r.Lab.Exercise.Seconds)*time.Second)
+		all[i].Steps = []*result.Step{step}
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, t.end(recordOf(s))
+}
+
+// recordOf is the record's directory, the zero Dir when nothing is kept.
+func recordOf(s *session.Session) record.Dir {
+	if !s.Recorded() {
+		return record.Dir{}
+	}
+	return s.Dir
+}
+
+// write judges the run and writes the record's files.
+func (r *run) write(ctx context.Context, s *session.Session, err error) error {
+	if s.Recorded() && (s.VM != nil || len(r.Result.Missing) > 0) {
+		err = errors.Join(err, r.writeFiles(ctx, s))
+	}
+	if err != nil || r.unjudged {
+		return err
+	}
+	if r.Report, err = judge.Judge(r.Lab, r.Result); err != nil {
+		return err
+	}
+	return outcome.Checks(r.Report.Failed())
+}
+
+func (r *run) writeFiles(ctx context.Context, s *session.Session) error {
+	data, err := result.Encode(r.Result)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeProfile(ctx, s.Machine.Kernel, s.Dir),
+		s.Dir.WriteFile(record.StacksFile, []byte(Stacks(r.Result))), s.Dir.WriteFile(result.File, data))
 }
 
 // argvOf is what a step runs.
@@ -112,101 +261,10 @@ func argvOf(s lab.Step, programs map[string]*program.Program) []string {
 	return append([]string{programs[s.Program].Argv0}, s.Argv...)
 }
 
-// Program runs a learner's program by the rules of a lab's exercise.
-func Program(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, p *program.Program, dir record.Dir, rec *record.Run) (*result.Result, error) {
-	all, err := Programs(ctx, env, asked, l, []*program.Program{p}, dir, rec)
-	return all[0], err
-}
-
-// Programs runs programs one after another in one machine, each as Program does.
-// The first finds it as it came up; what one leaves behind, the next ones find.
-// There is a result for each program, of those that came to their turn.
-func Programs(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, programs []*program.Program, dir record.Dir, rec *record.Run) (all []*result.Result, err error) {
-	m, res, err := prepare(ctx, env, asked, l, l.ExerciseAsks())
-	res.Exercise = true
-	all = []*result.Result{res}
-	if err != nil || len(res.Missing) > 0 {
-		return all, err
-	}
-	v, err := boot(ctx, env, m, dir, rec)
-	if err != nil {
-		return all, err
-	}
-	defer func() { err = errors.Join(err, finish(ctx, v, m.Kernel, dir, rec, res)) }()
-	if err := missingFiles(v, l, res); err != nil || len(res.Missing) > 0 {
-		return all, v.Why(err)
-	}
-	if err := send(v, programs...); err != nil {
-		return all, v.Why(err)
-	}
-	s, err := begin(v, m.Kernel, l.Exercise.Trace)
-	if err != nil {
-		return all, v.Why(err)
-	}
-	defer s.drop()
-	for i, p := range programs {
-		if i > 0 {
-			one := *res
-			all = append(all, &one)
-		}
-		step, err := s.run(lab.ProgramStep, []string{p.Argv0}, time.Duration(l.Exercise.Seconds)*time.Second)
-		all[i].Steps = []*result.Step{step}
-		if err != nil {
-			return all, v.Why(err)
-		}
-	}
-	return all, v.Why(s.end(dir))
-}
-
 // Arch is the GOARCH that programs for this machine are built for.
 func Arch(asked machine.Spec) (string, error) {
 	t, err := machine.FindTarget(asked.Arch, asked.Board)
 	return t.Arch, err
-}
-
-func prepare(ctx context.Context, env machine.Env, asked machine.Spec, l *lab.Lab, asks expr.Asks) (*machine.Machine, *result.Result, error) {
-	res := &result.Result{Lab: l.ID, SHA256: l.SHA256}
-	t, err := machine.FindTarget(asked.Arch, asked.Board)
-	if err != nil {
-		return nil, res, err
-	}
-	plain := Spec(l, asked)
-	if t.Fixed {
-		// A board has what it has; whether that is enough is for Missing to say.
-		plain.CPUs, plain.MemoryMB = asked.CPUs, asked.MemoryMB
-	}
-	m, err := machine.Prepare(ctx, env, plain)
-	if err != nil {
-		return nil, res, err
-	}
-	if res.Kernel, err = facts.Of(ctx, m.Kernel, m.Target, asks); err != nil {
-		return nil, res, err
-	}
-	res.Missing = facts.Missing(l.Needs, &res.Kernel, m.Target)
-	return m, res, nil
-}
-
-func boot(ctx context.Context, env machine.Env, m *machine.Machine, dir record.Dir, rec *record.Run) (*vm.VM, error) {
-	v, err := m.Boot(ctx, env, dir, nil)
-	m.Describe(rec, v)
-	return v, err
-}
-
-// finish ends the machine and writes what is there to write.
-func finish(ctx context.Context, v *vm.VM, k *kernel.Kernel, dir record.Dir, rec *record.Run, res *result.Result) error {
-	for _, rep := range v.Reports() {
-		rec.Reports = append(rec.Reports, record.NewCrash(rep))
-	}
-	err := v.Close()
-	if dir.Path == "" {
-		return err
-	}
-	err = errors.Join(err, writeProfile(ctx, k, dir))
-	data, eerr := result.Encode(res)
-	if eerr != nil {
-		return errors.Join(err, eerr)
-	}
-	return errors.Join(err, dir.WriteFile(record.StacksFile, []byte(Stacks(res))), dir.WriteFile(result.File, data))
 }
 
 // writeProfile puts into the record what kernels are compared by. A run that was

@@ -52,8 +52,8 @@ func (e *FloodError) Error() string {
 	return fmt.Sprintf("step %s: it prints more than %d KB", e.Step, maxStdout>>10)
 }
 
-// session runs steps one after another in one machine, under one recording.
-type session struct {
+// trial runs steps one after another in one machine, under one recording.
+type trial struct {
 	v     *vm.VM
 	plan  *plan
 	rec   *collect.Recording // nil when nothing is traced
@@ -61,8 +61,8 @@ type session struct {
 }
 
 // begin arms the trace. end or drop must follow when there is no error.
-func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *session, err error) {
-	s = &session{v: v}
+func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *trial, err error) {
+	s = &trial{v: v}
 	if !t.On() {
 		return s, nil
 	}
@@ -78,13 +78,13 @@ func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *session, err error) {
 }
 
 // limit is the machine's context with a deadline.
-func (s *session) limit(what string, after time.Duration) (context.Context, context.CancelFunc) {
+func (s *trial) limit(what string, after time.Duration) (context.Context, context.CancelFunc) {
 	late := &DeadlineError{what, s.v.Patient(after)}
 	return context.WithTimeoutCause(s.v.Context(), late.After, late)
 }
 
 // run runs one program. The step is filled as far as the run came.
-func (s *session) run(id string, argv []string, limit time.Duration) (*result.Step, error) {
+func (s *trial) run(id string, argv []string, limit time.Duration) (*result.Step, error) {
 	ctx, cancel := s.limit("step "+id, limit)
 	defer cancel()
 	step := &result.Step{ID: id, Argv: argv}
@@ -97,7 +97,7 @@ func (s *session) run(id string, argv []string, limit time.Duration) (*result.St
 }
 
 // exec runs the program and keeps what it says. One that says too much is ended.
-func (s *session) exec(ctx context.Context, step *result.Step, p wire.ExecParams) error {
+func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	flood := &FloodError{step.ID}
@@ -119,7 +119,7 @@ func (s *session) exec(ctx context.Context, step *result.Step, p wire.ExecParams
 }
 
 // end stops the trace and gives every step its part of it.
-func (s *session) end(dir record.Dir) error {
+func (s *trial) end(dir record.Dir) error {
 	if s.rec == nil {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (s *session) end(dir record.Dir) error {
 }
 
 // drop gives the trace up, if it was not ended.
-func (s *session) drop() {
+func (s *trial) drop() {
 	if s.rec == nil {
 		return
 	}

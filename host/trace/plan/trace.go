@@ -150,6 +150,12 @@ func Make(r Request, k Kernel) (*Plan, error) {
 	return &m.plan, nil
 }
 
+// Check is the error of a request that no kernel could take.
+func Check(r Request) error {
+	_, err := Make(r, Kernel{Arch: "amd64"})
+	return err
+}
+
 type maker struct {
 	k     Kernel
 	plan  Plan

@@ -1,0 +1,178 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"labctl/guest/wire"
+	"labctl/host/outcome"
+	"labctl/host/vm/agent"
+)
+
+// JobOptions say how a program is run in a guest.
+type JobOptions struct {
+	Env   []string // K=V, or K for this process's value
+	Files []string // HOST[:GUEST]: files and directories that the guest gets
+	Gets  []string // GUEST[:HOST]: files and directories that are brought back
+	Dir   string   // working directory in the guest
+	Cwd   string   // working directory of a test on the host; empty: this process's
+}
+
+// Job is all that a guest has to be given to run a program once.
+type Job struct {
+	Name    string // of the program, as the user gave it
+	Params  wire.ExecParams
+	Bundle  Bundle
+	Outputs []Output
+	// NoInput leaves standard input to what is run after it.
+	NoInput bool
+}
+
+// NewJob plans the run of a program with the arguments argv[1:]. Errors are the
+// user's to mend.
+func NewJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
+	j, err := newJob(prog, argv, o)
+	return j, outcome.Default(outcome.BadInput, err)
+}
+
+func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
+	cwd := o.Cwd
+	if cwd == "" {
+		var err error
+		if cwd, err = os.Getwd(); err != nil {
+			return nil, err
+		}
+	}
+	args := argv[1:]
+	start := []string{prog.Argv0}
+	if prog.Script {
+		start = []string{Shell, prog.Argv0}
+	}
+	j := &Job{Name: argv[0], Params: wire.ExecParams{Argv: append(start, args...), Dir: "/"}}
+	if prog.File != "" {
+		if err := j.Bundle.AddProgram(prog); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case o.Dir != "":
+		j.Params.Dir = path.Join("/", o.Dir)
+		j.Bundle.AddFolder(j.Params.Dir)
+	case prog.Test:
+		root := ModuleRoot(cwd)
+		rel, err := filepath.Rel(root, cwd)
+		if err != nil {
+			return nil, err
+		}
+		j.Params.Dir = path.Join(WorkDir, rel)
+		if err := j.Bundle.AddAbove(root, cwd, WorkDir, MaxTestFiles); err != nil {
+			return nil, err
+		}
+		if err := j.Bundle.AddTestDir(cwd, j.Params.Dir, MaxTestFiles); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range o.Files {
+		host, guest, _ := strings.Cut(f, ":")
+		if host == "" {
+			return nil, fmt.Errorf("--file %s: want HOST or HOST:GUEST", f)
+		}
+		if guest == "" || strings.HasSuffix(guest, "/") {
+			guest += filepath.Base(host)
+		}
+		if err := j.Bundle.Add(host, inGuest(j.Params.Dir, guest)); err != nil {
+			return nil, fmt.Errorf("--file %s: %w", f, err)
+		}
+	}
+	for _, g := range o.Gets {
+		out, err := getOutput(g, j.Params.Dir)
+		if err != nil {
+			return nil, err
+		}
+		j.Outputs = append(j.Outputs, out)
+	}
+	if prog.File != "" && !prog.Script {
+		outs, args := TestOutputs(args, cwd, j.Params.Dir)
+		if err := j.Bundle.AddOutputs(outs, MaxTestFiles); err != nil {
+			return nil, err
+		}
+		j.Params.Argv = append(j.Params.Argv[:1], args...)
+		j.Outputs = append(j.Outputs, outs...)
+	}
+	for _, kv := range o.Env {
+		name, _, given := strings.Cut(kv, "=")
+		if name == "" {
+			return nil, fmt.Errorf("--env %s: want K=V or K", kv)
+		}
+		if !given {
+			value, there := os.LookupEnv(name)
+			if !there {
+				continue
+			}
+			kv = name + "=" + value
+		}
+		j.Params.Env = append(j.Params.Env, kv)
+	}
+	return j, nil
+}
+
+func inGuest(dir, name string) string {
+	if !path.IsAbs(name) {
+		name = path.Join(dir, name)
+	}
+	return path.Clean(name)
+}
+
+// getOutput reads --get. A HOST that is a directory, or ends in a slash, gets the
+// file under its own name, as with cp.
+func getOutput(flag, dir string) (Output, error) {
+	guest, host, _ := strings.Cut(flag, ":")
+	o := Output{Flag: "--get", Guest: inGuest(dir, guest), File: true, Folder: true, Must: true}
+	base := path.Base(o.Guest)
+	if guest == "" || base == "/" {
+		return o, fmt.Errorf("--get %s: want GUEST or GUEST:HOST, and not the guest's root", flag)
+	}
+	if host == "" {
+		host = base
+	} else if fi, err := os.Stat(host); strings.HasSuffix(host, "/") || err == nil && fi.IsDir() {
+		host = filepath.Join(host, base)
+	}
+	var err error
+	if o.Host, err = filepath.Abs(host); err != nil {
+		return o, err
+	}
+	// Known now and not after the run.
+	if fi, err := os.Stat(filepath.Dir(o.Host)); err != nil || !fi.IsDir() {
+		return o, fmt.Errorf("--get %s: there is no directory %s on this host", flag, filepath.Dir(o.Host))
+	}
+	return o, nil
+}
+
+// Commands says whether the program wants the guest to have u-root's commands:
+// one of them, a script, or a test, which may run anything.
+func (p *Program) Commands() bool { return p.File == "" || p.Test || p.Script }
+
+// Send brings the guest what the job needs.
+func (j *Job) Send(ctx context.Context, c *agent.Client) error { return j.Bundle.Send(ctx, c) }
+
+// Run runs a job that was sent, until ctx ends. That the guest cannot start the
+// program is an *outcome.NotRunError.
+func (j *Job) Run(ctx context.Context, c *agent.Client, std agent.IO) (wire.ExecResult, error) {
+	res, err := c.Exec(ctx, j.Params, std)
+	var refused *agent.GuestError
+	if errors.As(err, &refused) && res.Errno != 0 {
+		return res, &outcome.NotRunError{Name: j.Name, Errno: syscall.Errno(res.Errno)}
+	}
+	return res, err
+}
+
+// Fetch brings back what the job was told to write.
+func (j *Job) Fetch(ctx context.Context, c *agent.Client) error {
+	return Fetch(ctx, c, j.Outputs)
+}

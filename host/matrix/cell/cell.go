@@ -1,0 +1,373 @@
+// Package cell runs the cells of a matrix: a lab, a program or the tests of a Go
+// package, each in a machine of its own, with a record of its own. What starts when
+// is host/matrix/schedule's to say.
+package cell
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/guest/wire"
+	"labctl/host/image/program"
+	"labctl/host/kernel"
+	"labctl/host/lab"
+	"labctl/host/lab/runner"
+	"labctl/host/machine"
+	"labctl/host/matrix"
+	"labctl/host/matrix/schedule"
+	"labctl/host/outcome"
+	"labctl/host/session"
+	"labctl/host/targets"
+	"labctl/host/text"
+	"labctl/host/vm/accel"
+	"labctl/host/vm/agent"
+)
+
+// outputFile has the end of what a program printed, in its run record.
+const outputFile = "output.txt"
+
+// maxOutput bounds it, in bytes.
+const maxOutput = 1 << 20
+
+// Runner runs cells. Its fields are set before the first call.
+type Runner struct {
+	Env session.Env
+	// Spec is what all machines have; a cell's kernel, target, CPUs and memory go
+	// into it.
+	Spec machine.Spec
+	// Timeout ends a cell after this long, boot included; 0 is no limit.
+	Timeout time.Duration
+	// Lab finds a lab by its id.
+	Lab FindLab
+	// Record makes the place for a cell's record: the directory, which is not there
+	// yet, and what the result calls it.
+	Record func(matrix.Cell) (dir, name string, err error)
+
+	// What several cells need is made once.
+	labs    memo[string, *lab.Lab]
+	built   memo[built, *builtProgram]
+	kernels map[string]error // by kernelKey: why it is not there
+}
+
+// built is work for an architecture, builtProgram what go made of it.
+type built struct{ kind, name, arch string }
+
+type builtProgram struct {
+	*program.Program
+	dir string // where a test runs on the host
+}
+
+// Close gives up what was built.
+func (r *Runner) Close() {
+	for _, p := range r.built.all() {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
+
+// Do pulls the kernels of cells and runs the cells, as o says; o.Run is Do's own.
+// The error is that of the context, or of o.Keep.
+func (r *Runner) Do(ctx context.Context, cells []matrix.Cell, o schedule.Options) ([]matrix.Result, error) {
+	r.pull(ctx, cells)
+	var jobs []schedule.Job
+	for _, c := range cells {
+		jobs = append(jobs, r.job(ctx, c))
+	}
+	o.Run = func(cell context.Context, c matrix.Cell, warm func()) matrix.Result { return r.run(ctx, cell, c, warm) }
+	return schedule.Do(ctx, jobs, o)
+}
+
+func kernelKey(c matrix.Cell) string {
+	t, _ := targets.Find(c.Target) // the plan has looked
+	return c.Kernel + "/" + t.Arch
+}
+
+// pull brings the kernels here, once each. Of one that does not come the cells say
+// why.
+func (r *Runner) pull(ctx context.Context, cells []matrix.Cell) {
+	if r.kernels == nil {
+		r.kernels = map[string]error{}
+	}
+	for _, c := range cells {
+		key := kernelKey(c)
+		if _, ok := r.kernels[key]; ok || ctx.Err() != nil {
+			continue
+		}
+		t, _ := targets.Find(c.Target)
+		ref, err := kernel.ParseRef(c.Kernel)
+		if err == nil {
+			_, err = r.Env.Cache.Get(ctx, ref, t.Arch, r.Env.PullOf(ref, t.Arch))
+		}
+		r.kernels[key] = err
+	}
+}
+
+// spec is a cell's machine.
+func (r *Runner) spec(c matrix.Cell) machine.Spec {
+	t, _ := targets.Find(c.Target)
+	s := r.Spec
+	s.Kernel, s.CPUs, s.MemoryMB, s.Arch, s.Board = c.Kernel, c.CPUs, c.MemoryMB, "", ""
+	if t.Board {
+		s.Board = t.Name
+	} else {
+		s.Arch = t.Name
+	}
+	return s
+}
+
+// job says what a cell takes, and what it starts from.
+func (r *Runner) job(ctx context.Context, c matrix.Cell) schedule.Job {
+	t, _ := targets.Find(c.Target)
+	s := r.spec(c)
+	if c.Work.Kind == matrix.Lab {
+		if l, err := r.lab(c.Work.Name); err == nil {
+			s = runner.Spec(l, s)
+		}
+	} else {
+		s.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
+	}
+	cpus := cmp.Or(s.CPUs, t.CPUs)
+	j := schedule.Job{Cell: c, CPUs: cpus, MemoryMB: cmp.Or(s.MemoryMB, t.MemoryMB) + runner.Overhead}
+	if t.TCGThread == "single" {
+		v, err := accel.Best(ctx, t.Binary, t.Arch)
+		if !t.KVM || err != nil || v.Accel == "tcg" {
+			j.CPUs = 1
+		}
+	}
+	if t.Snapshot && !s.Cold {
+		j.Machine = fmt.Sprintf("%s %s %t %d %d %q", c.Kernel, t.Name, s.Commands, s.CPUs, s.MemoryMB, s.Append)
+	}
+	return j
+}
+
+func (r *Runner) lab(id string) (*lab.Lab, error) {
+	return r.labs.get(id, func() (*lab.Lab, error) { return r.Lab(id) })
+}
+
+// run runs a cell once. What is made for others too is made under the whole's
+// context, not under the cell's.
+func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) matrix.Result {
+	res := matrix.Result{}
+	env := r.Env
+	env.Env.Warm = warm
+	env.Say = func(line string) { r.Env.Say(c.ID() + ": " + line) }
+	dir, name, err := r.Record(c)
+	if err == nil {
+		res.Record = name
+		o := session.Options{
+			Name: c.Work.Kind + "-" + session.PlainName(c.Work.Name), Out: dir, Spec: r.spec(c),
+			Timeout: r.Timeout, Unprepared: true,
+		}
+		if missing := r.kernels[kernelKey(c)]; missing != nil {
+			o.Before = func(context.Context) error { return missing }
+		}
+		if c.Work.Kind == matrix.Lab {
+			err = r.runLab(ctx, env, o, c, &res)
+		} else {
+			err = r.runProgram(whole, ctx, env, o, c, &res)
+		}
+	}
+	res.Status = statusOf(err, res.Status)
+	if err != nil {
+		res.Reason = cmp.Or(res.Reason, text.Line(err.Error(), 500))
+	}
+	return res
+}
+
+func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
+	l, err := r.lab(c.Work.Name)
+	if err != nil {
+		return err
+	}
+	ran, err := runner.Lab(ctx, env, o, l)
+	res.Kernel = ran.Session.Run.Kernel
+	if ran.Report != nil {
+		res.Status, res.Reason = judged(ran.Report)
+		res.Checks, res.Claims = checks(ran.Report)
+	}
+	return err
+}
+
+// runProgram runs a program, or the tests of a package.
+func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
+	said := &lastBytes{max: maxOutput}
+	var job *program.Job
+	before := o.Before
+	o.Before = func(ctx context.Context) (err error) {
+		if before != nil {
+			if err := before(ctx); err != nil {
+				return err
+			}
+		}
+		job, err = r.jobOf(whole, c)
+		return err
+	}
+	o.Spec.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
+	o.Write = func(s *session.Session, err error) error {
+		return errors.Join(err, s.Dir.WriteFile(outputFile, []byte(text.Clean(said.String()))))
+	}
+	s, err := session.Run(ctx, env, o, func(ctx context.Context, s *session.Session) error {
+		if err := job.Send(ctx, s.VM.Agent()); err != nil {
+			return err
+		}
+		exit, err := job.Run(ctx, s.VM.Agent(), agent.IO{Stdout: said, Stderr: said})
+		if err != nil {
+			return err
+		}
+		if oom := session.KilledByOOM(s.VM, exit); oom != nil {
+			fmt.Fprintf(said, "\n%v\n", oom)
+		}
+		if err := job.Fetch(ctx, s.VM.Agent()); err != nil {
+			return err
+		}
+		if session.Status(exit) != nil {
+			return outcome.New(outcome.CheckFailed, text.Line(whyFailed(exit, c.Work.Kind, text.Clean(said.String())), 500))
+		}
+		return nil
+	})
+	res.Kernel, res.Output = s.Run.Kernel, matrix.Tail(text.Clean(said.String()))
+	return err
+}
+
+// jobOf plans the run of a cell's program.
+func (r *Runner) jobOf(ctx context.Context, c matrix.Cell) (*program.Job, error) {
+	t, _ := targets.Find(c.Target)
+	prog, err := r.program(ctx, c.Work, t.Arch)
+	if err != nil {
+		return nil, err
+	}
+	argv := append([]string{c.Work.Name}, c.Work.Args...)
+	if prog.Test {
+		// As go test calls it.
+		argv = append([]string{c.Work.Name, "-test.paniconexit0", "-test.timeout=10m0s"}, c.Work.Args...)
+	}
+	return program.NewJob(prog.Program, argv, program.JobOptions{Cwd: prog.dir})
+}
+
+// program finds or builds a program, once for an architecture.
+func (r *Runner) program(ctx context.Context, w matrix.Work, arch string) (*builtProgram, error) {
+	return r.built.get(built{w.Kind, w.Name, arch}, func() (*builtProgram, error) {
+		b := &builtProgram{}
+		var err error
+		if w.Kind == matrix.GoTest {
+			b.Program, b.dir, err = program.BuildTest(ctx, w.Name, arch)
+		} else {
+			b.Program, err = program.Find(ctx, w.Name, arch)
+		}
+		if err != nil {
+			return nil, outcome.Default(outcome.BadInput, err)
+		}
+		return b, nil
+	})
+}
+
+// statusOf is the status of a cell that ended with err; good stands when there is
+// no error.
+func statusOf(err error, good matrix.Status) matrix.Status {
+	switch outcome.Of(err) {
+	case outcome.OK, outcome.NotApplicable:
+		return cmp.Or(good, matrix.Pass)
+	case outcome.CheckFailed:
+		return matrix.Fail
+	case outcome.Deadline:
+		return matrix.Deadline
+	case outcome.GuestCrashed:
+		return matrix.Crash
+	}
+	return matrix.Error
+}
+
+// failedTest is how a Go test says what fails (testing, T.report).
+var failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+
+// whyFailed is one line on a program that did not end well.
+func whyFailed(r wire.ExecResult, kind, output string) string {
+	how := fmt.Sprintf("exit status %d", r.Code)
+	if r.Signaled {
+		how = "ended by " + unix.SignalName(syscall.Signal(r.Signal))
+	}
+	if kind == matrix.GoTest {
+		var names []string
+		for _, f := range failedTest.FindAllStringSubmatch(output, 20) {
+			names = append(names, f[1])
+		}
+		if len(names) > 0 {
+			return strings.Join(names, ", ") + " (" + how + ")"
+		}
+	}
+	if last := lastLine(output); last != "" {
+		how += ": " + last
+	}
+	return how
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// memo makes a value once for each key. Others that want it wait.
+type memo[K comparable, V any] struct {
+	mu     sync.Mutex
+	values map[K]func() (V, error)
+}
+
+func (m *memo[K, V]) get(key K, make func() (V, error)) (V, error) {
+	m.mu.Lock()
+	if m.values == nil {
+		m.values = map[K]func() (V, error){}
+	}
+	once, ok := m.values[key]
+	if !ok {
+		once = sync.OnceValues(make)
+		m.values[key] = once
+	}
+	m.mu.Unlock()
+	return once()
+}
+
+// all are the values there are, errors left out.
+func (m *memo[K, V]) all() (out []V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, once := range m.values {
+		if v, err := once(); err == nil {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// lastBytes keeps the end of what is written to it.
+type lastBytes struct {
+	mu  sync.Mutex
+	max int
+	buf bytes.Buffer
+}
+
+func (l *lastBytes) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Write(p)
+	if over := l.buf.Len() - l.max; over > 0 {
+		l.buf.Next(over)
+	}
+	return len(p), nil
+}
+
+func (l *lastBytes) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

@@ -1,0 +1,91 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"labctl/guest/wire"
+	"labctl/host/matrix"
+	"labctl/host/outcome"
+	"labctl/host/vm"
+)
+
+func TestMemo(t *testing.T) {
+	var m memo[int, int]
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 30 {
+		wg.Go(func() {
+			v, err := m.get(i%3, func() (int, error) {
+				made.Add(1)
+				if i%3 == 2 {
+					return 0, errors.New("no")
+				}
+				return 10 + i%3, nil
+			})
+			if i%3 == 2 && err == nil || i%3 != 2 && v != 10+i%3 {
+				t.Errorf("get(%d) = %d, %v", i%3, v, err)
+			}
+		})
+	}
+	wg.Wait()
+	all := m.all()
+	slices.Sort(all)
+	if made.Load() != 3 || !slices.Equal(all, []int{10, 11}) {
+		t.Errorf("made %d times, all are %v", made.Load(), all)
+	}
+}
+
+func TestStatusOf(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want matrix.Status
+	}{
+		{fmt.Errorf("x: %w", outcome.ErrTimeout), matrix.Deadline},
+		{fmt.Errorf("x: %w", context.DeadlineExceeded), matrix.Deadline},
+		{&vm.BootError{Phase: vm.PhaseInit, Deadline: true}, matrix.Deadline},
+		{fmt.Errorf("x: %w", vm.ErrPoweredOff), matrix.Crash},
+		{vm.ErrReset, matrix.Crash},
+		{errors.New("a\n\x1b[2Jb"), matrix.Error},
+		{&outcome.NotRunError{Name: "x", Errno: 2}, matrix.Error},
+	} {
+		if got := statusOf(tt.err, ""); got != tt.want {
+			t.Errorf("statusOf(%v) = %s; want %s", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestWhyFailed(t *testing.T) {
+	for _, tt := range []struct {
+		exit         wire.ExecResult
+		kind, output string
+		want         string
+	}{
+		{wire.ExecResult{Exited: true, Code: 3}, matrix.Program, "one\ntwo\n\n", "exit status 3: two"},
+		{wire.ExecResult{Exited: true, Code: 3}, matrix.Program, "", "exit status 3"},
+		{wire.ExecResult{Signaled: true, Signal: 11}, matrix.Program, "", "ended by SIGSEGV"},
+		{wire.ExecResult{Exited: true, Code: 1}, matrix.GoTest, "=== RUN TestA\n--- FAIL: TestA (0.00s)\n    --- FAIL: TestA/sub (0.00s)\n--- FAIL: TestB (0.00s)\nFAIL\n", "TestA, TestB (exit status 1)"},
+		{wire.ExecResult{Exited: true, Code: 2}, matrix.GoTest, "panic: no\n", "exit status 2: panic: no"},
+	} {
+		if got := whyFailed(tt.exit, tt.kind, tt.output); got != tt.want {
+			t.Errorf("whyFailed of %q = %q, want %q", tt.output, got, tt.want)
+		}
+	}
+}
+
+func TestLastBytes(t *testing.T) {
+	l := &lastBytes{max: 5}
+	for _, s := range []string{"ab", "cdef", "", "ghijklm", "n"} {
+		if n, err := l.Write([]byte(s)); n != len(s) || err != nil {
+			t.Errorf("Write(%q) = %d, %v", s, n, err)
+		}
+	}
+	if got := l.String(); got != "jklmn" {
+		t.Errorf("kept %q, want jklmn", got)
+	}
+}

@@ -1,0 +1,209 @@
+package cell
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/lab/result"
+	"labctl/host/lab/runner"
+	"labctl/host/matrix"
+	"labctl/host/outcome"
+	"labctl/host/record"
+	"labctl/host/scratch"
+)
+
+// FindLab finds a lab by its id.
+type FindLab func(id string) (*lab.Lab, error)
+
+// Read reads a matrix, a lab's run, or a directory of those. Labs are judged again,
+// as find gives them.
+func Read(dir string, find FindLab) (*matrix.Results, error) {
+	fi, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("no such directory")
+	case err != nil:
+		return nil, err
+	case !fi.IsDir():
+		return nil, errors.New("it is a file; give the directory that was --out")
+	case there(dir, matrix.File):
+		return matrix.Read(dir)
+	case there(dir, matrix.CellDir):
+		return nil, errors.New("this matrix has not ended; labctl matrix run --resume brings it to its end")
+	case there(dir, record.RunFile):
+		return labResults(find, dir, []string{"."})
+	}
+	files, err := filepath.Glob(filepath.Join(scratch.EscapeGlob(dir), "*", record.RunFile))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("neither %s nor %s is in it or in a directory of it; give the --out of labctl matrix run or lab run", matrix.File, record.RunFile)
+	}
+	var subs []string
+	for _, f := range files {
+		subs = append(subs, filepath.Base(filepath.Dir(f)))
+	}
+	return labResults(find, dir, subs)
+}
+
+func there(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
+// labResults makes results of lab runs, whose records are directories of dir.
+func labResults(find FindLab, dir string, subs []string) (*matrix.Results, error) {
+	r := &matrix.Results{Schema: matrix.Schema, Name: filepath.Base(filepath.Clean(dir)), Results: []matrix.Result{}}
+	var end time.Time
+	seen := map[string]string{}
+	for _, sub := range subs {
+		run, err := record.Dir{Path: filepath.Join(dir, sub)}.ReadRun()
+		if err != nil {
+			return nil, err
+		}
+		res, err := labResult(find, run, filepath.Join(dir, sub))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", sub, err)
+		}
+		if sub != "." {
+			res.Record = sub
+		}
+		if id := res.Cell.ID(); seen[id] != "" {
+			return nil, fmt.Errorf("%s and %s are both of %s; give one of them", seen[id], sub, id)
+		} else {
+			seen[id] = sub
+		}
+		r.Results = append(r.Results, *res)
+		if r.Labctl = run.Labctl; r.Started.IsZero() || run.Started.Before(r.Started) {
+			r.Started = run.Started
+		}
+		if e := run.Started.Add(time.Duration(run.Seconds * float64(time.Second))); e.After(end) {
+			end = e
+		}
+	}
+	// C2 before C10.
+	slices.SortStableFunc(r.Results, func(a, b matrix.Result) int {
+		x, y := a.Cell.Work.Name, b.Cell.Work.Name
+		return cmp.Or(cmp.Compare(x[:1], y[:1]), cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
+	})
+	for _, res := range r.Results {
+		r.Plan = append(r.Plan, res.Cell)
+	}
+	r.Seconds = max(0, end.Sub(r.Started).Seconds())
+	return r, nil
+}
+
+// labResult judges one run of a lab as it is in its record.
+func labResult(find FindLab, run *record.Run, dir string) (*matrix.Result, error) {
+	name, ok := strings.CutPrefix(run.Name, "lab-")
+	if !ok || name == "" {
+		return nil, fmt.Errorf("it is the record of %q, which is no lab; this command shows labs and matrices", run.Name)
+	}
+	res := &matrix.Result{
+		Cell: matrix.Cell{
+			Kernel: cmp.Or(run.Kernel.Ref, "unknown"), Target: cmp.Or(run.Target.Name, "unknown"),
+			Work: matrix.Work{Kind: matrix.Lab, Name: name},
+		},
+		Tries: 1, Started: run.Started, Seconds: run.Seconds, Kernel: run.Kernel,
+	}
+	res.Status, res.Reason = ended(&run.Outcome)
+	if !there(dir, result.File) {
+		if res.Status == matrix.Pass {
+			return nil, fmt.Errorf("it ended well, but it has no %s", result.File)
+		}
+		return res, nil
+	}
+	runs, err := runner.Read(dir, find)
+	if err != nil {
+		return nil, err
+	}
+	rep := runs[0].Report
+	res.Checks, res.Claims = checks(rep)
+	if res.Status == matrix.Pass {
+		res.Status, res.Reason = judged(rep)
+	}
+	return res, nil
+}
+
+// ended is the status of a run whose outcome is not its checks', else Pass.
+func ended(o *record.Outcome) (matrix.Status, string) {
+	reason := o.Message
+	if reason == "" && o.Crash != nil {
+		reason = o.Crash.Title
+	}
+	switch o.Kind {
+	case "checks":
+		return matrix.Pass, ""
+	case "crash", "off", "agent", "boot":
+		return matrix.Crash, reason
+	}
+	switch outcome.Kind(o.Kind) {
+	case outcome.OK, outcome.NotApplicable, outcome.CheckFailed:
+		return matrix.Pass, ""
+	case outcome.GuestCrashed:
+		return matrix.Crash, reason
+	case outcome.Deadline:
+		return matrix.Deadline, reason
+	}
+	return matrix.Error, reason
+}
+
+// judged is what a lab's report comes to, in one line where it is not Pass.
+func judged(rep *judge.Report) (matrix.Status, string) {
+	switch rep.Verdict() {
+	case judge.Pass:
+		return matrix.Pass, ""
+	case judge.NotApplicable:
+		if len(rep.Missing) > 0 {
+			return matrix.NotApplicable, strings.Join(rep.Missing, "; ")
+		}
+		return matrix.NotApplicable, "none of its checks applies"
+	}
+	var bad []string
+	all, _ := checks(rep)
+	for _, c := range all {
+		if c.Verdict == string(judge.Fail) {
+			bad = append(bad, strings.TrimSuffix(c.ID+": "+c.Seen, ": "))
+		}
+	}
+	return matrix.Fail, strings.Join(bad, "; ")
+}
+
+// checks are a lab's checks and claims as a matrix keeps them, in English.
+func checks(rep *judge.Report) (checks, claims []matrix.Check) {
+	for _, c := range rep.Checks {
+		seen := c.Error
+		for _, s := range c.Seen {
+			seen = join(seen, s.String())
+		}
+		if c.Verdict == judge.NotApplicable && c.Why != nil {
+			seen = c.Why.EN
+		}
+		checks = append(checks, matrix.Check{ID: c.ID, Text: c.Says.EN, Verdict: string(c.Verdict), Seen: seen})
+	}
+	for _, c := range rep.Claims {
+		seen := join(c.Evidence, c.Error)
+		if c.Verdict == judge.NotApplicable && c.Why != nil {
+			seen = c.Why.EN
+		}
+		claims = append(claims, matrix.Check{ID: c.ID, Text: c.Says.EN, Verdict: string(c.Verdict), Seen: seen})
+	}
+	return checks, claims
+}
+
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
+}

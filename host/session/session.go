@@ -1,0 +1,223 @@
+// Package session owns a run: one machine, one record of it, one outcome.
+//
+// Run prepares the machine, opens the record, boots, has the work done that it is
+// given, collects what the kernel reported, closes the machine, settles why the run
+// ended as it did, and writes the record. The other files of the package are the
+// kinds of work: a program (Exec), a program under a trace (Trace), probes
+// (Probes), a shell (Shell) and the trial of trace presets (CheckPresets). Labs and
+// the cells of a matrix bring work of their own.
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"labctl/host/machine"
+	"labctl/host/outcome"
+	"labctl/host/record"
+	"labctl/host/vm"
+)
+
+// Env is what the runs of one labctl share.
+type Env struct {
+	machine.Env
+	Version string   // labctl's, for the records
+	Command []string // how it was called, for the records
+	// Warn is told of trouble that is not what the run ended with: a log that
+	// could not be written when the program has a status of its own.
+	Warn func(error)
+}
+
+func (e *Env) warn(err error) {
+	if err != nil && e.Warn != nil {
+		e.Warn(err)
+	}
+}
+
+func (e *Env) say(format string, args ...any) {
+	if e.Say != nil {
+		e.Say(fmt.Sprintf(format, args...))
+	}
+}
+
+// Keep says what a run leaves on disk.
+type Keep int
+
+const (
+	// KeepRecord leaves a record directory.
+	KeepRecord Keep = iota
+	// KeepTrouble leaves a record where Options.Out asks for one. Otherwise the
+	// logs stay in memory, and go to a directory of the system's for temporary
+	// files when the guest crashed, hung or did not come up.
+	KeepTrouble
+	// KeepNothing leaves nothing.
+	KeepNothing
+)
+
+// Options are a run without its work.
+type Options struct {
+	Name string // of the record: "probe-fork"
+	Out  string // directory of the record; empty: labctl-out/TIME-NAME
+	Keep Keep
+	Spec machine.Spec
+	// Console, when set, gets the kernel's console live.
+	Console io.Writer
+	// Timeout ends the guest after this long, boot included; 0 is no limit.
+	Timeout time.Duration
+	// Unprepared asks for a record even when no machine can be prepared.
+	Unprepared bool
+
+	// Before is called before anything else is made ready.
+	Before func(context.Context) error
+	// Prepared is called before the boot. ErrNoBoot ends the run well without one.
+	Prepared func(context.Context, *Session) error
+	// Write is called when the machine is closed, to write the record's files. err
+	// is how the run has ended so far; what Write returns ends it instead.
+	Write func(s *Session, err error) error
+}
+
+// ErrNoBoot is what Options.Prepared returns when there is nothing to boot for.
+var ErrNoBoot = outcome.New(outcome.OK, "there is nothing to boot for")
+
+// Session is a run.
+type Session struct {
+	Machine *machine.Machine
+	VM      *vm.VM     // nil before the boot
+	Dir     record.Dir // its Path is empty when nothing is kept
+	Run     record.Run // as far as it is known
+
+	env   Env
+	o     Options
+	start time.Time
+	spool *vm.Spool
+}
+
+// Recorded says whether the run has a record directory.
+func (s *Session) Recorded() bool { return s.Dir.Path != "" && s.spool == nil }
+
+// Booted says whether a machine was started.
+func (s *Session) Booted() bool { return s.Run.Kernel.Release != "" }
+
+// Run does work in a machine of its own. The Session is never nil: it has what the
+// run came to, whatever the error. An error of work's is explained by what killed
+// the guest, if something has. work's context ends with the guest.
+func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Session) error) (s *Session, err error) {
+	s = &Session{env: env, o: o, start: time.Now()}
+	s.Run = record.Run{Name: o.Name, Labctl: env.Version, Command: env.Command, Started: s.start.UTC()}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, outcome.ErrTimeout)
+		defer cancel()
+	}
+	defer func() { err = s.end(ctx, err) }()
+	if o.Unprepared {
+		if err := s.open(); err != nil {
+			return s, err
+		}
+	}
+	if o.Before != nil {
+		if err := o.Before(ctx); err != nil {
+			return s, err
+		}
+	}
+	if s.Machine, err = machine.Prepare(ctx, env.Env, o.Spec); err != nil {
+		return s, err
+	}
+	if o.Prepared != nil {
+		if err := o.Prepared(ctx, s); err != nil {
+			return s, err
+		}
+	}
+	if !o.Unprepared {
+		if err := s.open(); err != nil {
+			return s, err
+		}
+	}
+	if err := s.boot(ctx); err != nil {
+		return s, err
+	}
+	return s, work(s.VM.Context(), s)
+}
+
+// open makes what is kept of the run.
+func (s *Session) open() (err error) {
+	switch {
+	case s.o.Keep == KeepRecord, s.o.Keep == KeepTrouble && s.o.Out != "":
+		s.Dir, err = record.Create(s.o.Out, s.o.Name, s.start)
+	case s.o.Keep == KeepTrouble:
+		s.spool = new(vm.Spool)
+		s.env.Spool = s.spool
+		s.Dir.Path = filepath.Join(os.TempDir(), "labctl-"+s.o.Name+"-"+rand.Text())
+	}
+	return err
+}
+
+func (s *Session) boot(ctx context.Context) (err error) {
+	m := s.Machine
+	s.env.say("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel)
+	s.VM, err = m.Boot(ctx, s.env.Env, s.Dir, s.o.Console)
+	m.Describe(&s.Run, s.VM)
+	return err
+}
+
+// end closes the machine and writes down how the run ended.
+func (s *Session) end(ctx context.Context, err error) error {
+	if errors.Is(err, ErrNoBoot) {
+		err = nil
+	}
+	if s.VM != nil {
+		if !outcome.Quiet(err) { // a program that ran to its end needs no explanation
+			err = s.VM.Why(err)
+		}
+		for _, r := range s.VM.Reports() {
+			s.Run.Reports = append(s.Run.Reports, record.NewCrash(r))
+		}
+		err = s.join(err, s.VM.Close())
+	}
+	// What was interrupted reports all sorts of things.
+	var signal *outcome.SignalError
+	if err != nil && errors.As(context.Cause(ctx), &signal) {
+		err = signal
+	}
+	if s.spool != nil {
+		if unwell(err) {
+			err = errors.Join(err, s.spool.Save())
+		}
+		return err
+	}
+	if s.o.Write != nil {
+		err = s.o.Write(s, err)
+	}
+	if !s.Recorded() {
+		return err
+	}
+	s.Run.Seconds = time.Since(s.start).Seconds()
+	s.Run.Outcome = describe(err)
+	return s.join(err, s.Dir.WriteRun(&s.Run))
+}
+
+// join adds trouble to the error of a run. A program's own status stays what the
+// run ends with, and does not hide the trouble.
+func (s *Session) join(err, trouble error) error {
+	if outcome.Quiet(err) {
+		s.env.warn(trouble)
+		return err
+	}
+	return errors.Join(err, trouble)
+}
+
+// unwell says whether a run's logs are worth keeping.
+func unwell(err error) bool {
+	var boot *vm.BootError
+	switch outcome.Of(err) {
+	case outcome.GuestCrashed, outcome.Deadline:
+		return true
+	}
+	return errors.As(err, &boot)
+}
