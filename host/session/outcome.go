@@ -10,36 +10,25 @@ import (
 
 // describe is how a run that ended with err is written down.
 func describe(err error) record.Outcome {
+	cause, kind := outcome.Decisive(err)
+	o := record.Outcome{Kind: string(kind), How: string(outcome.HowOf(err))}
+	if kind == outcome.OK {
+		return o
+	}
+	o.Message = err.Error()
 	var (
 		boot    *vm.BootError
 		late    *vm.DeadlineError
-		silent  *vm.AgentError
 		crashed *vm.CrashError
 	)
-	kind := outcome.Of(err)
-	o := record.Outcome{Kind: string(kind)}
-	if err != nil && !outcome.Quiet(err) {
-		o.Message = err.Error()
+	if errors.As(cause, &crashed) {
+		o.Crash = record.NewCrash(crashed.Report)
 	}
-	switch {
-	case kind == outcome.OK, kind == outcome.Interrupted:
-	case errors.As(err, &crashed):
-		o.How, o.Crash = "panic", record.NewCrash(crashed.Report)
-	case errors.Is(err, vm.ErrReset):
-		o.How = "reset"
-	case errors.Is(err, vm.ErrPoweredOff):
-		o.How = "powered off"
-	case errors.As(err, &late):
-		if errors.As(err, &silent) {
-			o.How = "agent silent"
-		}
+	if errors.As(cause, &late) {
 		hung(&o, late.State)
 	}
-	if errors.As(err, &boot) {
+	if errors.As(cause, &boot) {
 		o.Phase = string(boot.Phase)
-		if o.How == "" {
-			o.How = "boot"
-		}
 		hung(&o, boot.State)
 	}
 	return o
