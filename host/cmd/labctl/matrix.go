@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func (f *planFlags) flags(c *cobra.Command) {
 	fl.SetInterspersed(false) // what follows PROG is PROG's
 	fl.StringSliceVar(&f.kernels, "kernels", nil, "kernels, as --kernel takes them elsewhere; cached: all that are in the cache")
 	fl.StringSliceVar(&f.archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's)")
-	fl.StringSliceVar(&f.boards, "board", nil, "boards: raspi3b, raspi2b")
+	fl.StringSliceVar(&f.boards, "board", nil, "boards: "+strings.Join(boards(), ", "))
 	fl.StringSliceVar(&f.labs, "labs", nil, "labs by their ids, or globs over them: 'P*,K1'")
 	fl.StringSliceVar(&f.tests, "gotest", nil, "Go packages whose tests are run, a cell each: ./pkg/...")
 	fl.StringVar(&f.file, "plan", "", "a plan file, instead of all these")
