@@ -176,7 +176,7 @@ func imageOfTree(tree, arch string) (string, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return "", blamed{fmt.Errorf("a folder with no built kernel in it (%s): build the tree, or give the image's own path", strings.Join(names, ", ")), ErrNotKernel}
+		return "", fmt.Errorf("a folder with no built kernel in it (%s): build the tree, or give the image's own path", strings.Join(names, ", "))
 	case arch != "":
 		return "", fmt.Errorf("the tree has an image for %s, not %s", strings.Join(archs, " and "), arch)
 	case len(found) > 1:

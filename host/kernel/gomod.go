@@ -98,7 +98,7 @@ func (c *Cache) pullModule(ctx context.Context, src *Source, ref Ref, arch strin
 	report(Progress{Stage: debian.StageDownload})
 	m, err := askGo(ctx, "mod", "download", "-json", "--", src.Module+"@"+cmp.Or(ref.Version, "latest"))
 	if err != nil && ref.Version != "" {
-		err = outcome.Default(outcome.BadInput, blame(err)) // there may be no such version
+		err = outcome.Default(outcome.BadInput, outcome.Said(err)) // there may be no such version
 	}
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"labctl/host/kernel/internal/synth"
+	"labctl/host/outcome"
 )
 
 const testModule = "github.com/gokrazy/kernel.rpi"
@@ -183,11 +184,11 @@ func TestPullModuleRefuses(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	srv.Close() // nobody is there now
 	t.Setenv("GOPROXY", srv.URL)
-	if _, err := c.Get(t.Context(), ref(""), "arm64", nil); !errors.Is(err, ErrHostLacks) {
+	if _, err := c.Get(t.Context(), ref(""), "arm64", nil); outcome.Of(err) != outcome.HostLacks {
 		t.Errorf("a proxy that is not there: %v", err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := c.Get(t.Context(), ref(""), "arm64", nil); !errors.Is(err, ErrHostLacks) || !strings.Contains(err.Error(), "install Go") {
+	if _, err := c.Get(t.Context(), ref(""), "arm64", nil); outcome.Of(err) != outcome.HostLacks || !strings.Contains(err.Error(), "install Go") {
 		t.Errorf("without go: %v", err)
 	}
 	entries, err := os.ReadDir(c.moduleDir())

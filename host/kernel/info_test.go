@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -186,36 +185,6 @@ func TestPullReplaced(t *testing.T) {
 	}
 }
 
-func TestBlame(t *testing.T) {
-	for _, tt := range []struct {
-		said string
-		is   error
-	}{
-		{"apt-get: Write error - write (28: No space left on device)", syscall.ENOSPC},
-		{"apt-get: You don't have enough free space in /var/cache/apt/archives/.", syscall.ENOSPC},
-		{"go mod download: write /x: no space left on device", syscall.ENOSPC},
-		{"apt-get: Could not resolve 'mirror.example'", ErrHostLacks},
-		{"go list -m: Get \"http://127.0.0.1:9/x\": dial tcp 127.0.0.1:9: connect: connection refused", ErrHostLacks},
-		{"apt-get: The repository 'http://x trixy Release' does not have a Release file.", nil},
-	} {
-		said := errors.New(tt.said)
-		got := blame(fmt.Errorf("pull: %w", said))
-		if !errors.Is(got, said) || got.Error() != "pull: "+tt.said {
-			t.Errorf("blame changed %q to %q", tt.said, got)
-		}
-		for _, is := range []error{syscall.ENOSPC, ErrHostLacks} {
-			if errors.Is(got, is) != (tt.is == is) {
-				t.Errorf("blame(%q) is %v: %v", tt.said, is, errors.Is(got, is))
-			}
-		}
-	}
-	if blame(nil) != nil {
-		t.Error("blame(nil) is an error")
-	}
-}
-
-// A tree that was built has its image where make puts it, its configuration at
-// the top and its device trees beside the image.
 func TestKernelTree(t *testing.T) {
 	c := openWith(t, t.TempDir(), newShelf(t, "6.12.107-1", testRelease))
 	tree := t.TempDir()

@@ -71,7 +71,7 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 					o.Version, o.Package, o.Err = ask(ctx, srcs[i])
 				}
 				if o.Err != nil {
-					o.Err = outcome.Default(outcome.HostLacks, blame(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err)))
+					o.Err = outcome.Default(outcome.HostLacks, outcome.Said(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err)))
 					o.Error = o.Err.Error()
 				}
 				for _, k := range kernels {

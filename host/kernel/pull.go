@@ -59,7 +59,7 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	if err != nil {
 		// Whatever is wrong with an archive is not the user's to mend, unless the user
 		// named what it should have.
-		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, blame(err)))
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, outcome.Said(err)))
 	}
 	report(Progress{Stage: debian.StageDone, Note: k.String()})
 	return k, nil
@@ -97,7 +97,7 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	repo := c.repository(*src, arch)
 	defer func() {
 		// What is half fetched helps the next pull, unless it is what fills the disk.
-		if errors.Is(blame(err), syscall.ENOSPC) {
+		if errors.Is(outcome.Said(err), syscall.ENOSPC) {
 			err = errors.Join(err, repo.Drop())
 		}
 	}()
@@ -181,6 +181,13 @@ func (k *Kernel) install(ctx context.Context, dir string, report func(Progress))
 		return nil, err
 	}
 	return load(dir)
+}
+
+// replaced says whether a download ended because the archive has another file now.
+func replaced(err error) bool {
+	return slices.ContainsFunc([]string{" 404 ", "Hash Sum mismatch", "unexpected size"}, func(words string) bool {
+		return strings.Contains(err.Error(), words)
+	})
 }
 
 func samePackages(a, b []debian.Package) bool { return slices.Equal(a, b) }

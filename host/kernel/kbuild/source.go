@@ -396,7 +396,7 @@ func pipe(ctx context.Context, cmds ...*exec.Cmd) error {
 			continue
 		}
 		text := words[i].String()
-		if strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, "No space left on device") {
+		if errors.Is(outcome.Said(errors.New(text)), syscall.ENOSPC) {
 			return fmt.Errorf("%s: %w", cmds[i].Args[0], syscall.ENOSPC)
 		}
 		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
