@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"labctl"
+	"labctl/host/cachedir"
+	"labctl/host/outcome"
 )
 
 // Arches are the GOARCH values that an image can be built for.
@@ -91,7 +93,7 @@ func Build(ctx context.Context, opts Options) (*Image, error) {
 	}
 	b, err := newBuilder(ctx, cache{dir: dir, limit: cacheLimit, grace: cacheGrace}, labctl.Source, opts.Progress)
 	if err != nil {
-		return nil, fmt.Errorf("build initramfs: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build initramfs: %w", err))
 	}
 	img, err := b.image(ctx, opts)
 	if err != nil {
@@ -119,7 +121,7 @@ func newBuilder(ctx context.Context, c cache, source fs.FS, progress func(string
 	if b.say == nil {
 		b.say = func(string) {}
 	}
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+	if err := cachedir.Make(c.dir, 0o755); err != nil {
 		return nil, err
 	}
 	var err error
@@ -149,14 +151,14 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	if opts.Base {
 		base, err := b.base(ctx, opts.Arch)
 		if err != nil {
-			return nil, fmt.Errorf("build u-root base for %s: %w", opts.Arch, err)
+			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build u-root base for %s: %w", opts.Arch, err))
 		}
 		parts = append(parts, base)
 		img.Timing.Base = lap()
 	}
 	guest, err := b.guest(ctx, opts.Arch)
 	if err != nil {
-		return nil, fmt.Errorf("build guest programs for %s: %w", opts.Arch, err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build guest programs for %s: %w", opts.Arch, err))
 	}
 	parts = append(parts, guest)
 	img.Timing.Guest = lap()
@@ -172,11 +174,11 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 		return concat(w, parts, overlay)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write initramfs: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write initramfs: %w", err))
 	}
 	info, err := os.Stat(img.Path)
 	if err != nil {
-		return nil, fmt.Errorf("write initramfs: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write initramfs: %w", err))
 	}
 	img.Bytes = info.Size()
 	img.Timing.Write = lap()
@@ -221,5 +223,8 @@ func (e *MissingGoError) Error() string {
 }
 
 func (e *MissingGoError) Unwrap() error { return e.Err }
+
+// Outcome is HostLacks.
+func (e *MissingGoError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 var errCancelled = errors.New("given up while waiting for a build")

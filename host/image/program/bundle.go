@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/vm/agent"
 )
@@ -37,7 +38,8 @@ type entry struct {
 // Add puts a file, or a folder with all that is below, at an absolute path of
 // the guest. Symbolic links inside a folder are kept when they stay in it; of
 // those that lead out, ones to files are sent as files, others left out.
-func (b *Bundle) Add(host, guest string) error {
+func (b *Bundle) Add(host, guest string) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(host)
 	if err != nil {
 		return err
@@ -49,7 +51,8 @@ func (b *Bundle) Add(host, guest string) error {
 }
 
 // AddProgram is Add for a file that the guest must be able to execute.
-func (b *Bundle) AddProgram(p *Program) error {
+func (b *Bundle) AddProgram(p *Program) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(p.File)
 	if err != nil {
 		return err
@@ -69,10 +72,11 @@ func (b *Bundle) AddFolder(guest string) {
 // AddTestDir adds what a Go test may want of its package's folder, which `go
 // test` makes its working directory: testdata, the files beside it, and folders
 // that are no packages of their own. More than max bytes are an error.
-func (b *Bundle) AddTestDir(host, guest string, max int64) error {
+func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	t := Bundle{}
 	t.AddFolder(guest)
-	err := t.tree(host, guest, func(rel string, d fs.DirEntry) bool {
+	err = t.tree(host, guest, func(rel string, d fs.DirEntry) bool {
 		switch {
 		case !d.IsDir() || rel == "." || rel == "testdata" || strings.HasPrefix(rel, "testdata/"):
 			return true
@@ -109,7 +113,8 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) error {
 // AddAbove adds what tests of a package may share with others of its module:
 // testdata and go.mod of the folders from root, which becomes guest, down to dir,
 // without dir. What would make it more than max bytes stays here.
-func (b *Bundle) AddAbove(root, dir, guest string, max int64) error {
+func (b *Bundle) AddAbove(root, dir, guest string, max int64) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	for at := dir; at != root; {
 		at = filepath.Dir(at)
 		rel, err := filepath.Rel(root, at)
@@ -147,7 +152,8 @@ func ModuleRoot(dir string) string {
 // AddOutputs makes the folders in which a guest is to write outs, and adds the
 // fuzz inputs that are on this host already, as a test on it would find them. A
 // corpus of more than max bytes stays here: a test can do without.
-func (b *Bundle) AddOutputs(outs []Output, max int64) error {
+func (b *Bundle) AddOutputs(outs []Output, max int64) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	for _, o := range outs {
 		switch {
 		case o.Flag == fuzzFlag: // it is in the package's folder, and Go's fuzzing makes it

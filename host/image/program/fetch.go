@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"labctl/guest/wire"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/text"
 	"labctl/host/vm/agent"
@@ -59,7 +60,8 @@ func (o Output) name() string { return strings.TrimPrefix(path.Clean(o.Guest), "
 // guest's, so every entry is held against that list: any other name, a link, a
 // device, a folder for a file, more than max bytes end it. A file gets its name
 // only when it is whole.
-func receive(r io.Reader, outputs []Output, max int64) error {
+func receive(r io.Reader, outputs []Output, max int64) (err error) {
+	defer outcome.OrElse(outcome.GuestCrashed, &err) // it sends nonsense
 	got, left := make([]bool, len(outputs)), max
 	t := tar.NewReader(r)
 	for n := 0; ; n++ {
@@ -71,7 +73,7 @@ func receive(r io.Reader, outputs []Output, max int64) error {
 			return err
 		}
 		if n == maxEntries {
-			return fmt.Errorf("more than %d files", maxEntries)
+			return outcome.Inputf("more than %d files", maxEntries)
 		}
 		i, rest, ok := match(h, outputs)
 		if !ok {
@@ -79,20 +81,21 @@ func receive(r io.Reader, outputs []Output, max int64) error {
 		}
 		got[i] = true
 		if h.Size > left {
-			return fmt.Errorf("all files together have more than %d bytes", max)
+			return outcome.Inputf("all files together have more than %d bytes", max)
 		}
 		left -= h.Size
 		if err := outputs[i].take(h, rest, t); err != nil {
 			// Names below a folder are the guest's.
-			return fmt.Errorf("%s %s: %s", outputs[i].Flag, outputs[i].Guest, text.Line(err.Error(), 300))
+			kind := outcome.Of(outcome.Default(outcome.BadInput, err))
+			return outcome.Errorf(kind, "%s %s: %s", outputs[i].Flag, outputs[i].Guest, text.Line(err.Error(), 300))
 		}
 	}
 	for i, o := range outputs {
 		if o.Must && !got[i] {
-			return fmt.Errorf("%s %s: not there in the guest", o.Flag, o.Guest)
+			return outcome.Inputf("%s %s: not there in the guest", o.Flag, o.Guest)
 		}
 	}
-	_, err := io.Copy(io.Discard, r)
+	_, err = io.Copy(io.Discard, r)
 	return err
 }
 

@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"labctl/host/cachedir"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/usage"
 )
@@ -52,7 +53,8 @@ type Program struct {
 //	example.com/x
 //
 // The file of a Program that was built is there until Close.
-func Find(ctx context.Context, name, arch string) (*Program, error) {
+func Find(ctx context.Context, name, arch string) (_ *Program, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if name == "" {
 		return nil, errors.New("the program's name is empty")
 	}
@@ -107,6 +109,7 @@ func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
 // BuildTest builds the tests of a package for a GOARCH, without cgo, and gives the
 // package's folder, in which they expect to run.
 func BuildTest(ctx context.Context, pkg, arch string) (p *Program, dir string, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	list := goCommand(ctx, "", arch, "list", "-f", "{{.Dir}}", pkg)
 	var out bytes.Buffer
 	list.Stdout = &out
@@ -121,7 +124,8 @@ func BuildTest(ctx context.Context, pkg, arch string) (p *Program, dir string, e
 }
 
 // Tests lists the packages of a pattern that have tests for a GOARCH.
-func Tests(ctx context.Context, pattern, arch string) ([]string, error) {
+func Tests(ctx context.Context, pattern, arch string) (_ []string, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	list := goCommand(ctx, "", arch, "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", pattern)
 	var out bytes.Buffer
 	list.Stdout = &out
@@ -132,13 +136,14 @@ func Tests(ctx context.Context, pattern, arch string) ([]string, error) {
 }
 
 // goMake has go make one program for a GOARCH.
-func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (*Program, error) {
+func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (_ *Program, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err) // its own files and folders
 	cache, err := cachedir.Dir()
 	if err != nil {
 		return nil, err
 	}
 	cache = filepath.Join(cache, "build")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := cachedir.Make(cache, 0o755); err != nil {
 		return nil, err
 	}
 	folder, err := scratch.MakeFolder(cache, ".tmp-")
@@ -160,11 +165,11 @@ func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (
 		return nil, err
 	}
 	if len(made) != 1 {
-		return nil, fmt.Errorf("go %s %s: it makes %d programs, want one", verb, what, len(made))
+		return nil, outcome.Inputf("go %s %s: it makes %d programs, want one", verb, what, len(made))
 	}
 	file := filepath.Join(out, made[0].Name())
 	if err := checkFile(file, what, arch); err != nil {
-		return nil, err
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	// Open, it needs no name any more.
 	f, err := os.Open(file)
@@ -201,7 +206,11 @@ func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("%s: %w", what, errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error())))
+		if errors.Is(err, exec.ErrNotFound) {
+			return outcome.Hostf("%s: no go command on PATH: install Go 1.26 or newer, or give a program that is built", what)
+		}
+		err = errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error()))
+		return outcome.Default(outcome.BadInput, outcome.Said(fmt.Errorf("%s: %w", what, err)))
 	}
 	return nil
 }

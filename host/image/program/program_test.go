@@ -10,12 +10,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"labctl/host/cachedir"
+	"labctl/host/outcome"
 )
 
 // elfFile is a small ELF file of 64 bits with one program header.
@@ -525,5 +527,54 @@ func TestIsCorpusFile(t *testing.T) {
 		if got := isCorpusFile(name); got != want {
 			t.Errorf("isCorpusFile(%q) = %v", name, got)
 		}
+	}
+}
+
+// TestOutcomes: whose matter it is when a program cannot be had.
+func TestOutcomes(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := put("good.go", "package main\n\nfunc main() {}\n")
+	far := put("far/main.go", "package main\n\nimport _ \"example.com/x\"\n\nfunc main() {}\n")
+	put("far/go.mod", "module far\n\ngo 1.24\n\nrequire example.com/x v1.0.0\n")
+	put("far/go.sum", "example.com/x v1.0.0 h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nexample.com/x v1.0.0/go.mod h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
+	for _, tt := range []struct {
+		name, arg string
+		env       map[string]string
+		want      outcome.Kind
+		text      string
+	}{
+		{"empty", "", nil, outcome.BadInput, "empty"},
+		{"no such file", "./nonesuch", nil, outcome.BadInput, "no such file"},
+		{"a device", "/dev/null", nil, outcome.BadInput, "neither a file"},
+		{"a text", put("text", "x"), nil, outcome.BadInput, "no ELF program"},
+		{"does not compile", put("bad.go", "package main\n\nfunc main() { x() }\n"), nil, outcome.BadInput, "undefined: x"},
+		{"no go", good, map[string]string{"PATH": dir}, outcome.HostLacks, "install Go"},
+		{"no module of that name at hand", filepath.Dir(far), map[string]string{"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOMODCACHE": filepath.Join(dir, "mod")}, outcome.HostLacks, "GOPROXY=off"},
+		{"no cache", good, map[string]string{"LABCTL_CACHE": "/proc/labctl"}, outcome.HostLacks, "set LABCTL_CACHE"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("LABCTL_CACHE", t.TempDir())
+			for k, v := range tt.env {
+				t.Setenv(k, v)
+			}
+			p, err := Find(t.Context(), tt.arg, runtime.GOARCH)
+			if err == nil {
+				p.Close()
+			}
+			if got := outcome.Of(err); got != tt.want || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("outcome %q of %v; want %q with %q", got, err, tt.want, tt.text)
+			}
+		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -24,7 +25,8 @@ const maxScript = 8 << 20
 var shells = []string{"sh", "ash", "bash", "dash", "ksh", "zsh"}
 
 // FindScript takes a file of this host, whatever its name, for a shell script.
-func FindScript(name string) (*Program, error) {
+func FindScript(name string) (_ *Program, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(name)
 	if err != nil {
 		return nil, err

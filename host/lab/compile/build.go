@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"labctl/host/image/program"
+	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/usage"
 )
@@ -48,10 +49,22 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s does not compile:\n%s", e.Where, e.Output) }
 
+// Outcome is BadInput.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
+
+// How is NoCompile.
+func (e *Error) How() outcome.How { return outcome.NoCompile }
+
 // SourceError is source that is not there, or that is too much.
 type SourceError struct{ msg string }
 
 func (e *SourceError) Error() string { return e.msg }
+
+// Outcome is BadInput.
+func (e *SourceError) Outcome() outcome.Kind { return outcome.BadInput }
+
+// How is NoSource.
+func (e *SourceError) How() outcome.How { return outcome.NoSource }
 
 func sourceError(format string, args ...any) error {
 	return &SourceError{fmt.Sprintf(format, args...)}
@@ -134,7 +147,7 @@ var goFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
 func goBuild(ctx context.Context, jobs []job, arch string) error {
 	return inFolder(ctx, jobs[0].Shown, func(ctx context.Context, dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(GoMod), 0o644); err != nil {
-			return err
+			return outcome.Default(outcome.HostLacks, err)
 		}
 		out := filepath.Join(filepath.Dir(dir), "out")
 		argv := append([]string{"build"}, goFlags...)
@@ -197,7 +210,7 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	case errors.As(err, &exit):
 		return &Error{shown, readable(strings.ReplaceAll(said.String(), cmd.Dir, shown), shown)}
 	}
-	return fmt.Errorf("build %s: %w", shown, err)
+	return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: %w", shown, err))
 }
 
 // language is which files of a folder are source.

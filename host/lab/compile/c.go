@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // cross are the C compilers of distributions for another architecture, by GOARCH.
@@ -25,6 +27,9 @@ type CompilerError struct {
 func (e *CompilerError) Error() string {
 	return fmt.Sprintf("no C compiler for %s: install %s and a static C library", e.Arch, e.Compiler)
 }
+
+// Outcome is HostLacks.
+func (e *CompilerError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // Step builds a program of a lab's step: Go, or C where the folder has no Go.
 func Step(ctx context.Context, src Source, arch string) Built {

@@ -16,6 +16,7 @@ import (
 
 	"labctl/host/cachedir"
 	"labctl/host/image/program"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -33,12 +34,15 @@ func tool(name string) (string, error) {
 	if err == nil {
 		found, err = filepath.EvalSymlinks(found)
 	}
+	if err != nil && name == "go" {
+		return "", outcome.Hostf("find the compiler: %w: install Go 1.26 or newer", err)
+	}
 	if err != nil {
-		return "", fmt.Errorf("find the compiler: %w", err)
+		return "", outcome.Hostf("find the compiler: %w", err)
 	}
 	fi, err := os.Stat(found)
 	if err != nil {
-		return "", fmt.Errorf("find the compiler: %w", err)
+		return "", outcome.Hostf("find the compiler: %w", err)
 	}
 	return fmt.Sprintf("%s %d %d %s", found, fi.Size(), fi.ModTime().UnixNano(), os.Getenv("GOROOT")), nil
 }
@@ -62,7 +66,7 @@ func folder() (string, error) {
 		return "", err
 	}
 	dir = filepath.Join(dir, "programs")
-	return dir, os.MkdirAll(dir, 0o755)
+	return dir, cachedir.Make(dir, 0o755)
 }
 
 // kept takes the program as it was built before, if it was.
@@ -106,7 +110,7 @@ func (j *job) keep(built string) error {
 		return err
 	}
 	if err := os.Rename(built, filepath.Join(dir, j.key)); err != nil {
-		return fmt.Errorf("keep %s: %w", j.Shown, err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
 	}
 	shrink(dir, limit)
 	return nil
@@ -139,14 +143,14 @@ func inFolder(ctx context.Context, shown string, make func(ctx context.Context, 
 	}
 	temp, err := scratch.MakeFolder(cache, temps)
 	if err != nil {
-		return fmt.Errorf("build %s: %w", shown, err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: %w", shown, err))
 	}
 	defer temp.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("build %s: it takes more than %v", shown, deadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, outcome.Errorf(outcome.Deadline, "build %s: it takes more than %v", shown, deadline))
 	defer cancel()
 	for _, name := range []string{"source", "out"} {
 		if err := os.Mkdir(filepath.Join(temp.Path, name), 0o755); err != nil {
-			return fmt.Errorf("build %s: %w", shown, err)
+			return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: %w", shown, err))
 		}
 	}
 	return make(ctx, filepath.Join(temp.Path, "source"))
