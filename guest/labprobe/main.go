@@ -19,6 +19,7 @@ import (
 	"io"
 	"strings"
 
+	"labctl/guest/catalogue"
 	"labctl/guest/probe"
 	_ "labctl/guest/probe/arguments"
 	_ "labctl/guest/probe/clone"
@@ -38,7 +39,6 @@ import (
 	_ "labctl/guest/probe/tasks"
 	_ "labctl/guest/probe/variables"
 	_ "labctl/guest/probe/visible"
-	"labctl/guest/wire"
 )
 
 // Main is the program labprobe with its arguments; it gives the exit status. The
@@ -100,7 +100,7 @@ func fail(stderr io.Writer, name string, err error) {
 func usage() string {
 	var b strings.Builder
 	b.WriteString("usage: labprobe NAME [JSON]\n       labprobe ps " + strings.Join(ps.Options, "|") + "\n\nprobes, with their default parameters:\n")
-	for _, info := range wire.Probes() {
+	for _, info := range catalogue.Probes() {
 		if _, ok := probe.Lookup(info.Name); ok {
 			fmt.Fprintf(&b, "  %-8s %s\n           %s\n", info.Name, info.Summary, info.Params)
 		}

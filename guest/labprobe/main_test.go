@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"labctl/guest/catalogue"
 	"labctl/guest/probe"
 	"labctl/guest/wire"
 )
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 
 func TestCatalogueAndRegistryAgree(t *testing.T) {
 	var names []string
-	for _, info := range wire.Probes() {
+	for _, info := range catalogue.Probes() {
 		names = append(names, info.Name)
 		if info.Summary == "" || strings.Contains(info.Summary, "\n") || strings.HasSuffix(info.Summary, ".") {
 			t.Errorf("%s: summary %q; want one line without a full stop", info.Name, info.Summary)
@@ -44,7 +45,7 @@ func TestCatalogueAndRegistryAgree(t *testing.T) {
 // TestCatalogueParameters runs each probe that is harmless here with the
 // parameters that the catalogue gives, and wants what it gives without any.
 func TestCatalogueParameters(t *testing.T) {
-	for _, info := range wire.Probes() {
+	for _, info := range catalogue.Probes() {
 		if info.Makes == "kthread" {
 			// Changes the machine's settings: its parameters alone are looked at here.
 			if strings.Contains(stderrOf(t, info.Name, strings.Replace(info.Params, "null", `"none"`, 1)), "unknown field") {

@@ -7,8 +7,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
+	"labctl/guest/catalogue"
 	"labctl/guest/probe/procfs"
 	"labctl/guest/wire"
 
@@ -16,7 +16,7 @@ import (
 )
 
 // Probe makes the kernel do one thing and reports what it saw. Its summary and
-// default parameters are in wire.Probes, where the host reads them too.
+// default parameters are in catalogue.Probes, where the host reads them too.
 type Probe struct {
 	Name string
 	// Run may be given no parameters. It leaves no task behind, whatever it returns.
@@ -25,12 +25,12 @@ type Probe struct {
 
 var registered = map[string]Probe{}
 
-// Register adds p. It panics when p is not in wire.Probes, or there twice: the
+// Register adds p. It panics when p is not in catalogue.Probes, or there twice: the
 // host would not know it.
 func Register(p Probe) {
-	known := slices.ContainsFunc(wire.Probes(), func(i wire.ProbeInfo) bool { return i.Name == p.Name })
+	_, known := catalogue.Find(p.Name)
 	if _, twice := registered[p.Name]; twice || !known {
-		panic(fmt.Sprintf("probe %q: registered twice, or missing in wire.Probes", p.Name))
+		panic(fmt.Sprintf("probe %q: registered twice, or missing in catalogue.Probes", p.Name))
 	}
 	registered[p.Name] = p
 }
@@ -44,7 +44,7 @@ func Lookup(name string) (Probe, bool) {
 // Names are the registered probes, in the catalogue's order.
 func Names() []string {
 	var names []string
-	for _, info := range wire.Probes() {
+	for _, info := range catalogue.Probes() {
 		if _, ok := registered[info.Name]; ok {
 			names = append(names, info.Name)
 		}

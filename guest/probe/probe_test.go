@@ -6,7 +6,7 @@ import (
 	"runtime"
 	"testing"
 
-	"labctl/guest/wire"
+	"labctl/guest/catalogue"
 )
 
 func TestRegisterWantsTheCatalogue(t *testing.T) {
@@ -17,7 +17,8 @@ func TestRegisterWantsTheCatalogue(t *testing.T) {
 		Register(Probe{Name: name})
 		return false
 	}
-	last, first := wire.Probes()[len(wire.Probes())-1].Name, wire.Probes()[0].Name
+	names := catalogue.Names()
+	last, first := names[len(names)-1], names[0]
 	for _, tc := range []struct {
 		name string
 		want bool

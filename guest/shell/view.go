@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 )
 
@@ -143,7 +144,7 @@ func (v *view) openOther(name string, flag int) io.WriteCloser {
 		return nil
 	}
 	event := parts[1] + "/" + parts[2]
-	for _, c := range wire.EventCandidates(event)[1:] {
+	for _, c := range ksym.EventCandidates(event)[1:] {
 		f, err := v.files.Open(path.Join(append([]string{instance, "events", c.Name}, parts[3:]...)...), flag)
 		if err == nil {
 			v.log(wire.TraceName{File: name, Asked: event, Became: c.Name, Why: c.Why})
@@ -213,7 +214,7 @@ func (t *tracefsFile) standIn() {
 		return
 	}
 	defer f.Close()
-	for _, name := range wire.StandIns {
+	for _, name := range ksym.StandIns {
 		if _, err := io.WriteString(f, name+"\n"); err == nil {
 			t.log("(none of them)", name, "an empty filter is every function; this one does not run")
 			return
@@ -228,7 +229,7 @@ func (t *tracefsFile) log(asked, became, why string) {
 
 // first gives the first candidate that the kernel takes, or its word on the name
 // that was asked for.
-func (t *tracefsFile) first(candidates []wire.Candidate, write func(name string) string) (wire.Candidate, error) {
+func (t *tracefsFile) first(candidates []ksym.Candidate, write func(name string) string) (ksym.Candidate, error) {
 	var refusal error
 	for _, c := range candidates {
 		_, err := io.WriteString(t.file, write(c.Name)+"\n")
@@ -239,7 +240,7 @@ func (t *tracefsFile) first(candidates []wire.Candidate, write func(name string)
 			refusal = bare(err)
 		}
 	}
-	return wire.Candidate{}, refusal
+	return ksym.Candidate{}, refusal
 }
 
 // functions takes a line of set_ftrace_filter: FUNCTION, a glob, !FUNCTION, or
@@ -248,9 +249,9 @@ func (t *tracefsFile) functions(line string) {
 	for word := range strings.FieldsSeq(line) {
 		name, not := strings.CutPrefix(word, "!")
 		name, command, isCommand := strings.Cut(name, ":")
-		candidates := []wire.Candidate{{Name: name}}
+		candidates := []ksym.Candidate{{Name: name}}
 		if !isGlob(name) {
-			candidates = wire.FunctionCandidates(name)
+			candidates = ksym.FunctionCandidates(name)
 		}
 		c, err := t.first(candidates, func(name string) string {
 			if not {
@@ -280,7 +281,7 @@ func (t *tracefsFile) functions(line string) {
 
 // absent says why there is no such function.
 func absent(function string, refusal error) string {
-	if why := wire.Absent(function); why != "" {
+	if why := ksym.Absent(function); why != "" {
 		return why
 	}
 	if errors.Is(refusal, syscall.EINVAL) || errors.Is(refusal, syscall.ENOENT) {
@@ -293,9 +294,9 @@ func absent(function string, refusal error) string {
 func (t *tracefsFile) events(line string) {
 	for word := range strings.FieldsSeq(line) {
 		name, not := strings.CutPrefix(word, "!")
-		candidates := []wire.Candidate{{Name: name}}
+		candidates := []ksym.Candidate{{Name: name}}
 		if system, event, ok := strings.Cut(name, ":"); ok && !isGlob(name) {
-			candidates = wire.EventCandidates(system + "/" + event)
+			candidates = ksym.EventCandidates(system + "/" + event)
 			for i := range candidates {
 				candidates[i].Name = strings.Replace(candidates[i].Name, "/", ":", 1)
 			}
@@ -328,9 +329,9 @@ func (t *tracefsFile) kprobe(line string) {
 	if i := strings.IndexByte(symbol, '+'); i > 0 {
 		symbol, offset = symbol[:i], symbol[i:]
 	}
-	candidates := []wire.Candidate{{Name: symbol}}
+	candidates := []ksym.Candidate{{Name: symbol}}
 	if !strings.Contains(symbol, ":") { // MODULE:SYMBOL
-		for _, c := range wire.FunctionCandidates(symbol)[1:] {
+		for _, c := range ksym.FunctionCandidates(symbol)[1:] {
 			if !isGlob(c.Name) {
 				candidates = append(candidates, c)
 			}
@@ -381,7 +382,7 @@ func (t *tracefsFile) enable(line string) {
 		t.value(line)
 		return
 	}
-	if c, err := t.first([]wire.Candidate{{Name: event}}, func(string) string { return line }); err != nil {
+	if c, err := t.first([]ksym.Candidate{{Name: event}}, func(string) string { return line }); err != nil {
 		t.log(event, "", err.Error())
 	} else {
 		t.log(event, c.Name, "")

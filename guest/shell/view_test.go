@@ -96,7 +96,7 @@ func matches(glob string, names []string) bool {
 // functionsOf are a real kernel's, as far as they matter.
 func functionsOf(t *testing.T, kernel string) (names []string) {
 	t.Helper()
-	data, err := os.ReadFile("../wire/testdata/functions.txt")
+	data, err := os.ReadFile("../ksym/testdata/functions.txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package wire is the protocol between the host and the agent in the guest,
-// and the shape of what travels in it. It is the only package that both sides
-// import, and it imports the standard library alone.
+// and the shape of what travels in it. Both sides import it, so it imports the
+// standard library alone.
 //
 // The link is any ordered stream of bytes: a virtio-serial port, a second UART,
 // or the only UART, where the kernel may write console text between two frames.

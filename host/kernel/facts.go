@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/guest/ksym"
 	"labctl/host/outcome"
 )
 
@@ -63,11 +65,10 @@ var wantedMembers = []struct {
 
 // wantedParams are the functions that create tasks, over all the names they have
 // had. BTF has those that the compiler kept as functions.
-var wantedParams = []string{
-	"kernel_clone", "_do_fork", "do_fork", "kernel_thread", "copy_process",
-	"kthread_create_on_node", "__kthread_create_on_node", "create_kthread",
+var wantedParams = slices.Concat(ksym.Functions(ksym.FamilyCreation), ksym.Functions(ksym.FamilyRequest), []string{
+	"kernel_thread", "copy_process", "create_kthread",
 	"__do_sys_clone", "__do_sys_clone3", "user_mode_thread", "create_io_thread",
-}
+})
 
 // factsCache is facts.json. It is believed only for this image and schema.
 type factsCache struct {

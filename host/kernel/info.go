@@ -12,11 +12,11 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/guest/ksym"
 	"labctl/host/kernel/check"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
-	"labctl/host/stack"
 )
 
 // Info is what an image says of itself, without being booted.
@@ -71,15 +71,8 @@ type KallsymsInfo struct {
 	Bytes   int `json:"bytes"` // as /proc/kallsyms has it
 	Symbols int `json:"symbols"`
 	// Creation are the functions of the image by which tasks are made, by family
-	// of host/stack, in the order of their names.
+	// (ksym.CreationFamilies), in the order of their names.
 	Creation map[string][]string `json:"creation"`
-}
-
-// CreationFamilies are the families that KallsymsInfo.Creation has, outermost
-// last.
-var CreationFamilies = []string{
-	stack.FamilyCreation, stack.FamilyCopy, stack.FamilyKthread, stack.FamilyRequest, stack.FamilyKthreadd,
-	stack.FamilyWorker, stack.FamilyIdle, "fork", "vfork", "clone", "clone3",
 }
 
 // Info reads the image and what was found in it. The symbols are decoded once
@@ -174,8 +167,8 @@ func readKallsyms(text []byte) *KallsymsInfo {
 			continue
 		}
 		name := string(f[2])
-		sym, ok := stack.Family(name)
-		if ok && slices.Contains(CreationFamilies, sym.Family) && !slices.Contains(out.Creation[sym.Family], name) {
+		sym, ok := ksym.Family(name)
+		if ok && slices.Contains(ksym.CreationFamilies, sym.Family) && !slices.Contains(out.Creation[sym.Family], name) {
 			out.Creation[sym.Family] = append(out.Creation[sym.Family], name)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
-	"labctl/guest/wire"
+	"labctl/guest/catalogue"
 	"labctl/host/kernel"
 	"labctl/host/lab/expr"
 	"labctl/host/targets"
@@ -487,29 +487,25 @@ func (v *validator) steps() (ids []string) {
 
 // probe holds a step against the catalogue.
 func (v *validator) probe(at string, s *Step) {
-	var names []string
-	for _, p := range wire.Probes() {
-		names = append(names, p.Name)
-		if p.Name != s.Probe {
-			continue
+	p, ok := catalogue.Find(s.Probe)
+	if !ok {
+		names, hint := catalogue.Names(), ""
+		if near := kernel.Nearest(s.Probe, names); near != "" {
+			hint = fmt.Sprintf(", did you mean %s?", near)
 		}
-		var known map[string]any
-		if err := json.Unmarshal([]byte(p.Params), &known); err != nil {
-			v.fail(at+".probe", 0, "the catalogue's parameters of %s: %v", p.Name, err)
-		}
-		for arg := range s.Args {
-			if _, ok := known[arg]; !ok {
-				all := slices.Sorted(maps.Keys(known))
-				v.fail(at+".args."+arg, 0, "probe %s has no parameter of this name (it has: %s)", s.Probe, cmp.Or(strings.Join(all, ", "), "none"))
-			}
-		}
+		v.fail(at+".probe", 0, "%q is no probe%s (known: %s)", s.Probe, hint, strings.Join(names, ", "))
 		return
 	}
-	hint := ""
-	if near := kernel.Nearest(s.Probe, names); near != "" {
-		hint = fmt.Sprintf(", did you mean %s?", near)
+	var known map[string]any
+	if err := json.Unmarshal([]byte(p.Params), &known); err != nil {
+		v.fail(at+".probe", 0, "the catalogue's parameters of %s: %v", p.Name, err)
 	}
-	v.fail(at+".probe", 0, "%q is no probe%s (known: %s)", s.Probe, hint, strings.Join(names, ", "))
+	for arg := range s.Args {
+		if _, ok := known[arg]; !ok {
+			all := slices.Sorted(maps.Keys(known))
+			v.fail(at+".args."+arg, 0, "probe %s has no parameter of this name (it has: %s)", s.Probe, cmp.Or(strings.Join(all, ", "), "none"))
+		}
+	}
 }
 
 func (v *validator) env(steps []string) *expr.Env {

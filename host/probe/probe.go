@@ -37,25 +37,6 @@ const (
 // scales it. The kthread probe may wait ten seconds by itself.
 const deadline = 60 * time.Second
 
-// Find returns the catalogue's entry of a probe.
-func Find(name string) (wire.ProbeInfo, bool) {
-	for _, p := range wire.Probes() {
-		if p.Name == name {
-			return p, true
-		}
-	}
-	return wire.ProbeInfo{}, false
-}
-
-// Names lists the probes in the order of a lesson.
-func Names() []string {
-	var names []string
-	for _, p := range wire.Probes() {
-		names = append(names, p.Name)
-	}
-	return names
-}
-
 // FailedError is a probe that could not do its work.
 type FailedError struct {
 	Name string

@@ -1,6 +1,10 @@
 package stack
 
-import "strings"
+import (
+	"strings"
+
+	"labctl/guest/ksym"
+)
 
 // machinery is what stands above the traced place in a stack that the kernel's
 // tracing took, by the beginnings of the symbols' names. Which of them show
@@ -30,7 +34,7 @@ var machinery = []string{
 // function, a probe's symbol): nothing inside it is left then, whatever its name.
 // A stack of nothing else is left as it is.
 func (s *Stack) TrimMachinery(at string) {
-	if at = Strip(at); at != "" && s.Trim(func(f Frame) bool { return f.Base() == at }) {
+	if at = ksym.Strip(at); at != "" && s.Trim(func(f Frame) bool { return f.Base() == at }) {
 		return
 	}
 	// An address without a symbol next to machinery is code that ftrace

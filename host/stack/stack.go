@@ -3,7 +3,11 @@
 // outside. It reads and prints stacks in the forms that people paste.
 package stack
 
-import "strings"
+import (
+	"strings"
+
+	"labctl/guest/ksym"
+)
 
 // Kind says what a frame is.
 type Kind string
@@ -25,7 +29,7 @@ type Arg struct {
 // Frame is one call.
 type Frame struct {
 	// Name is the symbol as the kernel prints it, a compiler's suffix such as
-	// ".constprop.0" included (see Strip), of the characters that Sanitise
+	// ".constprop.0" included (see ksym.Strip), of the characters that Sanitise
 	// lets through. Empty when only PC is known.
 	Name   string `json:"name,omitempty"`
 	PC     uint64 `json:"pc,omitempty"`     // 0 when not known
@@ -43,7 +47,7 @@ type Frame struct {
 }
 
 // Base is the frame's name without a compiler's suffix, for comparing.
-func (f Frame) Base() string { return Strip(f.Name) }
+func (f Frame) Base() string { return ksym.Strip(f.Name) }
 
 // Stack is one call stack.
 type Stack struct {
@@ -60,7 +64,7 @@ type Stack struct {
 // Index is the place of the innermost frame whose symbol has the family, or -1.
 func (s *Stack) Index(family string) int {
 	for i, f := range s.Frames {
-		if sym, ok := Family(f.Name); ok && sym.Family == family {
+		if sym, ok := ksym.Family(f.Name); ok && sym.Family == family {
 			return i
 		}
 	}
@@ -84,8 +88,8 @@ func (s *Stack) Trim(top func(Frame) bool) bool {
 // kernel: whatever machinery took the stack stands above it.
 func (s *Stack) TrimToCreation() bool {
 	return s.Trim(func(f Frame) bool {
-		sym, ok := Family(f.Name)
-		return ok && sym.Family == FamilyCreation
+		sym, ok := ksym.Family(f.Name)
+		return ok && sym.Family == ksym.FamilyCreation
 	})
 }
 
@@ -128,7 +132,7 @@ func (s *Stack) Classify() {
 			f.Kind = Function
 		}
 		outermost := i == len(s.Frames)-1 || s.Frames[i+1].Name == ""
-		if sym, ok := Family(f.Name); ok && sym.Family == FamilyEntry && (outermost || !sym.OutermostOnly) {
+		if sym, ok := ksym.Family(f.Name); ok && sym.Family == ksym.FamilyEntry && (outermost || !sym.OutermostOnly) {
 			f.Kind, f.Exception = Asm, sym.Exception
 			if outermost {
 				user, kernelEnd = sym.Exception, i
@@ -144,8 +148,8 @@ func (s *Stack) Classify() {
 // interrupted says of a frame's symbol that the frame outside it did not call: an
 // exception stopped it, at that very instruction.
 func interrupted(name string) bool {
-	sym, ok := Family(name)
-	return ok && sym.Family == FamilyEntry && sym.Exception && !sym.OutermostOnly
+	sym, ok := ksym.Family(name)
+	return ok && sym.Family == ksym.FamilyEntry && sym.Exception && !sym.OutermostOnly
 }
 
 // SameCalls says whether two stacks are the same calls, and where they first

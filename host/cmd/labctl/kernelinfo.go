@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/guest/ksym"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
@@ -176,7 +177,7 @@ func (a *app) printKernel(r *kernelReport) error {
 	}
 	if r.Kallsyms != nil {
 		row("kallsyms", "%d symbols, %d bytes as text", r.Kallsyms.Symbols, r.Kallsyms.Bytes)
-		for _, f := range kernel.CreationFamilies {
+		for _, f := range ksym.CreationFamilies {
 			if names := r.Kallsyms.Creation[f]; len(names) > 0 {
 				row("  "+f, "%s", strings.Join(names, ", "))
 			}

@@ -13,10 +13,9 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	"labctl/guest/wire"
+	"labctl/guest/catalogue"
 	"labctl/host/machine"
 	"labctl/host/outcome"
-	"labctl/host/probe"
 	"labctl/host/report"
 	"labctl/host/session"
 )
@@ -40,11 +39,11 @@ func (a *app) probeLs() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return a.printJSON(wire.Probes())
+				return a.printJSON(catalogue.Probes())
 			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "PROBE\tMAKES\tWHAT IT DOES\tPARAMETERS")
-			for _, p := range wire.Probes() {
+			for _, p := range catalogue.Probes() {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Makes, p.Summary, p.Params)
 			}
 			return w.Flush()
@@ -97,18 +96,18 @@ is kept in a run record (run.json, console.log, qemu.txt, trace and stacks).`,
 // check validates what does not need a guest.
 func (o *probeOptions) check() error {
 	if o.all == (len(o.names) > 0) {
-		return outcome.Inputf("probe run needs the names of probes, or --all (known: %s)", strings.Join(probe.Names(), ", "))
+		return outcome.Inputf("probe run needs the names of probes, or --all (known: %s)", strings.Join(catalogue.Names(), ", "))
 	}
 	if o.all {
-		for _, p := range wire.Probes() {
+		for _, p := range catalogue.Probes() {
 			if p.Makes != "" {
 				o.names = append(o.names, p.Name)
 			}
 		}
 	}
 	for _, n := range o.names {
-		if _, ok := probe.Find(n); !ok {
-			return unknown("probe run", n, probe.Names())
+		if _, ok := catalogue.Find(n); !ok {
+			return unknown("probe run", n, catalogue.Names())
 		}
 	}
 	if o.params != "" {

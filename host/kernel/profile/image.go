@@ -17,11 +17,11 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/guest/ksym"
 	"labctl/host/kernel"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
-	"labctl/host/stack"
 	"labctl/host/text"
 )
 
@@ -40,15 +40,7 @@ var glue = []string{
 	"trace_raw_output_", "btf_trace_", "__do_trace_",
 }
 
-// entryPoints begin the names of system calls, by architecture; the first that a
-// kernel has counts. Before 4.17 there were none of the architecture's own.
-var entryPoints = map[string][]string{
-	"amd64": {"__x64_sys_", "sys_"},
-	"arm64": {"__arm64_sys_", "sys_"},
-	"arm":   {"sys_"},
-}
-
-// noCalls are what else begins so: the entry of numbers without a call, the table,
+// noCalls are what else begins as a system call does: the entry of numbers without a call, the table,
 // and functions of frame buffers and of drivers.
 var noCalls = []string{"ni_syscall", "call_table", "copyarea", "fillrect", "imageblit", "info", "info_parse_param"}
 
@@ -143,8 +135,9 @@ func (p *Profile) gap(err error) { p.Gaps = append(p.Gaps, text.Line(err.Error()
 // form of /proc/kallsyms.
 func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 	p.Symbols = true
-	marked := map[string][]string{} // by mark or entry point
-	wanted := slices.Concat(tracepointMarks, entryPoints[p.Arch])
+	marked := map[string][]string{} // by mark or prefix of a system call
+	calls := ksym.TablePrefixes(p.Arch)
+	wanted := slices.Concat(tracepointMarks, calls)
 	for sc := bufio.NewScanner(bytes.NewReader(kallsyms)); sc.Scan(); {
 		_, rest, _ := strings.Cut(sc.Text(), " ")
 		kind, name, _ := strings.Cut(rest, " ")
@@ -157,11 +150,11 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 				marked[prefix] = append(marked[prefix], tail)
 			}
 		}
-		if (kind == "T" || kind == "t") && name == stack.Strip(name) && !strings.HasPrefix(name, padding) {
+		if (kind == "T" || kind == "t") && name == ksym.Strip(name) && !strings.HasPrefix(name, padding) {
 			p.Known.Symbols++
 		}
-		if sym, ok := stack.Family(name); ok && sym.Family != stack.FamilyEntry && kind != "W" && len(functions) < maxNames {
-			base := stack.Strip(name)
+		if sym, ok := ksym.Family(name); ok && sym.Family != ksym.FamilyEntry && kind != "W" && len(functions) < maxNames {
+			base := ksym.Strip(name)
 			functions[base] = Function{Name: base, Family: sym.Family}
 		}
 	}
@@ -170,7 +163,7 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 			p.Tracepoints = set(marked[mark])
 		}
 	}
-	for _, prefix := range entryPoints[p.Arch] {
+	for _, prefix := range calls {
 		if len(p.Syscalls) == 0 {
 			p.Syscalls = slices.DeleteFunc(set(marked[prefix]), func(name string) bool { return slices.Contains(noCalls, name) })
 		}
@@ -181,7 +174,7 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 func set(names []string) []string {
 	var out []string
 	for _, n := range names {
-		if n == stack.Strip(n) {
+		if n == ksym.Strip(n) {
 			out = append(out, n)
 		}
 	}
@@ -222,7 +215,7 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 		if !isName(fn.Name) || len(functions) >= maxNames {
 			continue
 		}
-		name := stack.Strip(fn.Name)
+		name := ksym.Strip(fn.Name)
 		known, family := functions[name]
 		proto := kernel.CType(fn.Type, name)
 		deals := slices.ContainsFunc(subjects, func(s string) bool { return strings.Contains(proto, s) })

@@ -14,6 +14,7 @@ import (
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
 
+	"labctl/guest/ksym"
 	"labctl/host/clone"
 	"labctl/host/lab/result"
 	"labctl/host/stack"
@@ -266,17 +267,14 @@ func callsInOrder(frames []result.Frame, names []string) bool {
 func matchesName(f result.Frame, name string) bool {
 	family, is := strings.CutPrefix(name, "@")
 	if !is {
-		return f.Name == stack.Strip(name)
+		return f.Name == ksym.Strip(name)
 	}
-	sym, ok := stack.Family(f.Name)
+	sym, ok := ksym.Family(f.Name)
 	return ok && sym.Family == family
 }
 
 // families are what may follow the "@".
-var families = []string{
-	stack.FamilyCreation, stack.FamilyCopy, stack.FamilyKthread, stack.FamilyKthreadd, stack.FamilyRequest,
-	stack.FamilyWorker, stack.FamilyIdle, stack.FamilyEntry, "clone", "clone3", "fork", "vfork",
-}
+var families = append(slices.Clone(ksym.CreationFamilies), ksym.FamilyEntry)
 
 // flagNames and signalNames are those of host/clone, by name.
 var flagNames, signalNames = func() (map[string]int64, map[string]int64) {

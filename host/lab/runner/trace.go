@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/lab"
@@ -170,7 +171,7 @@ func (p *plan) event(e *event.Event) result.Event {
 		s.Frames = slices.Clone(s.Frames)
 		cp.Stack = &s
 		if e.At != "" {
-			s.Trim(func(f stack.Frame) bool { return f.Base() == stack.Strip(e.Symbol()) })
+			s.Trim(func(f stack.Frame) bool { return f.Base() == ksym.Strip(e.Symbol()) })
 			if v, ok := e.Field("lr"); ok {
 				if f, ok := stack.ParseFrame(v); ok {
 					s.InsertCaller(f)

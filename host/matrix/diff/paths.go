@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/host/clone"
 	"labctl/host/lab/result"
 	"labctl/host/stack"
@@ -54,7 +55,7 @@ func (k *Kernel) stacksOf() (stacks map[string][]string, seen map[string]int) {
 				var frames []string
 				for _, f := range c.Stack.Frames {
 					if f.Name != "" {
-						frames = append(frames, stack.Strip(stack.Sanitise(f.Name)))
+						frames = append(frames, ksym.Strip(stack.Sanitise(f.Name)))
 					}
 				}
 				way, id := wayOf(&c), strings.Join(frames, " ")
@@ -171,8 +172,8 @@ func likeness(a, b string) int {
 }
 
 func sameFamily(a, b string) bool {
-	x, ok := stack.Family(a)
-	y, both := stack.Family(b)
+	x, ok := ksym.Family(a)
+	y, both := ksym.Family(b)
 	return ok && both && x.Family == y.Family && x.OutermostOnly == y.OutermostOnly
 }
 

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/host/kernel/profile"
-	"labctl/host/stack"
 )
 
 // sets makes rows of the names that not all kernels have, of those that know.
@@ -101,7 +101,7 @@ func (d *Diff) successors(rows []Row, families map[string]string) []Row {
 	var out []Row
 	var creation *Row
 	for _, r := range rows {
-		if families[r.Name] != stack.FamilyCreation {
+		if families[r.Name] != ksym.FamilyCreation {
 			out = append(out, r)
 			continue
 		}

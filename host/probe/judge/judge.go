@@ -5,6 +5,7 @@ package judge
 import (
 	"fmt"
 
+	"labctl/guest/catalogue"
 	"labctl/guest/wire"
 	"labctl/host/clone"
 	"labctl/host/record"
@@ -39,7 +40,7 @@ func Probe(p *record.Probe) []record.Finding {
 		j.task(who, self, t, c)
 	}
 	j.add("the trace is whole", p.Lost == 0 && p.BadLines == 0, fmt.Sprintf("%d events lost, %d lines not read", p.Lost, p.BadLines), "0 and 0")
-	for _, info := range wire.Probes() {
+	for _, info := range catalogue.Probes() {
 		if info.Name != p.Name || info.Makes == "" {
 			continue
 		}

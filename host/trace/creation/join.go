@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/host/clone"
 	"labctl/host/stack"
 	"labctl/host/trace/event"
@@ -237,8 +238,8 @@ func (c *Creation) takeStack(s *stack.Stack) {
 	t := stack.Stack{Frames: slices.Clone(s.Frames), Origin: s.Origin}
 	if !t.TrimToCreation() {
 		t.Trim(func(f stack.Frame) bool {
-			sym, ok := stack.Family(f.Name)
-			return ok && sym.Family == stack.FamilyCopy
+			sym, ok := ksym.Family(f.Name)
+			return ok && sym.Family == ksym.FamilyCopy
 		})
 	}
 	t.Classify()
@@ -253,12 +254,12 @@ func (c *Creation) takeStack(s *stack.Stack) {
 // via names the way into the creation function by the functions outside it.
 func via(s *stack.Stack) string {
 	for _, f := range s.Frames {
-		sym, _ := stack.Family(f.Name)
+		sym, _ := ksym.Family(f.Name)
 		switch sym.Family {
-		case "clone", "clone3", "fork", "vfork", stack.FamilyWorker, stack.FamilyIdle:
+		case "clone", "clone3", "fork", "vfork", ksym.FamilyWorker, ksym.FamilyIdle:
 			return sym.Family
-		case stack.FamilyKthread, stack.FamilyKthreadd:
-			if s.Index(stack.FamilyKthreadd) >= 0 {
+		case ksym.FamilyKthread, ksym.FamilyKthreadd:
+			if s.Index(ksym.FamilyKthreadd) >= 0 {
 				return "kthread"
 			}
 			return "kernel"
@@ -290,7 +291,7 @@ func (c *Creation) takeCall(entry *call) {
 	}
 	// The kernel's own word for where the probe fired; a stack may begin elsewhere.
 	if e.At != "" {
-		c.Symbol = stack.Strip(e.Symbol())
+		c.Symbol = ksym.Strip(e.Symbol())
 	}
 	if c.Args != nil && len(c.Stack.Frames) > 0 && c.Stack.Frames[0].Base() == c.Symbol {
 		top := &c.Stack.Frames[0]
@@ -306,7 +307,7 @@ func (c *Creation) takeCall(entry *call) {
 // own, and on 32-bit arm up to 6.1 that is one too many: the creation function,
 // which is the one around the trace point, is skipped with them.
 func startsOutside(s, seen *stack.Stack) bool {
-	if sym, _ := stack.Family(seen.Frames[0].Name); sym.Family != stack.FamilyCreation || s.Index(stack.FamilyCreation) >= 0 {
+	if sym, _ := ksym.Family(seen.Frames[0].Name); sym.Family != ksym.FamilyCreation || s.Index(ksym.FamilyCreation) >= 0 {
 		return false
 	}
 	rest := stack.Stack{Frames: seen.Frames[1:]}
@@ -411,10 +412,10 @@ func (j *joiner) answer(c *Creation, entry *call) {
 	}
 	if e.Stack != nil {
 		r.Stack = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
-		r.Stack.Trim(func(f stack.Frame) bool { return f.Base() == stack.Strip(e.Symbol()) })
+		r.Stack.Trim(func(f stack.Frame) bool { return f.Base() == ksym.Strip(e.Symbol()) })
 		insertLink(&r.Stack, e)
 		r.Stack.Classify()
-		if len(r.Stack.Frames) > 0 && r.Stack.Frames[0].Base() == stack.Strip(e.Symbol()) {
+		if len(r.Stack.Frames) > 0 && r.Stack.Frames[0].Base() == ksym.Strip(e.Symbol()) {
 			r.Stack.Frames[0].Args = []stack.Arg{{Name: "threadfn", Value: r.Function}, {Name: "data", Value: p.data}, {Name: "namefmt", Value: strconv.Quote(r.Format)}}
 		}
 	}

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/kernel"
-	"labctl/host/stack"
 )
 
 // Names of the kprobe events that Plan asks for and Join reads. The fields of
@@ -97,7 +97,7 @@ func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
 			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: append(append([]string(nil), args...), link)})
 		}
 	}
-	for _, symbol := range stack.CreationFunctions {
+	for _, symbol := range ksym.Functions(ksym.FamilyCreation) {
 		params := f.Params[symbol]
 		// kernel_clone has taken the struct since it has had that name.
 		takesStruct := symbol == "kernel_clone"
@@ -177,7 +177,7 @@ func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
 // (threadfn, data, node, namefmt, …) in that order since they exist.
 func kthreadProbes(a abi) []wire.KprobeTry {
 	var specs []wire.KprobeTry
-	for _, symbol := range []string{"__kthread_create_on_node", "kthread_create_on_node"} {
+	for _, symbol := range ksym.Functions(ksym.FamilyRequest) {
 		args := []string{
 			"threadfn=" + a.args[0] + ":" + a.word,
 			"data=" + a.args[1] + ":" + a.word,

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/host/stack"
 )
 
@@ -163,8 +164,8 @@ func (d *Decoder) Frames(pcs []uint64) []stack.Frame {
 		} else if pc == trampoline {
 			f = stack.Frame{Name: "ftrace_trampoline", Kind: stack.Asm}
 		}
-		sym, _ := stack.Family(f.Name)
-		exact = sym.Family == stack.FamilyEntry && sym.Exception
+		sym, _ := ksym.Family(f.Name)
+		exact = sym.Family == ksym.FamilyEntry && sym.Exception
 		frames[i] = f
 	}
 	return frames

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/text"
@@ -88,7 +89,7 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 		return p, fmt.Errorf("no calling convention for architecture %q", m.k.Arch)
 	}
 	var refusal error
-	for _, c := range wire.FunctionCandidates(base) {
+	for _, c := range ksym.FunctionCandidates(base) {
 		if strings.Contains(c.Name, "*") {
 			continue
 		}
@@ -199,7 +200,7 @@ func Symbols(probes []string) (names []string) {
 				word = rest
 			}
 			if m := symbol.FindStringSubmatch(word); m != nil {
-				for _, c := range wire.FunctionCandidates(m[1]) {
+				for _, c := range ksym.FunctionCandidates(m[1]) {
 					if !strings.Contains(c.Name, "*") {
 						names = append(names, c.Name)
 					}

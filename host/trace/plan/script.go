@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/text"
 )
@@ -62,7 +63,7 @@ func scriptLine(n wire.TraceName) Line {
 		l.Armed = []string{n.Became}
 	}
 	switch base := path.Base(n.File); {
-	case slices.Contains(wire.StandIns, n.Became), strings.HasPrefix(n.Asked, "!"), strings.HasSuffix(base, "_notrace"):
+	case slices.Contains(ksym.StandIns, n.Became), strings.HasPrefix(n.Asked, "!"), strings.HasSuffix(base, "_notrace"):
 		l.Kind = "filter"
 	case base == "set_ftrace_filter":
 		l.Kind = "function"

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/trace/creation"
@@ -268,14 +269,14 @@ func (m *maker) has(name string) bool { return m.k.Names != nil && len(m.match(n
 // find takes the first of a function's names that can be traced here, or says
 // why there is none.
 func (m *maker) find(name string) (found []string, why string) {
-	for _, c := range wire.FunctionCandidates(name) {
+	for _, c := range ksym.FunctionCandidates(name) {
 		// A function that never runs is what a shell's filter needs, not what
 		// was asked for.
-		if slices.Contains(wire.StandIns, c.Name) {
+		if slices.Contains(ksym.StandIns, c.Name) {
 			continue
 		}
 		if found := m.match(c.Name); len(found) > 0 {
-			return found, cmp.Or(c.Why, wire.Idle(c.Name, m.has))
+			return found, cmp.Or(c.Why, ksym.Idle(c.Name, m.has))
 		}
 	}
 	return nil, m.absent(name)
@@ -287,13 +288,13 @@ func (m *maker) absent(name string) string {
 		return "the book adds it to its own kernel"
 	}
 	if m.k.Symbol != nil {
-		for _, c := range wire.FunctionCandidates(name) {
-			if !slices.Contains(wire.StandIns, c.Name) && m.k.Symbol(c.Name) {
+		for _, c := range ksym.FunctionCandidates(name) {
+			if !slices.Contains(ksym.StandIns, c.Name) && m.k.Symbol(c.Name) {
 				return c.Name + " is there, but may not be traced (notrace, or code of the boot)"
 			}
 		}
 	}
-	if why := wire.Absent(name); why != "" {
+	if why := ksym.Absent(name); why != "" {
 		return why
 	}
 	return "no such function here: inlined, not built in, or in a module that is not loaded"
@@ -324,7 +325,7 @@ func (m *maker) event(e Event) error {
 	case names == nil:
 		add([]string{name})
 	case both:
-		for _, c := range wire.EventCandidates(name) {
+		for _, c := range ksym.EventCandidates(name) {
 			if found := match(names.events, c.Name); len(found) > 0 {
 				add(found)
 				l.Why = c.Why

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/guest/ksym"
 	"labctl/guest/wire"
 	"labctl/host/golden"
 	"labctl/host/kernel"
@@ -181,7 +182,7 @@ func TestMake(t *testing.T) {
 		{"not traceable", Request{Functions: []string{"start_kernel", "nosuch", "ext4_statfs"}}, "", "|", nil, nil, `
   function  start_kernel                       - (start_kernel is there, but may not be traced (notrace, or code of the boot))
   function  nosuch                             - (no such function here: inlined, not built in, or in a module that is not loaded)
-  function  ext4_statfs                        - (` + wire.Absent("ext4_statfs") + `)
+  function  ext4_statfs                        - (` + ksym.Absent("ext4_statfs") + `)
   tracer    function                           - (not started: this kernel has none of its functions)
 `},
 		{"a graph", Request{Graph: []string{"ksys_read"}}, "function_graph", "|ksys_read", nil, nil, `

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"labctl/guest/ksym"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
@@ -98,7 +99,7 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 		}
 	}
 	s.Classify()
-	if e.At != "" && len(s.Frames) > 0 && s.Frames[0].Base() == stack.Strip(at) {
+	if e.At != "" && len(s.Frames) > 0 && s.Frames[0].Base() == ksym.Strip(at) {
 		for _, f := range e.Fields {
 			if f.Key != "lr" {
 				s.Frames[0].Args = append(s.Frames[0].Args, stack.Arg{Name: f.Key, Value: f.Value})

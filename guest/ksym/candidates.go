@@ -1,6 +1,9 @@
-package wire
+package ksym
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Candidate is a name to try on a kernel in place of the one that was asked for.
 type Candidate struct {
@@ -16,7 +19,7 @@ type Candidate struct {
 // A name of the kernel's own shape is expected: no glob and no "module:".
 func FunctionCandidates(name string) []Candidate {
 	list := candidates{{Name: name}}
-	base := strings.TrimSuffix(name, suffix(name))
+	base := Strip(name)
 	if call, ok := systemCall(base); ok {
 		list.addCall(call)
 		if now := replacedCalls[call]; now != "" {
@@ -33,8 +36,8 @@ func FunctionCandidates(name string) []Candidate {
 			list.add(n.why, n.now...)
 		}
 	}
-	for _, f := range functionFamilies {
-		if f.has(base) {
+	for _, f := range functions {
+		if slices.Contains(f.names, base) {
 			list.add(f.why, f.names...)
 		}
 	}
@@ -44,8 +47,8 @@ func FunctionCandidates(name string) []Candidate {
 // EventCandidates is FunctionCandidates for an event, as "kmem/kmalloc".
 func EventCandidates(event string) []Candidate {
 	list := candidates{{Name: event}}
-	for _, f := range eventFamilies {
-		if f.has(event) {
+	for _, f := range eventRenames {
+		if slices.Contains(f.names, event) {
 			list.add(f.why, f.names...)
 		}
 	}
@@ -84,31 +87,6 @@ func Idle(function string, has func(name string) bool) string {
 	return ""
 }
 
-// family is one function or event with all names it has had, newest first.
-type family struct {
-	names []string
-	why   string
-}
-
-func (f family) has(name string) bool {
-	for _, n := range f.names {
-		if n == name {
-			return true
-		}
-	}
-	return false
-}
-
-var functionFamilies = []family{
-	{[]string{"kernel_clone", "_do_fork", "do_fork"}, "renamed, cad6967ac108"},
-	{[]string{"close_fd", "__close_fd"}, "renamed, 8760c909f54a"},
-	{[]string{"__kmalloc_cache_noprof", "kmalloc_trace_noprof", "kmalloc_trace", "kmem_cache_alloc_trace"}, "renamed, 26a40990ba05 and a0a44d9175b3"},
-	{[]string{"__kmalloc_noprof", "__kmalloc"}, "renamed, mm/slub.c"},
-	{[]string{"sched_tick", "scheduler_tick"}, "renamed, 86dd6c04ef9f"},
-	{[]string{"send_signal_locked", "send_signal"}, "renamed, 157cc18122b4"},
-	{[]string{"__send_signal_locked", "__send_signal"}, "renamed, 157cc18122b4"},
-}
-
 // near is a function or event that is gone, or cannot be traced, and what does
 // its work where it is not. It does not go the other way.
 type near struct {
@@ -138,7 +116,11 @@ var idleFunctions = []struct{ name, beside, why string }{
 	{"close_fd", "file_close_fd", "close(2) does not call it here, but file_close_fd"},
 }
 
-var eventFamilies = []family{
+// eventRenames are events with all names they have had, newest first.
+var eventRenames = []struct {
+	names []string
+	why   string
+}{
 	{[]string{"timer/hrtimer_setup", "timer/hrtimer_init"}, "renamed, include/trace/events/timer.h"},
 }
 
@@ -146,13 +128,6 @@ var nearEvents = []near{
 	{"kmem/kmalloc_node", []string{"kmem/kmalloc"}, "merged, 11e9734bcb6a"},
 	{"kmem/kmem_cache_alloc_node", []string{"kmem/kmem_cache_alloc"}, "merged, 11e9734bcb6a"},
 }
-
-// callPrefixes are those of a system call's functions, in the order to try: the
-// outermost that can be traced. amd64 has __x64_sys_ since d5a00528b58c, but only
-// __do_sys_ for a call without arguments, where the two are one function
-// (arch/x86/include/asm/syscall_wrapper.h, SYSCALL_DEFINE0); arm64 has
-// __arm64_sys_ since 4378a7d4be30; arm and kernels before them sys_ or SyS_.
-var callPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__do_sys_", "sys_", "SyS_", "__se_sys_"}
 
 const callWhy = "a system call, prefixed by architecture"
 
@@ -168,8 +143,8 @@ var replacedCalls = map[string]string{
 
 // systemCall takes a function's name for that of a system call.
 func systemCall(function string) (call string, ok bool) {
-	for _, p := range callPrefixes {
-		if call, ok := strings.CutPrefix(function, p); ok && call != "" {
+	for _, s := range stubs {
+		if call, ok := strings.CutPrefix(function, s.prefix); ok && s.traced && call != "" {
 			return call, true
 		}
 	}
@@ -190,60 +165,21 @@ var foreign = []struct{ prefix, why string }{
 	{"_raw_write_", "write locks are inlined in this kernel, kernel/Kconfig.locks"},
 }
 
-// suffix is what a compiler put behind a function's name: ".part.5", ".isra.0",
-// ".constprop.0.isra.0".
-func suffix(function string) string {
-	if i := strings.IndexByte(function, '.'); i > 0 {
-		return function[i:]
-	}
-	return ""
-}
-
 type candidates []Candidate
 
 func (c *candidates) addCall(call string) {
-	for _, p := range callPrefixes {
-		c.add(callWhy, p+call)
+	for _, s := range stubs {
+		if s.traced {
+			c.add(callWhy, s.prefix+call)
+		}
 	}
 }
 
 // add leaves out what is there already.
 func (c *candidates) add(why string, names ...string) {
-next:
 	for _, name := range names {
-		for _, had := range *c {
-			if had.Name == name {
-				continue next
-			}
+		if !slices.ContainsFunc(*c, func(had Candidate) bool { return had.Name == name }) {
+			*c = append(*c, Candidate{name, why})
 		}
-		*c = append(*c, Candidate{name, why})
 	}
-}
-
-// TraceName says what became of one name that a script wrote to a file of
-// tracefs, under the guest shell's --trace-compat. Its log has one as JSON a line.
-type TraceName struct {
-	File   string `json:"file"` // below tracefs: "set_ftrace_filter", "events/kmem/kmalloc_node/enable"
-	Asked  string `json:"asked"`
-	Became string `json:"became,omitempty"` // equal to Asked if the kernel has it, empty if it has nothing of the kind
-	Why    string `json:"why,omitempty"`    // of a change or of the lack; the kernel's own word for a value that it refuses
-}
-
-func (n TraceName) String() string {
-	var b strings.Builder
-	b.WriteString(n.File + ": " + n.Asked)
-	switch {
-	case n.Became == "":
-		b.WriteString(" is not there")
-	case n.Became != n.Asked:
-		b.WriteString(" → " + n.Became)
-	}
-	switch {
-	case n.Why == "":
-	case n.Became == "":
-		b.WriteString(": " + n.Why)
-	default:
-		b.WriteString(" (" + n.Why + ")")
-	}
-	return b.String()
 }

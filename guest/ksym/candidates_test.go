@@ -1,4 +1,4 @@
-package wire
+package ksym
 
 import (
 	"flag"
@@ -113,9 +113,22 @@ func TestCandidates(t *testing.T) {
 
 // Every candidate of a table names another function, once.
 func TestRenameTables(t *testing.T) {
-	for _, f := range slices.Concat(functionFamilies, eventFamilies) {
-		if len(f.names) < 2 || f.why == "" {
-			t.Errorf("family %v: want two names or more, and a reason", f.names)
+	listed := map[string]bool{}
+	for _, f := range functions {
+		switch renamed := len(f.names) > 1; {
+		case len(f.names) == 0, renamed != (f.why != ""), !renamed && f.family == "":
+			t.Errorf("function %v: want a family, or two names or more and the reason", f.names)
+		}
+		for _, name := range f.names {
+			if listed[name] {
+				t.Errorf("function %s has two rows", name)
+			}
+			listed[name] = true
+		}
+	}
+	for _, e := range eventRenames {
+		if len(e.names) < 2 || e.why == "" {
+			t.Errorf("event %v: want two names or more, and a reason", e.names)
 		}
 	}
 	seen := map[string]bool{}

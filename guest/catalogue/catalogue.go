@@ -1,9 +1,10 @@
-package wire
+// Package catalogue lists the probes of labprobe. The guest's registry and the
+// host's plans and help are held against the same list.
+package catalogue
 
-// ProbeInfo describes one probe of labprobe to both sides: the guest refuses to
-// register a probe that is not listed here, and the host lists and checks plans
-// from it without a guest.
-type ProbeInfo struct {
+// Probe describes one probe to both sides: the guest refuses to register a probe
+// that is not listed, and the host lists probes and checks plans without a guest.
+type Probe struct {
 	Name    string `json:"name"`
 	Summary string `json:"summary"`
 	Makes   string `json:"makes"`  // the role of the tasks it makes, "" for none
@@ -11,8 +12,8 @@ type ProbeInfo struct {
 }
 
 // Probes lists every probe, in the order of a lesson.
-func Probes() []ProbeInfo {
-	return []ProbeInfo{
+func Probes() []Probe {
+	return []Probe{
 		{"ids", "report the probe's own ids and make nothing", "", `{}`},
 		{"spawn", "start itself again by Go's os.StartProcess", "child", `{}`},
 		{"fork", "fork a child by clone(SIGCHLD), or by the fork call where there is one", "child", `{"syscall":"clone","flags":0}`},
@@ -37,4 +38,23 @@ func Probes() []ProbeInfo {
 		{"pingpong", "have two tasks hand one CPU to each other, with one address space or two", "child", `{"flags":0,"rounds":30}`},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`},
 	}
+}
+
+// Names lists the probes' names in that order.
+func Names() []string {
+	var names []string
+	for _, p := range Probes() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// Find returns the entry of a probe.
+func Find(name string) (Probe, bool) {
+	for _, p := range Probes() {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Probe{}, false
 }
