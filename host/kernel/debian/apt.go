@@ -44,23 +44,31 @@ type Package struct {
 	Size    int64  `json:"size"`
 }
 
-func (r *Root) archives() string { return filepath.Join(r.Dir, "archives") }
-func (r *Root) conf() string     { return filepath.Join(r.Dir, "apt.conf") }
+func (r *Root) archives() string     { return filepath.Join(r.Dir, "archives") }
+func (r *Root) partialLists() string { return filepath.Join(r.Dir, "state/lists/partial") }
+func (r *Root) conf() string         { return filepath.Join(r.Dir, "apt.conf") }
 
-// setUp writes the root anew from the host's present settings. Lists and partial
-// downloads of earlier runs stay, for apt to go on from.
-func (r *Root) setUp(ctx context.Context) error {
+// archive is where apt puts a package, which is of one architecture or of "all".
+func (r *Root) archive(p Package, arch string) string {
+	// apt quotes the colon of an epoch.
+	return filepath.Join(r.archives(), fmt.Sprintf("%s_%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"), arch))
+}
+
+// setUp writes the root anew from the host's present settings, and gives the files
+// with the keys that it trusts. Lists and partial downloads of earlier runs stay, for
+// apt to go on from.
+func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 	host, err := readHost(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	src, err := host.origin(os.Getenv("LABCTL_DEBIAN_MIRROR"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range []string{"archives/partial", "cache", "state/lists/partial", "etc/none"} {
 		if err := cachedir.Make(filepath.Join(r.Dir, d), 0o755); err != nil {
-			return fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("make apt root: %w", err)
 		}
 	}
 	trusted, trustedParts := filepath.Join(r.Dir, "etc/none/trusted.gpg"), filepath.Join(r.Dir, "etc/none")
@@ -68,14 +76,19 @@ func (r *Root) setUp(ctx context.Context) error {
 	if src.keyBlock != "" {
 		signedBy = []string{filepath.Join(r.Dir, "etc/mirror.asc")}
 		if err := os.WriteFile(signedBy[0], []byte(src.keyBlock), 0o644); err != nil {
-			return fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("make apt root: %w", err)
 		}
 	}
 	options := "arch=" + r.Arch
 	if len(signedBy) > 0 {
 		options += " signed-by=" + strings.Join(signedBy, ",")
+		keyrings = signedBy
 	} else {
 		trusted, trustedParts = host.trusted, host.trustedParts
+		for _, pattern := range []string{trusted, trustedParts + "/*.gpg", trustedParts + "/*.asc"} {
+			found, _ := filepath.Glob(pattern)
+			keyrings = append(keyrings, found...)
+		}
 	}
 
 	var b strings.Builder
@@ -120,10 +133,10 @@ func (r *Root) setUp(ctx context.Context) error {
 	}
 	for name, text := range files {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			return fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("make apt root: %w", err)
 		}
 	}
-	return nil
+	return keyrings, r.forgetRefused()
 }
 
 // Resolve fetches the suite's index and gives the packages that a meta package
@@ -183,10 +196,16 @@ func (r *Root) update(ctx context.Context, report func(Progress)) error {
 		return nil
 	}
 	report(Progress{Stage: StageIndex})
-	if err := r.setUp(ctx); err != nil {
+	keyrings, err := r.setUp(ctx)
+	if err != nil {
 		return err
 	}
-	err := r.apt(ctx, "apt-get", []string{"-q", "update"}, func(float64) { report(Progress{Stage: StageIndex}) }, nil)
+	err = r.apt(ctx, "apt-get", []string{"-q", "update"}, func(float64) { report(Progress{Stage: StageIndex}) }, nil)
+	if err != nil && ctx.Err() == nil {
+		if why := r.refusedIndex(keyrings); why != nil {
+			err = why
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("fetch the index of %s: %w", r.Suite, err)
 	}
@@ -241,16 +260,19 @@ func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progres
 		}
 		err = r.apt(ctx, "apt-get", args, progress, nil)
 	}
+	if err != nil && ctx.Err() == nil {
+		if why := r.refusedPackage(pkgs); why != nil {
+			err = why
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("download %s: %w", pkgs[0].Name, err)
 	}
 	progress(100)
 	var files []string
 	for _, p := range pkgs {
-		// apt quotes the colon of an epoch.
-		name := fmt.Sprintf("%s_%s_", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"))
 		for _, arch := range []string{r.Arch, "all"} {
-			if f := filepath.Join(r.archives(), name+arch+".deb"); fileExists(f) {
+			if f := r.archive(p, arch); fileExists(f) {
 				files = append(files, f)
 				break
 			}
@@ -400,28 +422,25 @@ func readStatus(r io.Reader, percent func(float64)) {
 	io.Copy(io.Discard, r)
 }
 
-// aptErrors are apt's "E:" lines with the warnings that say what is wrong with a
-// signature; without any, its warnings, else what it said last.
+// aptErrors are the last of apt's warnings and errors, where it often says what is
+// wrong in a warning and that it fails in an error; without any, what it said last.
 func aptErrors(stderr string) string {
-	var errs, warnings, rest []string
+	var warnings, errs, rest []string
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
 		if e, ok := strings.CutPrefix(line, "E: "); ok {
 			errs = append(errs, e)
-		} else if w, ok := strings.CutPrefix(line, "W: "); ok && strings.HasPrefix(w, "GPG error") {
-			errs = append(errs, w)
-		} else if ok {
+		} else if w, ok := strings.CutPrefix(line, "W: "); ok {
 			warnings = append(warnings, w)
 		} else if line != "" {
 			rest = append(rest, line)
 		}
 	}
-	for _, lines := range [][]string{errs, warnings, rest} {
-		if len(lines) > 0 {
-			return strings.Join(lines[max(0, len(lines)-3):], "; ")
-		}
+	lines := append(warnings, errs...)
+	if len(lines) == 0 {
+		lines = rest
 	}
-	return ""
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
 // tail keeps the last bytes written to it.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/google/go-cmp/cmp"
 
 	"labctl/host/kernel/internal/synth"
@@ -117,28 +118,78 @@ func TestRootVerifies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// at signs in the past, so that what was signed can have expired.
+	at := func(ago time.Duration) *packet.Config {
+		return &packet.Config{Time: func() time.Time { return time.Now().Add(-ago) }}
+	}
+	edit := func(t *testing.T, name string) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, bytes.Replace(b, []byte("Label: Debian"), []byte("Label: Debiam"), 1), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type change func(t *testing.T, r *synth.Repo)
 	tests := []struct {
 		name   string
-		change func(t *testing.T, r *synth.Repo)
-		want   string
+		change change
+		want   string // in labctl's words, whatever apt's are
 	}{
-		{"no signature", func(t *testing.T, r *synth.Repo) { os.Remove(r.Path("dists/forky/Release.gpg")) }, "not signed"},
-		{"release changed", func(t *testing.T, r *synth.Repo) {
-			name := r.Path("dists/forky/Release")
-			b, _ := os.ReadFile(name)
-			os.WriteFile(name, append(b, " "...), 0o644)
-		}, "BADSIG"},
-		{"index changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("dists/forky/main/binary-arm64/Packages")) }, "Hash Sum mismatch"},
-		{"package changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("pool", image+"_"+version+"_arm64.deb")) }, "Hash Sum mismatch"},
-		{"signed by another key", func(t *testing.T, r *synth.Repo) {
-			key := filepath.Join(r.Dir, "host/key.gpg")
-			env := os.Getenv("APT_CONFIG")
-			other := synth.NewRepo(t, "forky", "arm64", split("other")...)
-			b, _ := os.ReadFile(filepath.Join(other.Dir, "host/key.gpg"))
-			os.WriteFile(key, b, 0o644)
-			t.Setenv("APT_CONFIG", env)
-		}, "NO_PUBKEY"},
+		{"no signature", func(t *testing.T, r *synth.Repo) { r.Unsign() }, "it is not signed"},
+		{"index changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("dists/forky/main/binary-arm64/Packages")) },
+			"list of packages does not match its signed Release"},
+		{"package changed", func(t *testing.T, r *synth.Repo) { flip(t, r.Path("pool", image+"_"+version+"_arm64.deb")) },
+			"the mirror's " + image + " " + version + " has SHA-256 "},
 	}
+	for name, inline := range map[string]bool{"Release": false, "InRelease": true} {
+		file, signature := "dists/forky/"+name, "dists/forky/Release.gpg"
+		damaged := "the signature of Release is damaged"
+		if inline {
+			signature, damaged = file, "InRelease has no signature"
+		}
+		for _, tt := range []struct {
+			name   string
+			change change
+			want   string
+		}{
+			{"changed", func(t *testing.T, r *synth.Repo) {
+				r.Sign(inline, nil)
+				edit(t, r.Path(file))
+			}, name + " is not what KEY signed"},
+			{"signed by another key", func(t *testing.T, r *synth.Repo) {
+				r.Key = synth.NewKey(t, at(time.Minute))
+				r.Sign(inline, nil)
+			}, name + " is signed by no key in /"},
+			{"with an expired signature", func(t *testing.T, r *synth.Repo) {
+				r.Trust(synth.NewKey(t, at(2*time.Hour)))
+				how := at(time.Hour)
+				how.SigLifetimeSecs = 60
+				r.Sign(inline, how)
+			}, name + " is signed by KEY, but the signature has expired"},
+			{"with a login page for a signature", func(t *testing.T, r *synth.Repo) {
+				r.Sign(inline, nil)
+				if err := os.WriteFile(r.Path(signature), []byte("<html>who are you?</html>\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}, damaged},
+		} {
+			tt.name = name + " " + tt.name
+			tests = append(tests, tt)
+		}
+	}
+	// What an expired key signed before that is still good to some versions of apt.
+	tests = append(tests, struct {
+		name   string
+		change change
+		want   string
+	}{"signed by an expired key", func(t *testing.T, r *synth.Repo) {
+		how := at(2 * time.Hour)
+		how.KeyLifetimeSecs = 60
+		r.Trust(synth.NewKey(t, how))
+		r.Sign(true, nil)
+	}, "InRelease is signed by an expired key (KEY)"})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			repo := synth.NewRepo(t, "forky", "arm64", split("payload")...)
@@ -148,10 +199,33 @@ func TestRootVerifies(t *testing.T) {
 			if err == nil {
 				_, err = r.Download(t.Context(), pkgs, func(Progress) {})
 			}
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
+			want := strings.ReplaceAll(tt.want, "KEY", fmt.Sprintf("%016X", repo.Key.PrimaryKey.KeyId))
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// TestRefusalIsOfThisUpdate: what an earlier update left does not explain why a later
+// one fails.
+func TestRefusalIsOfThisUpdate(t *testing.T) {
+	if !haveApt(t) {
+		return
+	}
+	repo := synth.NewRepo(t, "forky", "arm64", split("payload")...)
+	repo.Unsign()
+	r := newRoot(t)
+	lookup := func() error {
+		_, err := r.Lookup(t.Context(), "linux-image-arm64", func(Progress) {})
+		return err
+	}
+	if err := lookup(); err == nil || !strings.Contains(err.Error(), "not signed") {
+		t.Fatalf("unsigned: got %v, want that", err)
+	}
+	repo.Close()
+	if err := lookup(); err == nil || strings.Contains(err.Error(), "signed") || !strings.Contains(err.Error(), repo.URL) {
+		t.Errorf("without a server: got %v, want apt's own words", err)
 	}
 }
 

@@ -1,15 +1,11 @@
 package synth
 
 import (
-	"crypto"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha1"
+	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"math/big"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +14,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
 // Package is one package of a Repo.
@@ -33,11 +33,12 @@ type Repo struct {
 	URL   string
 	Suite string
 	Arch  string
+	Key   *openpgp.Entity // signs what is published
+	Close func()          // stops the server
 
 	mu     sync.Mutex
 	before func(path string)
 	gets   map[string]int
-	key    *signingKey
 	date   time.Time // of the last Publish
 	t      testing.TB
 }
@@ -47,7 +48,8 @@ type Repo struct {
 // the only key, with hooks that leave a file when they run; see HooksRan.
 func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 	t.Helper()
-	r := &Repo{Dir: t.TempDir(), Suite: suite, Arch: arch, gets: map[string]int{}, key: newSigningKey(t), t: t}
+	aMinuteAgo := &packet.Config{Time: func() time.Time { return time.Now().Add(-time.Minute) }}
+	r := &Repo{Dir: t.TempDir(), Suite: suite, Arch: arch, Key: NewKey(t, aMinuteAgo), gets: map[string]int{}, t: t}
 	files := http.FileServer(http.Dir(r.Dir))
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
@@ -60,6 +62,7 @@ func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 		files.ServeHTTP(w, req)
 	}))
 	t.Cleanup(srv.Close)
+	r.Close = srv.Close
 	r.URL = srv.URL + "/debian"
 	r.Publish(pkgs...)
 	r.host(t)
@@ -113,7 +116,7 @@ func (r *Repo) Publish(pkgs ...Package) {
 	release := fmt.Sprintf("Origin: Debian\nLabel: Debian\nSuite: %[1]s\nCodename: %[1]s\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
 		r.Suite, r.date.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), r.Arch, sha256.Sum256([]byte(index.String())), index.Len(), list)
 	r.write(filepath.Join("dists", r.Suite, "Release"), []byte(release))
-	r.write(filepath.Join("dists", r.Suite, "Release.gpg"), r.key.sign(r.t, []byte(release)))
+	r.Sign(false, nil)
 }
 
 func (r *Repo) write(name string, data []byte) {
@@ -145,7 +148,6 @@ Acquire::Retries "0"; Acquire::Check-Valid-Until "false";
 	}
 	files := map[string][]byte{
 		"apt.conf":         []byte(conf),
-		"key.gpg":          r.key.public,
 		"state/status":     nil,
 		"etc/sources.list": fmt.Appendf(nil, "deb [signed-by=%s] %s %s main\n", at("key.gpg"), r.URL, r.Suite),
 	}
@@ -154,9 +156,24 @@ Acquire::Retries "0"; Acquire::Check-Valid-Until "false";
 			t.Fatal(err)
 		}
 	}
+	r.Trust(r.Key)
 	t.Setenv("APT_CONFIG", at("apt.conf"))
 	t.Setenv("LABCTL_DEBIAN_MIRROR", "")
 	t.Setenv("no_proxy", "127.0.0.1")
+}
+
+// Trust makes key the one that signs, and the only one that the host trusts.
+func (r *Repo) Trust(key *openpgp.Entity) {
+	r.t.Helper()
+	r.Key = key
+	var public bytes.Buffer
+	err := key.Serialize(&public)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.Dir, "host/key.gpg"), public.Bytes(), 0o644)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // HooksRan says whether a hook of the host ran.
@@ -165,75 +182,56 @@ func (r *Repo) HooksRan() bool {
 	return err == nil
 }
 
-// signingKey makes OpenPGP signatures, version 4 with RSA and SHA-256 (RFC 4880,
-// 5.2.3). Only what gpgv needs is here.
-type signingKey struct {
-	rsa         *rsa.PrivateKey
-	public      []byte // packets: key, user id, self-signature
-	fingerprint []byte
-	created     []byte
+// Sign signs Release anew, with r.Key, as how says: in Release.gpg beside it, or
+// inline, in InRelease alone, as Debian's mirrors have it in the first place.
+func (r *Repo) Sign(inline bool, how *packet.Config) {
+	r.t.Helper()
+	suite := filepath.Join("dists", r.Suite)
+	release, err := os.ReadFile(r.Path(suite, "Release"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Unsign()
+	var out bytes.Buffer
+	if !inline {
+		if err := openpgp.ArmoredDetachSign(&out, r.Key, bytes.NewReader(release), how); err != nil {
+			r.t.Fatal(err)
+		}
+		r.write(filepath.Join(suite, "Release.gpg"), out.Bytes())
+		return
+	}
+	text, err := clearsign.Encode(&out, r.Key.PrivateKey, how)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text.Write(release)
+	if err := text.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.write(filepath.Join(suite, "InRelease"), out.Bytes())
+	if err := os.Remove(r.Path(suite, "Release")); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
-func newSigningKey(t testing.TB) *signingKey {
-	priv, err := rsa.GenerateKey(rand.Reader, 2048)
+// Unsign removes all signatures.
+func (r *Repo) Unsign() {
+	for _, name := range []string{"Release.gpg", "InRelease"} {
+		if err := os.Remove(r.Path("dists", r.Suite, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// NewKey makes a key to sign archives with, of the kind of Debian's newest ones, by
+// how.
+func NewKey(t testing.TB, how *packet.Config) *openpgp.Entity {
+	t.Helper()
+	ed25519 := *how
+	ed25519.Algorithm = packet.PubKeyAlgoEdDSA
+	key, err := openpgp.NewEntity("test archive", "", "t@example.org", &ed25519)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &signingKey{rsa: priv, created: binary.BigEndian.AppendUint32(nil, uint32(time.Now().Add(-time.Minute).Unix()))}
-	body := append([]byte{4}, k.created...)
-	body = append(body, 1)
-	body = append(append(body, mpi(priv.N)...), mpi(big.NewInt(int64(priv.E)))...)
-	hashed := append([]byte{0x99, byte(len(body) >> 8), byte(len(body))}, body...)
-	sum := sha1.Sum(hashed)
-	k.fingerprint = sum[:]
-	uid := []byte("test archive <t@example.org>")
-	certified := append(hashed, 0xb4, 0, 0, 0, byte(len(uid)))
-	certified = append(certified, uid...)
-	k.public = append(packet(6, body), packet(13, uid)...)
-	k.public = append(k.public, packet(2, k.signature(t, 0x13, certified))...)
-	return k
-}
-
-// sign makes an armored detached signature.
-func (k *signingKey) sign(t testing.TB, data []byte) []byte {
-	b64 := base64.StdEncoding.EncodeToString(packet(2, k.signature(t, 0, data)))
-	var out strings.Builder
-	out.WriteString("-----BEGIN PGP SIGNATURE-----\n\n")
-	for len(b64) > 64 {
-		out.WriteString(b64[:64] + "\n")
-		b64 = b64[64:]
-	}
-	out.WriteString(b64 + "\n-----END PGP SIGNATURE-----\n")
-	return []byte(out.String())
-}
-
-func (k *signingKey) signature(t testing.TB, typ byte, data []byte) []byte {
-	sub := append([]byte{5, 2}, k.created...)
-	sub = append(append(sub, 22, 33, 4), k.fingerprint...)
-	if typ == 0x13 {
-		sub = append(sub, 2, 27, 3) // may certify and sign
-	}
-	head := append([]byte{4, typ, 1, 8, 0, byte(len(sub))}, sub...)
-	h := sha256.New()
-	h.Write(data)
-	h.Write(head)
-	h.Write(binary.BigEndian.AppendUint32([]byte{4, 0xff}, uint32(len(head))))
-	digest := h.Sum(nil)
-	s, err := rsa.SignPKCS1v15(nil, k.rsa, crypto.SHA256, digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := append(head, 0, 10, 9, 16)
-	out = append(out, k.fingerprint[12:]...)
-	out = append(out, digest[:2]...)
-	return append(out, mpi(new(big.Int).SetBytes(s))...)
-}
-
-func mpi(n *big.Int) []byte {
-	return append([]byte{byte(n.BitLen() >> 8), byte(n.BitLen())}, n.Bytes()...)
-}
-
-// packet has a two-byte length in the old form.
-func packet(tag byte, body []byte) []byte {
-	return append([]byte{0x80 | tag<<2 | 1, byte(len(body) >> 8), byte(len(body))}, body...)
+	return key
 }

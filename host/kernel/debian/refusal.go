@@ -1,0 +1,195 @@
+package debian
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	pgp "github.com/ProtonMail/go-crypto/openpgp/errors"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+// apt alone decides what to trust. This file explains why it refused something, since
+// its own words differ from version to version and with the program that checks
+// signatures for it (gpgv, sqv). apt leaves what it refused in the root, and the reason
+// is worked out from that.
+
+// maxRelease bounds what is read of a Release file or a signature, in bytes.
+// Debian's have 200 kB.
+const maxRelease = 16 << 20
+
+// forgetRefused removes what an earlier update has left, lest it explain the next.
+func (r *Root) forgetRefused() error {
+	for _, pattern := range []string{"*Release", "*Release.gpg", "*.FAILED"} {
+		files, _ := filepath.Glob(filepath.Join(r.partialLists(), pattern))
+		for _, f := range files {
+			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove what an earlier update left: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// refusedIndex is why apt did not take the suite's index, with the keys of these
+// files; nil when that was for another reason than what the mirror sent.
+func (r *Root) refusedIndex(keyrings []string) error {
+	name, signed, signature, err := r.release()
+	if err != nil {
+		return err
+	}
+	if signature != nil {
+		if err := checkSignature(signed, signature, keyrings); err != nil {
+			return fmt.Errorf("%s is %w", name, err)
+		}
+	}
+	if lists, _ := filepath.Glob(filepath.Join(r.partialLists(), "*_Packages*.FAILED")); len(lists) > 0 {
+		return errors.New("the mirror's list of packages does not match its signed Release: it is being updated, or its answer was changed on the way")
+	}
+	return nil
+}
+
+// release is the Release file that apt did not move to its lists, and the packets
+// of its signature, from InRelease or from two files; nothing when all is in the lists.
+func (r *Root) release() (name string, signed, signature []byte, err error) {
+	text := r.leftover("*_InRelease")
+	if text != nil {
+		block, _ := clearsign.Decode(text)
+		if block == nil {
+			return "", nil, nil, errors.New("InRelease has no signature: what came is no index of a mirror (a network that asks for a login answers so)")
+		}
+		signature, err = io.ReadAll(block.ArmoredSignature.Body)
+		name, signed = "InRelease", block.Bytes
+	} else if signed = r.leftover("*_Release"); signed == nil {
+		return "", nil, nil, nil
+	} else if text = r.leftover("*_Release.gpg"); text == nil {
+		return "", nil, nil, errors.New("it is not signed: the mirror has no InRelease and no Release.gpg for it")
+	} else {
+		var block *armor.Block
+		if block, err = armor.Decode(bytes.NewReader(text)); err == nil {
+			signature, err = io.ReadAll(block.Body)
+		}
+		name = "Release"
+	}
+	if err != nil || len(signers(signature)) == 0 {
+		return "", nil, nil, fmt.Errorf("the signature of %s is damaged: no signature can be read from it", name)
+	}
+	return name, signed, signature, nil
+}
+
+// leftover is the file of this name, or what apt calls it when it has refused it.
+func (r *Root) leftover(pattern string) []byte {
+	for _, p := range []string{pattern + ".FAILED", pattern} {
+		if files, _ := filepath.Glob(filepath.Join(r.partialLists(), p)); len(files) > 0 {
+			f, err := os.Open(files[0])
+			if err != nil {
+				return nil
+			}
+			defer f.Close()
+			data, err := io.ReadAll(io.LimitReader(f, maxRelease))
+			if err != nil {
+				return nil
+			}
+			return data
+		}
+	}
+	return nil
+}
+
+// checkSignature says what is wrong with a signature, as a continuation of "is". It
+// says nothing where it finds nothing wrong, or cannot read the keys.
+func checkSignature(signed, signature []byte, keyrings []string) error {
+	keys, err := readKeys(keyrings)
+	if err != nil {
+		return nil
+	}
+	where := "the keyrings of this host's apt"
+	if len(keyrings) == 1 {
+		where = keyrings[0]
+	}
+	_, _, err = openpgp.VerifyDetachedSignature(keys, bytes.NewReader(signed), bytes.NewReader(signature), nil)
+	by := strings.Join(signers(signature), ", ")
+	const newer = "; a newer debian-archive-keyring may help"
+	var mismatch pgp.SignatureError
+	switch {
+	case errors.Is(err, pgp.ErrUnknownIssuer):
+		return fmt.Errorf("signed by no key in %s, but by %s%s", where, by, newer)
+	case errors.Is(err, pgp.ErrKeyExpired):
+		return fmt.Errorf("signed by an expired key (%s)%s", by, newer)
+	case errors.Is(err, pgp.ErrKeyRevoked):
+		return fmt.Errorf("signed by a revoked key (%s)%s", by, newer)
+	case errors.Is(err, pgp.ErrSignatureExpired):
+		return fmt.Errorf("signed by %s, but the signature has expired: the mirror is no longer updated, or this host's clock is wrong", by)
+	case errors.As(err, &mismatch):
+		return fmt.Errorf("not what %s signed: it was changed or damaged since", by)
+	}
+	return nil
+}
+
+// signers are the ids of the keys that made these signatures.
+func signers(signature []byte) (ids []string) {
+	for packets := packet.NewReader(bytes.NewReader(signature)); ; {
+		p, err := packets.Next()
+		if err != nil {
+			return ids
+		}
+		if s, ok := p.(*packet.Signature); ok && s.IssuerKeyId != nil {
+			ids = append(ids, fmt.Sprintf("%016X", *s.IssuerKeyId))
+		}
+	}
+}
+
+// readKeys reads keyrings, armored or not. To apt, one that is not there is empty.
+func readKeys(files []string) (openpgp.EntityList, error) {
+	var keys openpgp.EntityList
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read keyring: %w", err)
+		}
+		read := openpgp.ReadKeyRing
+		if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
+			read = openpgp.ReadArmoredKeyRing
+		}
+		more, err := read(bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("read keyring %s: %w", f, err)
+		}
+		keys = append(keys, more...)
+	}
+	return keys, nil
+}
+
+// refusedPackage is the first of the packages that the mirror has otherwise than its
+// index says; nil when there is none.
+func (r *Root) refusedPackage(pkgs []Package) error {
+	for _, p := range pkgs {
+		for _, arch := range []string{r.Arch, "all"} {
+			f, err := os.Open(r.archive(p, arch) + ".FAILED")
+			if err != nil {
+				continue
+			}
+			defer f.Close()
+			h := sha256.New()
+			if _, err := io.Copy(h, f); err != nil {
+				return nil
+			}
+			if sum := fmt.Sprintf("%x", h.Sum(nil)); sum != p.SHA256 {
+				return fmt.Errorf("the mirror's %s %s has SHA-256 %s, its signed index has %s", p.Name, p.Version, sum, p.SHA256)
+			}
+		}
+	}
+	return nil
+}
