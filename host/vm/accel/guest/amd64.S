@@ -17,6 +17,9 @@
 #
 # Sources: Intel SDM volume 3, chapters 4 to 11; AMD APM volume 2.
 #
+# What fills gaps is written out (int3), since assemblers differ in the no-ops they
+# choose, also for a fill of 0x90.
+#
 #	as --64 -o amd64.o amd64.S
 #	ld -Ttext=0xf0000 --oformat=binary -o amd64.bin amd64.o
 
@@ -342,11 +345,11 @@ syscall_entry:
 	sysretq
 
 	# One entry of 16 bytes a vector.
-	.balign 16
+	.balign 16, 0xcc
 traps:
 	.set vector_number, 0
 	.rept 0x41
-	.balign 16
+	.balign 16, 0xcc
 	.if vector_number == 3
 	inc dword ptr [COUNTS]
 	iretq
@@ -362,7 +365,7 @@ traps:
 	.endif
 	.set vector_number, vector_number + 1
 	.endr
-	.balign 16
+	.balign 16, 0xcc
 
 undefined:
 	inc dword ptr [COUNTS + 4]
@@ -406,7 +409,7 @@ unexpected:
 1:	hlt
 	jmp 1b
 
-	.balign 16
+	.balign 16, 0xcc
 vector:
 	.long 1, 2, 3, 4
 gdt:				# accessed already: the CPU cannot mark it in ROM
@@ -421,7 +424,7 @@ gdt_end:
 gdtr:
 	.word gdt_end - gdt - 1
 	.long gdt
-	.balign 8
+	.balign 8, 0
 gdtr_ram:
 	.word gdt_end - gdt - 1
 	.quad GDT
