@@ -83,7 +83,7 @@ func TestRefused(t *testing.T) {
 		machine string
 		why     string
 	}{
-		{"a machine that it lacks", "nosuch", "unsupported machine type"},
+		{"a machine that it lacks", "nosuch", "qemu-system-aarch64 exited with status 1: "},
 		{"an option that the machine lacks", "virt,nosuch=on", "nosuch"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
