@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -148,10 +149,13 @@ func TestPullReplaced(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		publish bool
+		times   int // that "another" is in the old file, which is left in place
 		want    string
 	}{
-		{"replaced", true, ""},
-		{"gone for good", false, "download linux-image-" + testRelease + ": "},
+		{"replaced", true, 0, ""},
+		{"changed in place", true, 1, ""},
+		{"grown in place", true, 1 << 16, ""},
+		{"gone for good", false, 0, "download linux-image-" + testRelease + ": "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			repo := synth.NewRepo(t, "trixie", "arm64", packages("6.12.107-1", testRelease)...)
@@ -164,6 +168,11 @@ func TestPullReplaced(t *testing.T) {
 				}
 				if tt.publish {
 					repo.Publish(packages("6.12.108-1", newer)...)
+				}
+				if tt.times > 0 {
+					if err := os.WriteFile(repo.Path("pool", "linux-image-"+testRelease+"_6.12.107-1_arm64.deb"), bytes.Repeat([]byte("another"), tt.times), 0o644); err != nil {
+						t.Error(err)
+					}
 				}
 			})
 			c, err := Open(t.TempDir())

@@ -185,9 +185,8 @@ func (k *Kernel) install(ctx context.Context, dir string, report func(Progress))
 
 // replaced says whether a download ended because the archive has another file now.
 func replaced(err error) bool {
-	return slices.ContainsFunc([]string{" 404 ", "Hash Sum mismatch", "unexpected size"}, func(words string) bool {
-		return strings.Contains(err.Error(), words)
-	})
+	var changed *debian.ChangedError
+	return errors.As(err, &changed) || strings.Contains(err.Error(), " 404 ")
 }
 
 func samePackages(a, b []debian.Package) bool { return slices.Equal(a, b) }

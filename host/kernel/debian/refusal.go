@@ -172,6 +172,16 @@ func readKeys(files []string) (openpgp.EntityList, error) {
 	return keys, nil
 }
 
+// ChangedError is a package that the mirror has otherwise than its signed index says.
+type ChangedError struct {
+	Package
+	Got string // SHA-256 of what came
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("the mirror's %s %s has SHA-256 %s, its signed index has %s", e.Name, e.Version, e.Got, e.SHA256)
+}
+
 // refusedPackage is the first of the packages that the mirror has otherwise than its
 // index says; nil when there is none.
 func (r *Root) refusedPackage(pkgs []Package) error {
@@ -187,7 +197,7 @@ func (r *Root) refusedPackage(pkgs []Package) error {
 				return nil
 			}
 			if sum := fmt.Sprintf("%x", h.Sum(nil)); sum != p.SHA256 {
-				return fmt.Errorf("the mirror's %s %s has SHA-256 %s, its signed index has %s", p.Name, p.Version, sum, p.SHA256)
+				return &ChangedError{p, sum}
 			}
 		}
 	}
