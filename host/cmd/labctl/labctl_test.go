@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"labctl/host/kernel"
+	"labctl/host/vm/qemu"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +52,13 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, "tmp"))
 			setup(env)
 			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
+		},
+		// Of the boards, raspi4b alone is not in every QEMU.
+		Condition: func(cond string) (bool, error) {
+			if cond != "raspi4b" {
+				return false, fmt.Errorf("condition %q is not known", cond)
+			}
+			return qemu.HasMachine("qemu-system-aarch64", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"empty":      empty,
