@@ -191,7 +191,7 @@ func TestGuestDoesNotCompile(t *testing.T) {
 	source["guest/cmd/labguest/main.go"].Data = []byte("package main\n\nfunc main() { nosuch() }\n")
 	dir := t.TempDir()
 	_, err := testBuilder(t, dir, source).image(t.Context(), Options{Arch: "amd64"})
-	if err == nil || !strings.Contains(err.Error(), "undefined: nosuch") {
+	if err == nil || !strings.Contains(err.Error(), "main.go:3:15: ") || !strings.Contains(err.Error(), "nosuch") {
 		t.Errorf("image = %v; want the compiler's words", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, tempPrefix+"*")); len(left) != 0 {

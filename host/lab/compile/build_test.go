@@ -112,7 +112,7 @@ func TestMany(t *testing.T) {
 	shrink(dir, 0)
 	for i, b := range Many(t.Context(), all, runtime.GOARCH) {
 		defer b.Close()
-		want := []string{"", "", "sub/mine/main.go:3:23: undefined: x", "there is no Go source in it", "want package main"}[i]
+		want := []string{"", "", "sub/mine/main.go:3:23: ", "there is no Go source in it", "want package main"}[i]
 		if want == "" && b.Err != nil || want != "" && (b.Err == nil || !strings.Contains(b.Err.Error(), want)) {
 			t.Errorf("program %d: %v; want %q", i, b.Err, want)
 		}
@@ -151,7 +151,7 @@ func TestErrors(t *testing.T) {
 		src  fstest.MapFS
 		want []string
 	}{
-		{"type error", files("main.go", "package main\n\nfunc main() { undefined() }\n"), []string{"sub/mine does not compile", "sub/mine/main.go:3:15: undefined: undefined"}},
+		{"type error", files("main.go", "package main\n\nfunc main() { undefined() }\n"), []string{"sub/mine does not compile", "sub/mine/main.go:3:15: "}},
 		{"syntax", files("a b.go", "package main\n", "main.go", "package main\nfunc main( {\n"), []string{"sub/mine/main.go:2"}},
 		{"module", files("main.go", "package main\n\nimport _ \"example.com/x\"\n\nfunc main() {}\n"), []string{"sub/mine/main.go:3", "example.com/x"}},
 		{"no main", files("x.go", "package x\n"), []string{"want package main"}},
