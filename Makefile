@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build lab test test-debian13 check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -26,6 +26,9 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 	@echo "test: go test, $(TEST_P) packages at a time"
 	@$(GO) test -p $(TEST_P) -timeout 40m -run '$(RUN)' $(PKG)
 	@echo "test: all pass"
+
+test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, as root (PKG and RUN narrow it)
+	@GO='$(GO)' .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'
 
 check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, generated files
 	@echo "check: gofmt"
@@ -107,11 +110,13 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd
+debian13-tools: TOOLS = debootstrap:debootstrap
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, and trace-cmd, which tests hold trace.dat files against
+debian13-tools: ## debootstrap, which makes the root of test-debian13
 kernel-tools: ## compilers and what else building kernels takes
-qemu test-tools kernel-tools:
+qemu test-tools debian13-tools kernel-tools:
 	@missing=; \
 	for pair in $(TOOLS); do \
 		command -v "$${pair%:*}" >/dev/null || [ -f "$${pair%:*}" ] || case " $$missing " in \
@@ -136,7 +141,7 @@ clean: ## remove bin and run records; cached kernels and images stay (labctl's c
 	rm -rf bin labctl-out
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 need-go:
 	@command -v $(GO) >/dev/null || { echo "no go command on PATH: install Go 1.26 or newer" >&2; exit 3; }
