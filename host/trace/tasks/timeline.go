@@ -62,7 +62,7 @@ type Exit struct {
 }
 
 // ParseExit reads a wait status, which is do_exit's argument
-// (include/uapi/asm-generic/... of wait(2); kernel/exit.c).
+// (kernel/exit.c; WIFEXITED and the like of wait(2)).
 func ParseExit(status int) Exit {
 	if sig := status & 0x7f; sig != 0 {
 		return Exit{Signal: sig, Core: status&0x80 != 0}
