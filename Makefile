@@ -39,9 +39,11 @@ check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, ge
 	@$(GO) tool staticcheck ./...
 	@echo "check: import rules"
 	@$(GO) test ./host/imports
-	@echo "check: modules are what go.sum says, and go.mod is tidy"
+	@echo "check: modules are what go.sum says, and go.mod is tidy; images/uroot.mod likewise"
 	@$(GO) mod verify
 	@$(GO) mod tidy -diff
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp images/uroot.mod "$$dir/go.mod" && cp images/uroot.sum "$$dir/go.sum" && \
+	cd "$$dir" && $(GO) mod verify && $(GO) mod tidy -diff
 	@$(MAKE) generated
 	@echo "check: all well"
 

@@ -6,3 +6,12 @@ import _ "embed"
 //
 //go:embed initramfs.yaml
 var Initramfs []byte
+
+// URootMod and URootSum are the go.mod and go.sum of u-root's commands in that
+// base.
+var (
+	//go:embed uroot.mod
+	URootMod []byte
+	//go:embed uroot.sum
+	URootSum []byte
+)

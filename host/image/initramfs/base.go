@@ -5,42 +5,50 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/u-root/gobusybox/src/pkg/golang"
 	"github.com/u-root/mkuimage/cpio"
 	"github.com/u-root/mkuimage/uimage"
+	"golang.org/x/mod/modfile"
 
 	"labctl/host/scratch"
 	"labctl/images"
 )
 
-// recipe is images/initramfs.yaml.
+// recipe is images/initramfs.yaml with the commands of images/uroot.mod.
 type recipe struct {
-	Commands struct {
-		Module string   `yaml:"module"`
-		Names  []string `yaml:"names"`
-	} `yaml:"commands"`
-	Links   map[string]string `yaml:"links"`   // path in the guest → command
-	Folders []string          `yaml:"folders"` // mode 0755
-	Files   map[string]string `yaml:"files"`   // path in the guest → text, mode 0644
+	Commands []string          `yaml:"-"`       // import paths
+	Links    map[string]string `yaml:"links"`   // path in the guest → command
+	Folders  []string          `yaml:"folders"` // mode 0755
+	Files    map[string]string `yaml:"files"`   // path in the guest → text, mode 0644
 }
 
-func parseRecipe(data []byte) (recipe, error) {
+func parseRecipe(data, mod []byte) (recipe, error) {
 	var r recipe
 	if err := yaml.UnmarshalWithOptions(data, &r, yaml.Strict()); err != nil {
 		return r, fmt.Errorf("read images/initramfs.yaml: %w", err)
 	}
-	if r.Commands.Module == "" || len(r.Commands.Names) == 0 {
-		return r, fmt.Errorf("read images/initramfs.yaml: commands: module and names must be given")
+	f, err := modfile.Parse("images/uroot.mod", mod, nil)
+	if err != nil {
+		return r, fmt.Errorf("read images/uroot.mod: %w", err)
 	}
-	for path, name := range r.Links {
-		if !slices.Contains(r.Commands.Names, name) {
-			return r, fmt.Errorf("read images/initramfs.yaml: links: %s: no command %q in names", path, name)
+	if len(f.Tool) == 0 {
+		return r, fmt.Errorf("read images/uroot.mod: no tool lines, which name the commands")
+	}
+	for _, tool := range f.Tool {
+		r.Commands = append(r.Commands, tool.Path)
+	}
+	for file, name := range r.Links {
+		if !slices.ContainsFunc(r.Commands, func(c string) bool { return path.Base(c) == name }) {
+			return r, fmt.Errorf("read images/initramfs.yaml: links: %s: no command %q in uroot.mod", file, name)
 		}
 	}
 	return r, nil
@@ -48,7 +56,7 @@ func parseRecipe(data []byte) (recipe, error) {
 
 // base returns the archive with u-root's commands.
 func (b *builder) base(ctx context.Context, arch string) (string, error) {
-	r, err := parseRecipe(images.Initramfs)
+	r, err := parseRecipe(images.Initramfs, images.URootMod)
 	if err != nil {
 		return "", err
 	}
@@ -56,11 +64,20 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	mod, err := fs.ReadFile(b.source, "go.mod")
+	if err != nil {
+		return "", err
+	}
+	versions, err := builders(mod)
+	if err != nil {
+		return "", err
+	}
 	k := newKey("base")
-	k.add(arch, string(text), filepath.Base(b.tool.module))
+	k.add(arch, string(text), string(images.URootMod), string(images.URootSum))
 	k.add(b.tool.id...)
+	k.add(versions...)
 
-	path := make(chan string, 1)
+	file := make(chan string, 1)
 	// uimage takes no context. It is left to finish, under the lock, so that
 	// its work is not lost and nobody starts the same beside it.
 	err = await(ctx, func() error {
@@ -68,13 +85,28 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 			b.say(fmt.Sprintf("building u-root's commands for %s; kept for the next time", arch))
 			return b.buildBase(ctx, w, r, arch)
 		})
-		path <- p
+		file <- p
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	return <-path, nil
+	return <-file, nil
+}
+
+// builders are the versions of gobusybox and mkuimage, which decide what the base
+// is made of as much as the commands' own do. mod is labctl's go.mod.
+func builders(mod []byte) (versions []string, err error) {
+	f, err := modfile.ParseLax("go.mod", mod, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read go.mod: %w", err)
+	}
+	for _, r := range f.Require {
+		if strings.HasPrefix(r.Mod.Path, "github.com/u-root/") {
+			versions = append(versions, r.Mod.String())
+		}
+	}
+	return versions, nil
 }
 
 func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch string) error {
@@ -85,14 +117,14 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 	defer folder.Close()
 
 	temp := folder.Path
-	// Its go.mod and go.sum have all commands resolve to labctl's versions.
 	module := filepath.Join(temp, "module")
-	if err := os.CopyFS(module, os.DirFS(b.tool.module)); err != nil {
+	if err := os.Mkdir(module, 0o755); err != nil {
 		return err
 	}
-	var packages []string
-	for _, name := range r.Commands.Names {
-		packages = append(packages, r.Commands.Module+"/"+name)
+	for name, data := range map[string][]byte{"go.mod": images.URootMod, "go.sum": images.URootSum} {
+		if err := os.WriteFile(filepath.Join(module, name), data, 0o644); err != nil {
+			return err
+		}
 	}
 	var records []cpio.Record
 	for _, name := range r.Folders {
@@ -120,7 +152,7 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 			golang.WithMod(golang.ModReadonly),
 			golang.WithWorkingDir(module),
 		),
-		uimage.WithBusyboxCommands(packages...),
+		uimage.WithBusyboxCommands(r.Commands...),
 		uimage.WithBusyboxBuildOpts(&golang.BuildOpts{
 			// gobusybox passes -a. Without it, and with the usual compiler
 			// flags, what is compiled here also serves labinit and labprobe.
@@ -132,8 +164,8 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 		uimage.WithTempDir(work),
 		uimage.WithCPIOOutput(out),
 	}
-	for path, name := range r.Links {
-		mods = append(mods, uimage.WithSymlink(path, name))
+	for file, name := range r.Links {
+		mods = append(mods, uimage.WithSymlink(file, name))
 	}
 	if err := uimage.Create(nil, mods...); err != nil {
 		return err

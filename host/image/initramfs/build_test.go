@@ -16,6 +16,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"golang.org/x/mod/modfile"
+
 	"labctl"
 	"labctl/images"
 )
@@ -259,60 +261,76 @@ func TestAwaitLetsGo(t *testing.T) {
 }
 
 func TestRecipe(t *testing.T) {
-	if _, err := parseRecipe(images.Initramfs); err != nil {
+	if _, err := parseRecipe(images.Initramfs, images.URootMod); err != nil {
 		t.Error(err)
 	}
-	const commands = "commands: {module: m, names: [ls]}\n"
-	for _, tt := range []struct{ name, yaml, want string }{
-		{"empty", "", "must be given"},
-		{"unknown field", commands + "comands: x\n", "comands"},
-		{"link to nothing", commands + "links: {bin/sh: sh}\n", `no command "sh"`},
+	const mod = "module m\n\ngo 1.26\n\ntool example.org/cmds/ls\n"
+	for _, tt := range []struct{ name, yaml, mod, want string }{
+		{"no commands", "", "module m\n", "no tool lines"},
+		{"not a go.mod", "", "modul m\n", "uroot.mod"},
+		{"unknown field", "folder: [x]\n", mod, "folder"},
+		{"link to nothing", "links: {bin/sh: sh}\n", mod, `no command "sh"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parseRecipe([]byte(tt.yaml)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := parseRecipe([]byte(tt.yaml), []byte(tt.mod)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("parseRecipe = %v; want an error with %q", err, tt.want)
 			}
 		})
 	}
 }
 
-// TestKeep checks that go.mod and go.sum still serve the base after `go mod
-// tidy`: each module that a command needs must be one that labctl's own
-// packages, with the imports in keep.go, need as well.
-func TestKeep(t *testing.T) {
-	r, err := parseRecipe(images.Initramfs)
+// TestBuilders checks that a new gobusybox or mkuimage builds the base anew.
+func TestBuilders(t *testing.T) {
+	mod, err := labctl.Source.ReadFile("go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules := func(packages ...string) map[string]string {
-		t.Helper()
-		args := append([]string{"list", "-e", "-deps", "-tags", "tools", "-f", "{{with .Module}}{{.Path}}{{end}} {{.ImportPath}}"}, packages...)
-		cmd := exec.CommandContext(t.Context(), "go", args...)
-		cmd.Dir = filepath.Join("..", "..")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("go list: %v", err)
-		}
-		found := map[string]string{} // module → one of its packages
-		for line := range strings.Lines(string(out)) {
-			if f := strings.Fields(line); len(f) == 2 {
-				found[f[0]] = f[1]
-			}
-		}
-		return found
+	versions, err := builders(mod)
+	if err != nil {
+		t.Fatal(err)
 	}
-	kept := modules("./...")
-	var commands []string
-	for _, name := range r.Commands.Names {
-		commands = append(commands, r.Commands.Module+"/"+name)
-	}
-	needed := modules(commands...)
-	if len(needed) < 2 {
-		t.Fatalf("go list named the modules %v; want u-root and others", needed)
-	}
-	for module, pkg := range needed {
-		if _, ok := kept[module]; !ok {
-			t.Errorf("nothing keeps %s in go.mod: import %s in keep.go", module, pkg)
+	got := strings.Join(versions, " ")
+	for _, want := range []string{"github.com/u-root/gobusybox/src@v", "github.com/u-root/mkuimage@v"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("builders = %s; want %s among them", got, want)
 		}
+	}
+}
+
+// TestURootVersions checks that labctl's go.mod and that of u-root's commands ask
+// for the same Go and the same versions of what both need.
+func TestURootVersions(t *testing.T) {
+	data, err := labctl.Source.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := modfile.Parse("go.mod", data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := modfile.Parse("images/uroot.mod", images.URootMod, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := theirs.Go.Version, ours.Go.Version; got != want {
+		t.Errorf("images/uroot.mod wants Go %s, go.mod Go %s", got, want)
+	}
+	version := map[string]string{}
+	for _, r := range ours.Require {
+		version[r.Mod.Path] = r.Mod.Version
+	}
+	shared := 0
+	for _, r := range theirs.Require {
+		want, ok := version[r.Mod.Path]
+		if !ok {
+			continue
+		}
+		shared++
+		if got := r.Mod.Version; got != want {
+			t.Errorf("images/uroot.mod has %s %s, go.mod %s: go get -modfile=images/uroot.mod %[1]s@%[3]s", r.Mod.Path, got, want)
+		}
+	}
+	if shared == 0 {
+		t.Error("the two share no module; want u-root at least")
 	}
 }
