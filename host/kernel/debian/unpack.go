@@ -16,9 +16,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
-	"github.com/blakesmith/ar"
 	"github.com/klauspost/compress/zstd"
 	"github.com/xi2/xz"
 
@@ -101,7 +101,6 @@ func (u *unpacker) deb(name string, pkg Package) error {
 	}
 	defer f.Close()
 	src := &source{u: u, r: f, sum: sha256.New()}
-	// The reader must not be a Seeker: the sum is over all bytes.
 	r := bufio.NewReaderSize(src, 1<<20)
 	if err := u.ar(r); err != nil {
 		return err
@@ -134,44 +133,63 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // ar finds data.tar in a package (deb(5)).
-func (u *unpacker) ar(r *bufio.Reader) (err error) {
-	if magic, _ := r.Peek(8); string(magic) != "!<arch>\n" {
+func (u *unpacker) ar(r *bufio.Reader) error {
+	magic := make([]byte, len(arMagic))
+	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != arMagic {
 		return errors.New("not a Debian package: no ar header")
 	}
-	// The ar reader indexes without a check where a header's fields are too
-	// short.
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("broken ar header: %v", v)
-		}
-	}()
-	members := ar.NewReader(struct{ io.Reader }{r})
-	for range 16 {
-		h, err := members.Next()
+	for range maxMembers {
+		name, size, err := arMember(r)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("read ar: %w", err)
 		}
-		if h.Size < 0 || h.Size > maxDeb {
-			return fmt.Errorf("ar member %q has %d bytes", h.Name, h.Size)
-		}
-		compression, ok := strings.CutPrefix(strings.TrimSuffix(h.Name, "/"), "data.tar")
+		compression, ok := strings.CutPrefix(name, "data.tar")
 		if !ok {
+			if _, err := io.CopyN(io.Discard, r, size+size&1); err != nil {
+				return fmt.Errorf("read ar: member %q of %d bytes: %w", name, size, io.ErrUnexpectedEOF)
+			}
 			continue
 		}
-		data, err := decompressor(compression, members)
+		data, err := decompressor(compression, io.LimitReader(r, size))
 		if err != nil {
-			return fmt.Errorf("read %s: %w", h.Name, err)
+			return fmt.Errorf("read %s: %w", name, err)
 		}
 		defer data.Close()
 		if err := u.tar(data); err != nil {
-			return fmt.Errorf("read %s: %w", h.Name, err)
+			return fmt.Errorf("read %s: %w", name, err)
 		}
 		return nil
 	}
 	return errors.New("not a Debian package: no data.tar")
+}
+
+const (
+	arMagic    = "!<arch>\n"
+	maxMembers = 16 // a package has three
+)
+
+// arMember reads the header before a member of an ar archive and returns the
+// member's name and size in bytes. A byte of padding follows a member of odd size.
+// The error is io.EOF where the archive ends.
+//
+//	name/16 time/12 owner/6 group/6 mode/8 size/10 "`\n"
+//
+// all of it text, filled up with spaces. deb(5) has no long names, so a "/" ends
+// a name, as GNU ar writes it.
+func arMember(r io.Reader) (name string, size int64, err error) {
+	var h [60]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return "", 0, err
+	}
+	name = strings.TrimSuffix(strings.TrimRight(string(h[:16]), " "), "/")
+	size, err = strconv.ParseInt(strings.TrimRight(string(h[48:58]), " "), 10, 64)
+	if err != nil || size < 0 || size > maxDeb || string(h[58:]) != "`\n" {
+		return "", 0, fmt.Errorf("broken ar header %q", h)
+	}
+	return name, size, nil
 }
 
 func decompressor(suffix string, r io.Reader) (io.ReadCloser, error) {

@@ -146,18 +146,28 @@ func TestUnpackRefuses(t *testing.T) {
 		check += int(c)
 	}
 	copy(big[148:156], []byte{'0' + byte(check>>15&7), '0' + byte(check>>12&7), '0' + byte(check>>9&7), '0' + byte(check>>6&7), '0' + byte(check>>3&7), '0' + byte(check&7), 0, ' '})
-	shortMode := bytes.Clone(synth.Deb(t, image, config))
-	copy(shortMode[8+40:8+48], "        ")
 	whole := synth.Deb(t, image, config)
+	// Header of the first member: its size is at 48, its end mark at 58.
+	header := func(at int, text string) []byte {
+		b := bytes.Clone(whole)
+		copy(b[len(arMagic)+at:], text)
+		return b
+	}
 	tests := []struct {
 		name, want string
 		deb        []byte
 	}{
 		{"no ar", "no ar header", []byte("PK\x03\x04")},
 		{"empty", "no ar header", nil},
+		{"too many members", "no data.tar", synth.Ar(append(make([]synth.File, maxMembers), synth.File{Name: "data.tar", Data: synth.Tar(t, image, config)})...)},
 		{"no data", "no data.tar", synth.Ar(synth.File{Name: "debian-binary", Data: []byte("2.0\n")})},
 		{"compression", `compression ".lzma"`, dataOf("data.tar.lzma", []byte("x"))},
-		{"broken ar", "broken ar header", shortMode},
+		{"no size", "broken ar header", header(48, "          ")},
+		{"negative size", "broken ar header", header(48, "-4        ")},
+		{"size beyond any package", "broken ar header", header(48, "2147483649")},
+		{"no end mark", "broken ar header", header(58, "  ")},
+		{"member cut", `member "debian-binary" of 999 bytes: unexpected EOF`, header(48, "999       ")},
+		{"header cut", "read ar: unexpected EOF", whole[:len(arMagic)+59]},
 		{"cut", "unexpected EOF", whole[:len(whole)-60]},
 		{"no image", "no kernel image", synth.Deb(t, config)},
 		{"two kernels", "belongs to 2", synth.Deb(t, image, synth.File{Name: "boot/config-2"})},

@@ -49,7 +49,9 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 		r = z
 	case "xz":
 		// The dictionary is allocated as the stream asks, up to this bound;
-		// the kernel's xz_wrap.sh asks for 32 MiB, newer ones for 128 MiB.
+		// the kernel's xz_wrap.sh asks for 32 MiB, newer ones for 128 MiB. For x86
+		// it also asks for a BCJ filter, which of the readers in Go only this one
+		// and its forks undo.
 		z, err := xz.NewReader(bytes.NewReader(b), 256<<20)
 		if err != nil {
 			return nil, err
