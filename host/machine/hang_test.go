@@ -159,7 +159,7 @@ func patch(t *testing.T, v *vm.VM, at uint64, code []byte) {
 	path := filepath.Join(t.TempDir(), "gdb")
 	monitor := func(line string) {
 		t.Helper()
-		if err := v.QMP().Execute(v.Context(), "human-monitor-command", map[string]any{"command-line": line}, nil); err != nil {
+		if _, err := v.QMP().Commands(v.Context()).HumanMonitorCommand(line, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

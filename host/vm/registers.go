@@ -111,10 +111,9 @@ func (v *VM) state() State {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), registersWait)
 	defer cancel()
-	var out string
-	// Without an answer there is less to show; the deadline is the error.
-	if err := mon.Execute(ctx, "human-monitor-command", map[string]any{"command-line": "info registers -a"}, &out); err != nil {
-		return s
+	out, err := mon.Commands(ctx).HumanMonitorCommand("info registers -a", nil)
+	if err != nil {
+		return s // there is less to show; the deadline is the error
 	}
 	s.Registers = text.Lines(out[:min(len(out), maxRegisters)])
 	s.CPUs = parseRegisters(s.Registers)

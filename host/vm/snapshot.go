@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/digitalocean/go-qemu/qmp/raw"
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
@@ -29,7 +30,7 @@ type Snapshot struct {
 
 // ignoreShared leaves memory that is shared with a file out of the migration
 // stream (QEMU: migration/ram.c, ramblock_is_ignored). The side that loads sets
-// it too, or the streams do not match.
+// it too, or the streams do not match. go-qemu's list of capabilities is older.
 var ignoreShared = map[string]any{
 	"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}},
 }
@@ -68,7 +69,7 @@ func (v *VM) save(ctx context.Context, w io.Writer) error {
 		_, err := io.Copy(w, conn)
 		copied <- err
 	}()
-	if err := v.mon.Execute(ctx, "migrate", map[string]any{"uri": "fd:state"}, nil); err != nil {
+	if err := v.mon.Commands(ctx).Migrate("fd:state", nil, nil, nil); err != nil {
 		return err
 	}
 	if err := v.migrated(ctx); err != nil {
@@ -85,18 +86,21 @@ func (v *VM) save(ctx context.Context, w io.Writer) error {
 // migrated waits for the end of the migration.
 func (v *VM) migrated(ctx context.Context) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		var st struct {
-			Status string `json:"status"`
-			Error  string `json:"error-desc"`
-		}
-		if err := v.mon.Execute(ctx, "query-migrate", nil, &st); err != nil {
+		st, err := v.mon.Commands(ctx).QueryMigrate()
+		if err != nil {
 			return err
 		}
-		switch st.Status {
-		case "completed":
-			return nil
-		case "failed", "cancelled":
-			return fmt.Errorf("QEMU: migration %s: %s", st.Status, st.Error)
+		if st.Status != nil { // it is not there before the first step
+			switch *st.Status {
+			case raw.MigrationStatusCompleted:
+				return nil
+			case raw.MigrationStatusFailed, raw.MigrationStatusCancelled:
+				why := "QEMU gives no reason"
+				if st.ErrorDesc != nil {
+					why = *st.ErrorDesc
+				}
+				return fmt.Errorf("QEMU: migration %s: %s", st.Status, why)
+			}
 		}
 		select {
 		case <-time.After(wait):
@@ -176,7 +180,7 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 		}
 		// It answers when it has begun. The agent's answer is the sign that all went
 		// well, and a QEMU that cannot load the state leaves.
-		return v.mon.Execute(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", r.fd)}, nil)
+		return v.mon.Commands(ctx).MigrateIncoming(fmt.Sprintf("fd:%d", r.fd))
 	}); err != nil {
 		return err
 	}

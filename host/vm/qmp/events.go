@@ -40,12 +40,6 @@ func (q *queue) nudge() {
 	}
 }
 
-func (q *queue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.events)
-}
-
 // first returns the oldest event and leaves it in the queue.
 func (q *queue) first() (e qmp.Event, ok, closed bool) {
 	q.mu.Lock()

@@ -44,7 +44,7 @@ func readLine(r *bufio.Reader, max int) ([]byte, error) {
 // message is one line from QEMU; exactly one of greeting, event, ret and err
 // is set. QEMU's docs/interop/qmp-spec.txt, section 2.
 type message struct {
-	greeting *greeting
+	greeting bool
 	event    *qmp.Event
 	ret      json.RawMessage
 	err      *Error
@@ -52,14 +52,9 @@ type message struct {
 	line     []byte
 }
 
-type greeting struct {
-	Version      qmp.Version `json:"version"`
-	Capabilities []string    `json:"capabilities"`
-}
-
 func decode(line []byte) (message, error) {
 	var m struct {
-		QMP    *greeting       `json:"QMP"`
+		QMP    *struct{}       `json:"QMP"` // QEMU's version and what else it can do
 		Event  *string         `json:"event"`
 		Return json.RawMessage `json:"return"`
 		Error  *Error          `json:"error"`
@@ -68,7 +63,7 @@ func decode(line []byte) (message, error) {
 	if err := json.Unmarshal(line, &m); err != nil {
 		return message{}, fmt.Errorf("message %.80q: %w", line, err)
 	}
-	out := message{greeting: m.QMP, ret: m.Return, err: m.Error, id: m.ID, line: line}
+	out := message{greeting: m.QMP != nil, ret: m.Return, err: m.Error, id: m.ID, line: line}
 	if m.Event != nil {
 		out.event = new(qmp.Event)
 		if err := json.Unmarshal(line, out.event); err != nil {
@@ -76,7 +71,7 @@ func decode(line []byte) (message, error) {
 		}
 	}
 	n := 0
-	for _, set := range []bool{out.greeting != nil, out.event != nil, out.ret != nil, out.err != nil} {
+	for _, set := range []bool{out.greeting, out.event != nil, out.ret != nil, out.err != nil} {
 		if set {
 			n++
 		}

@@ -1,14 +1,20 @@
 // Package qmp is a QEMU Machine Protocol monitor over a connection that the
-// caller made. It implements go-qemu's qmp.Monitor, so that go-qemu's raw
-// bindings and qemu.Domain work on it, and adds what go-qemu's SocketMonitor
-// lacks: contexts, ids that tie each reply to its command, replies of any
-// length up to MaxLine, and events that never hold up replies.
+// caller made: with contexts, ids that tie each reply to its command, replies of
+// any length up to MaxLine, and events that never hold up replies.
+//
+// Of go-qemu it uses the interface qmp.Monitor, the type of an event, and qmp/raw,
+// the typed commands generated from QEMU's own schema (Commands). Not used are its
+// SocketMonitor, which has no deadlines, gives up on replies over 64 KiB and stops
+// when nobody reads events; and qemu.Domain, whose disks, screens and power button
+// the machines here do not have. The schema is that of QEMU 2.11: what came later
+// is sent by name (Execute).
 //
 // Protocol: QEMU's docs/interop/qmp-spec.txt.
 package qmp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +26,7 @@ import (
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
+	"github.com/digitalocean/go-qemu/qmp/raw"
 	"golang.org/x/sys/unix"
 
 	"labctl/host/outcome"
@@ -46,12 +53,7 @@ func (e *Error) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // Monitor is a QMP session. All methods may be called at the same time.
 type Monitor struct {
-	// Timeout bounds Run, which go-qemu's bindings call and which has no
-	// context. Set it before use; New sets 30 s.
-	Timeout time.Duration
-
 	conn    net.Conn
-	version qmp.Version
 	writing chan struct{} // holds one token: the right to write
 	done    chan struct{}
 
@@ -63,13 +65,10 @@ type Monitor struct {
 	readers map[*queue]bool
 }
 
-var _ qmp.Monitor = (*Monitor)(nil)
-
 // New negotiates a session over conn, which the Monitor owns from then on: it
 // is closed when New returns an error. ctx bounds the negotiation only.
 func New(ctx context.Context, conn net.Conn) (*Monitor, error) {
 	m := &Monitor{
-		Timeout: 30 * time.Second,
 		conn:    conn,
 		writing: make(chan struct{}, 1),
 		done:    make(chan struct{}),
@@ -83,7 +82,7 @@ func New(ctx context.Context, conn net.Conn) (*Monitor, error) {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("QMP greeting: %w", err))
 	}
 	go m.read(r)
-	if _, err := m.RunContext(ctx, []byte(`{"execute":"qmp_capabilities"}`)); err != nil {
+	if err := m.Commands(ctx).QMPCapabilities(); err != nil {
 		m.Disconnect()
 		return nil, err
 	}
@@ -104,10 +103,9 @@ func (m *Monitor) greet(ctx context.Context, r *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
-	if msg.greeting == nil {
+	if !msg.greeting {
 		return fmt.Errorf("message %.80q: want the greeting", line)
 	}
-	m.version = msg.greeting.Version
 	return nil
 }
 
@@ -157,7 +155,7 @@ func (m *Monitor) dispatch(msg message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case msg.greeting != nil:
+	case msg.greeting:
 		return errors.New("second greeting")
 	case msg.event != nil:
 		if m.early != nil {
@@ -211,12 +209,6 @@ func (m *Monitor) fail(err error) {
 	close(m.done)
 }
 
-// Version is QEMU's, from its greeting.
-func (m *Monitor) Version() qmp.Version { return m.version }
-
-// Done is closed when the session has ended; Err then says why.
-func (m *Monitor) Done() <-chan struct{} { return m.done }
-
 // Err is nil while the session lives, and wraps ErrClosed after it.
 func (m *Monitor) Err() error {
 	m.mu.Lock()
@@ -224,21 +216,41 @@ func (m *Monitor) Err() error {
 	return m.err
 }
 
-// RunContext sends one command, {"execute": …, "arguments": …}, and returns
-// QEMU's whole reply, {"return": …, "id": …}. QEMU's refusal is an *Error. A
-// command whose ctx ends may still be carried out; its reply is dropped.
-func (m *Monitor) RunContext(ctx context.Context, command []byte) ([]byte, error) {
-	msg, name, err := m.run(ctx, command, nil)
-	if err != nil {
-		if name == "" {
-			name = "command"
-		}
-		return nil, fmt.Errorf("QMP %s: %w", name, err)
-	}
-	return msg.line, nil
+// Commands are go-qemu's typed commands, which end with ctx. QEMU's refusal is an
+// *Error. A command whose ctx ends may still be carried out; its reply is dropped.
+func (m *Monitor) Commands(ctx context.Context) *raw.Monitor {
+	return raw.NewMonitor(bound{m, ctx, nil})
 }
 
-func (m *Monitor) run(ctx context.Context, command []byte, file *os.File) (msg message, name string, err error) {
+// bound is a Monitor as go-qemu's bindings want it, whose Run takes no context.
+type bound struct {
+	*Monitor
+	ctx  context.Context
+	file *os.File // goes with the command; may be nil
+}
+
+var _ qmp.Monitor = bound{}
+
+// Run sends one command, {"execute": …, "arguments": …}, and returns QEMU's whole
+// reply, {"return": …, "id": …}.
+func (b bound) Run(command []byte) ([]byte, error) {
+	msg, err := b.run(b.ctx, command, b.file)
+	return msg.line, err
+}
+
+// Connect does nothing: New has connected already.
+func (bound) Connect() error { return nil }
+
+// run sends one command, and file with it if there is one, and waits for the reply.
+func (m *Monitor) run(ctx context.Context, command []byte, file *os.File) (message, error) {
+	msg, name, err := m.exchange(ctx, command, file)
+	if err != nil {
+		return message{}, fmt.Errorf("QMP %s: %w", cmp.Or(name, "command"), err)
+	}
+	return msg, nil
+}
+
+func (m *Monitor) exchange(ctx context.Context, command []byte, file *os.File) (msg message, name string, err error) {
 	select {
 	case m.writing <- struct{}{}:
 	case <-m.done:
@@ -282,8 +294,9 @@ func (m *Monitor) run(ctx context.Context, command []byte, file *os.File) (msg m
 	return msg, name, nil
 }
 
-// write sends one command, and file with it if there is one. Half a command on the wire would garble the next
-// one, so a write that ctx broke off in its middle ends the session.
+// write sends one command, and file with it if there is one. Half a command on the
+// wire would garble the next one, so a write that ctx broke off in its middle ends
+// the session.
 func (m *Monitor) write(ctx context.Context, id uint64, line []byte, file *os.File) error {
 	release := interrupt(ctx, m.conn.SetWriteDeadline)
 	n, err := m.send(line, file)
@@ -323,49 +336,25 @@ func (m *Monitor) send(line []byte, file *os.File) (n int, err error) {
 // GiveFile hands QEMU an open file, which commands then know by name: "fd:NAME".
 // The caller's own may be closed.
 func (m *Monitor) GiveFile(ctx context.Context, name string, file *os.File) error {
-	return m.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, file)
+	return raw.NewMonitor(bound{m, ctx, file}).Getfd(name)
 }
 
-// Execute runs the command of that name with arguments of any JSON shape, or
-// nil for none, and decodes what it returns into result unless that is nil.
+// Execute runs a command that go-qemu's schema lacks, or lacks something of, by
+// its name. The arguments have any JSON shape, or are nil for none; what QEMU
+// returns is decoded into result unless that is nil.
 func (m *Monitor) Execute(ctx context.Context, name string, arguments, result any) error {
-	return m.execute(ctx, name, arguments, result, nil)
-}
-
-func (m *Monitor) execute(ctx context.Context, name string, arguments, result any, file *os.File) error {
 	command, err := json.Marshal(qmp.Command{Execute: name, Args: arguments})
 	if err != nil {
 		return fmt.Errorf("QMP %s: %w", name, err)
 	}
-	msg, _, err := m.run(ctx, command, file)
-	if err != nil {
-		return fmt.Errorf("QMP %s: %w", name, err)
-	}
-	if result == nil {
-		return nil
+	msg, err := m.run(ctx, command, nil)
+	if err != nil || result == nil {
+		return err
 	}
 	if err := json.Unmarshal(msg.ret, result); err != nil {
 		return fmt.Errorf("QMP %s: reply: %w", name, err)
 	}
 	return nil
-}
-
-// Quit asks QEMU to end. A connection that closes meanwhile is an answer too.
-func (m *Monitor) Quit(ctx context.Context) error {
-	if err := m.Err(); err != nil {
-		return err
-	}
-	if err := m.Execute(ctx, "quit", nil, nil); err != nil && !errors.Is(err, ErrClosed) {
-		return err
-	}
-	return nil
-}
-
-// Run is RunContext within Timeout, for go-qemu.
-func (m *Monitor) Run(command []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), m.Timeout)
-	defer cancel()
-	return m.RunContext(ctx, command)
 }
 
 // Events streams events until ctx ends or the session does; what was received
@@ -394,24 +383,7 @@ func (m *Monitor) Events(ctx context.Context) (<-chan Event, error) {
 	return ch, nil
 }
 
-// Backlog is the number of events that wait for a reader, over all streams.
-func (m *Monitor) Backlog() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := 0
-	if m.early != nil {
-		n = m.early.len()
-	}
-	for q := range m.readers {
-		n += q.len()
-	}
-	return n
-}
-
-// Connect is for go-qemu's interface: New has connected already.
-func (m *Monitor) Connect() error { return m.Err() }
-
-// Disconnect closes the connection. QEMU goes on.
+// Disconnect ends the session. Commands under way fail with ErrClosed.
 func (m *Monitor) Disconnect() error {
 	m.fail(fmt.Errorf("%w: disconnected", ErrClosed))
 	return nil

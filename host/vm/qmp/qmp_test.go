@@ -71,7 +71,7 @@ func TestRepliesOutOfOrderFindTheirCommands(t *testing.T) {
 	seen := map[int]bool{}
 	for range 3 {
 		wg.Go(func() {
-			raw, err := m.Run([]byte(`{"execute":"x"}`))
+			raw, err := m.Bound(t.Context()).Run([]byte(`{"execute":"x"}`))
 			if err != nil {
 				t.Errorf("Run: %v", err)
 				return
@@ -102,7 +102,7 @@ func TestErrorWithoutIDEndsOldestCommand(t *testing.T) {
 		}
 		fmt.Fprintf(w, `{"return":{},"id":%d}`+"\r\n", id)
 	}))
-	_, err := m.Run([]byte(`{"execute":"bad"}`))
+	_, err := m.Bound(t.Context()).Run([]byte(`{"execute":"bad"}`))
 	var e *Error
 	if !errors.As(err, &e) || e.Class != "GenericError" {
 		t.Errorf("Run(bad) = %v; want *Error of class GenericError", err)
@@ -124,8 +124,8 @@ func TestAbandonedCommandLeavesSessionInStep(t *testing.T) {
 	}))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := m.RunContext(ctx, []byte(`{"execute":"slow"}`)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("RunContext(slow) = %v; want DeadlineExceeded", err)
+	if _, err := m.Bound(ctx).Run([]byte(`{"execute":"slow"}`)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Run(slow) = %v; want DeadlineExceeded", err)
 	}
 	var got string
 	if err := m.Execute(t.Context(), "next", nil, &got); err != nil || got != "mine" {
@@ -151,15 +151,15 @@ func TestWriteCutShortEndsSession(t *testing.T) {
 	close(ready)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := m.RunContext(ctx, []byte(`{"execute":"long"}`)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("RunContext = %v; want DeadlineExceeded", err)
+	if _, err := m.Bound(ctx).Run([]byte(`{"execute":"long"}`)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Run = %v; want DeadlineExceeded", err)
 	}
 	select {
 	case <-m.Done():
 	case <-time.After(5 * time.Second):
 		t.Fatal("session lives on after half a command")
 	}
-	if _, err := m.Run([]byte(`{"execute":"x"}`)); !errors.Is(err, ErrClosed) {
+	if _, err := m.Bound(t.Context()).Run([]byte(`{"execute":"x"}`)); !errors.Is(err, ErrClosed) {
 		t.Errorf("Run after it = %v; want ErrClosed", err)
 	}
 }
@@ -199,7 +199,7 @@ func TestGarbageEndsSessionForAll(t *testing.T) {
 	m := connect(t, dialogue(t, func(w io.Writer, id uint64, name string) {
 		io.WriteString(w, `{"event":"SHUTDOWN","data":{"guest":true}}`+"\nnonsense\n")
 	}))
-	if _, err := m.Run([]byte(`{"execute":"x"}`)); !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), "nonsense") {
+	if _, err := m.Bound(t.Context()).Run([]byte(`{"execute":"x"}`)); !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("Run = %v; want ErrClosed that quotes the message", err)
 	}
 	events, err := m.Events(t.Context())
@@ -253,7 +253,7 @@ func TestBadCommandsAreNotSent(t *testing.T) {
 		t.Errorf("sent %s", name)
 	}))
 	for _, c := range []string{"", "{", "[]", "{}", `{"execute":1}`, `{"execute":""}`, "{\"execute\":\"x\"}\n{\"execute\":\"y\"}"} {
-		if _, err := m.Run([]byte(c)); err == nil {
+		if _, err := m.Bound(t.Context()).Run([]byte(c)); err == nil {
 			t.Errorf("Run(%q) succeeded", c)
 		}
 	}
@@ -315,7 +315,7 @@ func FuzzLine(f *testing.F) {
 				continue
 			}
 			kinds := 0
-			for _, set := range []bool{m.greeting != nil, m.event != nil, m.ret != nil, m.err != nil} {
+			for _, set := range []bool{m.greeting, m.event != nil, m.ret != nil, m.err != nil} {
 				if set {
 					kinds++
 				}

@@ -39,24 +39,12 @@ func real(t *testing.T, more ...qemu.Device) (*qmp.Monitor, *qemu.Process) {
 		t.Fatalf("New: %v; QEMU said %q", err, p.Stderr())
 	}
 	t.Cleanup(func() { m.Disconnect() })
-	p.OnQuit(m.Quit)
 	return m, p
-}
-
-func TestVersion(t *testing.T) {
-	m, _ := real(t)
-	want, err := qemu.Version(binary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := m.Version().String(); got != want {
-		t.Errorf("Version() = %s; want %s", got, want)
-	}
 }
 
 func TestGoQEMUBindings(t *testing.T) {
 	m, _ := real(t)
-	rm := raw.NewMonitor(m)
+	rm := m.Commands(t.Context())
 	st, err := rm.QueryStatus()
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +66,7 @@ func TestGoQEMUBindings(t *testing.T) {
 
 func TestGoQEMUDomain(t *testing.T) {
 	m, _ := real(t)
-	d, err := domain.NewDomain(m, "test")
+	d, err := domain.NewDomain(m.Bound(t.Context()), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +98,7 @@ func TestGoQEMUDomain(t *testing.T) {
 // The schema is over the 64 KiB at which a bufio.Scanner gives up.
 func TestLongReply(t *testing.T) {
 	m, _ := real(t)
-	raw, err := m.RunContext(t.Context(), []byte(`{"execute":"query-qmp-schema"}`))
+	raw, err := m.Bound(t.Context()).Run([]byte(`{"execute":"query-qmp-schema"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +111,8 @@ func TestLongReply(t *testing.T) {
 // A dump of 256 KiB of guest memory is over 1 MiB of text in one reply.
 func TestReplyOverOneMiB(t *testing.T) {
 	m, _ := real(t, qemu.Machine{Type: "q35"}, qemu.Memory{MiB: 16})
-	var got string
-	arg := map[string]any{"command-line": "xp /262144xb 0"}
-	if err := m.Execute(t.Context(), "human-monitor-command", arg, &got); err != nil {
+	got, err := m.Commands(t.Context()).HumanMonitorCommand("xp /262144xb 0", nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("memory dump: %d bytes", len(got))
@@ -139,10 +126,8 @@ func TestEventStormWithoutReader(t *testing.T) {
 	const rounds = 200
 	begin := time.Now()
 	for range rounds {
-		for _, c := range []string{"cont", "stop"} {
-			if err := m.Execute(t.Context(), c, nil, nil); err != nil {
-				t.Fatal(err)
-			}
+		if err := errors.Join(m.Commands(t.Context()).Cont(), m.Commands(t.Context()).Stop()); err != nil {
+			t.Fatal(err)
 		}
 	}
 	t.Logf("%d commands in %v", 2*rounds, time.Since(begin))
@@ -166,9 +151,8 @@ func TestParallelCommands(t *testing.T) {
 	errs := make(chan error)
 	for range 50 {
 		go func() {
-			var v struct{ QEMU struct{ Major int } }
-			err := m.Execute(t.Context(), "query-version", nil, &v)
-			if err == nil && v.QEMU.Major == 0 {
+			v, err := m.Commands(t.Context()).QueryVersion()
+			if err == nil && v.Qemu.Major == 0 {
 				err = errors.New("empty version")
 			}
 			errs <- err
@@ -184,12 +168,12 @@ func TestParallelCommands(t *testing.T) {
 // A bad string reaches QEMU, whose parser answers without an id.
 func TestRefusalWithoutID(t *testing.T) {
 	m, _ := real(t)
-	_, err := m.Run([]byte(`{"execute":"qom-get","arguments":{"path":"\ud800","property":"x"}}`))
+	_, err := m.Bound(t.Context()).Run([]byte(`{"execute":"qom-get","arguments":{"path":"\ud800","property":"x"}}`))
 	var e *qmp.Error
 	if !errors.As(err, &e) {
 		t.Errorf("Run = %v; want *Error", err)
 	}
-	if _, err := m.Run([]byte(`{"execute":"query-status"}`)); err != nil {
+	if _, err := m.Bound(t.Context()).Run([]byte(`{"execute":"query-status"}`)); err != nil {
 		t.Errorf("Run after it: %v", err)
 	}
 }
@@ -207,7 +191,7 @@ func TestGiveFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Execute(t.Context(), "migrate", map[string]string{"uri": "fd:state"}, nil); err != nil {
+	if err := m.Commands(t.Context()).Migrate("fd:state", nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	ours.SetReadDeadline(time.Now().Add(time.Minute))
@@ -219,7 +203,9 @@ func TestGiveFile(t *testing.T) {
 
 func TestEndOfQEMU(t *testing.T) {
 	m, p := real(t)
-	p.Kill()
+	if err := m.Commands(t.Context()).Quit(); err != nil && !errors.Is(err, qmp.ErrClosed) {
+		t.Errorf("Quit: %v", err)
+	}
 	if err := p.Wait(); err != nil {
 		t.Errorf("Wait = %v; want the clean end of a quit", err)
 	}
@@ -228,7 +214,7 @@ func TestEndOfQEMU(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("session outlives QEMU")
 	}
-	if _, err := m.Run([]byte(`{"execute":"query-status"}`)); !errors.Is(err, qmp.ErrClosed) {
+	if _, err := m.Bound(t.Context()).Run([]byte(`{"execute":"query-status"}`)); !errors.Is(err, qmp.ErrClosed) {
 		t.Errorf("Run = %v; want ErrClosed", err)
 	}
 }
