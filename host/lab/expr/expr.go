@@ -148,6 +148,7 @@ type Expr struct {
 	Events []string // that it asks a step for by S.on("…"), sorted
 	// Signal says that it asks for the exit signal that a task was made with.
 	Signal bool
+	want   Type
 	ast    *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
@@ -189,7 +190,7 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 	case want == String && !dyn && !got.IsExactType(types.StringType):
 		return nil, &Error{Line: 1, Msg: fmt.Sprintf("it gives %s; want a string: string(…) or %q.format([…])", typeName(got), "%d")}
 	}
-	x := &Expr{Source: source, ast: tree}
+	x := &Expr{Source: source, want: want, ast: tree}
 	walk(tree.NativeRep().Expr(), func(e ast.Expr) {
 		switch {
 		case e.Kind() == ast.IdentKind:
@@ -265,7 +266,8 @@ func (x *Expr) Eval(in Input) (Value, error) {
 	}
 	if b, ok := out.(types.Bool); ok {
 		v.True = bool(b)
-	} else if x.ast.OutputType().IsExactType(types.BoolType) {
+	} else if x.want == Bool {
+		// The types of what a probe reports are known only now.
 		return v, fmt.Errorf("it gives %s; want true or false", show(out))
 	}
 	if s, ok := out.(types.String); ok {

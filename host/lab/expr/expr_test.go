@@ -2,6 +2,8 @@ package expr
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +27,7 @@ func input() Input {
 			Via: "clone", Symbol: "kernel_clone", Flags: 0x500, ExitSignal: 17,
 			Stack: stackOf("kernel_clone", "__do_sys_clone", "invoke_syscall", "el0_svc", "el0t_64_sync"),
 		}},
-		Others: []result.Creation{{Child: result.Who{TID: 99}, Flags: -1}},
+		Others: []result.Creation{{Child: result.Who{TID: 99}, Flags: -1}, {Child: result.Who{TID: 98}, ExitSignal: 17}},
 		Events: []result.Event{{Name: "sched_switch", TID: 10, Fields: map[string]string{"prev_pid": "10", "addr": "0xffffffffffffffff", "next_comm": "a b"}}},
 	}
 	return Input{
@@ -57,7 +59,10 @@ func TestEval(t *testing.T) {
 		{`fork.task("thread").pid == 11`, false, `no task of role "thread"`},
 		{`fork.creation(11).flags.includes("CLONE_VM|CLONE_FILES")`, true, ""},
 		{`fork.creation(11).flags.includes("CLONE_VM|CLONE_FS")`, false, ""},
+		{`fork.creation(11).flags.includes("CLONE_VM")`, true, ""}, // one of those that are set
 		{`fork.creation(11).flags.excludes("CLONE_THREAD")`, true, ""},
+		{`fork.creation(11).flags.excludes("CLONE_VM|CLONE_THREAD")`, false, ""},
+		{`(0).includes("0") && (0).excludes("CLONE_VM") && !fork.creation(99).flags.includes("0")`, true, ""},
 		{`fork.creation(99).flags.excludes("CLONE_THREAD")`, false, ""}, // not traced: nothing is known
 		{`fork.creation(12).flags == 0`, false, "made no task 12"},
 		{`fork.made(99) && !fork.made(12)`, true, ""},
@@ -73,8 +78,9 @@ func TestEval(t *testing.T) {
 		{`fork.on("sched_switch")[0].num("next_comm") == 1`, false, "no number"},
 		{`fork.on("sched_switch")[0].str("nothing") == ""`, false, "but addr, next_comm, prev_pid"},
 		{`fork.data.returned == 11 && fork.data.rows.all(r, r.same) && fork.data.part < 1.0`, true, ""},
+		{`has(fork.data) && !has(fork.data.missing)`, true, ""},
 		{`fork.data.missing == 1`, false, "no such key"},
-		{`numbers(fork.stdout) == [11, 7, -3] && lines(fork.stdout).size() == 2`, true, ""},
+		{`numbers(fork.stdout) == [11, 7, -3] && lines(fork.stdout) == ["child 11", "7 -3 x9"]`, true, ""},
 		{`sum(numbers(fork.stdout)) == 15 && sum([]) == 0 && sum(fork.events.map(e, e.num("prev_pid"))) == 10`, true, ""},
 		{`kernel.config("KCMP") == "y" && kernel.config("NUMA") == ""`, true, ""},
 		{`kernel.config("SMP") == "y"`, false, "run the lab again"},
@@ -83,6 +89,9 @@ func TestEval(t *testing.T) {
 		{`kernel.offset("task_struct.state") == 4`, false, "no member"},
 		{`cel.bind(c, fork.creation(11), c.child.tid == c.requester.tid + 1)`, true, ""},
 		{`fork.tasks[7].pid == 1`, false, "index"},
+		{`fork.creation(11).stack.calls("kernel_clone", "@clone", "b", "c", "d", "e", "f", "g")`, false, ""}, // as many as it takes
+		{`fork.data.returned`, false, "it gives 11; want true or false"},                                     // known when it is evaluated
+		{strings.Repeat(" ", maxSource-4) + "true", true, ""},
 	} {
 		x, err := e.Compile(tt.source, Bool)
 		if err != nil {
@@ -114,10 +123,11 @@ func TestCompileErrors(t *testing.T) {
 		{"true ||\nfork.pid.includes(\"VM\")", Bool, 2, "no clone flag"},
 		{`signal("CHLD") == 1`, Bool, 1, "no signal"},
 		{`fork.creation(1).stack.calls("@klone")`, Bool, 1, "no family"},
+		{`fork.creation(1).stack.calls("a", "b", "c", "d", "e", "f", "g", "h", "i")`, Bool, 1, "no matching overload"},
 		{`kernel.config("CONFIG_KCMP") == "y"`, Bool, 1, "leave CONFIG_ out"},
 		{`kernel.config(fork.stdout) == "y"`, Bool, 1, "plain text"},
 		{`kernel.member("pid")`, Bool, 1, "task_struct.__state"},
-		{strings.Repeat(" ", maxSource) + "true", Bool, 1, "more than"},
+		{strings.Repeat(" ", maxSource-3) + "true", Bool, 1, "more than"},
 	} {
 		_, err := e.Compile(tt.source, tt.want)
 		var bad *Error
@@ -137,19 +147,87 @@ func TestAsks(t *testing.T) {
 	}
 }
 
+// TestNeeds has what a run looks at before it evaluates anything: the variables
+// and events of an expression, and whether it needs the exit signal.
+func TestNeeds(t *testing.T) {
+	for _, tt := range []struct {
+		source        string
+		names, events []string
+		signal        bool
+	}{
+		{`fork.on("b").size() > 0 && fork.on("a").size() > 0 && kernel.symbol("x")`, []string{"fork", "kernel"}, []string{"a", "b"}, false},
+		{`fork.on(fork.stdout).size() > 0`, []string{"fork"}, nil, false},
+		{`fork.creation(11).exit_signal == 17`, []string{"fork"}, nil, true},
+		{`fork.creation(11).flags == 17`, []string{"fork"}, nil, false},
+		{`fork.data.exit_signal == 17`, []string{"fork"}, nil, false}, // what a probe reported under that name
+	} {
+		x, err := env(t).Compile(tt.source, Bool)
+		if err != nil {
+			t.Errorf("Compile(%s): %v", tt.source, err)
+			continue
+		}
+		if !slices.Equal(x.Names, tt.names) || !slices.Equal(x.Events, tt.events) || x.Signal != tt.signal {
+			t.Errorf("%s needs %q, %q, signal %t; want %q, %q, %t", tt.source, x.Names, x.Events, x.Signal, tt.names, tt.events, tt.signal)
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	for source, want := range map[string]string{
+		`fork.tasks[1].role`:          "child",
+		`fork.stdout`:                 "child 11 7 -3 x9",
+		`[fork.tasks[1].role]`:        `["child"]`,
+		`fork.pid`:                    "10",
+		`[255, 256, 257, 512]`:        "[255, 256 (0x100), 257, 512 (0x200)]",
+		`[1, 2, 3, 4, 5, 6]`:          "[1, 2, 3, 4, 5, 6]",
+		`[1, 2, 3, 4, 5, 6, 7, 8]`:    "[1, 2, 3, 4, 5, 6, … 2 more]",
+		`fork.events[0].fields`:       `{"addr": "0xffffffffffffffff", "next_comm": "a b", "prev_pid": "10"}`,
+		`fork.others.map(c, c.flags)`: "[-1, 0]",
+		`fork.others`:                 "[(-0 makes -99 by : flags not traced), (-0 makes -98 by : SIGCHLD)]",
+		`fork.creations[0]`:           "(labprobe-10 makes labprobe-11 by clone: CLONE_VM|CLONE_FILES|SIGCHLD)",
+		`fork.creations[0].requester`: "labprobe-10",
+		`fork.others[0].stack`:        "no stack",
+	} {
+		x, err := env(t).Compile(source, Any)
+		if err != nil {
+			t.Errorf("Compile(%s): %v", source, err)
+			continue
+		}
+		if v, err := x.Eval(input()); err != nil || v.Text != want {
+			t.Errorf("%s = %q, %v; want %q", source, v.Text, err, want)
+		}
+	}
+}
+
 func TestSeen(t *testing.T) {
 	e := env(t)
-	for _, tt := range []struct{ source, want string }{
-		{`fork.task("child").pid == 12 && fork.exit == 0`, `fork.task("child").pid = 11`},
-		{`!fork.made(11)`, "fork = step fork (exit 0, 1 creations, 1 events)"},
-		{`fork.creations.exists(c, c.child.name == "x")`,
-			"fork.creations = [(labprobe-10 makes labprobe-11 by clone: CLONE_VM|CLONE_FILES|SIGCHLD)]"},
-		{`size(fork.creations.filter(c, c.child.name == "x")) == 1`, `size(fork.creations.filter(c, c.child.name == "x")) = 0`},
+	creations := "fork.creations = [(labprobe-10 makes labprobe-11 by clone: CLONE_VM|CLONE_FILES|SIGCHLD)]"
+	var sums, shown []string // one more than is shown
+	for i := range maxSeen + 1 {
+		sums = append(sums, fmt.Sprintf("fork.pid + %d == 0", i))
+		shown = append(shown, fmt.Sprintf("fork.pid + %d = %d", i, 10+i))
+	}
+	for _, tt := range []struct {
+		source string
+		want   []string
+	}{
+		{`fork.task("child").pid == 12 && fork.exit == 0`, []string{`fork.task("child").pid = 11`}},
+		{`!fork.made(11)`, []string{"fork = step fork (exit 0, 1 creations, 1 events)"}},
+		{`fork.creations.exists(c, c.child.name == "x")`, []string{creations}},
+		{`size(fork.creations.filter(c, c.child.name == "x")) == 1`,
+			[]string{`size(fork.creations.filter(c, c.child.name == "x")) = 0`, creations}},
+		{`fork.creations.map(c, c.child.tid).size() == 0`, []string{"fork.creations.map(c, c.child.tid).size() = 1", creations}},
 		{`fork.creation(11).stack.calls("do_exit")`,
-			"fork.creation(11).stack = kernel_clone < __do_sys_clone < invoke_syscall < el0_svc < el0t_64_sync"},
-		{`kernel.config("NUMA") == "y"`, `kernel.config("NUMA") = ""`},
-		{`fork.creation(11).flags == 0`, "fork.creation(11).flags = 1280 (0x500)"},
-		{`cel.bind(s, fork.task("child"), s.pid == 1)`, `fork.task("child") = child(pid 11, tid 11, tgid 11, ppid 10)`},
+			[]string{"fork.creation(11).stack = kernel_clone < __do_sys_clone < invoke_syscall < el0_svc < el0t_64_sync"}},
+		{`kernel.config("NUMA") == "y"`, []string{`kernel.config("NUMA") = ""`}},
+		{`kernel.member("task_struct.state")`, []string{`kernel.member("task_struct.state") = false`}},
+		{`fork.creation(11).flags == 0`, []string{"fork.creation(11).flags = 1280 (0x500)"}},
+		{`fork.pid in [1, 2]`, []string{"fork.pid = 10"}},
+		{`fork.pid in [1, fork.exit]`, []string{"fork.pid = 10", "[1, fork.exit] = [1, 0]"}},
+		{`cel.bind(s, fork.task("child"), s.pid == 1)`, []string{`fork.task("child") = child(pid 11, tid 11, tgid 11, ppid 10)`, "s.pid = 11"}},
+		{`fork.exit == 1 || fork.exit == 2`, []string{"fork.exit = 0"}},
+		{strings.Join(sums[:maxSeen], "||"), shown[:maxSeen]},
+		{strings.Join(sums, "||"), shown[:maxSeen]},
 	} {
 		x, err := e.Compile(tt.source, Bool)
 		if err != nil {
@@ -160,13 +238,12 @@ func TestSeen(t *testing.T) {
 		if err != nil || v.True {
 			t.Errorf("%s = %t, %v; want false", tt.source, v.True, err)
 		}
-		found := false
-		seen := x.Seen(input())
-		for _, s := range seen {
-			found = found || s.String() == tt.want
+		var seen []string
+		for _, s := range x.Seen(input()) {
+			seen = append(seen, s.String())
 		}
-		if !found {
-			t.Errorf("seen of %s: %q; want among them %q", tt.source, seen, tt.want)
+		if !slices.Equal(seen, tt.want) {
+			t.Errorf("seen of %s: %q; want %q", tt.source, seen, tt.want)
 		}
 	}
 }
