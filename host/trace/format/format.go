@@ -269,11 +269,12 @@ var sizes = map[string]int{
 func SizeOf(name string, longSize int) int {
 	name = strings.TrimPrefix(strings.TrimPrefix(name, "__data_loc "), "__rel_loc ")
 	name = strings.TrimPrefix(name, "const ")
-	// A bitmap's field is declared as a pointer to one, and has unsigned longs.
-	if strings.HasSuffix(name, "*") && !strings.HasPrefix(name, "cpumask_t") {
+	// A cpumask is declared as a pointer to one and has unsigned longs, which are
+	// as long as pointers.
+	if strings.HasSuffix(name, "*") {
 		return longSize
 	}
-	n, known := sizes[strings.TrimSpace(strings.TrimSuffix(name, "*"))]
+	n, known := sizes[strings.TrimSpace(name)]
 	if known && n == 0 {
 		return longSize
 	}

@@ -30,17 +30,21 @@ func TestFields(t *testing.T) {
 		{"const char * name;	offset:8;	size:8;	signed:0;", 8, Field{"name", "const char *", 8, 8, false, false, 8, Here}, false},
 		{"const char *name;	offset:8;	size:8;	signed:0;", 8, Field{"name", "const char *", 8, 8, false, false, 8, Here}, false},
 		{"char comm[16];	offset:8;	size:16;	signed:0;", 8, Field{"comm", "char", 8, 16, false, true, 1, Here}, true},
+		{"char state;	offset:8;	size:1;	signed:1;", 8, Field{"state", "char", 8, 1, true, false, 1, Here}, false},
 		{"unsigned char data[16];	offset:8;	size:16;	signed:0;", 8, Field{"data", "unsigned char", 8, 16, false, true, 1, Here}, false},
 		{"unsigned long caller[8];	offset:16;	size:64;	signed:0;", 8, Field{"caller", "unsigned long", 16, 64, false, true, 8, Here}, false},
 		{"unsigned long caller[8];	offset:12;	size:32;	signed:0;", 4, Field{"caller", "unsigned long", 12, 32, false, true, 4, Here}, false},
 		{"char func[30+1];	offset:12;	size:31;	signed:1;", 8, Field{"func", "char", 12, 31, true, true, 1, Here}, true},
 		{"__u8 saddr[sizeof(struct sockaddr_in6)];	offset:12;	size:28;	signed:0;", 8, Field{"saddr", "__u8", 12, 28, false, true, 1, Here}, false},
 		{"u32 buf[];	offset:24;	size:0;	signed:0;", 8, Field{"buf", "u32", 24, 0, false, true, 4, Here}, false},
+		{"u32 none[3];	offset:24;	size:0;	signed:0;", 8, Field{"none", "u32", 24, 0, false, true, 4, Here}, false},
 		{"__data_loc char[] name;	offset:8;	size:4;	signed:0;", 8, Field{"name", "__data_loc char", 8, 4, false, true, 1, DataLoc}, true},
 		{"__data_loc char name[];	offset:8;	size:4;	signed:0;", 8, Field{"name", "__data_loc char", 8, 4, false, true, 1, DataLoc}, true},
 		{"__rel_loc u64[] v;	offset:8;	size:4;	signed:0;", 8, Field{"v", "__rel_loc u64", 8, 4, false, true, 8, RelLoc}, false},
 		{"__data_loc unsigned long[] cpumask;	offset:8;	size:4;	signed:0;", 4, Field{"cpumask", "__data_loc unsigned long", 8, 4, false, true, 4, DataLoc}, false},
 		{"__data_loc cpumask_t cpus;	offset:8;	size:4;	signed:0;", 8, Field{"cpus", "__data_loc cpumask_t", 8, 4, false, true, 8, DataLoc}, false},
+		{"__data_loc cpumask_t *[] mask;	offset:8;	size:4;	signed:0;", 4, Field{"mask", "__data_loc cpumask_t *", 8, 4, false, true, 4, DataLoc}, false},
+		{"int last;	offset:1048572;	size:4;	signed:1;", 8, Field{"last", "int", 1048572, 4, true, false, 4, Here}, false},
 		{"struct foo * p;	offset:8;	size:8;	signed:0;", 8, Field{"p", "struct foo *", 8, 8, false, false, 8, Here}, false},
 		{"enum hrtimer_mode mode;	offset:8;	size:4;", 8, Field{"mode", "enum hrtimer_mode", 8, 4, false, false, 4, Here}, false},
 	} {
@@ -54,6 +58,27 @@ func TestFields(t *testing.T) {
 		}
 		if got := e.Fields[0].IsText(); got != c.text {
 			t.Errorf("%q: IsText() = %v", c.line, got)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"A": true, "Z": true, "a": true, "z": true, "_": true, "x0": true, "x9": true, "x-x": true, "x.x": true,
+		"0": false, "9x": false, "-x": false, ".x": false,
+		"x/x": false, "x;x": false, "x@x": false, "x[x": false, "x`x": false, "x{x": false, // beside those in ASCII
+		strings.Repeat("x", maxName): true, strings.Repeat("x", maxName+1): false,
+	} {
+		if _, err := Parse("x", []byte("name: "+name+"\nID: 1\n"+common), 8); (err == nil) != ok {
+			t.Errorf("an event called %q: %v; want it to be good: %t", name, err, ok)
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	for _, id := range []int{0, maxID} {
+		if e, err := Parse("x", fmt.Appendf(nil, "name: y\nID: %d\n%s", id, common), 8); err != nil || e.ID != id {
+			t.Errorf("ID %d: %+v, %v", id, e, err)
 		}
 	}
 }
@@ -75,7 +100,9 @@ func TestErrors(t *testing.T) {
 		{field("u64 a[N];\toffset:8;\tsize:12;"), "format of event x/y: field a: size 12 is not one of elements of 8"},
 		{field("__data_loc char[] a;\toffset:8;\tsize:8;"), "format of event x/y: field a: a place of data has size 8, not 4"},
 		{field(";\toffset:8;\tsize:8;"), `format of event x/y: "" declares no field`},
-		{"name: y\nID: 1\n" + strings.Repeat("\tfield:int a;\toffset:8;\tsize:4;\n", 1025), "format of event x/y: more than 1024 fields"},
+		{"name: y\nID: 1\n" + strings.Repeat("\tfield:int a;\toffset:8;\tsize:4;\n", 1024), "format of event x/y: no field common_type of 2 bytes"},
+		{"name: y\nID: 1\n" + common + strings.Repeat("\tfield:int a;\toffset:8;\tsize:4;\n", 1021), "format of event x/y: more than 1024 fields"},
+		{strings.Repeat("x", 1<<20), "format of event x/?: no name"},
 		{strings.Repeat("x", 1<<20+1), "format of event x/?: 1048577 bytes, more than 1048576"},
 	} {
 		_, err := Parse("x", []byte(c.text), 8)
@@ -134,7 +161,11 @@ func TestPage(t *testing.T) {
 		{page(8, 8, 2, 16, 4080), Page{}, "commit of 2 bytes, not 4 or 8"},
 		{page(8, 4, 8, 16, 4080), Page{}, "fields overlap: commit at 4, data at 16"},
 		{page(8, 8, 8, 12, 4080), Page{}, "fields overlap: commit at 8, data at 12"},
-		{page(8, 8, 8, 16, 8), Page{}, "a page of 24 bytes; it has 64 to 1048576"},
+		{page(8, 8, 8, 16, 48), Page{8, 8, 16, 64}, ""},
+		{page(8, 8, 8, 16, 47), Page{}, "a page of 63 bytes; it has 64 to 1048576"},
+		{page(8, 8, 8, 16, 1<<20-16), Page{8, 8, 16, 1 << 20}, ""},
+		{strings.Repeat("x", 1<<20), Page{}, "no field timestamp"},
+		{strings.Repeat("x", 1<<20+1), Page{}, "1048577 bytes, more than 1048576"},
 		{"", Page{}, "no field timestamp"},
 	} {
 		p, err := ParsePage([]byte(c.text))
@@ -144,6 +175,27 @@ func TestPage(t *testing.T) {
 		}
 		if p != c.want || got != c.err {
 			t.Errorf("%q: %+v, %q; want %+v, %q", c.text, p, got, c.want, c.err)
+		}
+	}
+}
+
+func TestCheckRecord(t *testing.T) {
+	const good = "# compressed entry header\n\ttype_len    :    5 bits\n\ttime_delta  :   27 bits\n\tarray       :   32 bits\n\n" +
+		"\tpadding     : type == 29\n\ttime_extend : type == 30\n\ttime_stamp : type == 31\n\tdata max type_len  == 28\n"
+	for _, c := range []struct{ old, new, err string }{
+		{"", "", ""},
+		{"\ttime_stamp : type == 31\n", "", ""}, // which came later than the others
+		{"5 bits", "6 bits", `"type_len    :    6 bits", not 5`},
+		{"== 28", "== 280000000000", `"data max type_len  == 280000000000", not 28`},
+		{good, strings.Repeat("x", 1<<20), ""},
+		{good, strings.Repeat("x", 1<<20+1), "1048577 bytes, more than 1048576"},
+	} {
+		got := ""
+		if err := CheckRecord([]byte(strings.Replace(good, c.old, c.new, 1))); err != nil {
+			got = strings.TrimPrefix(err.Error(), "format of ring-buffer records (header_event): ")
+		}
+		if got != c.err {
+			t.Errorf("%.40q for %.40q: error %q; want %q", c.new, c.old, got, c.err)
 		}
 	}
 }
