@@ -151,12 +151,17 @@ func TestDecodeErrors(t *testing.T) {
 		{"another machine", func(r *Results) { r.Results[0].Cell.CPUs = 9 }, "it is not in the plan"},
 		{"twice", func(r *Results) { r.Results[1] = r.Results[0] }, "it is there twice"},
 		{"order", func(r *Results) { slices.Reverse(r.Results) }, "it is not in the plan's order"},
+		{"the next shard's", func(r *Results) { r.Shard, r.Results = "1/2", r.Results[2:3] }, "it is not in shard 1/2"},
 		{"another shard's", func(r *Results) { r.Shard = "2/2" }, "it is not in shard 2/2"},
 		{"shard", func(r *Results) { r.Shard = "3/2" }, "out of range"},
 		{"too many shards", func(r *Results) { r.Shard, r.Results = "1/9", nil }, "at most 4 shards"},
 		{"status", func(r *Results) { r.Results[0].Status = "fine" }, `status "fine" is not known`},
 		{"tries", func(r *Results) { r.Results[0].Tries = 0 }, "0 tries"},
 		{"time", func(r *Results) { r.Results[0].Seconds = -1 }, "less than no time"},
+		{"CPU time", func(r *Results) { r.Results[0].CPUSeconds = -1 }, "less than no time"},
+		{"CPUs", func(r *Results) { r.Plan[0].CPUs = -1 }, "numbers above 0"},
+		{"memory", func(r *Results) { r.Plan[0].MemoryMB = -1 }, "numbers above 0"},
+		{"long name", func(r *Results) { r.Plan[0].Work.Args = []string{strings.Repeat("x", maxName+1)} }, "too long"},
 		{"kind", func(r *Results) { r.Plan[0].Work.Kind = "x" }, `kind of work "x" is not known`},
 		{"name", func(r *Results) { r.Plan[0].Target = "" }, "it lacks a kernel, a target or work"},
 		{"escape", func(r *Results) { r.Plan[0].Kernel = "\x1b[2J" }, "bytes in it that are no text"},
@@ -177,15 +182,33 @@ func TestDecodeErrors(t *testing.T) {
 			}
 		})
 	}
+	r := shardOf(planOf(1, 1, 2), "")
+	r.Plan[0].Work.Args = []string{strings.Repeat("x", maxName)}
+	r.Results = []Result{{Cell: r.Plan[0], Status: Pass, Tries: 1}}
+	if b, err := Encode(r); err != nil {
+		t.Fatal(err)
+	} else if _, err := Decode(b); err != nil {
+		t.Errorf("Decode of the longest name and a result that took no time: %v", err)
+	}
+	many := planOf(1, 1, maxCells+1)
+	if err := CheckPlan(many[1:]); err != nil {
+		t.Errorf("CheckPlan of as many cells as can be: %v", err)
+	}
+	if err, want := CheckPlan(many), "the plan has 20001 cells; at most 20000 can be"; err == nil || err.Error() != want {
+		t.Errorf("CheckPlan of one more = %v; want %q", err, want)
+	}
 	for in, want := range map[string]string{
-		`{"schema":"labctl/matrix/v9","new":1}`:          `schema is "labctl/matrix/v9", this labctl reads "labctl/matrix/v1"`,
-		`{"schema":"\u001b[2J"}`:                         "schema is ",
-		"{\n\"schema\":\n!}":                             "line 3: ",
-		`{"schema":"labctl/matrix/v1","new":1}`:          `unknown field "new"`,
-		`{"schema":"labctl/matrix/v1"} {}`:               "",
+		"":                                      "line 1: ", // the end is the offset of the error
+		"{\n ":                                  "line 2: ",
+		"{\n\"a\":!\n}":                         "line 2: ",
+		`{"schema":"labctl/matrix/v9","new":1}`: `schema is "labctl/matrix/v9", this labctl reads "labctl/matrix/v1"`,
+		`{"schema":"\u001b[2J"}`:                "schema is ",
+		"{\n\"schema\":\n!}":                    "line 3: ",
+		`{"schema":"labctl/matrix/v1","new":1}`: `json: unknown field "new"`, // of which no line is known
+		`{"schema":"labctl/matrix/v1"} {}`:      "",
 		"{\"schema\":\"labctl/matrix/v1\",\n\"plan\":1}": "line 2: ",
 	} {
-		if _, err := Decode([]byte(in)); err == nil || !strings.Contains(err.Error(), want) || strings.ContainsAny(err.Error(), "\n\x1b") {
+		if _, err := Decode([]byte(in)); err == nil || !strings.HasPrefix(err.Error(), want) || strings.ContainsAny(err.Error(), "\n\x1b") {
 			t.Errorf("Decode(%s) = %v; want %q", in, err, want)
 		}
 	}
@@ -264,8 +287,48 @@ func TestFileName(t *testing.T) {
 			t.Errorf("fileName(%.40q) = %q", id, name)
 		}
 	}
-	if got := fileName("6.12/arm64/P1"); got != "6.12_arm64_P1" {
-		t.Errorf("fileName of a plain cell = %q", got)
+	for id, want := range map[string]string{
+		"6.12/arm64/P1":               "6.12_arm64_P1",
+		"09.+-/AZ/az":                 "09.+-_AZ_az",
+		"x/y/" + longest("x/y/", 100): "x_y_" + longest("x/y/", 100),
+	} {
+		if got := fileName(id); got != want {
+			t.Errorf("fileName(%q) = %q, want %q", id, got, want)
+		}
+	}
+	if got := fileName("x/y/" + longest("x/y/", 101)); !strings.Contains(got, "@") {
+		t.Errorf("fileName of 101 bytes = %q; want a hash in it", got)
+	}
+}
+
+// longest fills up to n bytes what begins with start.
+func longest(start string, n int) string { return strings.Repeat("z", n-len(start)) }
+
+func TestTail(t *testing.T) {
+	full := strings.Repeat("x", MaxOutput-2)
+	for in, want := range map[string]string{
+		"a\n" + full:           "a\n" + full, // as much as is kept
+		"ab\n" + full:          full,         // a line that is cut is left out
+		"aa\n" + full + "\n":   full + "\n",
+		full + full:            (full + full)[MaxOutput-4:],
+		"a" + full + "b\n":     full + "b\n", // the only newline ends it
+		"abc\n" + full + "\nd": full + "\nd", // one that the cut leaves whole is not
+		"랩x" + full:            "x" + full,
+	} {
+		if got := Tail(in); got != want {
+			t.Errorf("Tail of %d bytes, %.8q…, = %d bytes, %.8q…; want %d, %.8q…", len(in), in, len(got), got, len(want), want)
+		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	for in, want := range map[string]string{
+		strings.Repeat("x", 300): strings.Repeat("x", 300),
+		strings.Repeat("x", 301): strings.Repeat("x", 297) + "…",
+	} {
+		if got := clip(in); got != want {
+			t.Errorf("clip of %d bytes = %d bytes, %q; want %d", len(in), len(got), got, len(want))
+		}
 	}
 }
 
@@ -341,6 +404,22 @@ func TestFolder(t *testing.T) {
 	if _, _, err := Resume(dir, r); err == nil || !strings.Contains(err.Error(), `schema is "labctl/matrix/v0"`) || !strings.Contains(err.Error(), broken) {
 		t.Errorf("Resume with a cell of another schema = %v", err)
 	}
+	cell, err := json.Marshal(cellFile{Schema, resultOf(plan[0])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]string{maxCell: "", maxCell + 1: "more than 4 MB"} {
+		if err := os.WriteFile(broken, append(bytes.Repeat([]byte(" "), size-len(cell)), cell...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f, _, err := Resume(dir, r)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Resume with a cell of %d bytes = %v; want %q", size, err, want)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
 }
 
 // TestMerge: whatever the shards and whatever their order, merged they are the
@@ -363,6 +442,9 @@ func TestMerge(t *testing.T) {
 		}
 		if d := cmp.Diff(whole.Results, got.Results); d != "" {
 			t.Fatalf("%d shards merged (-whole +merged):\n%s", of, d)
+		}
+		if cpus := map[bool]int{true: 2}[of == 1]; got.CPUs != cpus {
+			t.Errorf("%d shards merged: %d CPUs, want %d: each may have run elsewhere", of, got.CPUs, cpus)
 		}
 		if got.Seconds != float64(of) || got.CPUSeconds != 5*float64(of) || got.Shard != "" || got.Started != whole.Started.Add(time.Second) {
 			t.Errorf("%d shards merged: %v s, %v CPU s, shard %q, started %v", of, got.Seconds, got.CPUSeconds, got.Shard, got.Started)
@@ -391,6 +473,7 @@ func TestMergeErrors(t *testing.T) {
 	}{
 		{"none", nil, "merge: no folders"},
 		{"one is missing", []Part{part("a", "1/3", nil), part("c", "3/3", nil)}, "merge: 2 of 6 cells are missing (6.0/t0/P2, 6.1/t0/P0); no folder has shard 2/3"},
+		{"three are missing", []Part{part("a", "1/2", nil)}, "merge: 3 of 6 cells are missing (6.1/t0/P0, 6.1/t0/P1, 6.1/t0/P2); no folder has shard 2/2"},
 		{"cut short", []Part{part("a", "1/2", nil), part("b", "2/2", func(r *Results) { r.Results = r.Results[1:] })}, "merge: 1 of 6 cells are missing (6.1/t0/P0); run them by --resume in their folders"},
 		{"twice", []Part{part("a", "1/2", nil), part("b", "1/2", nil), part("c", "2/2", nil)}, "merge: cell 6.0/t0/P0 is in a and in b"},
 		{"overlap", []Part{part("a", "1/2", nil), part("b", "2/3", nil)}, "merge: cell 6.0/t0/P2 is in a and in b"},
@@ -438,6 +521,19 @@ func TestCopyRecords(t *testing.T) {
 	}
 	if err := CopyRecords(t.TempDir(), Part{from, r}); err == nil || !strings.Contains(err.Error(), "neither a file nor a folder") {
 		t.Errorf("CopyRecords of a link = %v", err)
+	}
+}
+
+func TestCount(t *testing.T) {
+	r := &Results{Results: []Result{{Status: Pass, Flaky: true}, {Status: Pass}, {Status: NotApplicable}, {Status: Fail}, {Status: Pass, Flaky: true}}}
+	by, flaky := r.Count()
+	if d := cmp.Diff(map[Status]int{Pass: 3, NotApplicable: 1, Fail: 1}, by); d != "" || flaky != 2 {
+		t.Errorf("Count: %d flaky, want 2; -want +got\n%s", flaky, d)
+	}
+	for s, want := range map[Status]bool{Pass: false, NotApplicable: false, Fail: true, Crash: true, Deadline: true, Error: true} {
+		if s.Failed() != want {
+			t.Errorf("%q.Failed() = %t", s, !want)
+		}
 	}
 }
 

@@ -268,11 +268,12 @@ func Tail(s string) string {
 	if s = text.Clean(s); len(s) <= MaxOutput {
 		return s
 	}
-	s = s[len(s)-MaxOutput:]
+	// With the byte before, which may be the newline that a whole line follows.
+	s = s[len(s)-MaxOutput-1:]
 	if i := strings.IndexByte(s, '\n'); i >= 0 && i < len(s)-1 {
 		return s[i+1:]
 	}
-	return strings.ToValidUTF8(s, "")
+	return strings.ToValidUTF8(s[1:], "")
 }
 
 func clip(s string) string { return line(s, 300) }
