@@ -1,8 +1,12 @@
 package plan
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,8 +47,11 @@ func TestCells(t *testing.T) {
 		}
 		return s
 	}
-	smp := spec("6.12", "raspi3b", labs("P1"))
-	smp.CPUs = 2
+	on := func(cpus, mb int) Spec {
+		s := spec("6.12", "raspi3b", labs("P1"))
+		s.CPUs, s.MemoryMB = cpus, mb
+		return s
+	}
 	for _, tt := range []struct {
 		name      string
 		spec      Spec
@@ -67,7 +74,9 @@ func TestCells(t *testing.T) {
 		{"lab", spec("6.12", "arm64", labs("P7")), "", `--labs: lab "P7" is not known, did you mean P1? (known: P1, P2, P9, C1, K1, K2)`},
 		{"glob", spec("6.12", "arm64", labs("P[")), "", `--labs: "P[": syntax error in pattern`},
 		{"two of one name", spec("6.12", "arm64", labs("P1"), Work{Kind: matrix.Program, Names: FromFlags("PROG", []string{"P1"})}), "", "--kernels: cell 6.12/arm64/P1: it is in the plan twice"},
-		{"a board as it is not", smp, "", "--arch: raspi3b always has 4 CPUs and 1024 MB of memory; leave smp and mem out"},
+		{"a board as it is", on(4, 1024), "6.12/raspi3b/P1", ""},
+		{"a board's CPUs", on(2, 0), "", "--arch: raspi3b always has 4 CPUs and 1024 MB of memory; leave smp and mem out"},
+		{"a board's memory", on(4, 2048), "", "--arch: raspi3b always has 4 CPUs and 1024 MB of memory; leave smp and mem out"},
 		{"no kernels", Spec{Work: []Work{labs("P1")}}, "", "which kernels?"},
 		{"no work", spec("6.12", "arm64"), "", "which work?"},
 	} {
@@ -124,6 +133,31 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "p.yaml")
+	for size, want := range map[int]string{maxFile: "", maxFile + 1: name + ": more than 256 KB"} {
+		if err := os.WriteFile(name, append([]byte(nightly), bytes.Repeat([]byte("\n"), size-len(nightly))...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Read(name); err == nil && s.Name != "nightly" || errText(err) != want {
+			t.Errorf("Read of %d bytes = %+v, %v; want %q", size, s, err, want)
+		}
+	}
+	if _, err := Read(filepath.Dir(name)); err == nil || !strings.HasPrefix(err.Error(), "read plan "+filepath.Dir(name)+": ") {
+		t.Errorf("Read of a directory = %v", err)
+	}
+	if _, err := Read(name + "x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Read of nothing = %v", err)
+	}
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"kernels: [6.12\n", "p.yaml:1: "},
@@ -139,10 +173,13 @@ func TestParseErrors(t *testing.T) {
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude: [{}]\n", "p.yaml: exclude[0]: it would take all"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude:\n- work: P[\n", `p.yaml:4: exclude[0]: "P[": syntax error in pattern`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\ntimeout: soon\n", `p.yaml:3: timeout "soon": write it as 90s or 5m`},
+		{"kernels: 6.12\nwork: [{labs: P1}]\ntimeout: 0s\n", `p.yaml:3: timeout "0s": write it as 90s or 5m`},
+		{"kernels: 6.12\nwork: [{labs: P1}]\nmem: -1\n", "p.yaml: smp 0, mem -1: want numbers above 0"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nsmp: -1\n", "p.yaml: smp -1, mem 0: want numbers above 0"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nsmp: two\n", "p.yaml:3: "},
 		{"kernels: 6.12\nwork:\n- labs: *\n", "p.yaml:3: "},
 		{"kernels: 6.12\nwork:\n- labs: *all\n", "p.yaml:3: a word that begins with *, & or ! is put in quotes: '*'"},
+		{"kernels: &a 6.12\nwork:\n- labs: *a\n", "p.yaml:1: a word that begins with"}, // the first of them
 		{"kernels: 6.12\nwork: ! ", "p.yaml:2: a word that begins with"},
 		{"", "p.yaml: want one YAML document"},
 		{"a: 1\n---\nb: 2\n", "p.yaml: want one YAML document"},
