@@ -170,6 +170,71 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// What is removed makes room for what was used before it.
+func TestRoom(t *testing.T) {
+	s := store(t, 0)
+	old := time.Now().Add(-time.Hour)
+	for i, mb := range []int{1, 3, 2} {
+		key := fmt.Sprint("k", i)
+		if _, err := s.Get(t.Context(), key, 64, fill(mb)); err != nil {
+			t.Fatal(err)
+		}
+		when := old.Add(time.Duration(-i) * time.Minute)
+		if err := os.Chtimes(s.file(key, "hits"), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 3 {
+		t.Fatalf("List = %v, %v; want three", all, err)
+	}
+	gone, err := s.GC(all[0].Disk + all[2].Disk)
+	if err != nil || len(gone) != 1 || gone[0].Key != "k1" {
+		t.Errorf("GC = %v, %v; want k1 gone", gone, err)
+	}
+}
+
+// A template that was used just now may be about to start: it stays whatever the
+// limit, but for GC(0), which takes all.
+func TestGrace(t *testing.T) {
+	s := store(t, 0)
+	if _, err := s.Get(t.Context(), "k", 64, fill(1)); err != nil {
+		t.Fatal(err)
+	}
+	// However slow the host is now.
+	now := time.Now().Add(time.Hour)
+	if err := os.Chtimes(s.file("k", "hits"), now, now); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := s.GC(1); err != nil || len(gone) != 0 {
+		t.Errorf("GC(1) = %v, %v; want none gone", gone, err)
+	}
+	if gone, err := s.GC(0); err != nil || len(gone) != 1 {
+		t.Errorf("GC(0) = %v, %v; want one gone", gone, err)
+	}
+}
+
+func TestDrop(t *testing.T) {
+	s := store(t, 0)
+	a, err := s.Get(t.Context(), "k", 64, fill(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(a.State()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(a.RAM()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(a.RAM(), "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// One file is gone already, and one cannot go.
+	if err := a.Drop(); err == nil || !strings.Contains(err.Error(), a.RAM()) || strings.Contains(err.Error(), a.State()) || files(t, s) != "k.ram" {
+		t.Errorf("Drop = %v, left %q; want an error for the directory alone", err, files(t, s))
+	}
+}
+
 func TestLimit(t *testing.T) {
 	s := store(t, 5<<20)
 	old := time.Now().Add(-time.Hour)
@@ -194,6 +259,9 @@ func TestLimit(t *testing.T) {
 	}
 	if got, want := strings.Join(keys, " "), "k0 k3"; got != want {
 		t.Errorf("kept %q, want %q: the newest and the last used", got, want)
+	}
+	if got, err := s.GC(all[0].Disk + all[1].Disk); err != nil || len(got) != 0 {
+		t.Errorf("GC to what they take = %v, %v; want none gone", got, err)
 	}
 	if gone, err := s.GC(0); err != nil || len(gone) != 2 || files(t, s) != "" {
 		t.Errorf("GC(0) = %v, %v, left %q", gone, err, files(t, s))
