@@ -172,6 +172,11 @@ claims:
 	if c := r.Claims[0]; c.Verdict != NotApplicable || c.Why == nil || !strings.Contains(c.Why.EN, "some-gcc") {
 		t.Errorf("claim %s: %s, %v; want %s because of some-gcc", c.ID, c.Verdict, c.Why, NotApplicable)
 	}
+	// Of a program, unlike a probe, the checks say what its exit status means.
+	res.Steps[1] = &result.Step{ID: "libc", Exit: 1}
+	if r, err := Judge(l, res); err != nil || r.Checks[0].ID != "holds" {
+		t.Errorf("a program that exits 1: check %s, %v; want the lab's own checks alone", r.Checks[0].ID, err)
+	}
 }
 
 // TestExitSignals: without types no exit signal is traced, and what asks for one
@@ -201,6 +206,9 @@ func TestExitSignals(t *testing.T) {
 		}
 		if c := rep.Checks[0]; c.Verdict != tt.want || (c.Verdict == NotApplicable) != (c.Why != nil) {
 			t.Errorf("%s: %s, why %v; want %s", tt.name, c.Verdict, c.Why, tt.want)
+		}
+		if c := rep.Checks[1]; c.Verdict != Fail {
+			t.Errorf("%s: a check that needs no signal: %s; want %s", tt.name, c.Verdict, Fail)
 		}
 	}
 }
