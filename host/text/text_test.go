@@ -22,16 +22,23 @@ func TestClean(t *testing.T) {
 }
 
 func TestLine(t *testing.T) {
-	if got, want := Line("a\nb\r\n  c", 80), "a b c"; got != want {
-		t.Errorf("Line = %q, want %q", got, want)
-	}
-	if got, want := Line("가나다", 4), "가…"; got != want {
-		t.Errorf("Line cut = %q, want %q", got, want)
+	for _, c := range []struct {
+		in   string
+		max  int
+		want string
+	}{
+		{"a\nb\r\n  c", 80, "a b c"},
+		{"abcd", 4, "abcd"}, {"abcd", 3, "abc…"}, {"", 0, ""},
+		{"가나다", 4, "가…"}, {"가나다", 2, "…"},
+	} {
+		if got := Line(c.in, c.max); got != c.want {
+			t.Errorf("Line(%q, %d) = %q, want %q", c.in, c.max, got, c.want)
+		}
 	}
 }
 
 func TestLines(t *testing.T) {
-	if got, want := Lines("one\r\nspin 1\rspin 2\n\x1b]0;x\atail"), "one\nspin 2\n\ufffd]0;x\ufffdtail"; got != want {
+	if got, want := Lines("one\r\n\rspin 0\nspin 1\rspin 2\n\x1b]0;x\atail"), "one\nspin 0\nspin 2\n\ufffd]0;x\ufffdtail"; got != want {
 		t.Errorf("Lines = %q, want %q", got, want)
 	}
 }
