@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"labctl/host/stack"
 )
 
 var update = flag.Bool("update", false, "rewrite the headers of testdata/*.log")
@@ -121,6 +124,11 @@ func TestScanner(t *testing.T) {
 	blocked := func(at int) string {
 		return fmt.Sprintf("[ %4d.000000] INFO: task b:2 blocked for more than %d seconds.\n", at, at)
 	}
+	const stalled = "[    1.000000] rcu: INFO: rcu_sched self-detected stall on CPU\n"
+	const asked = "[    1.000000] Sending NMI from CPU 0 to CPUs 1:\n"
+	const apart = "# want: stall: rcu: INFO: rcu_sched self-detected stall on CPU\n# want: panic: x\n"
+	const joined = "# want: panic: rcu: INFO: rcu_sched self-detected stall on CPU (x)\n"
+	line := func(at int, s string) string { return fmt.Sprintf("[ %4d.000000] %s\n", at, s) }
 	const panicked = "[    1.000003] Kernel panic - not syncing: Fatal exception\n"
 	for _, tt := range []struct {
 		name string
@@ -163,6 +171,19 @@ func TestScanner(t *testing.T) {
 			"# want: hung task: INFO: task b:2 blocked for more than 4 seconds.\n# want: panic: watchdog: BUG: soft lockup - CPU#0 stuck for 9s! [a:1] (softlockup: hung tasks)\n"},
 		{"oops in a panic", panicked + oops + end, "# want: panic: Fatal exception\n"},
 		{"two panics", panicked + panicked, "# want: panic: Fatal exception\n"},
+		{"a panic just in time", stalled + line(12, "Kernel panic - not syncing: x"), joined},
+		{"a panic too late", stalled + line(13, "Kernel panic - not syncing: x"), apart},
+		{"a panic just in time after the last line", stalled + line(2, "stack") + line(13, "Kernel panic - not syncing: x"), joined},
+		{"a line after the end", stalled + line(3, "x") + line(13, "Kernel panic - not syncing: x"), apart},
+		{"a CPU that was asked", stalled + asked + line(9, "stack") + line(20, "Kernel panic - not syncing: x"), joined},
+		{"a CPU that does not answer", stalled + asked + line(13, "x") + line(20, "Kernel panic - not syncing: x"), apart},
+		{"a stamp after lines without", "rcu: INFO: rcu_sched self-detected stall on CPU\n" + line(5, "stack") + line(20, "Kernel panic - not syncing: x"), apart},
+		{"a panic without a stamp", stalled + line(3, "x") + "Kernel panic - not syncing: x\n", joined},
+		{"a panic with the first stamp", "BUG: a\n---[ end trace 0 ]---\n" + line(50, "Kernel panic - not syncing: x"), "# want: panic: BUG: a (x)\n"},
+		{"as many lines between as there may be", oops + end + strings.Repeat("x\n", near-1) + panicked,
+			"# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
+		{"one more", oops + end + strings.Repeat("x\n", near) + panicked,
+			"# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n# want: panic: Fatal exception\n"},
 		{"oops, and long after it a panic", oops + end + strings.Repeat("work goes on\n", 100) + panicked,
 			"# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n# want: panic: Fatal exception\n"},
 	} {
@@ -178,6 +199,54 @@ func TestScanner(t *testing.T) {
 				t.Error("Ended() = true before the panic's last line")
 			}
 		})
+	}
+}
+
+// TestLines: among a report's lines with stamps, one without is a program's; what
+// comes after a panic is the kernel's alone.
+func TestLines(t *testing.T) {
+	for in, want := range map[string]string{
+		"[    1.000000] BUG: a\nhello\n[    1.000000] b\n":                    "[    1.000000] BUG: a\n[    1.000000] b",
+		"BUG: a\nb\n[    1.000000] c\n":                                       "BUG: a\nb\n[    1.000000] c",
+		"[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c\n": "[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c",
+	} {
+		if r := scan(in, 7).current(); r == nil || r.Text() != want {
+			t.Errorf("%q: report %+v, want the lines %q", in, r, want)
+		}
+	}
+}
+
+func TestStack(t *testing.T) {
+	const arm64 = "pc : f+0x10/0x80\nlr : %s\nCall trace:\n%s"
+	const hung = "Call trace:\n watchdog_timer_fn+0x1/0x2\n el1_irq+0x1/0x2\n spin+0x1/0x2\n kthread+0x1/0x2\n"
+	const spin = "watchdog_timer_fn el1_irq | spin kthread"
+	for _, tt := range []struct {
+		name, opens, lines string
+		want               string // functions of Trimmed | of Frames
+	}{
+		{"from the program counter on", "BUG: a", fmt.Sprintf(arm64, "g+0x4/0x8", " h+0x10/0x80\n f+0x50/0x80\n f+0x10/0x80\n g+0x4/0x8\n"), "h f | f g"},
+		{"a program counter that is not in it", "BUG: a", fmt.Sprintf(arm64, "g+0x4/0x8", " k+0x1/0x80\n"), " | f g k"},
+		{"a caller without a name", "BUG: a", fmt.Sprintf(arm64, "0xffff800010123456", " k+0x1/0x80\n"), " | f k"},
+		{"a caller that is itself", "BUG: a", fmt.Sprintf(arm64, "f+0x4/0x80", " k+0x1/0x80\n"), " | f k"},
+		{"soft lockup", "watchdog: BUG: soft lockup - CPU#0 stuck for 3s! [a:1]", hung, spin},
+		{"hard lockup", "watchdog: Watchdog detected hard LOCKUP on cpu 0", hung, spin},
+		{"stall", "rcu: INFO: rcu_sched self-detected stall on CPU", hung, spin},
+		{"an oops in an interrupt", "BUG: a", hung, " | watchdog_timer_fn el1_irq spin kthread"},
+		{"an exception that is last", "rcu: INFO: rcu_sched self-detected stall on CPU", "Call trace:\n spin+0x1/0x2\n el1_irq+0x1/0x2\n", " | spin el1_irq"},
+		{"a heading without frames", "BUG: a", "Call trace:\nend\nCall trace:\n k+0x1/0x80\n", " | k"},
+	} {
+		s := scan(tt.opens+"\n"+tt.lines, 7)
+		names := func(fs []stack.Frame) string {
+			var all []string
+			for _, f := range fs {
+				all = append(all, f.Name)
+			}
+			return strings.Join(all, " ")
+		}
+		st := s.current().Stack()
+		if got := names(st.Trimmed) + " | " + names(st.Frames); got != tt.want {
+			t.Errorf("%s: stack %s, want %s", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -264,11 +333,16 @@ func TestBounds(t *testing.T) {
 	for range maxReports + 4 {
 		s.Write([]byte(one))
 	}
+	for range 10 {
+		if s.Write(bytes.Repeat([]byte("x"), maxLine-1)); len(s.line) > maxLine {
+			t.Errorf("%d bytes of one line are kept, want at most %d", len(s.line), maxLine)
+		}
+	}
 	bounded(t, s)
 	if got := len(s.Reports()); got != maxReports {
 		t.Errorf("%d reports, want %d", got, maxReports)
 	}
-	s.Write([]byte(strings.Repeat("x\n", near+1) + "Kernel panic - not syncing: at last\n"))
+	s.Write([]byte("\n" + strings.Repeat("x\n", near+1) + "Kernel panic - not syncing: at last\n"))
 	bounded(t, s)
 	if r := s.Panic(); r == nil || r.Title != "at last" {
 		t.Errorf("Panic() = %+v after %d oopses, want it all the same", r, maxReports)
