@@ -15,7 +15,9 @@ func TestStrip(t *testing.T) {
 		"foo.llvm.13434523":                "foo",
 		"bar.lto_priv.0":                   "bar",
 		"a.partial.0":                      "a.partial.0", // not a suffix: another word
+		"a.partial.0.part.0":               "a.partial.0",
 		".part.0":                          ".part.0",
+		".part.0.part.1":                   ".part.0",
 		"dump_stack.partial.constprop.0":   "dump_stack.partial",
 		"":                                 "",
 		"sys_clone.constprop.0.cold.isra.": "sys_clone",

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"labctl/guest/ksym"
 )
 
 // frames makes a stack of frames as ftrace prints them, innermost first.
@@ -32,6 +34,7 @@ func TestParseFrame(t *testing.T) {
 		{"do_one+0x18/0x20 [pktgen]", Frame{Name: "do_one", Offset: 0x18, Size: 0x20, Module: "pktgen", Kind: Function}},
 		{"do_one+0x18/0x20 [pktgen] <ffffffffc0001234>", Frame{Name: "do_one", PC: 0xffffffffc0001234, Offset: 0x18, Size: 0x20, Module: "pktgen", Kind: Function}},
 		{"do_one+0x18/0x20 [pktgen 0f0e0d]", Frame{Name: "do_one", Offset: 0x18, Size: 0x20, Module: "pktgen", Kind: Function}},
+		{"do_one+0x18/0x20 [pktgen 0f0e0d] <ffffffffc0001234>", Frame{Name: "do_one", PC: 0xffffffffc0001234, Offset: 0x18, Size: 0x20, Module: "pktgen", Kind: Function}},
 		{"[<0>] kthreadd+0x27d/0x300", Frame{Name: "kthreadd", Offset: 0x27d, Size: 0x300, Kind: Function}},
 		{"[<ffffff8008b2d1f4>] __switch_to+0x9c/0xb8", Frame{Name: "__switch_to", PC: 0xffffff8008b2d1f4, Offset: 0x9c, Size: 0xb8, Kind: Function}},
 		{"0x7ed0aaf0", Frame{PC: 0x7ed0aaf0, Kind: Unknown}},
@@ -45,7 +48,7 @@ func TestParseFrame(t *testing.T) {
 			t.Errorf("ParseFrame(%q) = %v, %v\n%s", c.in, got, ok, cmp.Diff(c.want, got))
 		}
 	}
-	for _, in := range []string{"", "   ", "+0x1/0x2", "f+zz/0x2", "0+0x1", "12", "f+0x1/0xq", "0xqq", "f+0x1/0x2 word", "[<zz>] f", "[<12", "a b c d e f", "f+0x1ffffffffffffffff/0x2"} {
+	for _, in := range []string{"", "   ", "+0x1/0x2", "f+zz/0x2", "0+0x1", "12", "f+0x1/0xq", "0xqq", "f+0x1/0x2 word", "[<zz>] f", "[<12", "a b c d e f", "f [a] [b] [c] [d]", "f id]", "f <zz>", "f 12", "9+0x1/0x2", "f+0x1ffffffffffffffff/0x2"} {
 		if got, ok := ParseFrame(in); ok {
 			t.Errorf("ParseFrame(%q) = %+v, want none", in, got)
 		}
@@ -117,10 +120,50 @@ func TestTrimAndClassify(t *testing.T) {
 	}
 }
 
+// TestClassify has frames at the ends of stacks and those that no trace prints.
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		frames    []Frame
+		want      []Frame
+		truncated bool
+	}{
+		{"nothing but end marks", []Frame{{}, {}}, []Frame{}, true},
+		{"an entry alone", []Frame{{Name: "ret_from_fork_asm"}}, []Frame{{Name: "ret_from_fork_asm", Kind: Asm}}, false},
+		{"no places known", []Frame{{Name: "f"}, {Name: "g"}}, []Frame{{Name: "f", Kind: Function}, {Name: "g", Kind: Function}}, true},
+		{"the first byte of the first", []Frame{{Name: "f", Size: 8}, {Name: "g", Size: 8}}, []Frame{{Name: "f", Size: 8, Kind: Function}, {Name: "g", Size: 8, Kind: Function, Note: startOfSymbol}}, true},
+		{"outside an entry that is no exception", []Frame{{Name: "secondary_startup_64"}, {Name: "g", Size: 8}}, []Frame{{Name: "secondary_startup_64", Kind: Asm}, {Name: "g", Size: 8, Kind: Function, Note: startOfSymbol}}, true},
+		{"kinds that are known", []Frame{{Name: "f", Kind: Unknown}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, []Frame{{Name: "f", Kind: Function}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, true},
+	} {
+		s := Stack{Frames: c.frames}
+		s.Classify()
+		if d := cmp.Diff(c.want, s.Frames); d != "" || s.Truncated != c.truncated {
+			t.Errorf("%s: truncated %t, want %t; -want +got\n%s", c.name, s.Truncated, c.truncated, d)
+		}
+	}
+}
+
+func TestSanitise(t *testing.T) {
+	for in, want := range map[string]string{
+		"azAZ09_.$":                    "azAZ09_.$",
+		"`{@[/:":                       "??????", // beside those in ASCII
+		"f\x1b[2J":                     "f??2J",
+		strings.Repeat("f", maxName):   strings.Repeat("f", maxName),
+		strings.Repeat("f", maxName+1): strings.Repeat("f", maxName),
+	} {
+		if got := Sanitise(in); got != want {
+			t.Errorf("Sanitise(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestTrimKeepsAStackWithoutTheFunction(t *testing.T) {
 	s := frames(t, "schedule+0x1/0x2", "ret_from_fork+0x1/0x2")
 	if s.TrimToCreation() || len(s.Frames) != 2 || len(s.Trimmed) != 0 {
 		t.Errorf("TrimToCreation changed a stack without a creation function: %+v", s)
+	}
+	if entry, creation := s.Index(ksym.FamilyEntry), s.Index(ksym.FamilyCreation); entry != 1 || creation != -1 {
+		t.Errorf("Index of the entry, of the creation function = %d, %d; want 1, -1", entry, creation)
 	}
 }
 
@@ -137,6 +180,17 @@ func TestInsertCaller(t *testing.T) {
 	if lost.Frames[1].Note == "" {
 		t.Errorf("an inserted caller has no note")
 	}
+	for n, want := range []string{"", "kernel_clone __do_sys_clone"} {
+		s := frames(t, []string{"kernel_clone+0x0/0x478"}[:n]...)
+		s.InsertCaller(caller)
+		var got []string
+		for _, f := range s.Frames {
+			got = append(got, f.Name)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("after InsertCaller into %d frames: %q, want %q", n, got, want)
+		}
+	}
 }
 
 func TestSameCalls(t *testing.T) {
@@ -149,6 +203,7 @@ func TestSameCalls(t *testing.T) {
 		{frames(t, "f+0x8/0x20", "g", "i", "h"), true, 0},
 		{frames(t, "f", "h"), false, 1},
 		{frames(t, "f", "g", "i"), false, 3},
+		{frames(t, "f", "g", "i", "h", "j"), false, 4},
 	} {
 		if same, at := SameCalls(&a, &c.b); same != c.same || at != c.at {
 			t.Errorf("SameCalls with\n%s= %v, %d, want %v, %d", c.b.Ftrace(), same, at, c.same, c.at)
@@ -163,6 +218,8 @@ func TestSymboliseLooksBeforeAReturnAddress(t *testing.T) {
 			return "caller", 0x100, 0x80, true
 		case pc >= 0x180 && pc < 0x200:
 			return "next", 0x180, 0x80, true
+		case pc == 1<<64-1:
+			return "last", 1<<64 - 1, 1, true
 		}
 		return "", 0, 0, false
 	}
@@ -170,8 +227,9 @@ func TestSymboliseLooksBeforeAReturnAddress(t *testing.T) {
 		{Name: "next", PC: 0x180, Size: 0x80, Kind: Function},
 		{Name: "caller", PC: 0x180, Offset: 0x80, Size: 0x80, Kind: Function},
 		{PC: 0x10, Kind: Unknown},
+		{PC: 0, Kind: Unknown}, // nothing is before it
 	}
-	if d := cmp.Diff(want, Symbolise([]uint64{0x180, 0x180, 0x10}, find)); d != "" {
+	if d := cmp.Diff(want, Symbolise([]uint64{0x180, 0x180, 0x10, 0}, find)); d != "" {
 		t.Errorf("Symbolise: -want +got\n%s", d)
 	}
 }

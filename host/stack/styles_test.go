@@ -76,6 +76,7 @@ func TestTrimMachinery(t *testing.T) {
 		{"a known name that is not there", "do_exit", []string{"ftrace_call", "x"}, "x", 1},
 		{"a probe's trap", "", []string{"kprobe_trace_func", "kprobe_dispatcher", "kprobe_int3_handler", "exc_int3", "asm_exc_int3", "do_exit"}, "do_exit", 5},
 		{"nothing to trim", "", []string{"schedule", "0x1234", "ftrace_caller"}, "schedule  ftrace_caller", 0},
+		{"an address without machinery", "", []string{"0x1234", "schedule"}, " schedule", 0},
 		{"nothing else", "", []string{"ftrace_caller", "0x1234"}, "ftrace_caller ", 0},
 		{"empty", "x", nil, "", 0},
 	} {
