@@ -3,8 +3,10 @@ package creation
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -261,6 +263,62 @@ func TestPairing(t *testing.T) {
 	}
 }
 
+// TestOrder: creations come out by time, those of one time as they were traced.
+func TestOrder(t *testing.T) {
+	fork := func(time, child string) string {
+		return strings.Replace(at, "%", time, 1) + "sched_process_fork: comm=init pid=1 child_comm=init child_pid=" + child + "\n"
+	}
+	var got []int
+	for _, c := range join(t, strings.Replace(at, "%", "1.000001", 1)+"task_newtask: pid=50 comm=init clone_flags=100 oom_score_adj=0\n"+
+		fork("1.000003", "51")+fork("1.000003", "52")+fork("1.000002", "53")+fork("1.000003", "54")+fork("1.000004", "50")) {
+		got = append(got, c.Child.TID)
+	}
+	if want := []int{53, 51, 52, 54, 50}; !slices.Equal(got, want) {
+		t.Errorf("children %v, want %v", got, want)
+	}
+}
+
+// TestNamesOfThatMoment: the name that a line begins with is the task's last one.
+func TestNamesOfThatMoment(t *testing.T) {
+	made := join(t, script(
+		strings.Replace(at, "init-1", "late-1", 1)+"task_newtask: pid=50 comm=early clone_flags=100 oom_score_adj=0",
+		strings.Replace(at, "init-1", "late-1", 1)+"task_rename: pid=1 oldcomm=early newcomm=late oom_score_adj=0",
+		strings.Replace(at, "init-1", "late-1", 1)+"task_newtask: pid=51 comm=late clone_flags=100 oom_score_adj=0",
+		strings.Replace(at, "init-1", "last-1", 1)+"task_rename: pid=1 oldcomm=late newcomm=last oom_score_adj=0",
+		strings.Replace(at, "init-1", "else-2", 1)+"task_newtask: pid=52 comm=else clone_flags=100 oom_score_adj=0",
+	))
+	var got []string
+	for _, c := range made {
+		got = append(got, c.Requester.Comm)
+	}
+	if want := []string{"early", "late", "else"}; !slices.Equal(got, want) {
+		t.Errorf("requesters %q, want %q", got, want)
+	}
+}
+
+// TestEntered: a call that starts again has the same arguments, wherever else the
+// two entries differ.
+func TestEntered(t *testing.T) {
+	for _, c := range []struct {
+		first, second string
+		want          int
+	}{
+		{"flags=0x100 exit_signal=17 lr=a+0x1/0x2", "flags=0x100 exit_signal=17 lr=b+0x1/0x2", 2},
+		{"flags=0x100 exit_signal=17", "flags=0x200 exit_signal=17", 1},
+		{"flags=0x100 exit_signal=17", "flags=0x100 exit_signal=10", 1},
+		{"clone_flags=0x100", "clone_flags=0x200", 1},
+		{"flags=0x100 stack=0x1000", "flags=0x100 stack=0x2000", 1},
+	} {
+		made := join(t, script(
+			at+"clone: (kernel_clone+0x0/0x3f0) "+c.first,
+			at+"clone: (kernel_clone+0x0/0x3f0) "+c.second,
+			at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50"))
+		if len(made) != 1 || made[0].Entered != c.want {
+			t.Errorf("%s, then %s: entered %d times, want %d", c.first, c.second, made[0].Entered, c.want)
+		}
+	}
+}
+
 func TestArgumentsByWhatTheSymbolShows(t *testing.T) {
 	for _, c := range []struct{ name, fields, want string }{
 		{"struct", "flags=0x4100 exit_signal=17", "CLONE_VM|CLONE_VFORK|SIGCHLD"},
@@ -269,6 +327,7 @@ func TestArgumentsByWhatTheSymbolShows(t *testing.T) {
 		{"by value", "clone_flags=0x1200011", "CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD"},
 		{"_do_fork by value", "clone_flags=0x1200011 flags=(fault)", "CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD"},
 		{"_do_fork by value, readable there", "clone_flags=0x1200011 flags=0x7f454c46", "CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD"},
+		{"_do_fork by value, no signal, readable there", "clone_flags=0x1200000 flags=0x7f454c46", "CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID"},
 		{"_do_fork with a struct", "clone_flags=0xffffc90000013e98 flags=0x4100", "CLONE_VM|CLONE_VFORK"},
 		{"_do_fork with a struct, arm", "clone_flags=0xb9e51ef0 flags=0x4100", "CLONE_VM|CLONE_VFORK"},
 		{"_do_fork by value, arm, CLONE_IO", "clone_flags=0x80000011 flags=0x4100", "CLONE_IO|SIGCHLD"},
@@ -328,22 +387,88 @@ func TestRequestIsMatchedByFunctionAndData(t *testing.T) {
 	}
 }
 
+// TestRequestNames has what a kernel thread may be called before it runs.
+func TestRequestNames(t *testing.T) {
+	const ask = at + `kthread_request: (__kthread_create_on_node+0x0/0x1e0) threadfn=0xffff1000 data=0x1`
+	const enter = kt + "clone: (kernel_clone+0x0/0x3f0) flags=0x800700 kt_threadfn=0xffff1000 kt_data=0x1"
+	const made = kt + "sched_process_fork: comm=kthreadd pid=2 child_comm=kthreadd child_pid=60"
+	for _, c := range []struct {
+		name, ask, enter, made string
+		child, function        string
+	}{
+		{"by the request", ask + ` namefmt="a"`, enter, made, "a", "0xffff1000"},
+		{"by the struct", ask + ` namefmt="a/%d"`, enter + ` kt_name="a/1"`, made, "a/1", "0xffff1000"},
+		{"by an unreadable struct", ask + ` namefmt="a"`, enter + ` kt_name=(fault)`, made, "a", "0xffff1000"},
+		{"already its own", ask + ` namefmt="a"`, enter, strings.Replace(made, "child_comm=kthreadd", "child_comm=b", 1), "b", "0xffff1000"},
+		{"without a format", ask, enter, made, "kthreadd", "0xffff1000"},
+		{"function known", ask + " threadfn_sym=f+0x0/0x8", enter, made, "kthreadd", "f"},
+		{"function without a symbol", ask + " threadfn_sym=0xffff1000", enter, made, "kthreadd", "0xffff1000"},
+	} {
+		all := join(t, script(c.ask, c.enter, c.made, kt+ktstk))
+		if len(all) != 1 || all[0].AskedBy == nil {
+			t.Errorf("%s: %+v, want a request", c.name, all)
+			continue
+		}
+		if child, f := all[0].Child.Current(), all[0].AskedBy.Function; child != c.child || f != c.function {
+			t.Errorf("%s: child %q, function %q, want %q, %q", c.name, child, f, c.child, c.function)
+		}
+	}
+}
+
+// TestRequestStacks: the request's own function has arguments, and no other.
+func TestRequestStacks(t *testing.T) {
+	for stk, want := range map[string]string{
+		"\n => x+0x1/0x2\n => __kthread_create_on_node+0x1/0x2\n => f+0x1/0x2": "-000|__kthread_create_on_node(threadfn = 0x1, data = 0x2, namefmt = \"a\", ...)\n-001|f(...)\n ---|end of frame  // truncated\n",
+		"\n => f+0x1/0x2": "-000|f(...)\n ---|end of frame  // truncated\n",
+		"\n => 0":         " ---|end of frame  // truncated\n",
+	} {
+		made := join(t, script(
+			at+`kthread_request: (__kthread_create_on_node+0x0/0x1e0) threadfn=0x1 data=0x2 namefmt="a"`, at+"<stack trace>"+stk,
+			kt+"clone: (kernel_clone+0x0/0x3f0) flags=0x800700", kt+"sched_process_fork: comm=kthreadd pid=2 child_comm=kthreadd child_pid=60", kt+ktstk))
+		if len(made) != 1 || made[0].AskedBy == nil {
+			t.Fatalf("%q: %+v, want a request", stk, made)
+		}
+		if got := made[0].AskedBy.Stack.TRACE32(); got != want {
+			t.Errorf("%q: the request's stack is\n%swant\n%s", stk, got, want)
+		}
+	}
+}
+
+// TestRequestBound: of requests that nobody answers the oldest are forgotten.
+func TestRequestBound(t *testing.T) {
+	for n, want := range map[int]bool{maxRequests: true, maxRequests + 1: false} {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "%skthread_request: (__kthread_create_on_node+0x0/0x1e0) threadfn=0xf data=%#x\n", strings.Replace(at, "%", "1.000000", 1), i+1)
+		}
+		made := join(t, b.String()+script(
+			kt+"clone: (kernel_clone+0x0/0x3f0) flags=0x800700 kt_threadfn=0xf kt_data=0x1",
+			kt+"sched_process_fork: comm=kthreadd pid=2 child_comm=kthreadd child_pid=60", kt+ktstk))
+		if got := len(made) == 1 && made[0].AskedBy != nil; got != want {
+			t.Errorf("the first of %d requests is known: %t, want %t", n, got, want)
+		}
+	}
+}
+
 // TestSkippedCreationFunction has what 6.1 armmp traces: the stacks at trace
 // points lack the function that the trace point is in.
 func TestSkippedCreationFunction(t *testing.T) {
 	const outer = "\n => sys_clone+0x78/0x9c\n => ret_fast_syscall+0x0/0x1c"
+	const creation = "\n => kernel_clone+0x0/0x3c4"
 	for _, tt := range []struct {
 		name, entry string
 		want        []string
 		notes       int
 	}{
-		{"the rest agrees", outer, []string{"kernel_clone", "sys_clone", "ret_fast_syscall"}, 0},
-		{"the rest differs", "\n => sys_vfork+0x10/0x20\n => ret_fast_syscall+0x0/0x1c", []string{"sys_clone", "ret_fast_syscall"}, 1},
+		{"the rest agrees", creation + outer, []string{"kernel_clone", "sys_clone", "ret_fast_syscall"}, 0},
+		{"nor has the entry's", "\n => kprobe_handler+0x1/0x2" + outer, []string{"sys_clone", "ret_fast_syscall"}, 1},
+		{"the entry's has no frames", "", []string{"sys_clone", "ret_fast_syscall"}, 0},
+		{"the rest differs", creation + "\n => sys_vfork+0x10/0x20\n => ret_fast_syscall+0x0/0x1c", []string{"sys_clone", "ret_fast_syscall"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			made := join(t, script(
 				at+"clone: (kernel_clone+0x0/0x3c4) flags=0x100",
-				at+"<stack trace>\n => kernel_clone+0x0/0x3c4"+tt.entry,
+				at+"<stack trace>"+tt.entry,
 				at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50",
 				at+"<stack trace>"+outer,
 			))
@@ -378,6 +503,13 @@ func TestDisagreementsAreNoted(t *testing.T) {
 	}
 	if d := cmp.Diff(want, made[0].Notes); d != "" {
 		t.Errorf("notes: -want +got\n%s", d)
+	}
+	made = join(t, script(
+		at+"clone: (kernel_clone+0x0/0x3f0) flags=0x100", at+stk,
+		at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50", at+"<stack trace>\n => kernel_clone+0x1/0x3f0\n => __do_sys_clone+0x60/0x80"))
+	want = []string{"the stack at the function's entry differs at frame 2: entry_SYSCALL_64_after_hwframe+0x67/0xd1, not its end"}
+	if d := cmp.Diff(want, made[0].Notes); d != "" {
+		t.Errorf("notes on a short stack: -want +got\n%s", d)
 	}
 }
 

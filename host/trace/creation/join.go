@@ -1,6 +1,7 @@
 package creation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -43,15 +44,7 @@ func Join(events []event.Event) ([]Creation, error) {
 			return nil, fmt.Errorf("join task creations: %w", err)
 		}
 	}
-	slices.SortStableFunc(j.out, func(a, b Creation) int {
-		switch {
-		case a.Time < b.Time:
-			return -1
-		case a.Time > b.Time:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(j.out, func(a, b Creation) int { return cmp.Compare(a.Time, b.Time) })
 	return j.out, nil
 }
 
@@ -383,10 +376,9 @@ func (j *joiner) answer(c *Creation, entry *call) {
 	var threadfn, data string
 	exact := false
 	if entry != nil {
-		var ok bool
-		threadfn, ok = entry.event.Field("kt_threadfn")
-		data, exact = entry.event.Field("kt_data")
-		exact = exact && ok && strings.HasPrefix(threadfn, "0x") && strings.HasPrefix(data, "0x")
+		threadfn, _ = entry.event.Field("kt_threadfn")
+		data, _ = entry.event.Field("kt_data")
+		exact = strings.HasPrefix(threadfn, "0x") && strings.HasPrefix(data, "0x")
 		if name, ok := entry.event.Field("kt_name"); ok && name != "(fault)" {
 			c.Child.rename(name)
 		}
