@@ -200,6 +200,172 @@ func TestReuse(t *testing.T) {
 	}
 }
 
+// TestOrder: tasks that were there before come first, by number, called by what
+// they were last called; the others follow by birth.
+func TestOrder(t *testing.T) {
+	l, _ := build(t, head+
+		fork(1, "b", 50, "b", 20)+
+		fork(2, "a", 10, "a", 60)+
+		fork(3, "renamed", 50, "x", 5)+
+		fork(4, "old", 20, "y", 21)+
+		at("c-70", 0, 5, "sched_process_exit: comm=c prio=120")+ // of whom it does not say
+		at("d-71", 0, 6, "sched_process_exit: pid=21 prio=120"), nil) // in another's context, without a name
+	var got []string
+	for _, task := range l.Tasks {
+		got = append(got, fmt.Sprintf("%s-%d %s", task.Comm, task.TID, end(&task)))
+	}
+	want := []string{"a-10 ", "renamed-50 ", "c-70 ended", "b-20 alive", "a-60 alive", "x-5 alive", "y-21 ended"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("tasks: -want +got\n%s", d)
+	}
+}
+
+// TestShortLife: a task that died in the microsecond of its birth is one task.
+func TestShortLife(t *testing.T) {
+	l, _ := build(t, head+fork(1, "a", 10, "a", 20)+at("a-20", 0, 1, "sched_process_exit: comm=a pid=20 prio=120"), nil)
+	if len(l.Tasks) != 2 || l.Tasks[1].Born == nil || l.Tasks[1].Died == nil {
+		t.Errorf("tasks %+v; want a-10 and a-20, which was born and died", l.Tasks)
+	}
+}
+
+func TestWants(t *testing.T) {
+	b := Builder{}
+	asked := Builder{Stacks: func(e string) bool { return e == "sched_switch" }}
+	for _, tt := range []struct {
+		b     *Builder
+		event string
+		stack bool
+		want  bool
+	}{
+		{&b, "sched_process_fork", false, true}, {&b, "task_rename", false, true},
+		{&b, "exit", false, true}, {&b, "sched_process_exit", false, true},
+		{&b, "sched_switch", true, false}, {&asked, "sched_switch", true, true}, {&asked, "sched_switch", false, false}, {&asked, "sched_wakeup", true, false},
+	} {
+		if got := tt.b.Wants(tt.event, tt.stack); got != tt.want {
+			t.Errorf("Wants(%s, %t) = %t", tt.event, tt.stack, got)
+		}
+	}
+}
+
+// TestStacks: those of creations are told once, whatever was asked for, and what
+// is too many is counted on both sides.
+func TestStacks(t *testing.T) {
+	b := Builder{Stacks: func(string) bool { return true }}
+	for i := range maxPaths + 3 {
+		s := &stack.Stack{Frames: []stack.Frame{{Name: "kernel_clone"}, {Name: fmt.Sprint("f", i)}}}
+		b.Event(&ftrace.Event{Name: "sched_process_fork", PID: 1, Stack: s, Fields: []ftrace.Field{{Key: "pid", Value: "1"}, {Key: "child_pid", Value: "2"}}})
+	}
+	for i := range 2 {
+		b.Event(&ftrace.Event{Name: "x", Stack: &stack.Stack{Frames: []stack.Frame{{Name: fmt.Sprint("f", i)}}}})
+	}
+	b.Event(&ftrace.Event{Name: "x"})
+	b.paths.unkept = 4
+	l, _, err := b.Build()
+	if err != nil || len(l.Paths) != maxPaths+2 || l.UnkeptPaths != 7 {
+		t.Errorf("%d paths, %d not kept, %v; want %d, 7", len(l.Paths), l.UnkeptPaths, err, maxPaths+2)
+	}
+}
+
+func TestPlace(t *testing.T) {
+	s := &stack.Stack{Frames: []stack.Frame{{Name: "kprobe_dispatcher"}, {Name: "f.part.0", Size: 8}, {Name: "h", Size: 8, Offset: 4}}}
+	args := []ftrace.Field{{Key: "a", Value: "1"}, {Key: "lr", Value: "g+0x4/0x8"}, {Key: "b", Value: "2"}}
+	for _, tt := range []struct {
+		name   string
+		event  ftrace.Event
+		of     string
+		frames string // as TRACE32 has them
+	}{
+		{"a trace point", ftrace.Event{Name: "x", Stack: s, Fields: args[:1]}, "x", "f.part.0(...) h(...)"},
+		{"a probe", ftrace.Event{Name: "p", At: "f+0x0/0x8", Stack: s, Fields: args}, "p", "f.part.0(a = 1, b = 2, ...) g(...)  // from the link register h(...)"},
+		{"a probe whose stack begins elsewhere", ftrace.Event{Name: "p", At: "k+0x0/0x8", Stack: s, Fields: args[:1]}, "p", "f.part.0(...) h(...)"},
+		{"a probe without frames", ftrace.Event{Name: "p", At: "f+0x0/0x8", Stack: &stack.Stack{}, Fields: args[:1]}, "p", ""},
+		{"a function", ftrace.Event{Name: "function", Stack: s, Fields: []ftrace.Field{{Key: "function", Value: "h+0x4/0x8"}}}, "h", "h(...)"},
+		{"a function without a symbol", ftrace.Event{Name: "function", Stack: s, Fields: []ftrace.Field{{Key: "function", Value: "0x1234"}}}, "0x1234", "f.part.0(...) h(...)"},
+		{"a function that is not told", ftrace.Event{Name: "function", Stack: s}, "", "f.part.0(...) h(...)"},
+		{"no stack", ftrace.Event{Name: "p", At: "f+0x0/0x8"}, "p", ""},
+	} {
+		of, got := Place(&tt.event)
+		var frames []string
+		for line := range strings.Lines(got.TRACE32()) {
+			if _, frame, ok := strings.Cut(strings.TrimSpace(line), "|"); ok && !strings.HasPrefix(frame, "end of frame") {
+				frames = append(frames, frame)
+			}
+		}
+		if of != tt.of || strings.Join(frames, " ") != tt.frames {
+			t.Errorf("%s: of %q, frames %q; want %q, %q", tt.name, of, frames, tt.of, tt.frames)
+		}
+	}
+}
+
+// TestDifferent: one of nine siblings that differs in one respect parts the
+// others, and has a line of its own.
+func TestDifferent(t *testing.T) {
+	for name, spoil := range map[string]func(*Timeline, *Task){
+		"name":    func(_ *Timeline, x *Task) { x.Comm = "b" },
+		"way":     func(_ *Timeline, x *Task) { x.Via = "vfork" },
+		"flags":   func(_ *Timeline, x *Task) { x.Flags = "CLONE_VM" },
+		"path":    func(_ *Timeline, x *Task) { x.Path = 2 },
+		"asker":   func(_ *Timeline, x *Task) { x.AskedPath = 2 },
+		"end":     func(_ *Timeline, x *Task) { x.Exit = &Exit{Code: 1} },
+		"notes":   func(_ *Timeline, x *Task) { x.Notes = []string{"n"} },
+		"program": func(_ *Timeline, x *Task) { x.TID = 99 },
+		"child": func(l *Timeline, _ *Task) {
+			five, born := 5, int64(0)
+			l.Tasks = append(l.Tasks, Task{TID: 50, Parent: &five, Born: &born})
+		},
+		"children of all": func(l *Timeline, _ *Task) {
+			for i := range 9 {
+				parent, born := i+1, int64(0)
+				l.Tasks = append(l.Tasks, Task{TID: 50 + i, Parent: &parent, Born: &born})
+			}
+		},
+	} {
+		l := &Timeline{Tasks: []Task{{TID: 1, Comm: "init"}}}
+		for i := range 9 {
+			zero, born := 0, int64(0)
+			l.Tasks = append(l.Tasks, Task{TID: 10 + i, Comm: "a", Parent: &zero, Born: &born, Via: "fork", Flags: "SIGCHLD", Path: 1})
+		}
+		spoil(l, &l.Tasks[5])
+		want := 5 // the head, init, and the siblings in three
+		switch name {
+		case "notes", "child":
+			want++
+		case "children of all":
+			want = 20
+		}
+		if got := tree(t, l, 99); strings.Count(got, "\n") != want {
+			t.Errorf("%s: want %d lines of\n%s", name, want, got)
+		}
+	}
+}
+
+func TestAsked(t *testing.T) {
+	zero, born := 0, int64(0)
+	l := &Timeline{Tasks: []Task{{Comm: "swapper"}}}
+	for _, path := range []int{0, 3} {
+		l.Tasks = append(l.Tasks, Task{TID: 7, Comm: "k", Parent: &zero, Born: &born, AskedBy: &creation.Task{TID: 5, Comm: "a"}, AskedPath: path})
+	}
+	want := `START     LIFE  TASK       END    BY  PATH  FLAGS
+-         -     swapper-0
+0.000000  -     ├─ k-7     alive  -   -     -, asked for by a-5
+0.000000  -     └─ k-7     alive  -   -     -, asked for by a-5 (#3)
+`
+	if d := cmp.Diff(want, tree(t, l, 0)); d != "" {
+		t.Errorf("tree: -want +got\n%s", d)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for ns, want := range map[int64]string{
+		0: "0 µs", 999_999: "999 µs", 1_000_000: "1.0 ms", 9_940_000: "9.9 ms", 10_000_000: "10 ms",
+		999_999_999: "999 ms", 1_000_000_000: "1.00 s", 61_000_000_000: "61.00 s",
+	} {
+		if got := span(ns); got != want {
+			t.Errorf("span(%d) = %s, want %s", ns, got, want)
+		}
+	}
+}
+
 // TestAlike: many alike share a line, and the program's tree comes first.
 func TestAlike(t *testing.T) {
 	l := &Timeline{}
@@ -256,6 +422,22 @@ func TestTreeEnds(t *testing.T) {
 	}
 }
 
+// TestProgramFirst: the tree that the program is in comes first, however deep
+// below, but for the bound.
+func TestProgramFirst(t *testing.T) {
+	l := &Timeline{Tasks: []Task{{TID: 5000}, {TID: 0}}}
+	for i := range maxDepth + 1 {
+		parent, born := i+1, int64(0)
+		l.Tasks = append(l.Tasks, Task{TID: i + 1, Parent: &parent, Born: &born})
+	}
+	for program, want := range map[int]string{0: "-5000", 1: "-0", 2: "-0", maxDepth: "-0", maxDepth + 1: "-5000"} {
+		line := strings.Split(tree(t, l, program), "\n")[1]
+		if got := strings.Fields(line)[2]; got != want {
+			t.Errorf("with program %d the first is %s, want %s", program, got, want)
+		}
+	}
+}
+
 func TestParseExit(t *testing.T) {
 	for status, want := range map[int]string{0: "exit 0", 0x300: "exit 3", 0xff00: "exit 255", 9: "SIGKILL", 11 | 0x80: "SIGSEGV, core", 64: "64", -1: "127, core"} {
 		if got := ParseExit(status).String(); got != want {
@@ -275,6 +457,18 @@ func TestPaths(t *testing.T) {
 	}
 	if got := p.list[0]; got.Count != 2 || len(got.Stack.Frames[0].Args) != 1 || got.Stack.Frames[0].Args[0].Name != "a" {
 		t.Errorf("path %+v; want a count of 2 and argument a alone", got)
+	}
+	var q paths
+	for _, f := range []stack.Frame{{PC: 1}, {PC: 2}, {PC: 1}, {PC: 1, Kind: stack.User}, {PC: 2, Kind: stack.User}, {Name: "f", PC: 1}, {Name: "f", PC: 2}} {
+		q.add("x", stack.Stack{Frames: []stack.Frame{f}})
+	}
+	var counts []int64
+	for _, x := range q.list {
+		counts = append(counts, x.Count)
+	}
+	// Of the kernel's addresses without a symbol each is a place of its own.
+	if want := []int64{2, 1, 2, 2}; !slices.Equal(counts, want) {
+		t.Errorf("paths of one frame counted %d, want %d", counts, want)
 	}
 	if n := p.add("x", stack.Stack{}); n != 0 {
 		t.Errorf("a stack without frames has number %d", n)
