@@ -31,6 +31,7 @@ func readChunks(r io.Reader) (got []string, err error) {
 
 func TestChunks(t *testing.T) {
 	chunks := []Chunk{
+		{ChunkArmed, 0, []byte("{}")},
 		{ChunkHeaderPage, 0, []byte("field: u64 timestamp;")},
 		{ChunkPages, 65535, bytes.Repeat([]byte{7}, MaxChunk)},
 		{ChunkStats, 3, nil},

@@ -66,6 +66,8 @@ func TestReader(t *testing.T) {
 		b[i] = v
 		return b
 	}
+	// A frame whose checksum is right, but not what it is of.
+	odd := func(k Kind, s Stream) []byte { return mustFrame(t, Frame{Kind: k, Stream: s, Payload: []byte("x")}, 1) }
 	cat := func(p ...[]byte) []byte { return bytes.Join(p, nil) }
 	text := []byte("[    0.1] Linux\r\n")
 
@@ -83,6 +85,10 @@ func TestReader(t *testing.T) {
 		{"half a magic at each end", cat(magic[:3], H, magic[:2]), []Frame{hello}, cat(magic[:3], magic[:2]), 0},
 		{"bad kind", cat(damage(D, 4, 99), E), []Frame{end}, damage(D, 4, 99), 0},
 		{"bad stream", cat(damage(D, 5, 4), E), []Frame{end}, damage(D, 5, 4), 0},
+		{"a kind before the first", cat(odd(0, Stdout), E), []Frame{end}, odd(0, Stdout), 0},
+		{"a kind after the last", cat(odd(KindControl+1, Stdout), E), []Frame{end}, odd(KindControl+1, Stdout), 0},
+		{"a stream after the last", cat(odd(KindData, Extra+1), E), []Frame{end}, odd(KindData, Extra+1), 0},
+		{"more than the buffer, out of step with it", cat(text, H, F, F, F, F, F, E), []Frame{hello, full, full, full, full, full, end}, text, 4*65535 + 1},
 		{"oversized length", cat(damage(D, 15, 0x80), E), []Frame{end}, damage(D, 15, 0x80), 0},
 		{"length over the next frames", cat(H, damage(D, 13, 0x10), F, E), []Frame{hello, full, end}, damage(D, 13, 0x10), 1},
 		{"bad checksum", cat(H, damage(D, 20, 'X'), F), []Frame{hello, full}, damage(D, 20, 'X'), 1},
@@ -204,7 +210,8 @@ func TestUnmarshal(t *testing.T) {
 		{`{"op":1}`, "cannot unmarshal"},
 		{``, "EOF"},
 		{strings.Repeat("[", 20000), "decode"},
-		{`{"op":"` + strings.Repeat("x", MaxPayload) + `"}`, ErrTooLarge.Error()},
+		{`{"op":"` + strings.Repeat("x", MaxPayload-9) + `"}`, ""},
+		{`{"op":"` + strings.Repeat("x", MaxPayload-8) + `"}`, ErrTooLarge.Error()},
 	} {
 		_, err := Decode[Request]([]byte(tt.in))
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
@@ -214,8 +221,29 @@ func TestUnmarshal(t *testing.T) {
 }
 
 func TestMarshalTooLarge(t *testing.T) {
-	if _, err := Marshal(Result{Err: strings.Repeat("e", MaxPayload)}); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("Marshal(huge) = %v, want ErrTooLarge", err)
+	if p, err := Marshal(strings.Repeat("e", MaxPayload-2)); err != nil || len(p) != MaxPayload {
+		t.Errorf("Marshal of what just fits = %d bytes, %v", len(p), err)
+	}
+	if _, err := Marshal(strings.Repeat("e", MaxPayload-1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Marshal of a byte more = %v, want ErrTooLarge", err)
+	}
+	if err := NewWriter(io.Discard).Send(KindResult, 1, func() {}); err == nil {
+		t.Error("Send of a function: no error")
+	}
+}
+
+func TestNewRequest(t *testing.T) {
+	if r, err := NewRequest(OpExec, nil); err != nil || r.Op != OpExec || r.Params != nil {
+		t.Errorf("NewRequest without parameters = %+v, %v", r, err)
+	}
+	if r, err := NewRequest(OpExec, ExecParams{Argv: []string{"a"}}); err != nil || !strings.Contains(string(r.Params), `"argv":["a"]`) {
+		t.Errorf("NewRequest = %s, %v", r.Params, err)
+	}
+}
+
+func TestLost(t *testing.T) {
+	if got := (RecordCPU{Overrun: 1, Commit: 2, Dropped: 4}).Lost(); got != 7 {
+		t.Errorf("Lost() = %d, want 7", got)
 	}
 }
 

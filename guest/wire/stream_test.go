@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,58 @@ func TestSenderReceiver(t *testing.T) {
 		t.Errorf("ReadAll() = %d bytes, %v; want the %d that were sent", len(got), err, len(want))
 	}
 	wg.Wait()
+}
+
+func TestSenderChunk(t *testing.T) {
+	for chunk, want := range map[int]int{-1: MaxPayload, 0: MaxPayload, 1: 1, MaxPayload - 1: MaxPayload - 1, MaxPayload: MaxPayload, MaxPayload + 1: MaxPayload} {
+		if got := NewSender(nil, 1, Stdout, chunk).chunk; got != want {
+			t.Errorf("NewSender(chunk %d) sends %d bytes a frame, want %d", chunk, got, want)
+		}
+	}
+}
+
+// TestReceiverMemory: however long the stream, and though the consumer is never
+// done with all of it, no more than two windows are held.
+func TestReceiverMemory(t *testing.T) {
+	r := NewReceiver(func(uint32) error { return nil })
+	r.Push([]byte{0})
+	p := make([]byte, MaxPayload)
+	for range 20 * Window / len(p) {
+		if err := r.Push(p); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.ReadFull(r, p); n != len(p) || err != nil {
+			t.Fatalf("Read() = %d, %v", n, err)
+		}
+	}
+	if cap(r.buf) > 2*Window {
+		t.Errorf("%d bytes are held, want at most %d", cap(r.buf), 2*Window)
+	}
+}
+
+func TestReceiverGrants(t *testing.T) {
+	var grants []uint32
+	broken := errors.New("link broke")
+	var fail error
+	r := NewReceiver(func(n uint32) error { grants = append(grants, n); return fail })
+	read := func(n int) error {
+		if err := r.Push(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Read(make([]byte, n))
+		return err
+	}
+	for _, n := range []int{Window / 4, 1, Window/4 - 2, 1} {
+		if err := read(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []uint32{Window / 4, Window / 4}; !slices.Equal(grants, want) {
+		t.Errorf("granted %d, want %d", grants, want)
+	}
+	if fail = broken; read(Window/4) != broken {
+		t.Error("Read hides that the link broke when it granted more")
+	}
 }
 
 func TestReceiverOverrun(t *testing.T) {
