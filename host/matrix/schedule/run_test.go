@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"labctl/host/matrix"
 	"labctl/host/usage"
@@ -64,6 +65,52 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestFits: a job starts when its budget has room for it beside those that run,
+// up to the last CPU, and when its machine is not being warmed by another.
+func TestFits(t *testing.T) {
+	p := pool{
+		running:  []*active{{job: job("a", "1", 1, 100, "")}, {job: job("a", "2", 2, 300, "")}},
+		machines: map[string]machine{"cold": cold, "warming": warming, "warmed": warmed},
+	}
+	for _, tt := range []struct {
+		cpus, memory int
+		machine      string
+		budget       Budget
+		want         bool
+	}{
+		{9, 9000, "", Budget{}, true},
+		{2, 1, "", Budget{CPUs: 5}, true}, {3, 1, "", Budget{CPUs: 5}, false},
+		{1, 600, "", Budget{MemoryMB: 1000}, true}, {1, 601, "", Budget{MemoryMB: 1000}, false},
+		{1, 1, "", Budget{Jobs: 3}, true}, {1, 1, "", Budget{Jobs: 2}, false},
+		{2, 601, "", Budget{CPUs: 5, MemoryMB: 1000}, false}, {3, 600, "", Budget{CPUs: 5, MemoryMB: 1000}, false},
+		{1, 1, "cold", Budget{}, true}, {1, 1, "warming", Budget{}, false}, {1, 1, "warmed", Budget{}, true},
+	} {
+		p.o.Budget = tt.budget
+		if got := p.fits(job("a", "3", tt.cpus, tt.memory, tt.machine)); got != tt.want {
+			t.Errorf("%d CPUs, %d MB, machine %q fit %+v beside 3 CPUs, 400 MB: %t", tt.cpus, tt.memory, tt.machine, tt.budget, got)
+		}
+	}
+}
+
+// TestWarmed: once the first of a machine is done, the others run at once.
+func TestWarmed(t *testing.T) {
+	jobs := []Job{job("a", "1", 1, 0, "a"), job("a", "2", 1, 0, "a"), job("a", "3", 1, 0, "a")}
+	var both sync.WaitGroup
+	both.Add(2)
+	if _, err := Do(t.Context(), jobs, Options{
+		Keep: keepAll,
+		Run: func(_ context.Context, c matrix.Cell, _ func()) matrix.Result {
+			if c.Work.Name != "1" {
+				both.Done()
+				both.Wait()
+			}
+			return matrix.Result{Status: matrix.Pass}
+		},
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWarm: while the first of a machine is at it, the others of that machine wait,
 // and those of another do not.
 func TestWarm(t *testing.T) {
@@ -112,6 +159,8 @@ func TestWarmFails(t *testing.T) {
 			if n.Add(1) > 1 {
 				t.Error("two at once, of a machine that does not come up")
 			}
+			// Were another to be started beside it, it would be by then.
+			time.Sleep(time.Millisecond)
 			defer n.Add(-1)
 			return matrix.Result{Status: matrix.Error}
 		},
