@@ -44,6 +44,9 @@ func (p *parser) program(src string) (prog *Program, err error) {
 	prog = &Program{}
 	for p.take(",") {
 		n, err := p.argument()
+		if p.nodes > maxNodes {
+			return nil, err
+		}
 		if err != nil && prog.err == nil {
 			prog.err = err
 		}

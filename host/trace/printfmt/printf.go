@@ -87,12 +87,8 @@ func (p *parser) items(form string, arg func() node) []item {
 		switch c.verb {
 		case 'd', 'i', 'u', 'x', 'X', 'o', 'c', 's':
 		case 'p':
-			start := i
-			for i < len(form) && (form[i] >= 'a' && form[i] <= 'z' || form[i] >= 'A' && form[i] <= 'Z' || form[i] == '4' || form[i] == '6') {
-				i++
-			}
-			c.ext = extension(form[start:i])
-			i = start + len(c.ext)
+			c.ext = extension(form[i:])
+			i += len(c.ext)
 		default:
 			p.fail("conversion %%%c is not known", c.verb)
 		}
@@ -434,9 +430,7 @@ func appendBitmap(dst []byte, x *ctx, b []byte, n int, list bool) []byte {
 		if rest := n - i*32; rest < 32 {
 			v &= 1<<rest - 1
 		}
-		if bits.Len64(v) <= 32 {
-			dst = appendHex(dst, v, digits)
-		}
+		dst = appendHex(dst, v, digits)
 		if i > 0 {
 			dst = append(dst, ',')
 		}

@@ -115,6 +115,7 @@ func TestText(t *testing.T) {
 		{`"%d %u %x %#x %o %5d|%-5d|%05d|%+d", REC->i, REC->b, REC->h, REC->h, REC->b, REC->b, REC->b, REC->b, REC->b`, "-5 200 1234 0x1234 310   200|200  |00200|+200"},
 		{`"%d %x %lx %llx %hhx %hx", REC->s, REC->i, REC->l, (u64)REC->i, REC->l, REC->l`, "-3 fffffffb deadbeef12345678 fffffffffffffffb 78 5678"},
 		{`"%.3d|%8.3x|%*d|%-*d|%016llx", REC->b, REC->h, 6, 1, 3, 2, REC->l`, "200|    1234|     1|2  |deadbeef12345678"},
+		{`"%05d|%#06x|%#o|%#o|%05.0d|% d|[%.0s]", REC->i, 0x34, 8, 0, 7, 7, REC->comm`, "-0005|0x0034|010|0|    7| 7|[]"},
 		{`"%c%c", 'a', REC->b ? '\x41' : 'B'`, "aA"},
 		{`"%s|%10s|%-10s|%.3s", REC->comm, REC->comm, REC->comm, REC->comm`, "swapper|   swapper|swapper   |swa"},
 		{`"%s %s %s", __get_str(name), __get_rel_str(rel), REC->str`, "/a b=1 rel a constant"},
@@ -126,6 +127,22 @@ func TestText(t *testing.T) {
 		{`"%d %d", REC->i < 1U, REC->i < 1`, "0 1"}, // C's conversion to unsigned
 		{`"%llu %d", REC->l >> 60, 1 << 4 | 1`, "13 17"},
 		{`"%d", 1 / (REC->b - 200)`, "(division by 0)"},
+		{`"%d %d %d %d", 10 - 3 - 2, -7 % 3, 7U % 4U, 9`, "5 -1 3 9"},
+		{`"%d %d %d %d %d", 6 ^ 3, 6 & 3, 6 | 3, ~6, -8 >> 1`, "5 2 7 -7 -4"},
+		{`"%d%d%d%d%d%d %d%d", 2U < 2U, 2 < 2, 2 <= 2, 3 <= 2, 2 >= 2, 2 > 2, 1 != 2, 2 != 2`, "001010 10"},
+		{`"%d%d%d%d", REC->b && 0, REC->b && 1, (REC->b - 200) || 0, (REC->b - 200) || REC->b`, "0101"},
+		{`"%d %d %d", REC->b << 4, ~REC->b, -REC->b`, "3200 -201 -200"}, // it is an int by then
+		{`"%d %u %llx", 1U > REC->i, 0xfffffffeU / 2U, 1 + 0x100000000`, "0 2147483647 100000001"},
+		{`"%llx %lld", (u32)0x80000000 << (u64)1, (s32)-8 >> (u64)1`, "0 -4"}, // of a shift the left side's type
+		{`"%llx %lld %d %d", 0xffffffff + 1, 0x7fffffff + 1, 0x80000000 > -1, 0x80000000L > -1`, "0 -2147483648 0 1"},
+		{`"%d%d %x %d %u", true, false, (u8)REC->h, (s8)REC->b, (some_t)REC->b`, "10 34 -56 200"},
+		{`"%d %d %d %d %d", (u8)-1, (u8)~0, (u8)!0, (HRTIMER_MODE_REL) & 1, (HRTIMER_MODE_REL) + 1`, "255 255 1 1 2"},
+		{`"%d %d %d %d", (const u8)257, (volatile u8)257, (__force u8)257, *(u8 __user *)REC->comm`, "1 1 1 115"},
+		{`"%s %x %s", (char *)"x", *(u8 *)&REC->h, (unsigned long)REC->comm`, "x 34 swapper"},
+		{`"%c%s %c%c%c", '\101', "\x414\1012", "abc"[0], "abc"[2], "abc"[3]`, "AA4A2 ac(not in the record)"},
+		{`"%u %u %u [%s] %s", *(REC->arr + 1), ((u16 *)REC->arr)[2], REC->arr[3], (char *)REC->comm + 8, (char *)REC->comm + 9`, "11 11 (not in the record) [] (not in the record)"},
+		{`"%d %d", REC->arr * 2, REC->i[0]`, "(not in the record) (not in the record)"},
+		{`"%d %d", sizeof(u8), sizeof(u8 *)`, "1 8"},
 		{`"%u %u", REC->arr[1], ((u32 *)REC->arr)[2]`, "11 21"},
 		{`"%x", *(u16 *)__get_dynamic_array(dyn)`, "7"},
 		{`"%d", __get_dynamic_array_len(dyn)`, "4"},
@@ -134,6 +151,9 @@ func TestText(t *testing.T) {
 		{`"%s", __print_array(__get_dynamic_array(dyn), __get_dynamic_array_len(dyn) / 2, 2)`, "{0x7,0xffff}"},
 		{`"%s", __print_dynamic_array(dyn, 2)`, "{0x7,0xffff}"},
 		{`"%s|%s", __print_hex(REC->v4, 4), __print_hex_str(REC->v4, 4)`, "c0 00 02 01|c0000201"},
+		{`"%s %s %s", __print_hex(REC->v4, 5), __print_hex(1, 1), __print_hex(REC->v4, "x")`, "(not in the record) (not in the record) (not in the record)"},
+		{`"%s %s", __print_array(REC->arr, 4, 4), __print_array(REC->arr, 1, 0)`, "(not in the record) (not in the record)"},
+		{`"%s %s %s", __print_array(1, 1, 1), __print_array(REC->arr, "x", 4), __print_array(REC->arr, 1, "x")`, "(not in the record) (not in the record) (not in the record)"},
 		{`"%s", __print_flags(REC->b, "|", { 0x80, "HIGH" }, { 8, "EIGHT" }, { 1, "ONE" })`, "HIGH|EIGHT|0x40"},
 		{`"%s", __print_flags(0, "|", { 1, "ONE" })`, ""},
 		{`"%s %s", __print_symbolic(REC->b, { 1, "one" }, { (100 << 1), "two" "hundred" }), __print_symbolic(REC->h, { 1, "one" })`, "twohundred 0x1234"},
@@ -143,14 +163,22 @@ func TestText(t *testing.T) {
 		{`"%pI4 %pi4 %pI6c %pI6", REC->v4, REC->v4, REC->v6, REC->v6`, "192.0.2.1 192.000.002.001 2001:db8::1 2001:0db8:0000:0000:0000:0000:0000:0001"},
 		{`"%pISpc %pISc", REC->sa, REC->sa`, "127.0.0.1:8080 127.0.0.1"},
 		{`"%pM %pUb %pUL", REC->v6, REC->v6, REC->v6`, "20:01:0d:b8:00:00 20010db8-0000-0000-0000-000000000001 B80D0120-0000-0000-0000-000000000001"},
+		{`"%pSB %psB %pM", (void *)REC->ip, (void *)REC->ip, (void *)REC->h`, "vfs_read+0xf/0x100 vfs_read 0000000000001234"},
+		{`"%pm %pM %pM", REC->v6, (u8 *)REC->v6 + 10, (u8 *)REC->v6 + 11`, "20010db80000 00:00:00:00:00:01 (not in the record)"},
+		{`"%pI4 %pI4 %pI6c", &REC->v4, (u8 *)REC->v4 + 1, (u8 *)REC->v6 + 1`, "192.0.2.1 (not in the record) (not in the record)"},
 		{`"%*ph %*phC", 3, REC->v4, 2, REC->v4`, "c0 00 02 c0:00"},
 		{`"%s %*pbl %*pb", __get_bitmask(mask), 64, __get_dynamic_array(mask), 40, __get_dynamic_array(mask)`, "00000001,0000000b 0-1,3,32 01,0000000b"},
+		{`"%*pb %*pb %*pb", 3, __get_dynamic_array(mask), 4, __get_dynamic_array(mask), 33, __get_dynamic_array(mask)`, "3 b 1,0000000b"},
+		{`"%*pb %*pb", 36, (u8 *)REC + 16, 64, (u8 *)REC + 16`, "f,12345678 deadbeef,12345678"},
+		{`"%*pbl %*pbl %*pb", 1, __get_dynamic_array(mask), 2, __get_dynamic_array(mask), 32, __get_dynamic_array(dyn)`, "0 0-1 00000000"},
 		{`"%d %s", REC->common_pid, (REC->common_flags & 0x18) ? "irq" : "-"`, "77 -"},
 		{`"%d", REC->ent.pid`, "77"},
 		{`"%d", __builtin_expect(REC->b, 0) + (__builtin_constant_p(3) ? 1 : 2)`, "202"},
 		{`"%s %u", __get_str(gone), REC->b`, "(not in the record) 200"},
 		{`"%u %u", pte_val(REC->l, 1), REC->b`, "? 200"},
 		{`"%llu.%09u", __print_ns_to_secs(REC->h), __print_ns_without_secs(REC->h)`, "0.000004660"},
+		{`"%s", "\x1b\x1b"`, "\uFFFD\uFFFD"},
+		{`"%d", ` + strings.Repeat("1+", 2*maxDepth) + "1", fmt.Sprint(2*maxDepth + 1)}, // wide is not deep
 		{`"%s", "\x1b[2J\ttab\nnext"`, "\uFFFD[2J tab\uFFFDnext"},
 	} {
 		p, err := compile(t, c.print)
@@ -164,6 +192,99 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestSigns: by its sign a type is greater than 0 or not, when it is given -1.
+func TestSigns(t *testing.T) {
+	for names, want := range map[string]string{
+		"u32 __u8 unsigned bool _Bool size_t gfp_t dev_t sector_t __be32 __le16 uid_t": "1",
+		"int s64 long pid_t loff_t char short":                                         "0",
+	} {
+		for _, name := range strings.Fields(names) {
+			p, err := compile(t, fmt.Sprintf(`"%%d", (%s)-1 > 0`, name))
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if got := p.Text(data()); got != want {
+				t.Errorf("(%s)-1 > 0 is %s, want %s", name, got, want)
+			}
+		}
+	}
+}
+
+// TestShort has records that end where a field does, or a byte before.
+func TestShort(t *testing.T) {
+	const rest = "field:char rest[];\toffset:116;\tsize:0;\tsigned:0;"
+	for _, c := range []struct {
+		print string
+		n     int // bytes of the record
+		want  string
+	}{
+		{`"%d", REC->i`, 12, "-5"}, {`"%d", REC->i`, 11, "(not in the record)"},
+		{`"%u", REC->__data_loc_gone`, 116, "6554600"}, {`"%u", REC->__data_loc_gone`, 115, "(not in the record)"},
+		{`"[%s]", __get_str(empty)`, 116, "[]"}, {`"[%s]", __get_str(empty)`, 115, "[(not in the record)]"},
+		{`"[%s]", __get_str(name)`, 122, "[/a b=1]"}, {`"[%s]", __get_str(name)`, 121, "[(not in the record)]"},
+		{`"[%s]", REC->rest`, 120, "[/a b]"}, {`"[%s]", REC->rest`, 116, "[]"}, {`"[%s]", REC->rest`, 115, "[(not in the record)]"},
+		{`"%d", *(u8 *)&REC->gone`, 100, "(not in the record)"},
+	} {
+		const empty = "field:__data_loc char[] empty;\toffset:112;\tsize:4;\tsigned:0;"
+		e, err := format.Parse("x", []byte(strings.Replace(event, "print fmt:", "\t"+empty+"\n\t"+rest+"\nprint fmt: ", 1)+c.print+"\n"), 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Compile(e, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := data()
+		if strings.Contains(c.print, "empty") {
+			binary.LittleEndian.PutUint32(b[112:], 0)
+		}
+		if got := p.Text(b[:c.n]); got != c.want {
+			t.Errorf("%s of %d bytes is %q, want %q", c.print, c.n, got, c.want)
+		}
+	}
+}
+
+func TestSockaddr(t *testing.T) {
+	v4 := []byte{2, 0, 0x1f, 0x90, 127, 0, 0, 1}
+	v6 := []byte{10, 0, 0, 80, 8: 0x20, 9: 1, 23: 1}
+	for _, c := range []struct {
+		ext   string
+		bytes []byte
+		want  string
+	}{
+		{"pISpc", v4, "127.0.0.1:8080"}, {"pISc", v4, "127.0.0.1"}, {"pISpc", v4[:7], "(unknown family)"},
+		{"pISpc", v6, "[2001::1]:80"}, {"pISc", v6, "2001::1"}, {"pISpc", v6[:23], "(unknown family)"},
+		{"pISpc", []byte{7, 0}, "(unknown family)"}, {"pISpc", []byte{0, 0}, "(einval)"}, {"pISpc", []byte{7}, "(einval)"},
+	} {
+		p, err := compile(t, `"%`+c.ext+`", (u8 *)REC + 116`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Text(append(data()[:116:116], c.bytes...)); got != c.want {
+			t.Errorf("%%%s of % x is %q, want %q", c.ext, c.bytes, got, c.want)
+		}
+	}
+}
+
+func TestOutputIsBounded(t *testing.T) {
+	p, err := compile(t, `"`+strings.Repeat("%1024d", 200)+`"`+strings.Repeat(", 1", 200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(p.Text(data())); n != maxOutput {
+		t.Errorf("200 KB are cut to %d bytes, want %d", n, maxOutput)
+	}
+}
+
+func TestFirstError(t *testing.T) {
+	p, err := compile(t, `"%d %d", magic(1), other(2)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Err() == nil || !strings.Contains(p.Err().Error(), "magic") {
+		t.Errorf("Err() = %v, want that of the first argument", p.Err())
+	}
+}
+
 func TestErrors(t *testing.T) {
 	deep := strings.Repeat("(", 2*maxDepth) + "1" + strings.Repeat(")", 2*maxDepth)
 	for _, c := range []struct {
@@ -172,6 +293,14 @@ func TestErrors(t *testing.T) {
 	}{
 		{`REC->i`, "at byte 0: no string where one is expected", false},
 		{`"%d`, "at byte 0: a string without an end", false},
+		{`"%d\`, "at byte 0: a string without an end", false},
+		{`"%d\x4`, "at byte 0: a string without an end", false},
+		{`"%1025d", 1`, "at byte 11: a conversion is 1025 wide", false},
+		{`"%d", 1_000`, `at byte 6: "1_000" is no number`, false},
+		{`"%d", 0o17`, `at byte 6: "0o17" is no number`, false},
+		{`"%d", REC->__data_loc_i`, "at byte 11: the event has no field __data_loc_i", true},
+		{`"%d", ` + strings.Repeat("1+", 25000) + "1", "at byte 43696: too large an expression", false},
+		{`"%d", REC->arr` + strings.Repeat("[0]", 20000), "at byte 49164: too large an expression", false},
 		{`"%d"`, "at byte 4: the format has more conversions than there are arguments", false},
 		{`"%d", 1, 2`, "at byte 10: 2 arguments, and the format takes 1", false},
 		{`"%n", 1`, "at byte 7: conversion %n is not known", false},
@@ -206,6 +335,10 @@ func TestFields(t *testing.T) {
 		{`"x %s a=%d %d c=\"%s\" d=%d", REC->comm, 1, 2, REC->comm, 3`, "a:1 2 c:swapper d:3"},
 		{`"vec=%d [action=%s]", 1, REC->comm`, "vec:1 [action=swapper]"},
 		{`"nothing"`, ""},
+		{`"azAZ09_=%d", 1`, "azAZ09_:1"},
+		{`"%sx=%d", REC->comm, 1`, ""}, // a conversion is part of the name
+		{`"=%d a =%d b=%d", 1, 2, 3`, "b:3"},
+		{`"c=\"%s\" d=\"%s", "", REC->comm`, `c: d:"swapper`},
 	} {
 		p, err := compile(t, c.print)
 		if err != nil {
@@ -215,6 +348,9 @@ func TestFields(t *testing.T) {
 		p.Fields(data(), func(key, value string) { got = append(got, key+":"+value) })
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s\n got %q\nwant %q", c.print, s, c.want)
+		}
+		if head := p.Head(data()); head != "" {
+			t.Errorf("%s has the head %q", c.print, head)
 		}
 	}
 }
@@ -230,6 +366,9 @@ func TestProbe(t *testing.T) {
 	for _, c := range []struct{ fields, print, head, want string }{
 		{"field:unsigned long __probe_ip;	offset:24;	size:8;	signed:0;", `"(%lx) name=\"%s\"", REC->__probe_ip, __get_str(name)`,
 			"vfs_read+0x10/0x100", `(vfs_read+0x10/0x100) name=(fault)`},
+		{"field:unsigned long __probe_ip;	offset:24;	size:8;	signed:0;", `"(%lx) name=\"%s b=\"%s x\" c=%s\"", REC->__probe_ip, __get_str(name), __get_str(name), __get_str(name)`,
+			"vfs_read+0x10/0x100", `(vfs_read+0x10/0x100) name=" b=" x" c="`},
+		{"field:unsigned long __probe_func;	offset:24;	size:8;	signed:0;", `"(%lx) n=%d", REC->__probe_func, 1`, "1010", "(1010) n=1"},
 		{"field:unsigned long __probe_func;	offset:24;	size:8;	signed:0;\n\tfield:unsigned long __probe_ret_ip;	offset:32;	size:8;	signed:0;",
 			`"(%lx <- %lx) n=%d", REC->__probe_func, REC->__probe_ret_ip, 1`, "0x5000 <- vfs_read", "(0x5000 <- vfs_read) n=1"},
 	} {
@@ -266,6 +405,9 @@ func TestBinary(t *testing.T) {
 	if got, want := Binary(env, "%d %s %c %llu %pS %*d %pI4 end\n", b), "-7 word c 1099511627776 vfs_read+0x10/0x100    42 10.0.0.1 end"; got != want {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
+	if got, want := Binary(env, "%d %d", b[:4]), "-7 (not in the record)"; got != want {
+		t.Errorf("of one number: got %q, want %q", got, want)
+	}
 	if got, want := Binary(env, "%d %s %d", nil), "(not in the record)  (not in the record)"; got != want {
 		t.Errorf("of nothing: got %q\nwant %q", got, want)
 	}
@@ -275,7 +417,7 @@ func TestBinary(t *testing.T) {
 }
 
 func TestBigEndian(t *testing.T) {
-	e, err := format.Parse("x", []byte(event+`"%u %s", REC->arr[0], __get_bitmask(mask)`), 4)
+	e, err := format.Parse("x", []byte(event+`"%u %s %llx", REC->arr[0], __get_bitmask(mask), (void *)0x112345678`), 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +431,7 @@ func TestBigEndian(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.Text(b), "9 00000001,00000003"; got != want {
+	if got, want := p.Text(b), "9 00000001,00000003 12345678"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
