@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -25,6 +26,13 @@ func btf(types, strs int) []byte {
 	le.PutUint32(b[12:], uint32(types))
 	le.PutUint32(b[16:], uint32(types))
 	le.PutUint32(b[20:], uint32(strs))
+	return b
+}
+
+// edited is b with another byte at off.
+func edited(b []byte, off int, v byte) []byte {
+	b = bytes.Clone(b)
+	b[off] = v
 	return b
 }
 
@@ -100,6 +108,10 @@ func TestParse(t *testing.T) {
 		{"bzImage zstd", synth.BzImage(synth.Zstd(vmlinux(btfSec))), BzImage, "amd64", "zstd", release, false, true, 48, 0},
 		{"bzImage lz4", synth.BzImage(lz4Legacy(t, vmlinux(pvh))), BzImage, "amd64", "lz4", release, true, true, 0, 0},
 		{"vmlinux", vmlinux(pvh), ELF, "amd64", "", release, true, true, 0, 0},
+		{"bzImage of 32 bits", edited(synth.BzImage(synth.Gzip(vmlinux())), 0x236, 2), BzImage, "386", "gzip", release, false, true, 0, 0},
+		{"bzImage of the oldest protocol", edited(synth.BzImage(synth.Gzip(vmlinux())), 0x206, 8), BzImage, "amd64", "gzip", release, false, true, 0, 0},
+		{"vmlinux that moves", edited(vmlinux(), 16, 3), ELF, "amd64", "", release, false, true, 0, 0},
+		{"vmlinux with bytes like BTF", vmlinux(btfSec, synth.Section{Name: ".data", Data: btf(64, 16)}), ELF, "amd64", "", release, false, true, 48, 0},
 		{"vmlinux.gz", synth.Gzip(vmlinux()), ELF, "amd64", "gzip", release, false, true, 0, 0},
 		{"arm64 Image", arm64Image(append(btf(8, 4), btf(64, 16)...)), Arm64Image, "arm64", "", "6.12.107+deb13-arm64", false, false, 104, 0},
 		{"arm64 Image.gz", synth.Gzip(arm64Image(nil)), Arm64Image, "arm64", "gzip", "6.12.107+deb13-arm64", false, false, 0, 0},
@@ -152,6 +164,10 @@ func TestParseRefuses(t *testing.T) {
 		{"text", []byte(strings.Repeat("Linux version 6.1.0 (me) is not a kernel\n", 100)), true, "not a kernel image"},
 		{"gzip'd text", synth.Gzip([]byte("hello, hello, hello")), true, "not a kernel image"},
 		{"program", synth.ELF(synth.Exec, synth.X86_64, synth.Section{Name: ".text", Data: []byte("code")}), true, "without a Linux banner"},
+		{"program of another machine", synth.ELF(synth.Exec, 8, synth.Section{Name: ".rodata", Data: synth.Banner(release)}), true, "not a kernel image"},
+		{"core", edited(vmlinux(), 16, 4), true, "not a kernel image"},
+		{"zboot of no Image", zboot(synth.Gzip(synth.Banner(release + strings.Repeat("x", 100)))), true, "no arm64 Image"},
+		{"zboot of next to nothing", zboot(synth.Gzip([]byte("x"))), true, "no arm64 Image"},
 		{"module", synth.Module(""), true, "not a kernel image"},
 		{"truncated bzImage", whole[:len(whole)-64], false, "outside the file"},
 		{"old bzImage", old, false, "boot protocol"},
@@ -181,6 +197,162 @@ func TestDecompressXZ(t *testing.T) {
 	}
 	if img.Compression != "xz" || img.Release != "5.10.0-32-amd64" {
 		t.Errorf("got %s, %s; want xz, 5.10.0-32-amd64", img.Compression, img.Release)
+	}
+}
+
+// TestZImageTries: the code before a zImage's payload may hold its magic, some
+// times but not often.
+func TestZImageTries(t *testing.T) {
+	for n, want := range map[int]bool{60: true, 70: false} {
+		b := make([]byte, 64)
+		binary.LittleEndian.PutUint32(b[36:], 0x016f2818)
+		b = append(b, bytes.Repeat([]byte{0x1f, 0x8b, 8, 0xff}, n)...)
+		if _, err := Parse(append(b, synth.Gzip(synth.Banner("6.12.1+armmp"))...)); (err == nil) != want {
+			t.Errorf("after %d magics by chance: %v; want it found: %t", n, err, want)
+		}
+	}
+}
+
+// TestDecompressZstd: a frame is read whatever follows it, and part of one is an
+// error. Random bytes make blocks whose size takes three bytes.
+func TestDecompressZstd(t *testing.T) {
+	data := make([]byte, 300<<10)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	frame := synth.Zstd(data)
+	if out, err := decompress("zstd", append(bytes.Clone(frame), 1, 2, 3, 4)); err != nil || !bytes.Equal(out, data) {
+		t.Errorf("%d bytes, %v; want %d", len(out), err, len(data))
+	}
+	if n, err := zstdFrameSize(frame); err != nil || n != len(frame) {
+		t.Errorf("zstdFrameSize = %d, %v; want %d", n, err, len(frame))
+	}
+	for n := len(frame) - 1; n > 0; n -= 997 {
+		if size, err := zstdFrameSize(frame[:n]); err == nil {
+			t.Errorf("zstdFrameSize of %d bytes of %d = %d; want an error", n, len(frame), size)
+		}
+	}
+	if _, err := decompress("zstd", frame[:len(frame)-1]); err == nil {
+		t.Error("a frame without its last byte: no error")
+	}
+}
+
+// TestDecompressLZ4 has the ends that a legacy frame can have.
+func TestDecompressLZ4(t *testing.T) {
+	const block = 8 << 20
+	full, short := lz4Legacy(t, make([]byte, block))[4:], lz4Legacy(t, make([]byte, 1000))[4:]
+	cat := func(parts ...[]byte) []byte {
+		return bytes.Join(append([][]byte{{2, 0x21, 0x4c, 0x18}}, parts...), nil)
+	}
+	length := []byte{0, 0, 0x80, 0}
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want int // bytes, -1 for an error
+	}{
+		{"short block", cat(short), 1000},
+		{"short block, length", cat(short, length), 1000},
+		{"full block", cat(full), block},
+		{"full block, length", cat(full, length), block},
+		{"full block, part of a length", cat(full, length[:3]), block},
+		{"full blocks and a short one", cat(full, full, short, length), 2*block + 1000},
+		{"nothing", cat(), -1},
+		{"length alone", cat(length), -1},
+		{"block without bytes", cat([]byte{0, 0, 0, 0}, short), -1},
+		{"cut block", cat(full, short[:len(short)-1]), -1},
+	} {
+		out, err := decompress("lz4", tt.data)
+		if err != nil && tt.want >= 0 || err == nil && len(out) != tt.want {
+			t.Errorf("%s: %d bytes, %v; want %d", tt.name, len(out), err, tt.want)
+		}
+	}
+}
+
+func TestSlice(t *testing.T) {
+	for _, tt := range []struct {
+		off, n int64
+		want   string
+		ok     bool
+	}{
+		{0, 4, "abcd", true}, {1, 2, "bc", true}, {4, 0, "", true}, {0, 0, "", true},
+		{-1, 2, "", false}, {2, -1, "", false}, {5, 0, "", false}, {2, 3, "", false}, {0, 5, "", false},
+	} {
+		got, err := slice([]byte("abcd"), tt.off, tt.n)
+		if string(got) != tt.want || (err == nil) != tt.ok {
+			t.Errorf("slice(%d, %d) = %q, %v; want %q, no error: %t", tt.off, tt.n, got, err, tt.want, tt.ok)
+		}
+	}
+	if _, err := slice([]byte("abcd"), 2, 3); err == nil || !strings.Contains(err.Error(), "bytes 2 to 5 lie outside the file of 4 bytes") {
+		t.Errorf("slice(2, 3) = %v", err)
+	}
+}
+
+func TestFindBanner(t *testing.T) {
+	for in, want := range map[string]string{
+		"Linux version 6.1.0 (a)\n":                                 "Linux version 6.1.0 (a)",
+		"Linux version %s (%s)\x00" + "Linux version 6.1.0 (a)\x00": "Linux version 6.1.0 (a)",
+		"Linux version is 6, Linux version 6.1.0 (a)":               "Linux version 6.1.0 (a)",
+		"Linux version %s (%s)\x00":                                 "",
+		"Linux version 6.1.0":                                       "",
+	} {
+		if got := findBanner([]byte(in)); got != want {
+			t.Errorf("findBanner(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestHasNote(t *testing.T) {
+	xen := note("Xen", 18)
+	for _, tt := range []struct {
+		name string
+		b    []byte
+		want bool
+	}{
+		{"none", nil, false},
+		{"one", xen, true},
+		{"behind others", append(append(note("Linux", 18), note("Xen", 17)...), xen...), true},
+		{"another name", note("Linux", 18), false},
+		{"another type", note("Xen", 17), false},
+		{"cut", xen[:len(xen)-1], false},
+		{"a head alone", xen[:12], false},
+	} {
+		if got := hasNote(tt.b, binary.LittleEndian, "Xen", 18); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+	}
+	if hasNote(make([]byte, 12), binary.LittleEndian, "", 1) || !hasNote(make([]byte, 12), binary.LittleEndian, "", 0) {
+		t.Error("a note of its head alone, of type 0, is found by another type, or not by its own")
+	}
+}
+
+func TestORC(t *testing.T) {
+	orc := synth.Section{Name: ".orc_unwind_ip", Data: make([]byte, 40)}
+	cut := vmlinux(orc)
+	at := bytes.Index(cut, []byte{40, 0, 0, 0, 0, 0, 0, 0}) // sh_size
+	for _, tt := range []struct {
+		name   string
+		kernel []byte
+		want   int
+	}{
+		{"with", vmlinux(orc), 10}, {"without", vmlinux(), 0}, {"flat", arm64Image(nil), 0},
+		{"broken ELF", []byte("\x7fELF\x02\x01\x01"), 0}, {"outside the file", edited(cut, at+3, 1), 0},
+	} {
+		if got := (&Image{Kernel: tt.kernel}).ORC(); got != tt.want {
+			t.Errorf("%s: %d entries, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestConfig: what is not whole, or not by gzip, is none.
+func TestConfig(t *testing.T) {
+	packed := string(synth.Gzip([]byte("CONFIG_A=y\n")))
+	for in, want := range map[string]string{
+		"xIKCFG_ST" + packed + "IKCFG_EDx":    "CONFIG_A=y\n",
+		"IKCFG_ST" + packed:                   "",
+		"IKCFG_ST" + "CONFIG_A=y IKCFG_ED":    "",
+		"IKCFG_ST" + packed[:12] + "IKCFG_ED": "",
+	} {
+		if got := (&Image{Kernel: []byte(in)}).Config(); string(got) != want {
+			t.Errorf("%.20q…: %q, want %q", in, got, want)
+		}
 	}
 }
 
@@ -217,6 +389,8 @@ func TestBTFSize(t *testing.T) {
 	}{
 		{"whole", btf(16, 8), 48},
 		{"more after it", append(btf(16, 8), 1, 2, 3), 48},
+		{"shortest", btf(4, 2), 30},
+		{"shorter", btf(4, 1), 0},
 		{"cut", btf(16, 8)[:47], 0},
 		{"header cut", btf(16, 8)[:20], 0},
 		{"version", mutate(2, 2), 0},
@@ -230,6 +404,9 @@ func TestBTFSize(t *testing.T) {
 	} {
 		if got := btfSize(tt.b); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+		}
+		if got := len((&Image{Kernel: tt.b}).BTF()); got != tt.want {
+			t.Errorf("%s, at the start of a flat kernel: got %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

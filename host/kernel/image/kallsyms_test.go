@@ -2,12 +2,15 @@ package image
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"labctl/host/kernel/internal/synth"
 )
 
 // order is how a kernel lays its tables out; see Kallsyms.
@@ -22,8 +25,8 @@ const (
 )
 
 // tables is a kernel with symbols in that order, and the text that they make.
-// Width is that of a marker.
-func tables(o order, n, width int) (kernel []byte, text string) {
+// Width is that of a marker, long that of the kernel's unsigned long.
+func tables(o order, n, width, long int) (kernel []byte, text string) {
 	le := binary.LittleEndian
 	rnd := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, 4096+rnd.IntN(4)*8)
@@ -36,6 +39,9 @@ func tables(o order, n, width int) (kernel []byte, text string) {
 		}
 	}
 	base := uint64(0xffffffff81000000)
+	if long == 4 {
+		base = 0xc0008000
+	}
 	if o == placeRelative || o == unrelocated {
 		base = flatBase
 	}
@@ -46,14 +52,21 @@ func tables(o order, n, width int) (kernel []byte, text string) {
 	var syms []symbol
 	for i := range n {
 		s := symbol{base + uint64(i)*32, fmt.Sprintf("t f_%d", i*7919)}
+		if i%50 == 1 {
+			s.addr -= 32 // an alias
+		}
 		if i%100 == 0 {
 			s.name += strings.Repeat("_long", 30) // a length of two bytes
 		}
 		if o == absolutePercpu && i < 300 {
 			s = symbol{uint64(i) * 8, fmt.Sprintf("A percpu_%d", i)}
 		}
+		shown := s.name[2:]
+		if i == 500 {
+			s.name, shown = "t !~\x01", "!~x?z?"
+		}
 		syms = append(syms, s)
-		text += fmt.Sprintf("%016x %c %s\n", s.addr, s.name[0], s.name[2:])
+		text += fmt.Sprintf("%0*x %c %s\n", 2*long, s.addr, s.name[0], shown)
 	}
 	offset := func(i int) uint32 {
 		a := syms[i].addr
@@ -71,11 +84,13 @@ func tables(o order, n, width int) (kernel []byte, text string) {
 		for i := range syms {
 			b = le.AppendUint32(b, offset(i))
 		}
-		pad(8)
-		switch o {
-		case unrelocated:
+		pad(long)
+		switch {
+		case o == unrelocated:
 			b = le.AppendUint64(b, 0)
-		case placeRelative:
+		case o == placeRelative:
+		case long == 4:
+			b = le.AppendUint32(b, uint32(base))
 		default:
 			b = le.AppendUint64(b, base)
 		}
@@ -85,7 +100,7 @@ func tables(o order, n, width int) (kernel []byte, text string) {
 		offsets()
 	}
 	b = le.AppendUint32(b, uint32(n))
-	pad(8)
+	pad(long)
 	var markers []int
 	names := len(b)
 	for i, s := range syms {
@@ -115,6 +130,8 @@ func tables(o order, n, width int) (kernel []byte, text string) {
 		index = append(index, len(b)-table)
 		if i > ' ' && i < 0x7f {
 			b = append(b, byte(i), 0)
+		} else if i == 1 {
+			b = append(b, 'x', ' ', 'z', 0x7f, 0)
 		} else {
 			b = append(b, 'x', 'y', 'z', 0)
 		}
@@ -135,20 +152,42 @@ func TestKallsyms(t *testing.T) {
 		order order
 		n     int
 		width int
+		arch  string
 	}{
-		{"offsets first", offsetsFirst, 3000, 4},
-		{"markers of eight bytes", offsetsFirst, 3000, 8},
-		{"per-CPU symbols from 0", absolutePercpu, 3000, 4},
-		{"offsets last", offsetsLast, 3000, 4},
-		{"place-relative", placeRelative, 3000, 4},
-		{"without its base", unrelocated, 3000, 4},
-		{"whole groups", offsetsLast, 2048, 4},
+		{"offsets first", offsetsFirst, 3000, 4, "arm64"},
+		{"offsets first, 32 bits", offsetsFirst, 3001, 4, "arm"},
+		{"offsets last, 32 bits", offsetsLast, 3001, 4, "386"},
+		{"markers of eight bytes", offsetsFirst, 3000, 8, "arm64"},
+		{"per-CPU symbols from 0", absolutePercpu, 3000, 4, "amd64"},
+		{"offsets last", offsetsLast, 3000, 4, "amd64"},
+		{"place-relative", placeRelative, 3000, 4, "arm64"},
+		{"without its base", unrelocated, 3000, 4, "arm64"},
+		{"whole groups", offsetsLast, 2048, 4, "arm64"},
+		{"as few as can be", offsetsLast, minSymbols, 4, "arm64"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			kernel, want := tables(tt.order, tt.n, tt.width)
-			got, err := (&Image{Arch: "arm64", Kernel: kernel}).Kallsyms()
+			long := map[string]int{"arm": 4, "386": 4, "arm64": 8, "amd64": 8}[tt.arch]
+			kernel, want := tables(tt.order, tt.n, tt.width, long)
+			img := &Image{Arch: tt.arch, Kernel: kernel}
+			if tt.arch == "amd64" {
+				img.Kernel = synth.ELF(synth.Exec, synth.X86_64, synth.Section{Name: ".rodata", Data: kernel})
+			}
+			got, err := img.Kallsyms()
 			if err != nil {
 				t.Fatal(err)
+			}
+			// Nothing need follow the tables, and no name or offset may lack.
+			if img.Arch != "amd64" {
+				whole := len(kernel) - 64
+				if again, err := (&Image{Arch: tt.arch, Kernel: kernel[:whole]}).Kallsyms(); err != nil || !bytes.Equal(again, got) {
+					t.Errorf("with nothing behind the tables: %d bytes, %v; want %d", len(again), err, len(got))
+				}
+				if tt.order == offsetsLast {
+					whole -= long // the base
+				}
+				if cut, err := (&Image{Arch: tt.arch, Kernel: kernel[:whole-1]}).Kallsyms(); !errors.Is(err, ErrNoKallsyms) {
+					t.Errorf("without its last byte: %d bytes, %v; want ErrNoKallsyms", len(cut), err)
+				}
 			}
 			if string(got) != want {
 				a, b := strings.Split(string(got), "\n"), strings.Split(want, "\n")
@@ -161,7 +200,9 @@ func TestKallsyms(t *testing.T) {
 			}
 		})
 	}
+	few, _ := tables(offsetsLast, minSymbols-1, 4, 8)
 	for name, kernel := range map[string][]byte{
+		"too few": few,
 		"nothing": nil, "zeros": make([]byte, 1<<16), "ELF that is none": append([]byte("\x7fELF"), make([]byte, 100)...),
 	} {
 		if got, err := (&Image{Arch: "amd64", Kernel: kernel}).Kallsyms(); !errors.Is(err, ErrNoKallsyms) {
@@ -170,10 +211,22 @@ func TestKallsyms(t *testing.T) {
 	}
 }
 
+func TestELFAddress(t *testing.T) {
+	prog := func(typ elf.ProgType, off, size, addr uint64) *elf.Prog {
+		return &elf.Prog{ProgHeader: elf.ProgHeader{Type: typ, Off: off, Filesz: size, Vaddr: addr}}
+	}
+	f := &elf.File{Progs: []*elf.Prog{prog(elf.PT_NOTE, 0, 0x1000, 0x5000), prog(elf.PT_LOAD, 0x100, 0x10, 0x8000), prog(elf.PT_LOAD, 0x200, 0x10, 0x9000)}}
+	for off, want := range map[uint64]uint64{0xff: 0, 0x100: 0x8000, 0x10f: 0x800f, 0x110: 0, 0x1ff: 0, 0x208: 0x9008, 0x210: 0} {
+		if got, ok := elfAddress(f, off); got != want || ok != (want != 0) {
+			t.Errorf("elfAddress(%#x) = %#x, %t; want %#x", off, got, ok, want)
+		}
+	}
+}
+
 // A damaged table gives an error, or lines that are lines.
 func FuzzKallsyms(f *testing.F) {
 	for _, o := range []order{offsetsFirst, absolutePercpu, offsetsLast, placeRelative} {
-		kernel, _ := tables(o, 1100, 4)
+		kernel, _ := tables(o, 1100, 4, 8)
 		f.Add(kernel, uint32(5000), byte(7))
 	}
 	f.Fuzz(func(t *testing.T, kernel []byte, at uint32, v byte) {
