@@ -409,14 +409,20 @@ func TestCheckRecord(t *testing.T) {
 		{wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"sched_*", "*:mod:ext4"}}, ""},
 		{wire.CaptureParams{Instance: "../x"}, "C identifier"},
 		{wire.CaptureParams{Instance: "a-b"}, "C identifier"},
+		{wire.CaptureParams{Instance: strings.Repeat("x", 40)}, ""},
 		{wire.CaptureParams{Instance: strings.Repeat("x", 41)}, "at most 40"},
 		{wire.CaptureParams{Instance: "i", BufferKB: -1}, "0 or more"},
 		{wire.CaptureParams{Instance: "i", Max: -1}, "0 or more"},
 		{wire.CaptureParams{Instance: "i", Tracer: "a/b"}, "tracer"},
 		{wire.CaptureParams{Instance: "i", Functions: []string{"f"}}, "without a tracer"},
+		{wire.CaptureParams{Instance: "i", Tracer: "nop", Graph: []string{"f"}}, "without a tracer"},
+		{wire.CaptureParams{Instance: "i", Functions: []string{"f"}, Graph: []string{"f"}}, "without a tracer"},
+		{wire.CaptureParams{Instance: "i", Tracer: "function", Functions: []string{strings.Repeat("f", 120)}}, ""},
+		{wire.CaptureParams{Instance: "i", Tracer: "function", Functions: []string{strings.Repeat("f", 121)}}, "one word"},
 		{wire.CaptureParams{Instance: "i", Tracer: "function", Functions: []string{"a b"}}, "one word"},
 		{wire.CaptureParams{Instance: "i", Clock: "x y"}, "clock"},
 		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "../.."}}}, "SYSTEM/EVENT"},
+		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "a b"}}}, "SYSTEM/EVENT"},
 		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "a/b", Filter: "x\ny"}}}, "one line"},
 		{wire.CaptureParams{Instance: "i", Options: map[string]bool{"../x": true}}, "option"},
 		{wire.CaptureParams{Instance: "i", Files: map[string]string{"../x": "1"}}, "file"},
@@ -424,7 +430,11 @@ func TestCheckRecord(t *testing.T) {
 		{wire.CaptureParams{Instance: "i", Probes: []wire.Kprobe{{Event: "e"}}}, "no alternatives"},
 		{wire.CaptureParams{Instance: "i", Keep: true, Hold: true, Max: 1, Formats: []string{"signal", "a/b"}}, ""},
 		{wire.CaptureParams{Instance: "i", Keep: true, Formats: []string{"../x"}}, "SYSTEM/EVENT"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Formats: []string{"a b"}}, "SYSTEM/EVENT"},
 		{wire.CaptureParams{Instance: "i", Keep: true, Tracer: "function"}, "a kept instance"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Options: map[string]bool{"o": true}}, "a kept instance"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Files: map[string]string{"f": "1"}}, "a kept instance"},
+		{wire.CaptureParams{Instance: "i", Keep: true, Options: map[string]bool{"o": true}, Files: map[string]string{"f": "1"}}, "a kept instance"},
 		{wire.CaptureParams{Instance: "i", Keep: true, BufferKB: 1}, "a kept instance"},
 		{wire.CaptureParams{Instance: "i", Formats: []string{"a/b"}}, "without a kept instance"},
 	} {
@@ -435,7 +445,69 @@ func TestCheckRecord(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	for s, want := range map[string]struct{ name, ident bool }{
+		"azAZ_09": {true, true}, "0x": {true, false}, "9x": {true, false}, "a-b": {true, false}, "": {},
+		"a/": {}, "a:": {}, "a@": {}, "a[": {}, "a`": {}, "a{": {}, // beside those in ASCII
+		strings.Repeat("x", 63): {true, true}, strings.Repeat("x", 64): {true, false}, strings.Repeat("x", 65): {},
+	} {
+		if name, ident := isName(s), isIdent(s); name != want.name || ident != want.ident {
+			t.Errorf("%q is a name: %t, an identifier: %t; want %+v", s, name, ident, want)
+		}
+	}
+	for s, want := range map[string]bool{"~!x": true, "a\x7f": false, "": false} {
+		if err := checkWord(s); (err == nil) != want {
+			t.Errorf("checkWord(%q) = %v", s, err)
+		}
+	}
+}
+
+// TestAnchor: the first address in the upper half is the kernel's.
+func TestAnchor(t *testing.T) {
+	for text, want := range map[string]string{
+		"00000000 A percpu\n7fffffff T x\n80000000 T y\nc0008000 T z\n": "80000000 T y\n",
+		"ffffffff81000000 T _text\n":                                    "ffffffff81000000 T _text\n",
+		"00000000 T hidden\n":                                           "",
+	} {
+		proc := t.TempDir()
+		if err := os.WriteFile(filepath.Join(proc, "kallsyms"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := Recording{Instance: Instance{fs: &FS{proc: proc}}}
+		if got, err := r.anchor(); got != want || (err == nil) != (want != "") {
+			t.Errorf("anchor of %q = %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestScrub: what is behind a page's data, and a count of lost events behind
+// that, is cleared.
+func TestScrub(t *testing.T) {
+	for n, want := range map[int]int{0: 24, 4: 28, 40: 64, 41: 64, 1<<20 - 1: 64} {
+		page := bytes.Repeat([]byte{0xff}, 64)
+		binary.NativeEndian.PutUint32(page[8:], uint32(n)|1<<31) // RB_MISSED_EVENTS
+		layout{page: 64, commit: 8, long: 4, data: 16}.scrub(page)
+		if got := len(bytes.TrimRight(page, "\x00")); got != want {
+			t.Errorf("of a page with %d bytes of data %d are left, want %d", n, got, want)
+		}
+	}
+}
+
 func TestParseLayout(t *testing.T) {
+	page := func(commit, long, data, size int) string {
+		return fmt.Sprintf("\tfield: local_t commit;\toffset:%d;\tsize:%d;\tsigned:1;\n\tfield: char data;\toffset:%d;\tsize:%d;\tsigned:1;\n", commit, long, data, size)
+	}
+	for text, want := range map[string]layout{
+		page(8, 4, 12, 4084):             {page: 4096, commit: 8, long: 4, data: 12},
+		page(8, 8, 16, wire.MaxChunk-16): {page: wire.MaxChunk, commit: 8, long: 8, data: 16},
+		page(8, 8, 16, wire.MaxChunk-15): {},
+		page(8, 8, 12, 4084):             {},
+		page(8, 8, 16, 0):                {},
+	} {
+		if l, err := parseLayout(text); l != want || (err == nil) != (want != layout{}) {
+			t.Errorf("parseLayout(%q) = %+v, %v; want %+v", text, l, err, want)
+		}
+	}
 	if l, err := parseLayout(headerPage); err != nil || l != (layout{page: 4096, commit: 8, long: 8, data: 16}) {
 		t.Errorf("parseLayout = %+v, %v", l, err)
 	}

@@ -291,6 +291,15 @@ func TestLastError(t *testing.T) {
 		{"[    6.692936] trace_kprobe: error: Invalid register name\n  Command: p:labctl/opt kernel_clone x=%nosuch\n                                       ^\n", "trace_kprobe: Invalid register name at %nosuch"},
 		{"[ 1.0] trace_kprobe: error: First\n  Command: p:a b\n           ^\n[ 2.0] trace_kprobe: error: Last\n  Command: p:a b\n               ^\n", "trace_kprobe: Last at b"},
 		{"[ 1.0] trace_kprobe: error: No caret\n  Command: p:a b\n", "trace_kprobe: No caret"},
+		{"[ 1.0] x: error: First letter\n  Command: p:a b\n           ^\n", "x: First letter at p:a"},
+		{"[ 1.0] x: error: Before it\n  Command: p:a b\n          ^\n", "x: Before it"},
+		{"[ 1.0] x: error: Last letter\n  Command: p:a b\n               ^\n", "x: Last letter at b"},
+		{"[ 1.0] x: error: Behind it\n  Command: p:a b\n                ^\n", "x: Behind it"},
+		{"[ 1.0] x: error: At the margin\n  Command: p:a b\n^\n", "x: At the margin"},
+		{"[ 1.0] x: error: No command\n           ^\n", "x: No command"},
+		{"some] other: error: line\n[no stamp\n", ""},
+		{"[ 1.0] " + strings.Repeat("x", 160) + "\n", strings.Repeat("x", 160)},
+		{"[ 1.0] " + strings.Repeat("x", 161) + "\n", strings.Repeat("x", 160) + "…"},
 		{"  Command: x\n", ""},
 	} {
 		if got := lastError(tt.text); got != tt.want {
