@@ -2,6 +2,10 @@
 // host's plans and help are held against the same list.
 package catalogue
 
+// BadUsage is labprobe's exit status for a probe, or parameters of one, that it
+// does not have.
+const BadUsage = 2
+
 // Probe describes one probe to both sides: the guest refuses to register a probe
 // that is not listed, and the host lists probes and checks plans without a guest.
 type Probe struct {

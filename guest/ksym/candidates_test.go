@@ -112,14 +112,6 @@ func TestCandidates(t *testing.T) {
 }
 
 // Every candidate of a table names another function, once.
-func TestSuffix(t *testing.T) {
-	for in, want := range map[string]string{"f": "", "f.part.5": ".part.5", ".part.5": ""} {
-		if got := suffix(in); got != want {
-			t.Errorf("suffix(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestIdle(t *testing.T) {
 	for _, tt := range []struct {
 		function, beside string
@@ -129,21 +121,6 @@ func TestIdle(t *testing.T) {
 	} {
 		if got := Idle(tt.function, func(name string) bool { return name == tt.beside }); (got != "") != tt.want {
 			t.Errorf("Idle(%s) on a kernel with %s = %q", tt.function, tt.beside, got)
-		}
-	}
-}
-
-func TestTraceNameString(t *testing.T) {
-	for want, n := range map[string]TraceName{
-		"f: a":                 {File: "f", Asked: "a", Became: "a"},
-		"f: a (why)":           {File: "f", Asked: "a", Became: "a", Why: "why"},
-		"f: a → b":             {File: "f", Asked: "a", Became: "b"},
-		"f: a → b (why)":       {File: "f", Asked: "a", Became: "b", Why: "why"},
-		"f: a is not there":    {File: "f", Asked: "a"},
-		"f: a is not there: w": {File: "f", Asked: "a", Why: "w"},
-	} {
-		if got := n.String(); got != want {
-			t.Errorf("%+v is %q, want %q", n, got, want)
 		}
 	}
 }

@@ -9,12 +9,14 @@
 //
 //	NAME is a probe, JSON its parameters as one object. The result is one JSON
 //	document on standard output (wire.ProbeResult). Exit status: 0 done, 1 the
-//	probe could not do it, 2 usage. Without arguments it lists the probes.
+//	probe could not do it, catalogue.BadUsage (2) usage, parameters among it. Without
+//	arguments it lists the probes.
 package labprobe
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -56,7 +58,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p, ok := probe.Lookup(name)
 	if !ok {
 		fmt.Fprintf(stderr, "labprobe: no probe %q: labprobe alone lists them\n", name)
-		return 2
+		return catalogue.BadUsage
 	}
 	var params json.RawMessage
 	switch len(args) {
@@ -65,7 +67,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		params = json.RawMessage(args[0])
 	default:
 		fmt.Fprintf(stderr, "labprobe: %s: %d arguments: give the parameters as one JSON object\n", name, len(args))
-		return 2
+		return catalogue.BadUsage
 	}
 	res, err := p.Run(ctx, params)
 	if err == nil {
@@ -75,6 +77,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fail(stderr, name, err)
+		var bad *probe.ParamError
+		if errors.As(err, &bad) {
+			return catalogue.BadUsage
+		}
 		return 1
 	}
 	return 0
@@ -83,7 +89,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func text(stdout, stderr io.Writer, args []string) int {
 	if len(args) != 1 || !ps.Known(args[0]) {
 		fmt.Fprintf(stderr, "labprobe: ps: give one of %s\n", strings.Join(ps.Options, ", "))
-		return 2
+		return catalogue.BadUsage
 	}
 	if err := ps.Print(stdout, args[0], ps.Live()); err != nil {
 		fail(stderr, "ps", err)

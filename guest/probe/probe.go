@@ -52,8 +52,18 @@ func Names() []string {
 	return names
 }
 
+// ParamError is parameters that ask for what a probe does not do.
+type ParamError struct{ msg string }
+
+func (e *ParamError) Error() string { return e.msg }
+
+// Paramf makes a *ParamError.
+func Paramf(format string, args ...any) error {
+	return &ParamError{"parameters: " + fmt.Sprintf(format, args...)}
+}
+
 // Params decodes raw into the defaults that into holds. A parameter that the
-// probe does not have is an error.
+// probe does not have is a *ParamError.
 func Params(raw json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
@@ -61,10 +71,10 @@ func Params(raw json.RawMessage, into any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("parameters %s: %w", raw, err)
+		return &ParamError{fmt.Sprintf("parameters %s: %v", raw, err)}
 	}
 	if d.More() {
-		return fmt.Errorf("parameters %s: more than one JSON value", raw)
+		return &ParamError{fmt.Sprintf("parameters %s: more than one JSON value", raw)}
 	}
 	return nil
 }

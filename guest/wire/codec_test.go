@@ -242,7 +242,7 @@ func TestNewRequest(t *testing.T) {
 }
 
 func TestLost(t *testing.T) {
-	if got := (RecordCPU{Overrun: 1, Commit: 2, Dropped: 4}).Lost(); got != 7 {
+	if got := (CaptureCPU{Overrun: 1, Commit: 2, Dropped: 4}).Lost(); got != 7 {
 		t.Errorf("Lost() = %d, want 7", got)
 	}
 }

@@ -48,7 +48,7 @@ func fork(_ context.Context, params json.RawMessage) (*wire.ProbeResult, error) 
 	case p.Syscall == "fork" && p.Flags == 0:
 		return raw("fork", rawclone.Fork, rawclone.Args{})
 	}
-	return nil, fmt.Errorf(`parameters: syscall %q with flags %#x: give "clone", or "fork" without flags`, p.Syscall, p.Flags)
+	return nil, probe.Paramf(`syscall %q with flags %#x: give "clone", or "fork" without flags`, p.Syscall, p.Flags)
 }
 
 func vfork(_ context.Context, params json.RawMessage) (*wire.ProbeResult, error) {
@@ -64,7 +64,7 @@ func vfork(_ context.Context, params json.RawMessage) (*wire.ProbeResult, error)
 	case "clone":
 		return raw("vfork", rawclone.Clone, rawclone.Args{Flags: unix.CLONE_VM | unix.CLONE_VFORK, ExitSignal: int(unix.SIGCHLD)})
 	}
-	return nil, fmt.Errorf(`parameters: syscall %q: give "vfork" or "clone"`, p.Syscall)
+	return nil, probe.Paramf(`syscall %q: give "vfork" or "clone"`, p.Syscall)
 }
 
 func thread(_ context.Context, params json.RawMessage) (*wire.ProbeResult, error) {

@@ -97,7 +97,7 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	}
 	kind, ok := kinds[p.By]
 	if !ok {
-		return nil, fmt.Errorf(`parameters: by %q: give "clone" or "clone3"`, p.By)
+		return nil, probe.Paramf(`by %q: give "clone" or "clone3"`, p.By)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

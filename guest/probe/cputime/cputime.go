@@ -49,7 +49,7 @@ func run(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error)
 		return nil, err
 	}
 	if p.Ticks < 1 || p.Ticks > maxTicks {
-		return nil, fmt.Errorf("parameters: ticks %d: give 1 to %d", p.Ticks, maxTicks)
+		return nil, probe.Paramf("ticks %d: give 1 to %d", p.Ticks, maxTicks)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -38,12 +38,12 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	}
 	switch {
 	case p.By != "exit" && p.By != "signal":
-		return nil, fmt.Errorf(`parameters: by %q: give "exit" or "signal"`, p.By)
+		return nil, probe.Paramf(`by %q: give "exit" or "signal"`, p.By)
 	case p.Status < 0 || p.Status > 255:
-		return nil, fmt.Errorf("parameters: status %d: give 0 to 255", p.Status)
+		return nil, probe.Paramf("status %d: give 0 to 255", p.Status)
 	case p.Signal != int(unix.SIGKILL):
 		// The child has all signals blocked, and this one cannot be.
-		return nil, fmt.Errorf("parameters: signal %d: give %d, SIGKILL", p.Signal, unix.SIGKILL)
+		return nil, probe.Paramf("signal %d: give %d, SIGKILL", p.Signal, unix.SIGKILL)
 	}
 	prog, err := rawclone.NewProgram()
 	if err != nil {

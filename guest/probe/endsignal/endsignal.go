@@ -39,7 +39,7 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 		return nil, err
 	}
 	if !slices.Contains(harmless, p.ExitSignal) {
-		return nil, fmt.Errorf("parameters: exit_signal %d: give one of %v", p.ExitSignal, harmless)
+		return nil, probe.Paramf("exit_signal %d: give one of %v", p.ExitSignal, harmless)
 	}
 	prog, err := rawclone.NewProgram()
 	if err != nil {

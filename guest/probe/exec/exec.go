@@ -39,7 +39,7 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	}
 	switch {
 	case p.File == "" || strings.ContainsRune(p.File, 0):
-		return nil, fmt.Errorf("parameters: file %q is no path", p.File)
+		return nil, probe.Paramf("file %q is no path", p.File)
 	case p.Before != nil:
 		return became(p.Before)
 	case p.By == "child":
@@ -47,7 +47,7 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	case p.By == "thread":
 		return byThread(p)
 	}
-	return nil, fmt.Errorf(`parameters: by %q: give "child" or "thread"`, p.By)
+	return nil, probe.Paramf(`by %q: give "child" or "thread"`, p.By)
 }
 
 // maxAnswer bounds what the child may print, in bytes.

@@ -114,7 +114,7 @@ func became(b *before) (*wire.ProbeResult, error) {
 		return nil, err
 	}
 	if now.PID != b.PID {
-		return nil, errors.New("parameters: before: it is of another process; leave it out")
+		return nil, probe.Paramf("before: it is of another process; leave it out")
 	}
 	return &wire.ProbeResult{
 		Probe:  "exec",

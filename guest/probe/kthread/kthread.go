@@ -107,7 +107,7 @@ func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResu
 		return nil, err
 	}
 	if p.TimeoutMS < 1 || p.TimeoutMS > 600_000 {
-		return nil, fmt.Errorf("parameters: timeout_ms %d: give 1 to 600000", p.TimeoutMS)
+		return nil, probe.Paramf("timeout_ms %d: give 1 to 600000", p.TimeoutMS)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(p.TimeoutMS)*time.Millisecond,
 		fmt.Errorf("no answer from kthreadd in %d ms", p.TimeoutMS))
@@ -135,7 +135,7 @@ func run(ctx context.Context, k kernel, params json.RawMessage) (*wire.ProbeResu
 		return res, nil
 	}
 	if refused == nil {
-		return nil, fmt.Errorf("parameters: trigger %q: give thp, psi, cpu1 or kworker", *p.Trigger)
+		return nil, probe.Paramf("trigger %q: give thp, psi, cpu1 or kworker", *p.Trigger)
 	}
 	return nil, fmt.Errorf("no way to have a kernel thread made (%s)", strings.Join(refused, "; "))
 }

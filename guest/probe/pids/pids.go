@@ -49,7 +49,7 @@ func run(ctx context.Context, bound string, raw json.RawMessage) (res *wire.Prob
 		return nil, err
 	}
 	if p.Forks < 1 || p.Forks > 1000 {
-		return nil, fmt.Errorf("parameters: forks %d: give 1 to 1000", p.Forks)
+		return nil, probe.Paramf("forks %d: give 1 to 1000", p.Forks)
 	}
 	max, err := readNumber(bound)
 	if err != nil {

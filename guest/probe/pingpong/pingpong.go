@@ -37,9 +37,9 @@ func run(ctx context.Context, raw json.RawMessage) (res *wire.ProbeResult, err e
 	}
 	switch {
 	case p.Flags != 0 && p.Flags != unix.CLONE_VM && p.Flags != rawclone.PThreadFlags:
-		return nil, fmt.Errorf("parameters: flags %#x: give 0, CLONE_VM (%#x) or those of a thread (%#x)", p.Flags, unix.CLONE_VM, rawclone.PThreadFlags)
+		return nil, probe.Paramf("flags %#x: give 0, CLONE_VM (%#x) or those of a thread (%#x)", p.Flags, unix.CLONE_VM, rawclone.PThreadFlags)
 	case p.Rounds < 1 || p.Rounds > maxRounds:
-		return nil, fmt.Errorf("parameters: rounds %d: give 1 to %d", p.Rounds, maxRounds)
+		return nil, probe.Paramf("rounds %d: give 1 to %d", p.Rounds, maxRounds)
 	}
 	var pipes [2][2]int
 	for i := range pipes {

@@ -43,7 +43,7 @@ func run(ctx context.Context, raw json.RawMessage) (_ *wire.ProbeResult, err err
 		return nil, err
 	}
 	if p.Flags&^allowed != 0 {
-		return nil, fmt.Errorf("parameters: flags %#x: give any of CLONE_VM (%#x), CLONE_FS (%#x) and CLONE_FILES (%#x)",
+		return nil, probe.Paramf("flags %#x: give any of CLONE_VM (%#x), CLONE_FS (%#x) and CLONE_FILES (%#x)",
 			p.Flags, unix.CLONE_VM, unix.CLONE_FS, unix.CLONE_FILES)
 	}
 	private, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)

@@ -43,11 +43,11 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	}
 	switch {
 	case p.Flags&^vforkFlags != 0:
-		return nil, fmt.Errorf("parameters: flags %#x: give CLONE_VM (%#x), CLONE_VFORK (%#x), both or none", p.Flags, unix.CLONE_VM, unix.CLONE_VFORK)
+		return nil, probe.Paramf("flags %#x: give CLONE_VM (%#x), CLONE_VFORK (%#x), both or none", p.Flags, unix.CLONE_VM, unix.CLONE_VFORK)
 	case p.SleepMS < 0 || p.SleepMS > 60_000:
-		return nil, fmt.Errorf("parameters: sleep_ms %d: give 0 to 60000", p.SleepMS)
+		return nil, probe.Paramf("sleep_ms %d: give 0 to 60000", p.SleepMS)
 	case p.End != "exit" && p.End != "exec":
-		return nil, fmt.Errorf(`parameters: end %q: give "exit" or "exec"`, p.End)
+		return nil, probe.Paramf(`end %q: give "exit" or "exec"`, p.End)
 	}
 	c, err := newChild(time.Duration(p.SleepMS)*time.Millisecond, p.End == "exec")
 	if err != nil {

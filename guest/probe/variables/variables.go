@@ -49,7 +49,7 @@ func run(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error)
 		return nil, err
 	}
 	if p.Flags&unix.CLONE_VFORK != 0 {
-		return nil, errors.New("parameters: CLONE_VFORK: its parent could not look at the child")
+		return nil, probe.Paramf("CLONE_VFORK: its parent could not look at the child")
 	}
 	private, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
