@@ -158,7 +158,7 @@ func (s *Set) Find(id string) (*Lab, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("lab %q is not known (known: %s)", text.Line(id, 40), strings.Join(known, ", "))
+	return nil, unknownID(id, known)
 }
 
 // Read reads one lab; name is what its folder is called in messages.

@@ -106,32 +106,11 @@ func (a *app) broken(set *lab.Set) error {
 	return outcome.Default(outcome.BadInput, set.Broken[0])
 }
 
-// labFilter chooses labs.
-type labFilter struct{ topic, source, section string }
-
-func (f *labFilter) flags(c *cobra.Command) {
-	c.Flags().StringVar(&f.topic, "topic", "", "labs of a topic: process, clone, kernel, memory, sched")
-	c.Flags().StringVar(&f.source, "source", "", "labs whose source has these words: seed0")
-	c.Flags().StringVar(&f.section, "section", "", "labs of a section of the book, and of those below it: 4.4")
-}
-
-func (f *labFilter) any() bool { return *f != labFilter{} }
-
-func (f *labFilter) match(l *lab.Lab) bool {
-	return (f.topic == "" || l.Topic == f.topic) &&
-		(f.source == "" || strings.Contains(strings.ToLower(l.Source.Seed), strings.ToLower(f.source))) &&
-		(f.section == "" || slices.ContainsFunc(l.Source.Book, func(s string) bool {
-			return s == f.section || strings.HasPrefix(s, strings.TrimSuffix(f.section, ".")+".")
-		}))
-}
-
-func (f *labFilter) of(set *lab.Set) (out []*lab.Lab) {
-	for _, l := range set.Labs {
-		if f.match(l) {
-			out = append(out, l)
-		}
-	}
-	return out
+// filterFlags are the flags that choose labs by what they are about.
+func filterFlags(c *cobra.Command, s *lab.Selection) {
+	c.Flags().StringVar(&s.Topic, "topic", "", "labs of a topic: process, clone, kernel, memory, sched")
+	c.Flags().StringVar(&s.Source, "source", "", "labs whose source has these words: seed0")
+	c.Flags().StringVar(&s.Section, "section", "", "labs of a section of the book, and of those below it: 4.4")
 }
 
 // labRow is one lab of `lab ls --json`.
@@ -146,7 +125,7 @@ type labRow struct {
 }
 
 func (a *app) labLs(o *labFlags) *cobra.Command {
-	var f labFilter
+	var chosen lab.Selection
 	var spec machine.Spec
 	var asJSON bool
 	c := &cobra.Command{
@@ -170,7 +149,10 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, l := range f.of(set) {
+			for _, l := range set.Labs {
+				if !chosen.Matches(l) {
+					continue
+				}
 				r := status(l)
 				all = append(all, r)
 				word := show.Word(o.lang, "ready")
@@ -192,7 +174,7 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 			return errors.Join(err, a.broken(set))
 		},
 	}
-	f.flags(c)
+	filterFlags(c, &chosen)
 	machineFlags(c, &spec)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c

@@ -28,9 +28,8 @@ import (
 
 type labRunOptions struct {
 	labFlags *labFlags
-	filter   labFilter
+	chosen   lab.Selection
 	spec     machine.Spec
-	all      bool
 	asJSON   bool
 	stacks   bool
 	out      string
@@ -38,7 +37,7 @@ type labRunOptions struct {
 }
 
 func (o *labRunOptions) flags(c *cobra.Command) {
-	o.filter.flags(c)
+	filterFlags(c, &o.chosen)
 	machineFlags(c, &o.spec)
 	f := c.Flags()
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
@@ -67,7 +66,7 @@ run is reported as not run, which is no failure.`,
 		},
 	}
 	o.flags(c)
-	c.Flags().BoolVar(&o.all, "all", false, "every lab")
+	c.Flags().BoolVar(&o.chosen.All, "all", false, "every lab")
 	c.Flags().BoolVar(&o.stacks, "stacks", false, "print the stacks of every task that a lab made (of one lab: always)")
 	return c
 }
@@ -78,45 +77,15 @@ type oneRun struct {
 	err error
 }
 
-// choose gives the labs that a command line asks for.
-func (a *app) choose(o *labRunOptions, ids []string) ([]*lab.Lab, error) {
-	if len(ids) > 0 {
-		if o.all || o.filter.any() {
-			return nil, outcome.Inputf("give the ids of labs, or --all, --topic, --source, --section")
-		}
-		var chosen []*lab.Lab
-		for _, id := range ids {
-			l, err := a.find(o.labFlags, id)
-			if err != nil {
-				return nil, err
-			}
-			if !slices.ContainsFunc(chosen, func(c *lab.Lab) bool { return c.ID == l.ID }) {
-				chosen = append(chosen, l)
-			}
-		}
-		return chosen, nil
-	}
-	if !o.all && !o.filter.any() {
-		return nil, outcome.Inputf("which labs? give ids (labctl lab ls lists them), --all, --topic, --source or --section")
-	}
-	set, err := a.load(o.labFlags)
+// runLabs runs labs, several at a time. Runs are given with an error of theirs
+// inside; the error beside them ended all.
+func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]*oneRun, error) {
+	root, err := o.labFlags.root()
 	if err != nil {
 		return nil, err
 	}
-	if err := a.broken(set); err != nil {
-		return nil, err
-	}
-	chosen := o.filter.of(set)
-	if len(chosen) == 0 {
-		return nil, outcome.Inputf("no lab is so: see labctl lab ls")
-	}
-	return chosen, nil
-}
-
-// runLabs runs labs, several at a time. Runs are given with an error of theirs
-// inside; the error beside them ended all.
-func (a *app) runLabs(ctx context.Context, o *labRunOptions, ids []string) ([]*oneRun, error) {
-	chosen, err := a.choose(o, ids)
+	o.chosen.Names = names
+	chosen, err := o.chosen.Of(root)
 	if err != nil {
 		return nil, err
 	}
@@ -362,7 +331,7 @@ func (a *app) labClaims(lf *labFlags) *cobra.Command {
 		Long: `Run the labs that state claims, all of them or those given, and list every claim
 with its verdict on this kernel: confirmed, refuted or depends, and the evidence.`,
 		RunE: func(c *cobra.Command, ids []string) error {
-			o.all = len(ids) == 0 && !o.filter.any()
+			o.chosen.All = len(ids) == 0 && !o.chosen.Filtered()
 			runs, err := a.runLabs(c.Context(), &o, ids)
 			if runs == nil {
 				return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,9 +122,9 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 // folders of their records, one a kernel. A lab that does not come to its end is
 // a gap in the diff, unless all are so.
 func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []string, err error) {
-	chosen, err := a.labsLike(o.labs)
+	chosen, err := (&lab.Selection{Names: o.labs}).Of(labs.FS)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--labs: %w", err)
 	}
 	if len(o.arches) == 0 {
 		o.arches = []string{""}
@@ -196,32 +195,4 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 	}
 	a.say("run records: " + base.Path)
 	return paths, err
-}
-
-// labsLike finds labs by ids and patterns, as path.Match has them.
-func (a *app) labsLike(patterns []string) (chosen []*lab.Lab, err error) {
-	set, err := lab.Load(labs.FS)
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, l := range set.Labs {
-		ids = append(ids, l.ID)
-	}
-	for _, pattern := range patterns {
-		found := false
-		for _, l := range set.Labs {
-			ok, err := path.Match(strings.ToUpper(pattern), l.ID)
-			if err != nil {
-				return nil, outcome.Inputf("--labs %s: %w", pattern, err)
-			}
-			if found = found || ok; ok && !slices.Contains(chosen, l) {
-				chosen = append(chosen, l)
-			}
-		}
-		if !found {
-			return nil, unknown("--labs", pattern, ids)
-		}
-	}
-	return chosen, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labctl/host/kernel"
+	"labctl/host/lab"
 	"labctl/host/matrix"
 	"labctl/host/targets"
 	"labctl/host/text"
@@ -40,7 +41,7 @@ type Spec struct {
 // Work is one line of work: of labs and Go tests several at once.
 type Work struct {
 	Kind  string // of host/matrix
-	Names []Item // globs over the ids of labs; a program; package patterns
+	Names []Item // labs as lab.MatchIDs takes them; a program; package patterns
 	Args  []string
 }
 
@@ -226,8 +227,8 @@ func (w *Work) names(arch string, known Known) (names []string, err error) {
 		var found []string
 		switch w.Kind {
 		case matrix.Lab:
-			if found, err = globLabs(item, known.Labs); err != nil {
-				return nil, err
+			if found, err = lab.MatchIDs(item.Text, known.Labs); err != nil {
+				return nil, bad(item.Where, "%v", err)
 			}
 		case matrix.GoTest:
 			if found, err = known.Packages(item.Text, arch); err != nil {
@@ -242,22 +243,6 @@ func (w *Work) names(arch string, known Known) (names []string, err error) {
 		names = append(names, found...)
 	}
 	return names, nil
-}
-
-func globLabs(item Item, ids []string) (found []string, err error) {
-	for _, id := range ids {
-		ok, err := path.Match(strings.ToUpper(item.Text), id)
-		if err != nil {
-			return nil, bad(item.Where, "%q: %v", text.Line(item.Text, 40), err)
-		}
-		if ok {
-			found = append(found, id)
-		}
-	}
-	if len(found) == 0 {
-		return nil, bad(item.Where, "%s", unknown("lab", item.Text, ids))
-	}
-	return found, nil
 }
 
 func (s *Spec) excluded(c matrix.Cell, used []bool) bool {
