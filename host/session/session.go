@@ -73,8 +73,8 @@ type Options struct {
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
-	// Before is called before anything else is made ready.
-	Before func(context.Context) error
+	// Before is called before anything else is made ready. It may change the machine.
+	Before func(context.Context, *machine.Spec) error
 	// Prepared is called before the boot. ErrNoBoot ends the run well without one.
 	Prepared func(context.Context, *Session) error
 	// Write is called when the machine is closed, to write the record's files. err
@@ -122,7 +122,7 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 		}
 	}
 	if o.Before != nil {
-		if err := o.Before(ctx); err != nil {
+		if err := o.Before(ctx, &o.Spec); err != nil {
 			return s, err
 		}
 	}

@@ -170,7 +170,7 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 			Timeout: r.Timeout, Unprepared: true,
 		}
 		if missing := r.kernels[kernelKey(c)]; missing != nil {
-			o.Before = func(context.Context) error { return missing }
+			o.Before = func(context.Context, *machine.Spec) error { return missing }
 		}
 		if c.Work.Kind == matrix.Lab {
 			err = r.runLab(ctx, env, o, c, &res)
@@ -204,16 +204,15 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 	said := &lastBytes{max: maxOutput}
 	var job *program.Job
 	before := o.Before
-	o.Before = func(ctx context.Context) (err error) {
+	o.Before = func(ctx context.Context, spec *machine.Spec) (err error) {
 		if before != nil {
-			if err := before(ctx); err != nil {
+			if err := before(ctx, spec); err != nil {
 				return err
 			}
 		}
-		job, err = r.jobOf(whole, c)
+		job, spec.Commands, err = r.jobOf(whole, c)
 		return err
 	}
-	o.Spec.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
 	o.Write = func(s *session.Session, err error) error {
 		return errors.Join(err, s.Dir.WriteFile(outputFile, []byte(text.Clean(said.String()))))
 	}
@@ -240,19 +239,21 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 	return err
 }
 
-// jobOf plans the run of a cell's program.
-func (r *Runner) jobOf(ctx context.Context, c matrix.Cell) (*program.Job, error) {
+// jobOf plans the run of a cell's program, and says whether that wants the guest to
+// have commands.
+func (r *Runner) jobOf(ctx context.Context, c matrix.Cell) (job *program.Job, commands bool, err error) {
 	t, _ := targets.Find(c.Target)
 	prog, err := r.program(ctx, c.Work, t.Arch)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	argv := append([]string{c.Work.Name}, c.Work.Args...)
 	if prog.Test {
 		// As go test calls it.
 		argv = append([]string{c.Work.Name, "-test.paniconexit0", "-test.timeout=10m0s"}, c.Work.Args...)
 	}
-	return program.NewJob(prog.Program, argv, program.JobOptions{Cwd: prog.dir})
+	job, err = program.NewJob(prog.Program, argv, program.JobOptions{Cwd: prog.dir})
+	return job, prog.Commands(), err
 }
 
 // program finds or builds a program, once for an architecture.
