@@ -296,7 +296,7 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 
 func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, root string) error {
 	lang := o.labFlags.lang
-	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, jobs(o.jobs, o.spec), func(g *grade.Grade) {
+	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, jobs(o.jobs), func(g *grade.Grade) {
 		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
 	})
 	if err != nil {

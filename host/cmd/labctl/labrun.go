@@ -20,6 +20,7 @@ import (
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
+	"labctl/host/matrix/schedule"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/session"
@@ -113,7 +114,7 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]
 		os.Remove(d.File(record.ConsoleFile)) // each lab has its own
 	}
 	runs := make([]*oneRun, len(chosen))
-	turn := make(chan struct{}, jobs(o.jobs, o.spec))
+	turn := make(chan struct{}, jobs(o.jobs))
 	told := newInOrder(len(chosen), a.say)
 	var wg sync.WaitGroup
 	for i, l := range chosen {
@@ -139,11 +140,12 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]
 }
 
 // jobs is how many machines run at once.
-func jobs(asked int, spec machine.Spec) int {
-	if asked > 0 {
-		return asked
+func jobs(asked int) int {
+	b := schedule.Host(asked)
+	if b.Jobs > 0 {
+		return b.Jobs
 	}
-	return runner.Jobs(spec)
+	return max(1, min(b.CPUs, b.MemoryMB/(512+schedule.Overhead)))
 }
 
 // inOrder says lines in the order of their numbers, each as soon as those before

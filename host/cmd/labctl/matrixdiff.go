@@ -160,7 +160,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []str
 		return nil, err
 	}
 	os.Remove(base.File(record.ConsoleFile)) // each lab has its own
-	turn := make(chan struct{}, jobs(o.jobs, machine.Spec{Arch: targets[0]}))
+	turn := make(chan struct{}, jobs(o.jobs))
 	var wg sync.WaitGroup
 	var runs []*oneRun
 	for _, arch := range targets {

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
-	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
@@ -149,7 +148,7 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	shown := a.showCells(len(p.mine()), len(good))
 	start := time.Now()
 	var spent usage.Meter
-	ran, err := r.Do(usage.With(ctx, &spent), todo, schedule.Options{Budget: o.budget(), Retries: o.retries, Keep: folder.Keep, Tell: shown.tell})
+	ran, err := r.Do(usage.With(ctx, &spent), todo, schedule.Options{Budget: schedule.Host(o.jobs), Retries: o.retries, Keep: folder.Keep, Tell: shown.tell})
 	shown.stop()
 	all.Seconds = time.Since(start).Seconds()
 	all.CPUSeconds = spent.Total().Seconds()
@@ -207,17 +206,6 @@ func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, 
 		}
 	}
 	return todo, good
-}
-
-// budget is what this host has for machines. A machine that waits, for its link or
-// for labctl, leaves its CPU to another: for four CPUs there is one more at it.
-func (o *matrixRunOptions) budget() schedule.Budget {
-	cpus := runtime.GOMAXPROCS(0)
-	b := schedule.Budget{CPUs: cpus + (cpus+3)/4, MemoryMB: runner.MemoryMB(), Jobs: o.jobs}
-	if o.jobs > 0 {
-		b.CPUs, b.MemoryMB = 0, 0 // the user knows better
-	}
-	return b
 }
 
 // showMatrix prints the results and writes the files that were asked for.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func setup(t *testing.T) (session.Env, *lab.Set) {
 }
 
 // turn bounds the machines that run at once.
-var turn = make(chan struct{}, runner.Jobs(machine.Spec{}))
+var turn = make(chan struct{}, runtime.GOMAXPROCS(0))
 
 func inTurn(t *testing.T, name string, f func(*testing.T)) {
 	t.Run(name, func(t *testing.T) {

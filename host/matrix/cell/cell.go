@@ -138,7 +138,7 @@ func (r *Runner) job(ctx context.Context, c matrix.Cell) schedule.Job {
 		s.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
 	}
 	cpus := cmp.Or(s.CPUs, t.CPUs)
-	j := schedule.Job{Cell: c, CPUs: cpus, MemoryMB: cmp.Or(s.MemoryMB, t.MemoryMB) + runner.Overhead}
+	j := schedule.Job{Cell: c, CPUs: cpus, MemoryMB: cmp.Or(s.MemoryMB, t.MemoryMB) + schedule.Overhead}
 	if t.TCGThread == "single" {
 		v, err := accel.Best(ctx, t.Binary, t.Arch)
 		if !t.KVM || err != nil || v.Accel == "tcg" {

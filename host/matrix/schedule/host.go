@@ -1,35 +1,31 @@
-package runner
+package schedule
 
 import (
 	"bytes"
 	"fmt"
 	"os"
 	"runtime"
-
-	"labctl/host/machine"
 )
 
 // Overhead is what a machine takes of the host beside its own memory, in MB: QEMU,
 // the code that it translates, and what labctl keeps of the trace.
 const Overhead = 300
 
-// Jobs is how many machines of a kind this host can run at once: as many as it has
-// CPUs, and memory for.
-func Jobs(asked machine.Spec) int {
-	memory := asked.MemoryMB
-	if t, err := machine.FindTarget(asked.Arch, asked.Board); err == nil && memory == 0 {
-		memory = t.MemoryMB
+// Host is what this host, or the container that labctl is in, has for machines. A
+// user who asks for so many jobs at a time knows better: 0 asks for none.
+//
+// A machine that waits, for its link or for labctl, leaves its CPU to another: for
+// four CPUs there is one more at it.
+func Host(jobs int) Budget {
+	if jobs > 0 {
+		return Budget{Jobs: jobs}
 	}
-	have, cpus := MemoryMB(), runtime.GOMAXPROCS(0)
-	if have == 0 {
-		return cpus
-	}
-	return max(1, min(cpus, have/(memory+Overhead)))
+	cpus := runtime.GOMAXPROCS(0)
+	return Budget{CPUs: cpus + (cpus+3)/4, MemoryMB: hostMemoryMB()}
 }
 
-// MemoryMB is how much memory machines can have on this host, or in the container
-// that labctl is in; 0 when that is not known.
-func MemoryMB() int {
+// hostMemoryMB is the memory that is to be had, 0 when that is not known.
+func hostMemoryMB() int {
 	read := func(name string) []byte {
 		b, _ := os.ReadFile(name) // none: not known
 		return b
