@@ -253,12 +253,12 @@ func TestStacks(t *testing.T) {
 	b := Builder{Stacks: func(string) bool { return true }}
 	for i := range maxPaths + 3 {
 		s := &stack.Stack{Frames: []stack.Frame{{Name: "kernel_clone"}, {Name: fmt.Sprint("f", i)}}}
-		b.Event(&ftrace.Event{Name: "sched_process_fork", PID: 1, Stack: s, Fields: []ftrace.Field{{Key: "pid", Value: "1"}, {Key: "child_pid", Value: "2"}}})
+		b.Event(&event.Event{Name: "sched_process_fork", PID: 1, Stack: s, Fields: []event.Field{{Key: "pid", Value: "1"}, {Key: "child_pid", Value: "2"}}})
 	}
 	for i := range 2 {
-		b.Event(&ftrace.Event{Name: "x", Stack: &stack.Stack{Frames: []stack.Frame{{Name: fmt.Sprint("f", i)}}}})
+		b.Event(&event.Event{Name: "x", Stack: &stack.Stack{Frames: []stack.Frame{{Name: fmt.Sprint("f", i)}}}})
 	}
-	b.Event(&ftrace.Event{Name: "x"})
+	b.Event(&event.Event{Name: "x"})
 	b.paths.unkept = 4
 	l, _, err := b.Build()
 	if err != nil || len(l.Paths) != maxPaths+2 || l.UnkeptPaths != 7 {
@@ -268,21 +268,21 @@ func TestStacks(t *testing.T) {
 
 func TestPlace(t *testing.T) {
 	s := &stack.Stack{Frames: []stack.Frame{{Name: "kprobe_dispatcher"}, {Name: "f.part.0", Size: 8}, {Name: "h", Size: 8, Offset: 4}}}
-	args := []ftrace.Field{{Key: "a", Value: "1"}, {Key: "lr", Value: "g+0x4/0x8"}, {Key: "b", Value: "2"}}
+	args := []event.Field{{Key: "a", Value: "1"}, {Key: "lr", Value: "g+0x4/0x8"}, {Key: "b", Value: "2"}}
 	for _, tt := range []struct {
 		name   string
-		event  ftrace.Event
+		event  event.Event
 		of     string
 		frames string // as TRACE32 has them
 	}{
-		{"a trace point", ftrace.Event{Name: "x", Stack: s, Fields: args[:1]}, "x", "f.part.0(...) h(...)"},
-		{"a probe", ftrace.Event{Name: "p", At: "f+0x0/0x8", Stack: s, Fields: args}, "p", "f.part.0(a = 1, b = 2, ...) g(...)  // from the link register h(...)"},
-		{"a probe whose stack begins elsewhere", ftrace.Event{Name: "p", At: "k+0x0/0x8", Stack: s, Fields: args[:1]}, "p", "f.part.0(...) h(...)"},
-		{"a probe without frames", ftrace.Event{Name: "p", At: "f+0x0/0x8", Stack: &stack.Stack{}, Fields: args[:1]}, "p", ""},
-		{"a function", ftrace.Event{Name: "function", Stack: s, Fields: []ftrace.Field{{Key: "function", Value: "h+0x4/0x8"}}}, "h", "h(...)"},
-		{"a function without a symbol", ftrace.Event{Name: "function", Stack: s, Fields: []ftrace.Field{{Key: "function", Value: "0x1234"}}}, "0x1234", "f.part.0(...) h(...)"},
-		{"a function that is not told", ftrace.Event{Name: "function", Stack: s}, "", "f.part.0(...) h(...)"},
-		{"no stack", ftrace.Event{Name: "p", At: "f+0x0/0x8"}, "p", ""},
+		{"a trace point", event.Event{Name: "x", Stack: s, Fields: args[:1]}, "x", "f.part.0(...) h(...)"},
+		{"a probe", event.Event{Name: "p", At: "f+0x0/0x8", Stack: s, Fields: args}, "p", "f.part.0(a = 1, b = 2, ...) g(...)  // from the link register h(...)"},
+		{"a probe whose stack begins elsewhere", event.Event{Name: "p", At: "k+0x0/0x8", Stack: s, Fields: args[:1]}, "p", "f.part.0(...) h(...)"},
+		{"a probe without frames", event.Event{Name: "p", At: "f+0x0/0x8", Stack: &stack.Stack{}, Fields: args[:1]}, "p", ""},
+		{"a function", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "h+0x4/0x8"}}}, "h", "h(...)"},
+		{"a function without a symbol", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "0x1234"}}}, "0x1234", "f.part.0(...) h(...)"},
+		{"a function that is not told", event.Event{Name: "function", Stack: s}, "", "f.part.0(...) h(...)"},
+		{"no stack", event.Event{Name: "p", At: "f+0x0/0x8"}, "p", ""},
 	} {
 		of, got := Place(&tt.event)
 		var frames []string
