@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
+	"labctl/host/arch"
 	"labctl/host/trace/decode"
 	"labctl/host/trace/export/tracedat"
 )
@@ -30,7 +32,8 @@ func (b *bench) trace() error {
 
 // forks is a fork-heavy program. It prints how long its forks took in the guest.
 // With "text" it traces itself, as `labctl trace --event sched:sched_switch` with
-// the task-creation preset does, and reads the text of trace_pipe meanwhile.
+// the task-creation preset does, and reads the text of trace_pipe meanwhile. ARG
+// stands for the register of a function's first argument.
 const forks = `package main
 
 import (
@@ -38,15 +41,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 )
 
 const dir = "/sys/kernel/tracing/instances/bench/"
-
-var arg = map[string]string{"amd64": "%di", "arm64": "%x0"}[runtime.GOARCH]
 
 func put(file, text string, flag int) {
 	f, err := os.OpenFile(file, os.O_WRONLY|flag, 0)
@@ -66,8 +66,8 @@ func text() {
 		os.Exit(1)
 	}
 	put(dir+"options/stacktrace", "1", 0)
-	put("/sys/kernel/tracing/kprobe_events", "p:bench/clone kernel_clone flags=+0("+arg+"):x64", os.O_APPEND)
-	put("/sys/kernel/tracing/kprobe_events", "p:bench/exit do_exit code="+arg+":x64", os.O_APPEND)
+	put("/sys/kernel/tracing/kprobe_events", "p:bench/clone kernel_clone flags=+0(ARG):x64", os.O_APPEND)
+	put("/sys/kernel/tracing/kprobe_events", "p:bench/exit do_exit code=ARG:x64", os.O_APPEND)
 	for _, e := range strings.Fields("sched/sched_switch sched/sched_process_fork sched/sched_process_exec sched/sched_process_exit task/task_newtask task/task_rename bench/clone bench/exit") {
 		put(dir+"events/"+e+"/enable", "1", 0)
 	}
@@ -118,16 +118,20 @@ func (b *bench) seconds(args ...string) (float64, error) {
 }
 
 // disturbance compares what two ways of reading the same trace cost a program.
-func (b *bench) disturbance(arch string) error {
-	prog, err := b.program("forks", forks, arch)
+func (b *bench) disturbance(goarch string) error {
+	abi, ok := arch.Find(goarch)
+	if !ok {
+		return fmt.Errorf("measure what recording costs: %q is no architecture of labctl's", goarch)
+	}
+	prog, err := b.program("forks", strings.ReplaceAll(forks, "ARG", abi.Entry.Args[0]), goarch)
 	if err != nil {
 		return err
 	}
-	machine := []string{"-q", "--arch", arch, "--kernel", b.kernel}
+	machine := []string{"-q", "--arch", goarch, "--kernel", b.kernel}
 	line := func(command string, more ...string) []string {
 		return append(append([]string{command}, machine...), more...)
 	}
-	r := row{what: arch + ": what recording adds to 400 forks", baseline: "what reading trace_pipe adds", bound: "0.50", unit: "s", digits: 2}
+	r := row{what: goarch + ": what recording adds to 400 forks", baseline: "what reading trace_pipe adds", bound: "0.50", unit: "s", digits: 2}
 	for i := range b.pairs + 1 {
 		alone, err := b.seconds(line("exec", "--", prog)...)
 		if err != nil {
@@ -145,7 +149,7 @@ func (b *bench) disturbance(arch string) error {
 			continue // for the caches
 		}
 		r.got, r.base, r.ratios = append(r.got, recorded-alone), append(r.base, text-alone), append(r.ratios, (recorded-alone)/(text-alone))
-		b.say("  %s: 400 forks %.2f s, recorded %.2f s, with trace_pipe read %.2f s", arch, alone, recorded, text)
+		b.say("  %s: 400 forks %.2f s, recorded %.2f s, with trace_pipe read %.2f s", goarch, alone, recorded, text)
 	}
 	b.table.add(r)
 	return nil

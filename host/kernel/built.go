@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"labctl/host/arch"
 	"labctl/host/kernel/debian"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -59,7 +60,7 @@ func (c *Cache) SourcePackage(ref Ref) (*debian.Root, string, error) {
 			Dir:       filepath.Join(c.dir, "apt", "source-"+src.Suite),
 			Suite:     src.Suite,
 			Component: src.Component,
-			Arch:      "amd64", // the package is for all; an index is for one
+			Arch:      arch.All[0].Debian, // the package is for all; an index is for one
 		}, "linux-source-" + src.Series, nil
 	}
 	return nil, "", outcome.Inputf("source of kernel %s: Debian has none", ref)

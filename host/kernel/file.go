@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"labctl/host/arch"
 	"labctl/host/cachedir"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
@@ -147,38 +148,27 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	return load(dir)
 }
 
-// treeImages are what `make` leaves in a kernel tree, by GOARCH, the one that
-// QEMU starts soonest first.
-var treeImages = []struct {
-	arch  string
-	paths []string
-}{
-	{"amd64", []string{"arch/x86/boot/bzImage"}},
-	{"arm64", []string{"arch/arm64/boot/Image", "arch/arm64/boot/Image.gz", "arch/arm64/boot/vmlinuz.efi"}},
-	{"arm", []string{"arch/arm/boot/zImage", "arch/arm/boot/Image"}},
-}
-
 // imageOfTree finds the image in a kernel tree that was built, or in the folder
 // that make's O= named.
-func imageOfTree(tree, arch string) (string, error) {
+func imageOfTree(tree, goarch string) (string, error) {
 	var found, names, archs []string
-	for _, t := range treeImages {
-		for _, p := range t.paths {
+	for _, a := range arch.All {
+		for _, p := range a.Build.Images {
 			if isFile(filepath.Join(tree, p)) {
-				if t.arch == arch {
+				if a.Name == goarch {
 					return filepath.Join(tree, p), nil
 				}
-				found, archs = append(found, filepath.Join(tree, p)), append(archs, t.arch)
+				found, archs = append(found, filepath.Join(tree, p)), append(archs, a.Name)
 				break
 			}
 		}
-		names = append(names, t.paths[0])
+		names = append(names, a.Build.Images[0])
 	}
 	switch {
 	case len(found) == 0:
 		return "", fmt.Errorf("a folder with no built kernel in it (%s): build the tree, or give the image's own path", strings.Join(names, ", "))
-	case arch != "":
-		return "", fmt.Errorf("the tree has an image for %s, not %s", strings.Join(archs, " and "), arch)
+	case goarch != "":
+		return "", fmt.Errorf("the tree has an image for %s, not %s", strings.Join(archs, " and "), goarch)
 	case len(found) > 1:
 		return "", fmt.Errorf("the tree has images for %s: choose with --arch", strings.Join(archs, " and "))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/module"
 
+	"labctl/host/arch"
 	"labctl/host/outcome"
 	"labctl/images"
 )
@@ -37,7 +38,7 @@ type Source struct {
 // SourceArch is what a source has for an architecture.
 type SourceArch struct {
 	// Of KindDebian.
-	Debian  string `yaml:"debian"`  // Debian's name of it
+	Debian  string `yaml:"debian"`  // Debian's name of it; that of host/arch where the file has none
 	Package string `yaml:"package"` // meta package that depends on the image
 
 	// Of KindModule: paths below the module's root.
@@ -203,6 +204,7 @@ func parseSources(file string, data []byte, user bool) (*sourceList, error) {
 	seen := map[string]bool{}
 	for i := range l.Sources {
 		s, at := &l.Sources[i], fmt.Sprintf("sources[%d]", i)
+		s.nameForDebian()
 		field, msg := s.wrong()
 		if msg != "" {
 			if field != "" {
@@ -224,6 +226,16 @@ func parseSources(file string, data []byte, user bool) (*sourceList, error) {
 		return nil, doc.fail("fallback", "%q is no kernel of the list", l.Fallback)
 	}
 	return &l, nil
+}
+
+// nameForDebian fills in Debian's names of architectures.
+func (s *Source) nameForDebian() {
+	for name, a := range s.Arch {
+		if row, ok := arch.Find(name); ok && s.Kind == KindDebian && a.Debian == "" {
+			a.Debian = row.Debian
+			s.Arch[name] = a
+		}
+	}
 }
 
 // wrong says what is wrong with an entry, and in which field; "" when it is
@@ -286,10 +298,12 @@ func (s *Source) wrong() (field, msg string) {
 func (a SourceArch) wrong(kind string) (field, msg string) {
 	if kind == KindDebian {
 		switch {
-		case !plainName.MatchString(a.Debian) || !plainName.MatchString(a.Package):
-			return "", "kind debian needs debian and package: arm64, linux-image-arm64"
+		case !plainName.MatchString(a.Package):
+			return "", "kind debian needs package: linux-image-arm64"
+		case !plainName.MatchString(a.Debian):
+			return "", "kind debian needs debian, Debian's name of an architecture that labctl does not know: riscv64"
 		case a.Image != "" || a.DTBs != "" || a.Modules != "":
-			return "", "kind debian takes debian and package alone"
+			return "", "kind debian takes package and debian alone"
 		}
 		return "", ""
 	}

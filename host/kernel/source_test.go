@@ -19,6 +19,11 @@ func TestEmbeddedSources(t *testing.T) {
 	if strings.Contains(string(images.Kernels), "://") {
 		t.Error("kernels.yaml names a host; mirrors are the host's own")
 	}
+	for _, s := range l.Sources {
+		if a, ok := s.Arch["arm"]; ok && s.Kind == KindDebian && a.Debian != "armhf" {
+			t.Errorf("%s: Debian's name of arm is %q, want armhf", s.ref(), a.Debian)
+		}
+	}
 	// What merge asks of a list holds for this one, too.
 	if _, err := l.merge("images/kernels.yaml", &sourceList{}); err != nil {
 		t.Error(err)
@@ -60,10 +65,12 @@ func TestParseSourcesRefuses(t *testing.T) {
 		{"suite with a way out", change("suite: a", "suite: ../a"), "k.yaml:4: sources[0].suite: "},
 		{"flavour with a space", change("suite: a", "suite: a\n    flavour: \"a b\""), "k.yaml:5: sources[0].flavour: "},
 		{"no arch", change("    arch:\n      amd64: {debian: amd64, package: p}\n", ""), "sources[0].arch: kind debian needs arch"},
-		{"half an arch", change(", package: p", ""), "k.yaml:8: sources[0].arch.amd64: kind debian needs debian and package"},
-		{"package as an option", change("package: p", "package: -o"), "needs debian and package"},
+		{"half an arch", change(", package: p", ""), "k.yaml:8: sources[0].arch.amd64: kind debian needs package"},
+		{"package as an option", change("package: p", "package: -o"), "needs package"},
+		{"architecture as an option", change("debian: amd64", "debian: -o"), "needs debian, Debian's name"},
+		{"unknown architecture", change("amd64: {debian: amd64, ", "riscv64: {"), "k.yaml:8: sources[0].arch.riscv64: kind debian needs debian, Debian's name"},
 		{"arch of no name", change("amd64: {debian", "AMD/64: {debian"), "want Go's name"},
-		{"wrong arch for the kind", change("package: p", "package: p, image: x"), "debian and package alone"},
+		{"wrong arch for the kind", change("package: p", "package: p, image: x"), "package and debian alone"},
 		{"twice", goodSources + "  - kind: debian\n    suite: a\n    series: \"1.3\"\n    component: main\n    arch: {amd64: {debian: amd64, package: p}}\n", "k.yaml:14: sources[3]: debian:a is already the name"},
 		{"fallback", change(`fallback: "1.2"`, `fallback: "1.3"`), `k.yaml:1: fallback: "1.3" is no kernel`},
 		{"file with a suite", goodSources + "    suite: x\n", "k.yaml:14: sources[2].suite: kind file does not take suite"},

@@ -1,5 +1,6 @@
 // Package targets holds one row of data for each machine that labctl can boot.
-// Nothing else in labctl switches on an architecture or a board.
+// Nothing else in labctl switches on a board; what is known of an architecture is a
+// row of host/arch.
 package targets
 
 import "runtime"
@@ -18,7 +19,7 @@ type Link struct {
 type Target struct {
 	Name    string // "amd64", "raspi3b": what --arch or --board is given
 	Summary string
-	Arch    string // GOARCH of guest binaries
+	Arch    string // GOARCH of guest binaries, the name of a row of host/arch
 	Board   bool   // named by --board; --arch names the plain rows
 
 	Binary    string // QEMU's binary

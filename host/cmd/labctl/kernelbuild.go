@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/arch"
 	"labctl/host/kernel/kbuild"
 	"labctl/host/outcome"
 	"labctl/host/targets"
@@ -64,7 +65,7 @@ dependency that killed it.
 	}
 	f := c.Flags()
 	f.StringVar(&o.source, "source", "", "debian:SERIES, the folder of a tree, or a tarball")
-	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(kbuild.Arches(), ", ")+" (default: the host's)")
+	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(arch.Names(), ", ")+" (default: the host's)")
 	f.StringVar(&o.profile, "profile", "", "profile (default: lab, where no --fragment is given)")
 	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments, by name or as files with a slash or .config in their names")
 	f.IntVar(&o.jobs, "jobs", 0, "compilers at a time (default: as many as this host has CPUs)")

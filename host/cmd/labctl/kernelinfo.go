@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/guest/ksym"
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
@@ -166,7 +167,7 @@ func (a *app) printKernel(r *kernelReport) error {
 	row("image", "%s", r.Image)
 	row("", "%s, %d bytes, %s", r.Kind, r.Size, packed)
 	row("", "sha256:%s", r.SHA256)
-	if r.Arch == "amd64" {
+	if a, _ := arch.Find(r.Arch); a.ORC {
 		row("PVH", "%s", yesNo(r.PVH, "QEMU starts its vmlinux", "QEMU starts the bzImage, which unpacks itself"))
 		row("ORC", "%s", yesNo(r.ORC > 0, fmt.Sprintf("%d entries", r.ORC), ""))
 	}

@@ -20,16 +20,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"labctl"
+	"labctl/host/arch"
 	"labctl/host/cachedir"
 	"labctl/host/outcome"
 )
-
-// Arches are the GOARCH values that an image can be built for.
-var Arches = []string{"amd64", "arm64", "arm"}
 
 // Options says what goes into an image.
 type Options struct {
@@ -80,8 +77,8 @@ type Timing struct {
 // When ctx ends while the base is being built, Build returns at once and the
 // base is finished into the cache if the process lives long enough.
 func Build(ctx context.Context, opts Options) (*Image, error) {
-	if !slices.Contains(Arches, opts.Arch) {
-		return nil, fmt.Errorf("build initramfs: architecture %q is not one of %v", opts.Arch, Arches)
+	if _, ok := arch.Find(opts.Arch); !ok {
+		return nil, fmt.Errorf("build initramfs: architecture %q is not one of %v", opts.Arch, arch.Names())
 	}
 	start := time.Now()
 	dir := opts.Dir

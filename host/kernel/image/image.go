@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"sync"
 
+	"labctl/host/arch"
 	"labctl/host/outcome"
 )
 
@@ -106,11 +107,11 @@ func parseELF(data []byte) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read ELF: %w", err)
 	}
-	arch := map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm"}[f.Machine]
-	if arch == "" || (f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN) {
+	name := arch.OfELF(f.Machine, f.Class)
+	if _, ok := arch.Find(name); !ok && name != "386" || (f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN) {
 		return nil, fmt.Errorf("ELF %s for %s: %w", f.Type, f.Machine, ErrNotKernel)
 	}
-	return &Image{Kind: ELF, Arch: arch, Kernel: data}, nil
+	return &Image{Kind: ELF, Arch: name, Kernel: data}, nil
 }
 
 func parseBzImage(data []byte) (*Image, error) {

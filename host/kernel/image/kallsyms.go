@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"labctl/host/arch"
 	"labctl/host/outcome"
 )
 
@@ -43,10 +44,7 @@ const flatBase = 0xffff800080000000
 // A name is a length and as many bytes, each standing for a token; its first
 // letter is the type. Markers are the places of every 256th name.
 func (img *Image) Kallsyms() ([]byte, error) {
-	t := kallsyms{b: img.Kernel, long: 8}
-	if img.Arch == "386" || img.Arch == "arm" {
-		t.long = 4
-	}
+	t := kallsyms{b: img.Kernel, long: arch.Bits(img.Arch) / 8}
 	t.address = func(off int) (uint64, bool) { return flatBase + uint64(off), true }
 	if data, ok := img.VmlinuxELF(); ok {
 		f, err := elf.NewFile(bytes.NewReader(data))

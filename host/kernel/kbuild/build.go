@@ -34,6 +34,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"labctl/host/arch"
 	"labctl/host/cachedir"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
@@ -104,7 +105,7 @@ type Result struct {
 type job struct {
 	*Builder
 	Request
-	arch    Arch
+	arch    arch.Arch
 	tree    *tree
 	obj     string // folder of the objects
 	options []Option
@@ -155,7 +156,7 @@ func defaultName(p *Plan, release string) string {
 }
 
 func (j *job) run(ctx context.Context) (*Result, error) {
-	target := compiler{ctx: ctx, command: []string{j.arch.gcc()}}
+	target := compiler{ctx: ctx, command: []string{j.arch.CrossCompile() + "gcc"}}
 	host := compiler{ctx: ctx, command: []string{"gcc"}}
 	j.fixes = fixesFor(fixes(), j.tree.dir, j.arch.Name, host, target)
 	for _, f := range j.fixes {
@@ -255,7 +256,7 @@ func (j *job) features() []string {
 
 // args are the variables that every run of make gets.
 func (j *job) args(more ...string) []string {
-	cc, hostCC := []string{j.arch.gcc()}, []string{"gcc"}
+	cc, hostCC := []string{j.arch.CrossCompile() + "gcc"}, []string{"gcc"}
 	var kcflags []string
 	for _, f := range j.fixes {
 		cc, hostCC, kcflags = append(cc, f.CC...), append(hostCC, f.HostCC...), append(kcflags, f.KCFlags...)
@@ -264,7 +265,7 @@ func (j *job) args(more ...string) []string {
 		cc, hostCC = append([]string{"ccache"}, cc...), append([]string{"ccache"}, hostCC...)
 	}
 	args := []string{
-		"-C", j.tree.dir, "O=" + j.obj, "ARCH=" + j.arch.Kernel, "CROSS_COMPILE=" + j.arch.prefix(),
+		"-C", j.tree.dir, "O=" + j.obj, "ARCH=" + j.arch.Build.ARCH, "CROSS_COMPILE=" + j.arch.CrossCompile(),
 		"CC=" + strings.Join(cc, " "), "HOSTCC=" + strings.Join(hostCC, " "),
 		// The same input gives the same image, and ccache finds what it had.
 		"KBUILD_BUILD_USER=labctl", "KBUILD_BUILD_HOST=labctl", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=" + j.timestamp(),
@@ -287,7 +288,7 @@ func (j *job) timestamp() string {
 
 // configure merges the options and gives the configuration that came of it.
 func (j *job) configure(ctx context.Context) (values, error) {
-	kc, err := readRules(j.tree.dir, j.arch.Source)
+	kc, err := readRules(j.tree.dir, j.arch.Build.Source)
 	if err != nil {
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
@@ -392,7 +393,7 @@ func (j *job) make(ctx context.Context, cfg values) error {
 	if jobs == 0 {
 		jobs = runtime.NumCPU()
 	}
-	goals := []string{j.arch.Target}
+	goals := []string{j.arch.Build.Target}
 	if cfg["MODULES"] == "y" {
 		goals = append(goals, "modules")
 	}
@@ -422,15 +423,15 @@ type effort struct{ Options, Objects int }
 
 const effortNote = "kernelbuild-%s.json"
 
-func remember(arch string, options, objects int) {
-	_ = cachedir.Remember(fmt.Sprintf(effortNote, arch), effort{options, objects}) // only an estimate
+func remember(goarch string, options, objects int) {
+	_ = cachedir.Remember(fmt.Sprintf(effortNote, goarch), effort{options, objects}) // only an estimate
 }
 
 // estimateOf scales the last whole build for an architecture; 0 when there was
 // none.
-func estimateOf(arch string, options int) int {
+func estimateOf(goarch string, options int) int {
 	var e effort
-	if !cachedir.Recall(fmt.Sprintf(effortNote, arch), &e) || e.Options <= 0 || e.Objects <= 0 || e.Objects > 1_000_000 {
+	if !cachedir.Recall(fmt.Sprintf(effortNote, goarch), &e) || e.Options <= 0 || e.Objects <= 0 || e.Objects > 1_000_000 {
 		return 0
 	}
 	return e.Objects * options / e.Options
@@ -449,7 +450,7 @@ func (j *job) deviceTrees(cfg values) []string {
 		}
 		// 32-bit trees moved into vendor folders in 6.5.
 		for _, name := range []string{t.DTB, "broadcom/" + t.DTB} {
-			if isFile(filepath.Join(j.tree.dir, j.arch.DTBs, strings.TrimSuffix(name, ".dtb")+".dts")) {
+			if isFile(filepath.Join(j.tree.dir, j.arch.Build.DTBs, strings.TrimSuffix(name, ".dtb")+".dts")) {
 				out = append(out, name)
 				break
 			}
@@ -465,9 +466,9 @@ func isFile(path string) bool {
 
 // collect puts the files of the finished kernel into dir.
 func (j *job) collect(ctx context.Context, cfg values, dir string) error {
-	files := map[string]string{j.arch.Image: "vmlinuz", ".config": "config"}
+	files := map[string]string{j.arch.Build.Images[0]: "vmlinuz", ".config": "config"}
 	for _, dtb := range j.deviceTrees(cfg) {
-		files[filepath.Join(j.arch.DTBs, dtb)] = filepath.Join("dtb", dtb)
+		files[filepath.Join(j.arch.Build.DTBs, dtb)] = filepath.Join("dtb", dtb)
 	}
 	for from, to := range files {
 		data, err := os.ReadFile(filepath.Join(j.obj, from))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"labctl/host/arch"
 	"labctl/host/cachedir"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
@@ -314,10 +315,11 @@ func TestMissing(t *testing.T) {
 		}
 	}
 	base := []string{"make", "gcc", "ld", "flex", "bison", "bc", "perl", "tar", "xz"}
-	foreign := Arch{Name: "s390x", Triplet: "s390x-linux-gnu", Package: "gcc-s390x-linux-gnu"}
+	foreign := arch.Arch{Name: "s390x", Triplet: "s390x-linux-gnu"}
+	objtool := arch.Arch{Name: "x", Triplet: "x", Build: arch.Build{Objtool: true}}
 	for _, tt := range []struct {
 		name   string
-		arch   Arch
+		arch   arch.Arch
 		btf    bool
 		have   []string
 		header bool
@@ -326,8 +328,8 @@ func TestMissing(t *testing.T) {
 		{"all there", foreign, false, append(base, "s390x-linux-gnu-gcc"), false, ""},
 		{"no cross compiler", foreign, false, base, false, "gcc-s390x-linux-gnu"},
 		{"BTF", foreign, true, append(base, "s390x-linux-gnu-gcc"), false, "dwarves"},
-		{"no header", Arch{Name: "x", ELF: true, Triplet: "x"}, false, append(base, "x-gcc"), false, "libelf-dev"},
-		{"header", Arch{Name: "x", ELF: true, Triplet: "x"}, false, append(base, "x-gcc"), true, ""},
+		{"no header", objtool, false, append(base, "x-gcc"), false, "libelf-dev"},
+		{"header", objtool, false, append(base, "x-gcc"), true, ""},
 		{"no parser generators", foreign, false, []string{"make", "gcc", "ld", "bc", "perl", "tar", "xz", "s390x-linux-gnu-gcc"}, false, "flex bison"},
 	} {
 		_, packages := missing(tt.arch, tt.btf, has(tt.have...), func(string) bool { return tt.header })
@@ -339,7 +341,7 @@ func TestMissing(t *testing.T) {
 	if err := os.Remove(filepath.Join(os.Getenv("PATH"), "flex")); err != nil {
 		t.Fatal(err)
 	}
-	err := checkTools(t.Context(), arches[1], true)
+	err := checkTools(t.Context(), arch.All[1], true)
 	if !errors.Is(err, kernel.ErrHostLacks) || !strings.Contains(err.Error(), "flex; on Debian: ") || !strings.HasSuffix(err.Error(), "apt-get install flex") {
 		t.Errorf("got %v", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
 	"labctl/host/outcome"
@@ -126,7 +127,7 @@ func Fragments() []string {
 	var names []string
 	for _, e := range entries {
 		name := strings.TrimSuffix(e.Name(), ".config")
-		for _, a := range arches {
+		for _, a := range arch.All {
 			name = strings.TrimSuffix(name, "-"+a.Name)
 		}
 		if !slices.Contains(names, name) {

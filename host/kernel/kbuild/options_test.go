@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/host/arch"
 	"labctl/host/kernel/check"
 	"labctl/kconfig"
 	"labctl/labs"
@@ -182,7 +183,7 @@ func TestLabProfile(t *testing.T) {
 			t.Fatalf("the labs look at %v; want %s among them", wanted, o)
 		}
 	}
-	for _, arch := range Arches() {
+	for _, arch := range arch.Names() {
 		plan, err := NewPlan(arch, "lab", nil)
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
 )
@@ -18,13 +19,13 @@ type tool struct{ program, pkg string }
 
 // missing says which programs a build for an architecture lacks here, and the
 // packages of Debian that have them. wantBTF adds the program that makes BTF.
-func missing(a Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
+func missing(a arch.Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
 	tools := []tool{
 		{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"},
 		{"perl", "perl"}, {"tar", "tar"}, {"xz", "xz-utils"},
 	}
-	if !a.native() {
-		tools = append(tools, tool{a.gcc(), a.Package})
+	if !a.Native() {
+		tools = append(tools, tool{a.CrossCompile() + "gcc", a.CrossPackage()})
 	}
 	if wantBTF {
 		tools = append(tools, tool{"pahole", "dwarves"})
@@ -37,7 +38,7 @@ func missing(a Arch, wantBTF bool, look func(string) (string, error), builds fun
 	if slices.Contains(programs, "gcc") {
 		return append(programs, "libc's headers"), append(packages, "libc6-dev")
 	}
-	if a.ELF && !builds("#include <gelf.h>\n") {
+	if a.Build.Objtool && !builds("#include <gelf.h>\n") {
 		programs, packages = append(programs, "gelf.h"), append(packages, "libelf-dev")
 	}
 	return programs, packages
@@ -45,7 +46,7 @@ func missing(a Arch, wantBTF bool, look func(string) (string, error), builds fun
 
 // checkTools gives an error that wraps kernel.ErrHostLacks and says in one line
 // what to install.
-func checkTools(ctx context.Context, a Arch, wantBTF bool) error {
+func checkTools(ctx context.Context, a arch.Arch, wantBTF bool) error {
 	host := compiler{ctx: ctx, command: []string{"gcc"}}
 	programs, packages := missing(a, wantBTF, exec.LookPath, func(p string) bool { return host.builds(p) })
 	if len(programs) == 0 {

@@ -12,11 +12,9 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/arch"
 	"labctl/host/outcome"
 )
-
-// cross are the C compilers of distributions for another architecture, by GOARCH.
-var cross = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabihf-gcc"}
 
 // CompilerError is a host that cannot make static C programs for an architecture.
 type CompilerError struct {
@@ -32,13 +30,13 @@ func (e *CompilerError) Error() string {
 func (e *CompilerError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // Step builds a program of a lab's step: Go, or C where the folder has no Go.
-func Step(ctx context.Context, src Source, arch string) Built {
+func Step(ctx context.Context, src Source, goarch string) Built {
 	if found, err := fs.Glob(src.FS, "*"+golang.ext); err == nil && len(found) == 0 {
 		if found, err := fs.Glob(src.FS, "*"+c.ext); err == nil && len(found) > 0 {
-			return C(ctx, src, arch)
+			return C(ctx, src, goarch)
 		}
 	}
-	return Go(ctx, src, arch)
+	return Go(ctx, src, goarch)
 }
 
 var cFlags = []string{"-static", "-O1", "-Wall", "-pthread"}
@@ -49,10 +47,14 @@ var cFlags = []string{"-static", "-O1", "-Wall", "-pthread"}
 //
 // A compiler reads what C source tells it to include: this is for labs, not for
 // what learners hand in.
-func C(ctx context.Context, src Source, arch string) (b Built) {
-	lacking := &CompilerError{arch, cross[arch]}
-	if arch == runtime.GOARCH {
-		lacking.Compiler = "cc"
+func C(ctx context.Context, src Source, goarch string) (b Built) {
+	lacking := &CompilerError{goarch, "cc"}
+	if goarch != runtime.GOARCH {
+		a, ok := arch.Find(goarch)
+		if !ok {
+			return Built{Err: &CompilerError{goarch, "a cross compiler"}}
+		}
+		lacking.Compiler = a.CrossCompile() + "gcc"
 	}
 	tool, err := tool(lacking.Compiler)
 	if err != nil {
@@ -62,7 +64,7 @@ func C(ctx context.Context, src Source, arch string) (b Built) {
 	if err != nil {
 		return Built{Err: err}
 	}
-	j := job{src, files, key(tool, arch, strings.Join(cFlags, " "), files), &b}
+	j := job{src, files, key(tool, goarch, strings.Join(cFlags, " "), files), &b}
 	if !j.kept() {
 		b.Err = cBuild(ctx, &j, lacking)
 	}

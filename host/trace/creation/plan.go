@@ -2,10 +2,12 @@ package creation
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"labctl/guest/ksym"
 	"labctl/guest/wire"
+	"labctl/host/arch"
 	"labctl/host/kernel"
 )
 
@@ -16,32 +18,6 @@ const (
 	EventClone   = "clone"
 	EventKthread = "kthread_request"
 )
-
-// abi is where the kernel's own calling convention leaves a function's first
-// arguments, in the register names of the architecture's kprobe events
-// (arch/*/kernel/ptrace.c, regs_query_register_offset).
-type abi struct {
-	args []string
-	word string // fetch type of a pointer or unsigned long
-	// link is the register with the return address. It is fetched where a
-	// stack that is taken at a function's entry lacks the direct caller: on
-	// arm64 the caller's frame record is not written yet when the probe fires.
-	link string
-}
-
-var abis = map[string]abi{
-	"amd64": {args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, word: "x64"},
-	"arm64": {args: []string{"%x0", "%x1", "%x2", "%x3", "%x4", "%x5", "%x6", "%x7"}, word: "x64", link: "%x30"},
-	"arm":   {args: []string{"%r0", "%r1", "%r2", "%r3"}, word: "x32"},
-}
-
-// Registers tells where a function's first arguments are at its entry on an
-// architecture (a GOARCH), and the fetch type of a word: "x64". link is the
-// register of the return address where stacks taken there lack the direct caller.
-func Registers(arch string) (args []string, word, link string, ok bool) {
-	a, ok := abis[arch]
-	return a.args, a.word, a.link, ok
-}
 
 // events are the tracepoints beside the probes: the first says which task came
 // to be, the others name it. A kernel without one of the others loses a name or
@@ -59,16 +35,16 @@ var events = []string{
 // arming spends its time on under emulation.
 const bufferKB = 1024
 
-// Plan says what to arm in a guest of the architecture arch (a GOARCH) so that
+// Plan says what to arm in a guest of the architecture goarch so that
 // Join can tell its task creations. Facts come from the kernel's image; without
 // BTF in it the plan fetches less.
 //
 // No kretprobe is ever planned: on a creation function it damages the stacks of
 // other events (5.10, arm). The child is told by sched_process_fork.
-func Plan(arch string, f *kernel.Facts) (wire.TraceParams, error) {
-	a, ok := abis[arch]
+func Plan(goarch string, f *kernel.Facts) (wire.TraceParams, error) {
+	row, ok := arch.Find(goarch)
 	if !ok {
-		return wire.TraceParams{}, fmt.Errorf("plan the trace: no calling convention for architecture %q", arch)
+		return wire.TraceParams{}, fmt.Errorf("plan the trace: no calling convention for architecture %q", goarch)
 	}
 	if f == nil {
 		f = &kernel.Facts{}
@@ -76,8 +52,8 @@ func Plan(arch string, f *kernel.Facts) (wire.TraceParams, error) {
 	return wire.TraceParams{
 		Instance: "labctl",
 		Probes: []wire.Kprobe{
-			{Event: EventClone, Alternatives: cloneProbes(a, f)},
-			{Event: EventKthread, Alternatives: kthreadProbes(a), Optional: true},
+			{Event: EventClone, Alternatives: cloneProbes(row.Entry, f)},
+			{Event: EventKthread, Alternatives: kthreadProbes(row.Entry), Optional: true},
 		},
 		Events:   append([]string(nil), events...),
 		Stacks:   true,
@@ -85,16 +61,15 @@ func Plan(arch string, f *kernel.Facts) (wire.TraceParams, error) {
 	}, nil
 }
 
-func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
+func cloneProbes(a arch.Entry, f *kernel.Facts) []wire.KprobeTry {
 	var specs []wire.KprobeTry
 	add := func(symbol string, args []string) {
-		if a.link == "" {
-			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: args})
-			return
+		callers := a.Caller()
+		for _, caller := range callers {
+			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: append(slices.Clone(args), caller)})
 		}
-		// The fetch type "symbol" is younger than kprobe events themselves.
-		for _, link := range []string{"lr=" + a.link + ":symbol", "lr=" + a.link + ":" + a.word} {
-			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: append(append([]string(nil), args...), link)})
+		if len(callers) == 0 {
+			specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: args})
 		}
 	}
 	for _, symbol := range ksym.Functions(ksym.FamilyCreation) {
@@ -104,7 +79,7 @@ func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
 		if len(params) > 0 {
 			takesStruct = strings.HasPrefix(params[0].Type, "struct kernel_clone_args *")
 		}
-		byValue := "clone_flags=" + a.args[0] + ":" + a.word
+		byValue := "clone_flags=" + a.Args[0] + ":" + a.Word
 		switch {
 		case takesStruct:
 			full, plain := structArgs(a, f)
@@ -117,7 +92,7 @@ func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
 			// struct kernel_clone_args. Nothing short of its type tells which
 			// it is, so both are fetched, and Join looks at the value: flags
 			// are no kernel address, and a bad address only fails its fetch.
-			add(symbol, []string{byValue, "flags=+0(" + a.args[0] + "):x64"})
+			add(symbol, []string{byValue, "flags=+0(" + a.Args[0] + "):x64"})
 		default:
 			add(symbol, []string{byValue})
 		}
@@ -127,10 +102,10 @@ func cloneProbes(a abi, f *kernel.Facts) []wire.KprobeTry {
 
 // structArgs fetches through a struct kernel_clone_args * in the first
 // argument. The second list leaves out what goes through a second pointer.
-func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
+func structArgs(a arch.Entry, f *kernel.Facts) (full, plain []string) {
 	at := func(member string) (string, bool) {
 		m, ok := f.Members["kernel_clone_args."+member]
-		return fmt.Sprintf("+%d(%s)", m.Offset, a.args[0]), ok
+		return fmt.Sprintf("+%d(%s)", m.Offset, a.Args[0]), ok
 	}
 	field := func(name, typ string) {
 		if place, ok := at(name); ok {
@@ -140,7 +115,7 @@ func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
 	if _, ok := at("flags"); ok {
 		field("flags", "x64")
 	} else {
-		plain = append(plain, "flags=+0("+a.args[0]+"):x64") // always the first member so far
+		plain = append(plain, "flags=+0("+a.Args[0]+"):x64") // always the first member so far
 	}
 	field("exit_signal", "s32")
 	// A kernel thread's function and its argument travel in members of their
@@ -150,7 +125,7 @@ func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
 		arg = "stack_size"
 	}
 	for _, name := range []string{"fn", "fn_arg", "stack", "stack_size"} {
-		field(name, a.word)
+		field(name, a.Word)
 	}
 	full = append(full, plain...)
 
@@ -161,7 +136,7 @@ func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
 	if place, ok := at(arg); ok {
 		for _, name := range []string{"threadfn", "data"} {
 			if m, ok := f.Members["kthread_create_info."+name]; ok {
-				full = append(full, fmt.Sprintf("kt_%s=+%d(%s):%s", name, m.Offset, place, a.word))
+				full = append(full, fmt.Sprintf("kt_%s=+%d(%s):%s", name, m.Offset, place, a.Word))
 			}
 		}
 		if m, ok := f.Members["kthread_create_info.full_name"]; ok {
@@ -175,18 +150,17 @@ func structArgs(a abi, f *kernel.Facts) (full, plain []string) {
 // it. All of the kernel's ways to ask end in the first symbol; where it was
 // inlined, the second catches most of them. Both have had the parameters
 // (threadfn, data, node, namefmt, …) in that order since they exist.
-func kthreadProbes(a abi) []wire.KprobeTry {
+func kthreadProbes(a arch.Entry) []wire.KprobeTry {
 	var specs []wire.KprobeTry
 	for _, symbol := range ksym.Functions(ksym.FamilyRequest) {
 		args := []string{
-			"threadfn=" + a.args[0] + ":" + a.word,
-			"data=" + a.args[1] + ":" + a.word,
-			"namefmt=+0(" + a.args[3] + "):string",
+			"threadfn=" + a.Args[0] + ":" + a.Word,
+			"data=" + a.Args[1] + ":" + a.Word,
+			"namefmt=+0(" + a.Args[3] + "):string",
 		}
-		named := append(append([]string(nil), args...), "threadfn_sym="+a.args[0]+":symbol")
-		if a.link != "" {
-			named = append(named, "lr="+a.link+":symbol")
-			args = append(args, "lr="+a.link+":"+a.word)
+		named := append(append([]string(nil), args...), "threadfn_sym="+a.Args[0]+":symbol")
+		if callers := a.Caller(); len(callers) > 0 {
+			named, args = append(named, callers[0]), append(args, callers[1])
 		}
 		specs = append(specs, wire.KprobeTry{Symbol: symbol, Args: named}, wire.KprobeTry{Symbol: symbol, Args: args})
 	}

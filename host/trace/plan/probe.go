@@ -7,6 +7,7 @@ import (
 
 	"labctl/guest/ksym"
 	"labctl/guest/wire"
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/text"
 	"labctl/host/trace/creation"
@@ -84,7 +85,7 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 		}
 	}
 	p.Optional = true
-	regs, word, link, ok := creation.Registers(m.k.Arch)
+	row, ok := arch.Find(m.k.Arch)
 	if !ok {
 		return p, fmt.Errorf("no calling convention for architecture %q", m.k.Arch)
 	}
@@ -93,18 +94,16 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 		if strings.Contains(c.Name, "*") {
 			continue
 		}
-		args, err := m.fetches(words[1:], c.Name, offset, regs, word)
+		args, err := m.fetches(words[1:], c.Name, offset, row.Entry)
 		if err != nil {
 			if refusal == nil {
 				refusal = err
 			}
 			continue
 		}
-		if stacks && link != "" && offset == "" {
-			// The fetch type "symbol" is younger than kprobe events themselves.
-			for _, typ := range []string{"symbol", word} {
-				with := append(slices.Clone(args), "lr="+link+":"+typ)
-				p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: with})
+		if callers := row.Entry.Caller(); stacks && len(callers) > 0 && offset == "" {
+			for _, caller := range callers {
+				p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: append(slices.Clone(args), caller)})
 			}
 			continue
 		}
@@ -117,15 +116,15 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 }
 
 // fetches writes the arguments of one probe.
-func (m *maker) fetches(words []string, function, offset string, regs []string, word string) (args []string, err error) {
+func (m *maker) fetches(words []string, function, offset string, at arch.Entry) (args []string, err error) {
 	var params []kernel.Param
 	if m.k.Prototype != nil && offset == "" { // arguments are in their registers at the entry alone
 		params = m.k.Prototype(function)
 	}
 	if len(words) == 0 {
 		for i, p := range params {
-			if i < len(regs) && p.Name != "" && p.Name != "lr" {
-				args = append(args, p.Name+"="+regs[i]+":"+fetchType(p.Type, word))
+			if i < len(at.Args) && p.Name != "" && p.Name != "lr" {
+				args = append(args, p.Name+"="+at.Args[i]+":"+fetchType(p.Type, at.Word))
 			}
 		}
 		return args, nil
@@ -139,7 +138,7 @@ func (m *maker) fetches(words []string, function, offset string, regs []string, 
 		if named == nil {
 			return nil, fmt.Errorf("%q is neither a parameter's name nor a fetch argument of kprobe_events", w)
 		}
-		arg, err := byName(named[1], named[2], function, params, regs, word)
+		arg, err := byName(named[1], named[2], function, params, at)
 		if err != nil {
 			return nil, err
 		}
@@ -149,24 +148,24 @@ func (m *maker) fetches(words []string, function, offset string, regs []string, 
 }
 
 // byName fetches a parameter by its name in C.
-func byName(name, typ, function string, params []kernel.Param, regs []string, word string) (string, error) {
+func byName(name, typ, function string, params []kernel.Param, at arch.Entry) (string, error) {
 	var known []string
 	for i, p := range params {
 		known = append(known, p.Name)
 		switch {
 		case p.Name != name:
-		case i >= len(regs):
+		case i >= len(at.Args):
 			return "", fmt.Errorf("parameter %s of %s is not in a register", name, function)
 		case typ == "string" || typ == "ustring":
-			return fmt.Sprintf("%s=+0(%s):%s", name, regs[i], typ), nil
+			return fmt.Sprintf("%s=+0(%s):%s", name, at.Args[i], typ), nil
 		case typ != "":
-			return name + "=" + regs[i] + ":" + typ, nil
+			return name + "=" + at.Args[i] + ":" + typ, nil
 		default:
-			return name + "=" + regs[i] + ":" + fetchType(p.Type, word), nil
+			return name + "=" + at.Args[i] + ":" + fetchType(p.Type, at.Word), nil
 		}
 	}
 	if len(known) == 0 {
-		return "", fmt.Errorf("the parameters of %s are not known here: write NAME=%s for the first one", function, regs[0])
+		return "", fmt.Errorf("the parameters of %s are not known here: write NAME=%s for the first one", function, at.Args[0])
 	}
 	return "", fmt.Errorf("%s has no parameter %s (it has %s)", function, name, strings.Join(known, ", "))
 }

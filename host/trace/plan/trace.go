@@ -14,6 +14,7 @@ import (
 
 	"labctl/guest/ksym"
 	"labctl/guest/wire"
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/preset"
@@ -355,8 +356,8 @@ func (m *maker) tasks(r Request) error {
 	if err != nil {
 		return err
 	}
-	regs, _, _, _ := creation.Registers(m.k.Arch)
-	exit := wire.Kprobe{Event: EventExit, Alternatives: []wire.KprobeTry{{Symbol: "do_exit", Args: []string{"code=" + regs[0] + ":s32"}}}}
+	row, _ := arch.Find(m.k.Arch) // as Plan did
+	exit := wire.Kprobe{Event: EventExit, Alternatives: []wire.KprobeTry{{Symbol: "do_exit", Args: []string{"code=" + row.Entry.Args[0] + ":s32"}}}}
 	for _, probe := range append(c.Probes, exit) {
 		probe.Optional = true // a line says so, and the rest is worth having
 		p.Probes = append(p.Probes, probe)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"labctl/host/arch"
 )
 
 func TestAll(t *testing.T) {
@@ -12,9 +14,9 @@ func TestAll(t *testing.T) {
 		t.Errorf("samples of %s, want %s", got, want)
 	}
 	for _, s := range All(t) {
-		series, arch, _ := strings.Cut(strings.Split(s.Name, "/")[0], "-")
-		machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[arch]
-		if !strings.HasPrefix(s.Capture.Uname, "Linux "+series+".") || !strings.HasSuffix(s.Capture.Uname, machine) {
+		series, goarch, _ := strings.Cut(strings.Split(s.Name, "/")[0], "-")
+		row, _ := arch.Find(goarch)
+		if !strings.HasPrefix(s.Capture.Uname, "Linux "+series+".") || row.Uname == "" || !strings.HasSuffix(s.Capture.Uname, " "+row.Uname) {
 			t.Errorf("%s is of %q", s.Name, s.Capture.Uname)
 		}
 		if !bytes.Contains(s.Text, []byte("# entries-in-buffer")) && !bytes.Contains(s.Text, []byte("# tracer: function_graph")) {

@@ -31,8 +31,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/klauspost/compress/zstd"
 
-	"labctl/host/creation"
+	"labctl/host/arch"
 	"labctl/host/kernel"
+	"labctl/host/trace/creation"
 )
 
 const root = "/sys/kernel/tracing"
@@ -203,7 +204,11 @@ func probes() {
 			}
 		}
 	}
-	arg := map[string][]string{"amd64": {"%di", "%si", "%dx"}, "arm64": {"%x0", "%x1", "%x2"}}[runtime.GOARCH]
+	row, ok := arch.Find(runtime.GOARCH)
+	if !ok {
+		log.Fatalf("no row for architecture %s", runtime.GOARCH)
+	}
+	arg := row.Entry.Args
 	for _, p := range []string{
 		// every fetch type: decimal, hexadecimal, character, symbol, bit field,
 		// strings, arrays of them, comm, stack
