@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // IDs lists the labs below a folder by the names of their folders, in the order of
@@ -12,7 +14,7 @@ import (
 func IDs(root fs.FS) ([]string, error) {
 	names, err := fs.Glob(root, "*/"+Config)
 	if err != nil {
-		return nil, fmt.Errorf("list labs: %w", err)
+		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("list labs: %w", err))
 	}
 	var ids []string
 	for _, name := range names {

@@ -24,6 +24,7 @@ import (
 	"labctl/guest/catalogue"
 	"labctl/host/kernel"
 	"labctl/host/lab/expr"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/text"
 	"labctl/host/trace/creation"
@@ -54,6 +55,9 @@ func (e *Error) Error() string {
 	return where + ": " + e.Msg
 }
 
+// Outcome is BadInput.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
+
 // Set is the labs of a folder, in the order of their ids.
 type Set struct {
 	Labs []*Lab
@@ -63,7 +67,8 @@ type Set struct {
 
 // Load reads every lab below a folder: every folder with a lab.yaml. The error
 // is one of reading; a lab that is wrong is in Broken, one error each.
-func Load(root fs.FS) (*Set, error) {
+func Load(root fs.FS) (_ *Set, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	names, err := fs.Glob(root, "*/"+Config)
 	if err != nil {
 		return nil, fmt.Errorf("load labs: %w", err)
@@ -106,7 +111,8 @@ func Load(root fs.FS) (*Set, error) {
 
 // One is Set.Find without reading the other labs: a lab is in the one folder that
 // has its id at the front. Where that is not so, Load tells what is wrong.
-func One(root fs.FS, id string) (*Lab, error) {
+func One(root fs.FS, id string) (_ *Lab, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	names, err := fs.Glob(root, "*/"+Config)
 	if err != nil {
 		return nil, fmt.Errorf("load labs: %w", err)
@@ -162,7 +168,8 @@ func (s *Set) Find(id string) (*Lab, error) {
 }
 
 // Read reads one lab; name is what its folder is called in messages.
-func Read(dir fs.FS, name string) (*Lab, error) {
+func Read(dir fs.FS, name string) (_ *Lab, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	file := path.Join(name, Config)
 	data, err := fs.ReadFile(dir, Config)
 	if err != nil {

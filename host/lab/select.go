@@ -2,7 +2,6 @@ package lab
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -96,7 +95,7 @@ func MatchIDs(name string, ids []string) (found []string, err error) {
 	for _, id := range ids {
 		ok, err := path.Match(strings.ToUpper(name), id)
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", text.Line(name, 40), err)
+			return nil, outcome.Inputf("%q: %w", text.Line(name, 40), err)
 		}
 		if ok {
 			found = append(found, id)
@@ -114,5 +113,5 @@ func unknownID(name string, known []string) error {
 	if near := kernel.Nearest(name, known); near != "" {
 		hint = ", did you mean " + near + "?"
 	}
-	return fmt.Errorf("lab %q is not known%s (known: %s)", text.Line(name, 40), hint, strings.Join(known, ", "))
+	return outcome.Inputf("lab %q is not known%s (known: %s)", text.Line(name, 40), hint, strings.Join(known, ", "))
 }

@@ -4,7 +4,6 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/targets"
 	"labctl/host/vm"
@@ -66,14 +66,6 @@ type Machine struct {
 	modules []initramfs.Module
 }
 
-// InputError is something that was asked for and cannot be: one line that says
-// what, where and what to do.
-type InputError struct{ Msg string }
-
-func (e *InputError) Error() string { return e.Msg }
-
-func inputf(format string, args ...any) error { return &InputError{fmt.Sprintf(format, args...)} }
-
 // FindTarget resolves --arch and --board.
 func FindTarget(arch, board string) (targets.Target, error) {
 	name, flag := arch, "--arch"
@@ -92,17 +84,17 @@ func FindTarget(arch, board string) (targets.Target, error) {
 	t, ok := targets.Find(name)
 	switch {
 	case ok && t.Board && board == "":
-		return t, inputf("--arch %s: that is a board; write --board %s", name, name)
+		return t, outcome.Inputf("--arch %s: that is a board; write --board %s", name, name)
 	case ok && !t.Board && board != "":
-		return t, inputf("--board %s: that is an architecture; write --arch %s", name, name)
+		return t, outcome.Inputf("--board %s: that is an architecture; write --arch %s", name, name)
 	case !ok:
 		hint := ""
 		if near := kernel.Nearest(name, known); near != "" {
 			hint = fmt.Sprintf(", did you mean %s?", near)
 		}
-		return t, inputf("%s %s: not known%s (known: %s)", flag, name, hint, strings.Join(known, ", "))
+		return t, outcome.Inputf("%s %s: not known%s (known: %s)", flag, name, hint, strings.Join(known, ", "))
 	case board != "" && arch != "" && arch != t.Arch:
-		return t, inputf("--board %s is %s, not --arch %s; leave --arch out", board, t.Arch, arch)
+		return t, outcome.Inputf("--board %s is %s, not --arch %s; leave --arch out", board, t.Arch, arch)
 	}
 	return t, nil
 }
@@ -119,10 +111,10 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	}
 	t := m.Target
 	if t.Fixed && (spec.CPUs > 0 && spec.CPUs != t.CPUs || spec.MemoryMB > 0 && spec.MemoryMB != t.MemoryMB) {
-		return nil, inputf("--board %s always has %d CPUs and %d MB of memory; leave --smp and --mem out", t.Name, t.CPUs, t.MemoryMB)
+		return nil, outcome.Inputf("--board %s always has %d CPUs and %d MB of memory; leave --smp and --mem out", t.Name, t.CPUs, t.MemoryMB)
 	}
 	if spec.CPUs < 0 || spec.MemoryMB < 0 {
-		return nil, inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
+		return nil, outcome.Inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
 	}
 	// QEMU first: without it nothing else is worth downloading.
 	if m.QEMU, err = qemu.Version(t.Binary); err != nil {
@@ -141,7 +133,7 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		}
 	}
 	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
-		return nil, inputf("--kernel %s: a vmlinux that QEMU cannot start, because it has no PVH entry; give the bzImage or Image that was made of it", m.image)
+		return nil, outcome.Inputf("--kernel %s: a vmlinux that QEMU cannot start, because it has no PVH entry; give the bzImage or Image that was made of it", m.image)
 	}
 	if t.DTB != "" {
 		if err := m.findDTB(env); err != nil {
@@ -174,7 +166,7 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 	if name != "" {
 		var err error
 		if ref, err = kernel.ParseRef(name); err != nil {
-			return nil, inputf("--kernel: %v", err)
+			return nil, fmt.Errorf("--kernel: %w", err)
 		}
 	}
 	k, err := env.Cache.Get(ctx, ref, arch, env.PullOf(ref, arch))
@@ -182,7 +174,7 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 		return nil, err
 	}
 	if k.Arch != arch {
-		return nil, inputf("--kernel %s: it is an image for %s, not for %s", name, k.Arch, arch)
+		return nil, outcome.Inputf("--kernel %s: it is an image for %s, not for %s", name, k.Arch, arch)
 	}
 	return k, nil
 }
@@ -220,7 +212,7 @@ func (m *Machine) pickLink(env Env) error {
 		}
 		return nil
 	}
-	return inputf("kernel %s has no way to talk to labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
+	return outcome.Inputf("kernel %s has no way to talk to labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
 }
 
 // checkConfig refuses a kernel that would only hang.
@@ -230,7 +222,7 @@ func (m *Machine) checkConfig(env Env) error {
 		return nil
 	}
 	if missing := m.missing(); len(missing) > 0 {
-		return &InputError{(&check.Error{Kernel: m.Kernel.String(), Missing: missing}).Error()}
+		return &check.Error{Kernel: m.Kernel.String(), Missing: missing}
 	}
 	return nil
 }
@@ -288,10 +280,4 @@ func (m *Machine) Describe(r *record.Run, v *vm.VM) {
 			r.Phases = append(r.Phases, record.Phase{Name: string(t.Phase), Seconds: t.Took.Seconds()})
 		}
 	}
-}
-
-// IsInput says whether err is the user's to mend.
-func IsInput(err error) bool {
-	var in *InputError
-	return errors.As(err, &in)
 }

@@ -9,6 +9,7 @@ import (
 
 	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 )
 
@@ -34,8 +35,8 @@ func TestFindTarget(t *testing.T) {
 		switch {
 		case tt.err == "" && (err != nil || got.Name != tt.want):
 			t.Errorf("FindTarget(%q, %q) = %s, %v; want %s", tt.arch, tt.board, got.Name, err, tt.want)
-		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || !IsInput(err)):
-			t.Errorf("FindTarget(%q, %q) = %v; want an InputError with %q", tt.arch, tt.board, err, tt.err)
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err) || outcome.Of(err) != outcome.BadInput):
+			t.Errorf("FindTarget(%q, %q) = %v; want bad input with %q", tt.arch, tt.board, err, tt.err)
 		}
 	}
 }
@@ -123,8 +124,8 @@ func TestPickLink(t *testing.T) {
 			m := &Machine{Target: row(t, tt.target), Kernel: tt.kernel(t)}
 			err := m.pickLink(Env{})
 			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) || !IsInput(err) {
-					t.Errorf("pickLink = %v, want an InputError with %q", err, tt.err)
+				if err == nil || !strings.Contains(err.Error(), tt.err) || outcome.Of(err) != outcome.BadInput {
+					t.Errorf("pickLink = %v, want bad input with %q", err, tt.err)
 				}
 				return
 			}
@@ -170,15 +171,15 @@ func TestCheckConfig(t *testing.T) {
 		t.Errorf("without a configuration checkConfig = %v and says %q; want a warning", err, said)
 	}
 	m.Kernel = file(t, "arm64", "CONFIG_PRINTK=y\n")
-	if err := m.checkConfig(env); !IsInput(err) || !strings.Contains(err.Error(), "CONFIG_") {
-		t.Errorf("with an option alone checkConfig = %v; want an InputError that names what lacks", err)
+	if err := m.checkConfig(env); outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), "CONFIG_") {
+		t.Errorf("with an option alone checkConfig = %v; want bad input that names what lacks", err)
 	}
 	m.Kernel = cached(t, "6.12", "arm64")
 	if err := m.checkConfig(env); err != nil {
 		t.Errorf("for a Debian kernel checkConfig = %v", err)
 	}
 	m.spec.Features = []string{"no-such-feature"}
-	if err := m.checkConfig(env); !IsInput(err) || !strings.Contains(err.Error(), "no-such-feature") {
+	if err := m.checkConfig(env); outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), "no-such-feature") {
 		t.Errorf("with an unknown feature checkConfig = %v", err)
 	}
 }

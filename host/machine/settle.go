@@ -8,6 +8,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/vm/qemu"
 )
@@ -20,14 +21,14 @@ func Settle(env Env, spec *Spec) error {
 	}
 	ref, err := kernel.ParseRef(spec.Kernel)
 	if err != nil {
-		return inputf("--kernel: %v", err)
+		return fmt.Errorf("--kernel: %w", err)
 	}
 	arch, err := env.Cache.ArchOf(ref)
 	if err != nil || arch == "" {
 		return err
 	}
 	if _, ok := targets.Find(arch); !ok {
-		return inputf("--kernel %s: it is an image for %s, which labctl has no machine for", spec.Kernel, arch)
+		return outcome.Inputf("--kernel %s: it is an image for %s, which labctl has no machine for", spec.Kernel, arch)
 	}
 	spec.Arch = arch
 	return nil
@@ -56,7 +57,7 @@ func (m *Machine) findDTB(env Env) error {
 	}
 	path, from, lent := env.Cache.LentDTB(m.Kernel, name)
 	if lent != nil {
-		return inputf("--board %s: %v, nor has any other kernel at hand; put the .dtb beside the image, or run: labctl kernel pull 6.12 --arch %s", m.Target.Name, err, m.Target.Arch)
+		return outcome.Inputf("--board %s: %v, nor has any other kernel at hand; put the .dtb beside the image, or run: labctl kernel pull 6.12 --arch %s", m.Target.Name, err, m.Target.Arch)
 	}
 	env.say("kernel %s has no device tree of %s: taking that of %s", m.Kernel, m.Target.Name, from)
 	m.dtb = path

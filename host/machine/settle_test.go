@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"testing"
 
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 )
 
 func TestSettle(t *testing.T) {
@@ -81,7 +81,7 @@ func TestCheckQEMU(t *testing.T) {
 	} {
 		tgt.Since, tgt.Machine = tt.since, tt.machine
 		err := checkQEMU(tgt, "7.2.22")
-		if errors.Is(err, kernel.ErrHostLacks) != tt.lacks || tt.lacks && !strings.Contains(err.Error(), "qemu-system-aarch64 7.2.22 has no machine of that name; QEMU 99.0 and later have it") {
+		if (outcome.Of(err) == outcome.HostLacks) != tt.lacks || tt.lacks && !strings.Contains(err.Error(), "qemu-system-aarch64 7.2.22 has no machine of that name; QEMU 99.0 and later have it") {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -94,7 +94,7 @@ func TestFindDTB(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.findDTB(Env{Cache: empty}); !IsInput(err) || !strings.Contains(err.Error(), "put the .dtb beside the image") {
+	if err := m.findDTB(Env{Cache: empty}); outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), "put the .dtb beside the image") {
 		t.Errorf("no device tree anywhere: %v", err)
 	}
 	full, err := kernel.Open("")

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -36,6 +37,7 @@ type cellFile struct {
 
 // Create makes the folder of a matrix that is about to run. r is its plan.
 func Create(dir string, r *Results) (_ *Folder, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	for _, sub := range []string{CellDir, RunDir} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("create matrix: %w", err)
@@ -68,6 +70,7 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 // Resume takes up a folder, whose plan must be r's, and gives what became of the
 // cells that ended.
 func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	b, err := readBounded(filepath.Join(dir, planFile), maxJSON)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
@@ -145,7 +148,7 @@ func sameCells(a, b []Cell) error {
 func open(dir string) (*Folder, error) {
 	lock, err := scratch.TryLock(filepath.Join(dir, lockFile))
 	if errors.Is(err, scratch.ErrLocked) {
-		return nil, fmt.Errorf("open matrix: another labctl runs the one in %s; wait, or give another --out", dir)
+		return nil, outcome.Inputf("open matrix: another labctl runs the one in %s; wait, or give another --out", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open matrix: %w", err)
@@ -175,7 +178,7 @@ func (f *Folder) newRun(c Cell) (string, error) {
 			return name, nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("make a run record: %w", err)
+			return "", outcome.Default(outcome.HostLacks, fmt.Errorf("make a run record: %w", err))
 		}
 	}
 }
@@ -188,7 +191,7 @@ func (f *Folder) Keep(r *Result) error {
 		err = scratch.Write(f.cell(r.Cell), append(b, '\n'), 0o644)
 	}
 	if err != nil {
-		return fmt.Errorf("keep cell %s: %w", r.Cell.ID(), err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep cell %s: %w", r.Cell.ID(), err))
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // Part is the matrix of a folder, to be merged.
@@ -19,7 +21,8 @@ type Part struct {
 
 // Merge joins the shards of one plan. It is an error when they are of several
 // plans, when a cell is in two of them, and when one is in none.
-func Merge(parts []Part) (*Results, error) {
+func Merge(parts []Part) (_ *Results, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(parts) == 0 {
 		return nil, errors.New("merge: no folders")
 	}
@@ -103,7 +106,7 @@ func CopyRecords(dir string, p Part) error {
 			continue
 		}
 		if err := copyTree(p.Dir, dir, r.Record); err != nil {
-			return fmt.Errorf("copy the record of %s: %w", r.Cell.ID(), err)
+			return outcome.Default(outcome.BadInput, fmt.Errorf("copy the record of %s: %w", r.Cell.ID(), err))
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // Shard is one part of a plan: Index, from 1, of Of parts. The zero Shard is the
@@ -22,10 +24,10 @@ func ParseShard(s string) (Shard, error) {
 		sh.Of, err = strconv.Atoi(of)
 	}
 	if !ok || err != nil || sh.String() != s {
-		return Shard{}, fmt.Errorf("shard %q: write it as 2/5, the second of five", clip(s))
+		return Shard{}, outcome.Inputf("shard %q: write it as 2/5, the second of five", clip(s))
 	}
 	if sh.Index < 1 || sh.Of < sh.Index {
-		return Shard{}, fmt.Errorf("shard %s: out of range; want 1/%d to %d/%d", s, max(1, sh.Of), max(1, sh.Of), max(1, sh.Of))
+		return Shard{}, outcome.Inputf("shard %s: out of range; want 1/%d to %d/%d", s, max(1, sh.Of), max(1, sh.Of), max(1, sh.Of))
 	}
 	return sh, nil
 }
@@ -40,7 +42,7 @@ func (s Shard) String() string {
 // Fits says whether a plan of so many cells has something for every shard.
 func (s Shard) Fits(cells int) error {
 	if s.Of > cells {
-		return fmt.Errorf("shard %s: the plan has %d cells, so at most %d shards", s, cells, cells)
+		return outcome.Inputf("shard %s: the plan has %d cells, so at most %d shards", s, cells, cells)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/text"
 )
@@ -33,7 +34,8 @@ const (
 )
 
 // Read reads the matrix.json of a folder.
-func Read(dir string) (*Results, error) {
+func Read(dir string) (_ *Results, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(dir, File)
 	b, err := readBounded(name, maxJSON)
 	if err != nil {
@@ -78,7 +80,7 @@ func Write(dir string, r *Results) error {
 		err = scratch.Write(filepath.Join(dir, File), b, 0o644)
 	}
 	if err != nil {
-		return fmt.Errorf("write matrix: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("write matrix: %w", err))
 	}
 	return nil
 }

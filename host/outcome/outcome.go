@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"syscall"
 )
@@ -208,6 +209,8 @@ func ofSystem(err error) (Kind, bool) {
 		return Deadline, true
 	case context.Canceled:
 		return Interrupted, true
+	case exec.ErrNotFound: // a program
+		return HostLacks, true
 	}
 	if errno, ok := err.(syscall.Errno); ok && slices.Contains(hostErrnos, errno) {
 		return HostLacks, true
@@ -222,6 +225,7 @@ var hostErrnos = []syscall.Errno{
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.EIO,
 	syscall.EACCES, syscall.EPERM, syscall.ENOMEM, syscall.EAGAIN,
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOSYS, syscall.EOPNOTSUPP,
+	syscall.EBADF, // labctl was started without one of its standard files
 }
 
 // classified gives an error an outcome.

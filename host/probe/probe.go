@@ -12,8 +12,10 @@ import (
 	"slices"
 	"time"
 
+	"labctl/guest/catalogue"
 	"labctl/guest/wire"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/probe/judge"
 	"labctl/host/record"
 	"labctl/host/text"
@@ -39,11 +41,23 @@ const deadline = 60 * time.Second
 
 // FailedError is a probe that could not do its work.
 type FailedError struct {
-	Name string
-	Why  string
+	Name  string
+	Why   string
+	Usage bool // it has no such parameters
 }
 
 func (e *FailedError) Error() string { return fmt.Sprintf("probe %s: %s", e.Name, e.Why) }
+
+// Outcome is CheckFailed, or BadInput when the parameters are wrong.
+func (e *FailedError) Outcome() outcome.Kind {
+	if e.Usage {
+		return outcome.BadInput
+	}
+	return outcome.CheckFailed
+}
+
+// How is ProbeFailed.
+func (e *FailedError) How() outcome.How { return outcome.ProbeFailed }
 
 // Run runs one probe in v, whose kernel is k. The record is filled as far as
 // the run came; trace is the kernel's own text. A probe that ran but does not
@@ -86,22 +100,22 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params js
 	}
 	p.Trace = &stopped
 	if raw.over {
-		return p, raw.Bytes(), fmt.Errorf("probe %s: the trace is longer than %d MB", name, maxTrace>>20)
+		return p, raw.Bytes(), outcome.Errorf(outcome.CheckFailed, "probe %s: the trace is longer than %d MB", name, maxTrace>>20)
 	}
 	if !exit.Exited || exit.Code != 0 {
-		return p, raw.Bytes(), &FailedError{name, why(exit, p.Stderr)}
+		return p, raw.Bytes(), &FailedError{name, why(exit, p.Stderr), exit.Exited && exit.Code == catalogue.BadUsage}
 	}
 	if p.Result, err = decode(name, stdout.Bytes(), stdout.over); err != nil {
 		return p, raw.Bytes(), err
 	}
 	parsed, err := event.Parse(bytes.NewReader(raw.Bytes()))
 	if err != nil {
-		return p, raw.Bytes(), fmt.Errorf("probe %s: %w", name, err)
+		return p, raw.Bytes(), outcome.Default(outcome.CheckFailed, fmt.Errorf("probe %s: %w", name, err))
 	}
 	p.Lost, p.BadLines = parsed.Lost+stopped.Overrun, parsed.BadLines
 	all, err := creation.Join(parsed.Events)
 	if err != nil {
-		return p, raw.Bytes(), fmt.Errorf("probe %s: %w", name, err)
+		return p, raw.Bytes(), outcome.Default(outcome.CheckFailed, fmt.Errorf("probe %s: %w", name, err))
 	}
 	for _, c := range all {
 		if made(p.Result, c.Child.TID) {
@@ -132,7 +146,7 @@ func why(exit wire.ExecResult, stderr string) string {
 // otherwise than labprobe does.
 func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
 	if over {
-		return nil, &FailedError{name, fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
+		return nil, &FailedError{Name: name, Why: fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
 	}
 	res := new(wire.ProbeResult)
 	d := json.NewDecoder(bytes.NewReader(out))
@@ -144,10 +158,10 @@ func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
 		}
 	}
 	if err != nil {
-		return nil, &FailedError{name, "its result is no result: " + text.Line(err.Error(), 300)}
+		return nil, &FailedError{Name: name, Why: "invalid result: " + text.Line(err.Error(), 300)}
 	}
 	if res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self" {
-		return nil, &FailedError{name, "its result does not name the probe and itself first"}
+		return nil, &FailedError{Name: name, Why: "invalid result: it does not name the probe and itself first"}
 	}
 	return res, nil
 }

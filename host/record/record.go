@@ -29,6 +29,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/crash"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
@@ -210,7 +211,12 @@ type Dir struct{ Path string }
 // Create makes a new record folder: at dir when it is not empty, else at
 // labctl-out/TIME-NAME below the working directory. A dir that already holds a
 // run is refused, so that no record is ever overwritten.
-func Create(dir, name string, now time.Time) (Dir, error) {
+func Create(dir, name string, now time.Time) (_ Dir, err error) {
+	kind := outcome.BadInput // of a directory that the user chose
+	if dir == "" {
+		kind = outcome.HostLacks
+	}
+	defer outcome.OrElse(kind, &err)
 	if dir == "" {
 		base := filepath.Join("labctl-out", now.Format("20060102-150405")+"-"+name)
 		dir = base
@@ -232,7 +238,7 @@ func Create(dir, name string, now time.Time) (Dir, error) {
 		return Dir{}, fmt.Errorf("create run record: %w", err)
 	}
 	// The console's file, made here and by one alone, is the claim on the folder.
-	_, err := os.Lstat(filepath.Join(dir, RunFile))
+	_, err = os.Lstat(filepath.Join(dir, RunFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		var f *os.File
 		if f, err = os.OpenFile(filepath.Join(dir, ConsoleFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
@@ -251,7 +257,7 @@ func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 // WriteFile writes one file whole or not at all.
 func (d Dir) WriteFile(name string, data []byte) error {
 	if err := scratch.Write(d.File(name), data, 0o644); err != nil {
-		return fmt.Errorf("write run record: %w", err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("write run record: %w", err))
 	}
 	return nil
 }
@@ -273,7 +279,8 @@ func encode(r *Run) ([]byte, error) {
 
 // ReadRun reads run.json strictly: another schema, an unknown field or bytes
 // after the document are errors.
-func (d Dir) ReadRun() (*Run, error) {
+func (d Dir) ReadRun() (_ *Run, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	f, err := os.Open(d.File(RunFile))
 	if err != nil {
 		return nil, fmt.Errorf("read run record: %w", err)

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/trace/plan"
 	"labctl/host/vm"
@@ -52,7 +53,7 @@ func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan
 		}
 	}
 	if t.Names, err = plan.ReadNames(functions, events); err != nil {
-		return t, fmt.Errorf("guest: %w", err)
+		return t, outcome.Default(outcome.GuestCrashed, fmt.Errorf("guest: %w", err))
 	}
 	t.Symbol = func(name string) bool { return symbols()[name] }
 	if len(r.Probes) > 0 {

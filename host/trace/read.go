@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/stack"
 	"labctl/host/text"
@@ -28,7 +29,7 @@ const (
 func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style) error {
 	d, err := decode.Open(c)
 	if err != nil {
-		return err
+		return outcome.Default(outcome.CheckFailed, err)
 	}
 	b := tasks.Builder{Stacks: asked(t)}
 	for e, err := range d.Events() {
@@ -47,7 +48,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 		ev := d.Ftrace(e)
 		if log != nil {
 			if err := writeEvent(log, e, &ev, style); err != nil {
-				return err
+				return outcome.Default(outcome.HostLacks, err)
 			}
 		}
 		b.Event(&ev)
@@ -61,7 +62,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 		}
 	}
 	if t.Timeline, _, err = b.Build(); err != nil {
-		return err
+		return outcome.Default(outcome.CheckFailed, err)
 	}
 	if t.Script != nil && t.Armed != nil && t.Armed.Symbols[creation.EventClone] == "" {
 		for i := range t.Timeline.Tasks {

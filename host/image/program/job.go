@@ -36,7 +36,8 @@ type Job struct {
 
 // NewJob plans the run of a program with the arguments argv[1:]. Errors are the
 // user's to mend.
-func NewJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
+func NewJob(prog *Program, argv []string, o JobOptions) (_ *Job, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	j, err := newJob(prog, argv, o)
 	return j, outcome.Default(outcome.BadInput, err)
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	pgp "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"labctl/host/outcome"
 )
 
 // apt alone decides what to trust. This file explains why it refused something, since
@@ -181,6 +183,9 @@ type ChangedError struct {
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("the mirror's %s %s has SHA-256 %s, its signed index has %s", e.Name, e.Version, e.Got, e.SHA256)
 }
+
+// Outcome is HostLacks.
+func (e *ChangedError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // refusedPackage is the first of the packages that the mirror has otherwise than its
 // index says; nil when there is none.

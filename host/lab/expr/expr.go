@@ -23,6 +23,7 @@ import (
 	"github.com/google/cel-go/ext"
 
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -140,6 +141,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Msg }
 
+// Outcome is BadInput.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
+
 // Expr is a compiled expression.
 type Expr struct {
 	Source string
@@ -251,7 +255,7 @@ type Seen struct {
 func (s Seen) String() string { return s.Expr + " = " + s.Value }
 
 // ErrWork is an expression that is too much work.
-var ErrWork = errors.New("it is too much work: look at fewer events, or without a loop in a loop")
+var ErrWork = outcome.New(outcome.BadInput, "it is too much work: look at fewer events, or without a loop in a loop")
 
 // errTime is the cause when an evaluation took too long.
 var errTime = fmt.Errorf("%w (time)", ErrWork)

@@ -18,6 +18,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 )
 
@@ -119,7 +120,7 @@ func (img *image) findMembers(names []string, found map[string]result.Member) er
 	defer img.decoding.Unlock()
 	spec, err := img.types()
 	if err != nil {
-		return fmt.Errorf("look up members: read BTF in %s: %w", img.dir, err)
+		return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: read BTF in %s: %w", img.dir, err))
 	}
 	for _, name := range names {
 		of, member, _ := strings.Cut(name, ".")
@@ -128,7 +129,7 @@ func (img *image) findMembers(names []string, found map[string]result.Member) er
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("look up members: %s: %w", of, err)
+			return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: %s: %w", of, err))
 		}
 		for _, t := range types {
 			if s, ok := t.(*btf.Struct); ok {

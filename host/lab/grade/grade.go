@@ -233,7 +233,7 @@ func (g *Grade) explain(ctx context.Context, err error) error {
 func Class(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, root, out string, jobs int, done func(*Grade)) ([]*Grade, error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return nil, fmt.Errorf("grade a class: %w", err)
+		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("grade a class: %w", err))
 	}
 	var learners []string
 	for _, e := range entries {
@@ -242,7 +242,7 @@ func Class(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, 
 		}
 	}
 	if len(learners) == 0 {
-		return nil, fmt.Errorf("grade a class: %s has no folders; want one for each learner", root)
+		return nil, outcome.Inputf("grade a class: %s has no directories; want one for each learner", root)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -12,6 +12,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -97,7 +98,7 @@ func (r *Report) Verdict() Verdict {
 // Judge judges a result of the lab, or of its exercise.
 func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	if r.Lab != l.ID {
-		return nil, fmt.Errorf("judge lab %s: the result is of lab %s", l.ID, text.Line(r.Lab, 40))
+		return nil, outcome.Inputf("judge lab %s: the result is of lab %s", l.ID, text.Line(r.Lab, 40))
 	}
 	rep := &Report{Lab: l.ID, Title: l.Title, Missing: r.Missing, Changed: r.SHA256 != l.SHA256}
 	if len(r.Missing) > 0 {
@@ -109,13 +110,13 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	}
 	if r.Exercise {
 		if l.Exercise == nil {
-			return nil, fmt.Errorf("judge lab %s: it has no exercise", l.ID)
+			return nil, outcome.Inputf("judge lab %s: it has no exercise", l.ID)
 		}
 		checks, want = l.Exercise.Checks, []string{lab.ProgramStep}
 	}
 	for _, id := range want {
 		if r.Step(id) == nil {
-			return nil, fmt.Errorf("judge lab %s: step %s is not in the result; run the lab again", l.ID, id)
+			return nil, outcome.Inputf("judge lab %s: step %s is not in the result; run the lab again", l.ID, id)
 		}
 	}
 	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}

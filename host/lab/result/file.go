@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"labctl/host/outcome"
 )
 
 // File is the result's name in a run record.
@@ -23,7 +25,8 @@ func Encode(r *Result) ([]byte, error) {
 }
 
 // Read reads lab.json from a path.
-func Read(path string) (*Result, error) {
+func Read(path string) (_ *Result, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read a lab's result: %w", err)

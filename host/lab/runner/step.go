@@ -14,6 +14,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
 	"labctl/host/text"
@@ -45,12 +46,24 @@ func (e *DeadlineError) Error() string {
 
 func (e *DeadlineError) Unwrap() error { return probe.ErrDeadline }
 
+// Outcome is Deadline.
+func (e *DeadlineError) Outcome() outcome.Kind { return outcome.Deadline }
+
+// How is TooSlow.
+func (e *DeadlineError) How() outcome.How { return outcome.TooSlow }
+
 // FloodError is a program that printed more than is kept.
 type FloodError struct{ Step string }
 
 func (e *FloodError) Error() string {
 	return fmt.Sprintf("step %s: it prints more than %d KB", e.Step, maxStdout>>10)
 }
+
+// Outcome is CheckFailed.
+func (e *FloodError) Outcome() outcome.Kind { return outcome.CheckFailed }
+
+// How is TooLoud.
+func (e *FloodError) How() outcome.How { return outcome.TooLoud }
 
 // trial runs steps one after another in one machine, under one recording.
 type trial struct {
@@ -174,7 +187,7 @@ func programData(s *result.Step) {
 // written otherwise than labprobe does.
 func probeResult(s *result.Step, probe string) error {
 	bad := func(why string) error {
-		return fmt.Errorf("step %s: probe %s: its result is no result: %s", s.ID, probe, text.Line(why, 300))
+		return outcome.Errorf(outcome.CheckFailed, "step %s: probe %s: invalid result: %s", s.ID, probe, text.Line(why, 300))
 	}
 	var p wire.ProbeResult
 	d := json.NewDecoder(strings.NewReader(s.Stdout))

@@ -14,6 +14,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/stack"
 	"labctl/host/text"
@@ -107,11 +108,11 @@ func missed(armed wire.CaptureArmed) (out []string) {
 // is kept in dir.
 func (p *plan) read(res *collect.Result, steps []*result.Step, dir record.Dir) error {
 	if why := res.Stopped.Truncated; why != "" {
-		return fmt.Errorf("the trace is longer than %d MB: %s", maxPages>>20, why)
+		return outcome.Errorf(outcome.CheckFailed, "the trace is longer than %d MB: %s", maxPages>>20, why)
 	}
 	d, err := decode.Open(res.Capture)
 	if err != nil {
-		return err
+		return outcome.Default(outcome.CheckFailed, err)
 	}
 	names := newUsed(tables.get(res.Capture.Kallsyms))
 	d.SetSymbols(names.find)
@@ -136,14 +137,14 @@ func (p *plan) read(res *collect.Result, steps []*result.Step, dir record.Dir) e
 		lost += s.Missing()
 	}
 	if lost = max(lost, res.Lost()); at+1 < len(steps) && lost == 0 {
-		return fmt.Errorf("the trace has no mark of step %s", steps[at+1].ID)
+		return outcome.Errorf(outcome.CheckFailed, "the trace has no mark of step %s", steps[at+1].ID)
 	}
 	for i, s := range steps {
 		s.Lost += lost // which step's they were is not known
 		s.NotTraced = missed(res.Armed)
 		all, err := creation.Join(events[i])
 		if err != nil {
-			return fmt.Errorf("step %s: %w", s.ID, err)
+			return outcome.Default(outcome.CheckFailed, fmt.Errorf("step %s: %w", s.ID, err))
 		}
 		s.Creations, s.Others = family(s.PID, all)
 		for j := range events[i] {

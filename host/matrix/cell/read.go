@@ -26,7 +26,8 @@ type FindLab func(id string) (*lab.Lab, error)
 
 // Read reads a matrix, a lab's run, or a directory of those. Labs are judged again,
 // as find gives them.
-func Read(dir string, find FindLab) (*matrix.Results, error) {
+func Read(dir string, find FindLab) (_ *matrix.Results, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

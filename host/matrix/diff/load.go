@@ -14,6 +14,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/text"
 )
@@ -62,6 +63,7 @@ type found struct {
 // A record that cannot be read is a problem, a line; the error says that a path is
 // none.
 func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Kernel, problems []string, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	var all []found
 	for i, p := range paths {
 		dirs, err := records(p)

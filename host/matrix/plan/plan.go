@@ -12,6 +12,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/text"
 )
@@ -66,6 +67,9 @@ type Known struct {
 type Error struct{ Where, Msg string }
 
 func (e *Error) Error() string { return e.Where + ": " + e.Msg }
+
+// Outcome is BadInput.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
 
 func bad(where, format string, args ...any) error {
 	return &Error{where, fmt.Sprintf(format, args...)}
@@ -153,7 +157,7 @@ func (c chosen) on(arch string) bool { return c.archs == nil || slices.Contains(
 
 func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) {
 	if len(s.Kernels) == 0 {
-		return nil, fmt.Errorf("which kernels? give --kernels 5.10,6.12, or --kernels %s", Cached)
+		return nil, outcome.Inputf("which kernels? give --kernels 5.10,6.12, or --kernels %s", Cached)
 	}
 	var all []chosen
 	add := func(name, arch string) {
@@ -196,7 +200,7 @@ func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) 
 // work gives what is done on each architecture.
 func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.Work, error) {
 	if len(s.Work) == 0 {
-		return nil, fmt.Errorf("which work? give --labs 'P*,K1', --gotest ./..., or a program: -- PROG ARGS")
+		return nil, outcome.Inputf("which work? give --labs 'P*,K1', --gotest ./..., or a program: -- PROG ARGS")
 	}
 	all := map[string][]matrix.Work{}
 	for _, t := range targets {

@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -95,7 +96,8 @@ type lineError struct {
 func (e *lineError) Error() string { return e.msg }
 
 // Read reads a plan file. The error names the file and the line.
-func Read(name string) (*Spec, error) {
+func Read(name string) (_ *Spec, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/trace/capture"
 	"labctl/host/trace/format"
@@ -59,7 +60,8 @@ func newCapturer(m image, max int64) *capturer {
 }
 
 // take keeps what is in a chunk.
-func (c *capturer) take(k wire.Chunk) error {
+func (c *capturer) take(k wire.Chunk) (err error) {
+	defer outcome.OrElse(outcome.GuestCrashed, &err) // it sends nonsense
 	if k.CPU >= maxCPUs {
 		return fmt.Errorf("guest: CPU %d is more than a machine has", k.CPU)
 	}
@@ -171,7 +173,8 @@ func (c *capturer) close() {
 
 // capture puts together what came. Without what was armed and the layout of a
 // page nothing can be read.
-func (c *capturer) capture() (*capture.Capture, error) {
+func (c *capturer) capture() (_ *capture.Capture, err error) {
+	defer outcome.OrElse(outcome.GuestCrashed, &err)
 	if c.armed == nil {
 		return nil, errors.New("guest: the recording has not begun")
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -17,7 +18,7 @@ type spool struct {
 func newSpool() (*spool, error) {
 	f, err := scratch.Create(os.TempDir())
 	if err != nil {
-		return nil, fmt.Errorf("keep pages: %w", err)
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("keep pages: %w", err))
 	}
 	return &spool{file: f}, nil
 }
@@ -26,7 +27,7 @@ func (s *spool) append(p []byte) error {
 	n, err := s.file.WriteAt(p, s.size)
 	s.size += int64(n)
 	if err != nil {
-		return fmt.Errorf("keep pages in %s: %w", os.TempDir(), err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep pages in %s: %w", os.TempDir(), err))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"labctl/host/outcome"
 	"labctl/host/trace/capture"
 )
 
@@ -21,6 +22,9 @@ type Damage struct {
 func (e *Damage) Error() string {
 	return fmt.Sprintf("trace of CPU %d, byte %d: %s", e.CPU, e.Offset, e.Reason)
 }
+
+// Outcome is CheckFailed: the trace is not what the kernel should write.
+func (e *Damage) Outcome() outcome.Kind { return outcome.CheckFailed }
 
 // The commit word of a page has flags above the number of bytes.
 const (

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/stack"
 )
 
@@ -33,6 +34,9 @@ type LineError struct {
 }
 
 func (e LineError) Error() string { return fmt.Sprintf("trace text line %d: %s", e.Line, e.Reason) }
+
+// Outcome is CheckFailed.
+func (e LineError) Outcome() outcome.Kind { return outcome.CheckFailed }
 
 // Event is one event of the trace.
 type Event struct {

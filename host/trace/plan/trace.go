@@ -16,6 +16,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/arch"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/preset"
 )
@@ -135,21 +136,26 @@ func Make(r Request, k Kernel) (*Plan, error) {
 		Instance: Instance, Stacks: r.Stacks, PIDOnly: r.PIDOnly,
 		BufferKB: r.BufferKB, Overwrite: r.Overwrite, Clock: r.Clock, Max: r.Max, Hold: r.Hold,
 	}
-	if err := m.functions(r); err != nil {
-		return nil, err
-	}
-	for _, e := range r.Events {
-		if err := m.event(e); err != nil {
-			return nil, err
-		}
-	}
-	if err := m.probes(r); err != nil {
-		return nil, err
+	if err := m.request(r); err != nil {
+		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	if err := m.tasks(r); err != nil {
 		return nil, err
 	}
 	return &m.plan, nil
+}
+
+// request plans what was asked for.
+func (m *maker) request(r Request) error {
+	if err := m.functions(r); err != nil {
+		return err
+	}
+	for _, e := range r.Events {
+		if err := m.event(e); err != nil {
+			return err
+		}
+	}
+	return m.probes(r)
 }
 
 // Check is the error of a request that no kernel could take.

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 
+	"labctl/host/outcome"
 	"labctl/host/trace/capture"
 )
 
@@ -72,6 +73,9 @@ func (e *BadFile) Error() string {
 	return fmt.Sprintf("trace.dat: %s at offset %d: %s", e.Section, e.Offset, e.Problem)
 }
 
+// Outcome is BadInput.
+func (e *BadFile) Outcome() outcome.Kind { return outcome.BadInput }
+
 // File is an open trace.dat. Its CPUs' pages are read when they are asked for,
 // at any time before Close, and from several goroutines at once.
 type File struct {
@@ -91,7 +95,8 @@ func (f *File) Close() error {
 }
 
 // Open reads all of the trace.dat at path but its pages.
-func Open(path string) (*File, error) {
+func Open(path string) (_ *File, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err

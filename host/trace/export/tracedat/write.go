@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/trace/capture"
 )
 
@@ -19,7 +20,7 @@ import (
 func WriteFile(path string, c *capture.Capture) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("write %s: %w", path, err))
 	}
 	defer func() {
 		if err != nil {
