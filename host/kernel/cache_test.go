@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/host/kernel/ctype"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/internal/synth"
 )
@@ -214,8 +215,8 @@ func TestFacts(t *testing.T) {
 			"kernel_clone_args.user_worker": {Offset: 56, Size: 4, Bits: 1, Shift: 1},
 		},
 		Params: map[string][]Param{
-			"kernel_clone":           {{"args", "struct kernel_clone_args *"}},
-			"kthread_create_on_node": {{"threadfn", "int (*)(void *)"}, {"namefmt", "const char *"}, {"", "..."}},
+			"kernel_clone":           {{Name: "args", Type: "struct kernel_clone_args *"}},
+			"kthread_create_on_node": {{Name: "threadfn", Type: "int (*)(void *)"}, {Name: "namefmt", Type: "const char *"}, {Name: "", Type: "..."}},
 		},
 	}
 	for _, state := range []string{"as pulled", "without facts.json", "of another image"} {
@@ -247,46 +248,16 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-func TestCType(t *testing.T) {
-	i, v := &btf.Int{Name: "int", Size: 4}, &btf.Void{}
-	ptr := func(t btf.Type) btf.Type { return &btf.Pointer{Target: t} }
-	s := &btf.Struct{Name: "task_struct"}
-	for _, tt := range []struct {
-		typ  btf.Type
-		want string
-	}{
-		{i, "int"},
-		{ptr(ptr(s)), "struct task_struct **"},
-		{ptr(&btf.Const{Type: s}), "const struct task_struct *"},
-		{&btf.Const{Type: ptr(s)}, "struct task_struct *const"},
-		{ptr(&btf.Const{Type: ptr(v)}), "void *const *"},
-		{&btf.TypeTag{Type: ptr(&btf.Fwd{Name: "clone_args"}), Value: "user"}, "struct clone_args *"},
-		{&btf.Array{Type: i, Nelems: 4}, "int [4]"},
-		{ptr(&btf.Array{Type: i, Nelems: 4}), "int (*)[4]"},
-		{&btf.Array{Type: ptr(i), Nelems: 4}, "int *[4]"},
-		{ptr(&btf.FuncProto{Return: v}), "void (*)(void)"},
-		{ptr(&btf.FuncProto{Return: ptr(i), Params: []btf.FuncParam{{Type: i}, {Type: v}}}), "int *(*)(int, ...)"},
-		{&btf.Enum{Name: "pid_type"}, "enum pid_type"},
-		{ptr(&btf.Union{}), "union {…} *"},
-		{&btf.Typedef{Name: "size_t", Type: i}, "size_t"},
-	} {
-		if got := cType(tt.typ, "", 0); got != tt.want {
-			t.Errorf("got %q, want %q", got, tt.want)
-		}
-	}
-	loop := &btf.Pointer{}
-	loop.Target = loop
-	if got := cType(loop, "", 0); !strings.HasPrefix(got, "?") {
-		t.Errorf("a pointer to itself: %q", got)
-	}
-}
-
 func FuzzReadFacts(f *testing.F) {
 	blob := testBTF(f)
 	f.Add(blob)
 	f.Add(blob[:len(blob)/2])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if facts, err := readFacts(b); err == nil && !facts.HasBTF {
+		spec, err := ctype.Read(b)
+		if err != nil {
+			return
+		}
+		if facts, err := readFacts(spec); err == nil && !facts.HasBTF {
 			t.Error("BTF was read, but HasBTF is false")
 		}
 	})

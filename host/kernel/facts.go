@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"labctl/guest/ksym"
+	"labctl/host/kernel/ctype"
 	"labctl/host/outcome"
 )
 
@@ -42,10 +42,7 @@ type Member struct {
 }
 
 // Param is one parameter of a kernel function, in C.
-type Param struct {
-	Name string `json:"name"`
-	Type string `json:"type"` // "struct kernel_clone_args *"; "..." ends a variadic list, without a name
-}
+type Param = ctype.Param
 
 // factsSchema is raised when wantedMembers, wantedParams or the meaning of a
 // field changes: older facts.json files are then made again.
@@ -93,15 +90,12 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 		return nil, err
 	}
 	f := &Facts{Members: map[string]Member{}, Params: map[string][]Param{}}
-	if _, ok := k.Files[btfFile]; ok {
-		if err := k.verifyFile(btfFile, true); err != nil {
-			return nil, err
-		}
-		blob, err := os.ReadFile(k.file(btfFile))
-		if err != nil {
-			return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
-		}
-		if f, err = readFacts(blob); err != nil {
+	spec, err := k.Types(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if spec != nil {
+		if f, err = readFacts(spec); err != nil {
 			return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
 		}
 	}
@@ -112,168 +106,32 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 	return f, nil
 }
 
-// readFacts looks the wanted types up in a raw BTF blob.
-func readFacts(blob []byte) (*Facts, error) {
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(blob))
-	if err != nil {
-		return nil, fmt.Errorf("read BTF: %w", err)
-	}
+// readFacts looks the wanted types up.
+func readFacts(spec *btf.Spec) (*Facts, error) {
 	f := &Facts{HasBTF: true, Members: map[string]Member{}, Params: map[string][]Param{}}
 	for _, w := range wantedMembers {
 		wanted := strings.Fields(w.members)
-		types, err := spec.AnyTypesByName(w.name)
-		if errors.Is(err, btf.ErrNotFound) {
+		structs, err := ctype.Structs(spec, w.name)
+		if err != nil {
+			return nil, err
+		}
+		if len(structs) == 0 {
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read BTF of struct %s: %w", w.name, err)
-		}
-		for _, t := range types {
-			if s, ok := t.(*btf.Struct); ok {
-				all := map[string]Member{}
-				flatten(all, s.Members, 0, 0)
-				for _, m := range wanted {
-					if place, ok := all[m]; ok {
-						f.Members[w.name+"."+m] = place
-					}
-				}
-				break
+		for _, m := range ctype.Members(structs[0]) {
+			if m.Size > 0 && slices.Contains(wanted, m.Name) {
+				f.Members[w.name+"."+m.Name] = Member{m.Offset, m.Size, m.Bits, m.Shift}
 			}
 		}
 	}
 	for _, name := range wantedParams {
-		params, err := prototype(spec, name)
-		if errors.Is(err, btf.ErrNotFound) {
-			continue
-		}
+		params, ok, err := ctype.Params(spec, name)
 		if err != nil {
 			return nil, err
 		}
-		f.Params[name] = params
+		if ok {
+			f.Params[name] = params
+		}
 	}
 	return f, nil
-}
-
-// flatten collects the members of a structure, those of anonymous structures and
-// unions in it under their own names. Offsets in BTF are in bits.
-func flatten(out map[string]Member, members []btf.Member, base btf.Bits, depth int) {
-	if depth > 16 {
-		return
-	}
-	for _, m := range members {
-		at := base + m.Offset
-		if m.Name == "" {
-			switch t := btf.UnderlyingType(m.Type).(type) {
-			case *btf.Struct:
-				flatten(out, t.Members, at, depth+1)
-			case *btf.Union:
-				flatten(out, t.Members, at, depth+1)
-			}
-			continue
-		}
-		size, err := btf.Sizeof(m.Type)
-		if err != nil || size < 0 {
-			continue // a flexible array of no known size is of no use here
-		}
-		if _, dup := out[m.Name]; dup {
-			continue
-		}
-		place := Member{Offset: int(at / 8), Size: size}
-		if m.BitfieldSize != 0 && size > 0 {
-			unit := btf.Bits(size) * 8
-			place = Member{Offset: int(at / unit * unit / 8), Size: size, Bits: int(m.BitfieldSize), Shift: int(at % unit)}
-		}
-		out[m.Name] = place
-	}
-}
-
-// cType writes a type in C around an inner declarator: cType(t, "", 0) is the
-// type alone, as "int (*)(void *)". Only names are written of structures, so
-// the depth is that of the declaration.
-func cType(t btf.Type, inner string, depth int) string {
-	if depth > 32 {
-		return "?"
-	}
-	base := func(name string) string {
-		if inner == "" {
-			return name
-		}
-		return name + " " + inner
-	}
-	named := func(keyword, name string) string {
-		if name == "" {
-			name = "{…}"
-		}
-		return base(keyword + " " + name)
-	}
-	// A pointer to what is written after the name needs parentheses.
-	paren := func() string {
-		if strings.HasPrefix(inner, "*") {
-			return "(" + inner + ")"
-		}
-		return inner
-	}
-	switch t := t.(type) {
-	case *btf.Void:
-		return base("void")
-	case *btf.Int:
-		return base(t.Name)
-	case *btf.Float:
-		return base(t.Name)
-	case *btf.Typedef:
-		return base(t.Name)
-	case *btf.Struct:
-		return named("struct", t.Name)
-	case *btf.Union:
-		return named("union", t.Name)
-	case *btf.Enum:
-		return named("enum", t.Name)
-	case *btf.Fwd:
-		if t.Kind == btf.FwdUnion {
-			return named("union", t.Name)
-		}
-		return named("struct", t.Name)
-	case *btf.Pointer:
-		return cType(t.Target, "*"+inner, depth+1)
-	case *btf.Array:
-		return cType(t.Type, fmt.Sprintf("%s[%d]", paren(), t.Nelems), depth+1)
-	case *btf.FuncProto:
-		var params []string
-		for _, p := range t.Params {
-			params = append(params, paramType(p.Type, depth+1))
-		}
-		if len(params) == 0 {
-			params = []string{"void"}
-		}
-		return cType(t.Return, paren()+"("+strings.Join(params, ", ")+")", depth+1)
-	case *btf.Const:
-		return qualified("const", t.Type, inner, depth)
-	case *btf.Volatile:
-		return qualified("volatile", t.Type, inner, depth)
-	case *btf.Restrict:
-		return qualified("restrict", t.Type, inner, depth)
-	case *btf.TypeTag: // __user, __rcu: not C
-		return cType(t.Type, inner, depth+1)
-	}
-	return base(t.TypeName())
-}
-
-// paramType is a parameter's type; a last one of type void stands for "...".
-func paramType(t btf.Type, depth int) string {
-	if _, void := t.(*btf.Void); void {
-		return "..."
-	}
-	return cType(t, "", depth)
-}
-
-// qualified puts a qualifier where C wants it: after the star for a pointer,
-// before the name otherwise.
-func qualified(q string, t btf.Type, inner string, depth int) string {
-	if _, ok := t.(*btf.Pointer); ok {
-		if inner != "" {
-			q += " " + inner
-		}
-		return cType(t, q, depth+1)
-	}
-	return q + " " + cType(t, inner, depth+1)
 }

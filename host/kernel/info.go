@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/cilium/ebpf/btf"
 
 	"labctl/guest/ksym"
 	"labctl/host/kernel/check"
@@ -92,10 +89,8 @@ func (k *Kernel) Info(ctx context.Context) (*Info, error) {
 	if out.HasConfig {
 		out.Features = k.features()
 	}
-	if _, ok := k.Files[btfFile]; ok {
-		if out.BTF, err = k.btfInfo(); err != nil {
-			return nil, err
-		}
+	if out.BTF, err = k.btfInfo(ctx); err != nil {
+		return nil, err
 	}
 	text, err := k.Kallsyms(ctx)
 	switch {
@@ -131,20 +126,14 @@ func (k *Kernel) features() []Feature {
 	return out
 }
 
-func (k *Kernel) btfInfo() (_ *BTFInfo, err error) {
+// btfInfo is nil for a kernel without BTF.
+func (k *Kernel) btfInfo(ctx context.Context) (_ *BTFInfo, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	if err := k.verifyFile(btfFile, true); err != nil {
+	spec, err := k.Types(ctx)
+	if spec == nil || err != nil {
 		return nil, err
 	}
-	blob, err := os.ReadFile(k.file(btfFile))
-	if err != nil {
-		return nil, fmt.Errorf("types of kernel %s: %w", k, err)
-	}
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(blob))
-	if err != nil {
-		return nil, fmt.Errorf("types of kernel %s: read BTF: %w", k, err)
-	}
-	out := &BTFInfo{Bytes: len(blob)}
+	out := &BTFInfo{Bytes: int(k.Files[btfFile].Size)}
 	for _, err := range spec.All() {
 		if err != nil {
 			return nil, fmt.Errorf("types of kernel %s: read BTF: %w", k, err)

@@ -52,7 +52,7 @@ func TestPull(t *testing.T) {
 	if got, want := f.Members["kernel_clone_args.exit_signal"], (Member{Offset: 40, Size: 4}); got != want {
 		t.Errorf("exit_signal: got %+v, want %+v", got, want)
 	}
-	if p := f.Params["kernel_clone"]; len(p) != 1 || p[0] != (Param{"args", "struct kernel_clone_args *"}) {
+	if p := f.Params["kernel_clone"]; len(p) != 1 || p[0] != (Param{Name: "args", Type: "struct kernel_clone_args *"}) {
 		t.Errorf("kernel_clone: got %+v", p)
 	}
 	// The best of a few, so that a busy machine does not decide.

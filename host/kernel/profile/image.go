@@ -19,6 +19,7 @@ import (
 
 	"labctl/guest/ksym"
 	"labctl/host/kernel"
+	"labctl/host/kernel/ctype"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -187,20 +188,12 @@ func set(names []string) []string {
 func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error {
 	p.BTF = true
 	for _, name := range structs {
-		types, err := spec.AnyTypesByName(name)
-		if errors.Is(err, btf.ErrNotFound) {
-			continue
-		}
+		found, err := ctype.Structs(spec, name)
 		if err != nil {
-			return fmt.Errorf("read BTF of struct %s: %w", name, err)
+			return err
 		}
-		for _, t := range types {
-			if s, ok := t.(*btf.Struct); ok {
-				out := Struct{Name: name, Size: int(s.Size)}
-				out.flatten(s.Members, map[string]bool{}, 0, 0)
-				p.Structs = append(p.Structs, out)
-				break
-			}
+		if len(found) > 0 {
+			p.Structs = append(p.Structs, layout(found[0]))
 		}
 	}
 	for t, err := range spec.All() {
@@ -217,7 +210,7 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 		}
 		name := ksym.Strip(fn.Name)
 		known, family := functions[name]
-		proto := kernel.CType(fn.Type, name)
+		proto := ctype.String(fn.Type, name)
 		deals := slices.ContainsFunc(subjects, func(s string) bool { return strings.Contains(proto, s) })
 		made := slices.ContainsFunc(glue, func(g string) bool { return strings.HasPrefix(name, g) })
 		// Static functions may share a name: the first stands for them.
@@ -229,37 +222,14 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 	return nil
 }
 
-// flatten lists members, those of anonymous structures and unions under their own
-// names. Offsets in BTF are in bits.
-func (s *Struct) flatten(members []btf.Member, seen map[string]bool, base btf.Bits, depth int) {
-	if depth > 16 {
-		return
+// layout is a structure without the members that a profile may not have.
+func layout(s *btf.Struct) Struct {
+	out := Struct{Name: s.Name, Size: int(s.Size)}
+	for _, m := range ctype.Members(s) {
+		typ := ctype.String(m.Type, "")
+		if isName(m.Name) && isText(typ) && len(out.Members) < maxMembers {
+			out.Members = append(out.Members, Member{m.Name, typ, m.Offset, m.Size, m.Bits, m.Shift})
+		}
 	}
-	for _, m := range members {
-		at := base + m.Offset
-		if m.Name == "" {
-			switch t := btf.UnderlyingType(m.Type).(type) {
-			case *btf.Struct:
-				s.flatten(t.Members, seen, at, depth+1)
-			case *btf.Union:
-				s.flatten(t.Members, seen, at, depth+1)
-			}
-			continue
-		}
-		typ := kernel.CType(m.Type, "")
-		if seen[m.Name] || !isName(m.Name) || !isText(typ) || len(s.Members) == maxMembers {
-			continue
-		}
-		seen[m.Name] = true
-		size, err := btf.Sizeof(m.Type)
-		if err != nil || size < 0 {
-			size = 0 // a flexible array
-		}
-		out := Member{Name: m.Name, Type: typ, Offset: int(at / 8), Size: size}
-		if m.BitfieldSize != 0 && size > 0 {
-			unit := btf.Bits(size) * 8
-			out.Offset, out.Bits, out.Shift = int(at/unit*unit/8), int(m.BitfieldSize), int(at%unit)
-		}
-		s.Members = append(s.Members, out)
-	}
+	return out
 }

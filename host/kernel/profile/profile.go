@@ -30,7 +30,7 @@ type Profile struct {
 	Arch    string `json:"arch"`    // GOARCH
 	SHA256  string `json:"sha256"`  // of the image, hex
 	// BTF says that the image has types. Without them there are no Structs, and
-	// Functions has the families of host/stack alone, without prototypes.
+	// Functions has the families of guest/ksym alone, without prototypes.
 	BTF bool `json:"btf"`
 	// Symbols says that the image's symbol table could be read. Without it there
 	// are no Tracepoints and Syscalls.
@@ -70,11 +70,11 @@ type Member struct {
 }
 
 // Function is a function that takes or gives a task or the arguments of its
-// creation, or that belongs to a family of host/stack.
+// creation, or that belongs to a family of guest/ksym.
 type Function struct {
 	Name   string `json:"name"`             // without a compiler's suffix
 	Proto  string `json:"proto,omitempty"`  // in C: "pid_t kernel_clone(struct kernel_clone_args *)"
-	Family string `json:"family,omitempty"` // of host/stack
+	Family string `json:"family,omitempty"` // of guest/ksym
 }
 
 // Bounds of a profile that is believed.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
+
+	"labctl/host/kernel/ctype"
 )
 
 func sample() *Profile {
@@ -200,7 +202,7 @@ func TestReadTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := btf.LoadSpecFromReader(strings.NewReader(string(blob)))
+	spec, err := ctype.Read(blob)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,16 +5,15 @@ package facts
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf/btf"
 
 	"labctl/host/kernel"
+	"labctl/host/kernel/ctype"
 	"labctl/host/lab"
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
@@ -39,7 +38,7 @@ func Of(ctx context.Context, k *kernel.Kernel, t targets.Target, a expr.Asks) (r
 	if err := img.findSymbols(ctx, a.Symbols, out.Symbols); err != nil {
 		return out, err
 	}
-	return out, img.findMembers(a.Members, out.Members)
+	return out, img.findMembers(ctx, a.Members, out.Members)
 }
 
 // images are what was last read of kernels: most runs look at one, and each lab
@@ -57,8 +56,8 @@ type imageCache struct {
 type image struct {
 	dir, sum string
 	symbols  func(context.Context) ([]byte, error)
-	types    func() (*btf.Spec, error) // nil without BTF
-	decoding sync.Mutex                // types are decoded as they are asked for
+	types    func(context.Context) (*btf.Spec, error) // nil without BTF
+	decoding sync.Mutex                               // types are decoded as they are asked for
 }
 
 func (c *imageCache) of(k *kernel.Kernel) *image {
@@ -70,27 +69,27 @@ func (c *imageCache) of(k *kernel.Kernel) *image {
 		}
 	}
 	img := &image{dir: k.Dir, sum: k.Files["vmlinuz"].SHA256}
-	var mu sync.Mutex
-	var text []byte
-	img.symbols = func(ctx context.Context) (_ []byte, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if text == nil { // an error is not kept: it may be the context's
-			text, err = k.Kallsyms(ctx)
-		}
-		return text, err
-	}
-	if _, ok := k.Files["btf"]; ok {
-		img.types = sync.OnceValues(func() (*btf.Spec, error) {
-			blob, err := os.ReadFile(filepath.Join(k.Dir, "btf"))
-			if err != nil {
-				return nil, err
-			}
-			return btf.LoadSpecFromReader(bytes.NewReader(blob))
-		})
-	}
+	img.symbols = kept(k.Kallsyms)
+	img.types = kept(k.Types)
 	c.last = append(c.last[max(0, len(c.last)+1-maxImages):], img)
 	return img
+}
+
+// kept calls read until it succeeds, and then gives what it gave. An error is not
+// kept: it may be the context's.
+func kept[T any](read func(context.Context) (T, error)) func(context.Context) (T, error) {
+	var mu sync.Mutex
+	var have bool
+	var v T
+	return func(ctx context.Context) (_ T, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !have {
+			v, err = read(ctx)
+			have = err == nil
+		}
+		return v, err
+	}
 }
 
 // findSymbols looks for " T name" in the kernel's own list.
@@ -109,69 +108,37 @@ func (img *image) findSymbols(ctx context.Context, names []string, found map[str
 	return nil
 }
 
-func (img *image) findMembers(names []string, found map[string]result.Member) error {
+func (img *image) findMembers(ctx context.Context, names []string, found map[string]result.Member) error {
 	for _, name := range names {
 		found[name] = result.Member{}
 	}
-	if img.types == nil || len(names) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
 	img.decoding.Lock()
 	defer img.decoding.Unlock()
-	spec, err := img.types()
+	spec, err := img.types(ctx)
 	if err != nil {
-		return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: read BTF in %s: %w", img.dir, err))
+		return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: %w", err))
+	}
+	if spec == nil {
+		return nil
 	}
 	for _, name := range names {
 		of, member, _ := strings.Cut(name, ".")
-		types, err := spec.AnyTypesByName(of)
-		if errors.Is(err, btf.ErrNotFound) {
-			continue
-		}
+		structs, err := ctype.Structs(spec, of)
 		if err != nil {
-			return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: %s: %w", of, err))
+			return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: %w", err))
 		}
-		for _, t := range types {
-			if s, ok := t.(*btf.Struct); ok {
-				if m, ok := find(s.Members, member, 0, 0); ok {
-					found[name] = m
-					break
-				}
+		for _, s := range structs {
+			all := ctype.Members(s)
+			if i := slices.IndexFunc(all, func(m ctype.Member) bool { return m.Name == member }); i >= 0 {
+				found[name] = result.Member{There: true, Offset: int64(all[i].Offset), Size: int64(all[i].Size)}
+				break
 			}
 		}
 	}
 	return nil
-}
-
-// find looks through anonymous members, too.
-func find(members []btf.Member, name string, base btf.Bits, depth int) (result.Member, bool) {
-	if depth > 16 {
-		return result.Member{}, false
-	}
-	for _, m := range members {
-		at := base + m.Offset
-		if m.Name == name {
-			size, err := btf.Sizeof(m.Type)
-			if err != nil {
-				size = 0 // a flexible array
-			}
-			return result.Member{There: true, Offset: int64(at / 8), Size: int64(size)}, true
-		}
-		if m.Name != "" {
-			continue
-		}
-		var inner []btf.Member
-		switch t := btf.UnderlyingType(m.Type).(type) {
-		case *btf.Struct:
-			inner = t.Members
-		case *btf.Union:
-			inner = t.Members
-		}
-		if found, ok := find(inner, name, at, depth+1); ok {
-			return found, true
-		}
-	}
-	return result.Member{}, false
 }
 
 // Missing says which needs of a lab a kernel and a machine do not meet, a

@@ -1,9 +1,11 @@
 package facts
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -46,7 +48,8 @@ func fake(t *testing.T, withBTF bool) *kernel.Kernel {
 		t.Fatal(err)
 	}
 	write("btf", blob)
-	k.Files["btf"] = kernel.File{Size: int64(len(blob))}
+	sum := sha256.Sum256(blob)
+	k.Files["btf"] = kernel.File{Size: int64(len(blob)), SHA256: hex.EncodeToString(sum[:])}
 	return k
 }
 
@@ -91,11 +94,13 @@ func TestOf(t *testing.T) {
 func TestOfErrors(t *testing.T) {
 	arm64, _ := targets.Find("arm64")
 	k := fake(t, true)
-	if err := os.WriteFile(filepath.Join(k.Dir, "btf"), []byte("no BTF"), 0o644); err != nil {
+	btf := filepath.Join(k.Dir, "btf")
+	if err := os.WriteFile(btf, []byte("no BTF"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Of(t.Context(), k, arm64, expr.Asks{Members: []string{"a.b"}}); err == nil || !strings.Contains(err.Error(), "read BTF in") {
-		t.Errorf("Of with a broken BTF = %v", err)
+	var damaged *kernel.CorruptError
+	if _, err := Of(t.Context(), k, arm64, expr.Asks{Members: []string{"a.b"}}); !errors.As(err, &damaged) || damaged.File != btf {
+		t.Errorf("Of with a broken BTF = %v, want %s named as damaged", err, btf)
 	}
 }
 

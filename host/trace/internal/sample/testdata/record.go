@@ -28,11 +28,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cilium/ebpf/btf"
 	"github.com/klauspost/compress/zstd"
 
 	"labctl/host/arch"
 	"labctl/host/kernel"
+	"labctl/host/kernel/ctype"
 	"labctl/host/trace/creation"
 )
 
@@ -184,13 +184,14 @@ func chars[T int8 | uint8](s []T) string {
 
 func probes() {
 	facts := &kernel.Facts{Members: map[string]kernel.Member{}}
-	if spec, err := btf.LoadSpec("/sys/kernel/btf/vmlinux"); err == nil {
+	if blob, err := os.ReadFile("/sys/kernel/btf/vmlinux"); err == nil {
+		spec, err := ctype.Read(blob)
+		check(err)
 		for _, name := range []string{"kernel_clone_args", "kthread_create_info"} {
-			var s *btf.Struct
-			if spec.TypeByName(name, &s) == nil {
-				for _, m := range s.Members {
-					facts.Members[name+"."+m.Name] = kernel.Member{Offset: int(m.Offset.Bytes())}
-				}
+			structs, err := ctype.Structs(spec, name)
+			check(err)
+			for _, m := range ctype.Members(structs[0]) {
+				facts.Members[name+"."+m.Name] = kernel.Member{Offset: m.Offset, Size: m.Size}
 			}
 		}
 	}

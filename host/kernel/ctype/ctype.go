@@ -1,0 +1,226 @@
+// Package ctype reads a kernel's C types from its BTF
+// (Documentation/bpf/btf.rst): where members of structures are, what functions take,
+// and how a type is written in C.
+package ctype
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// Read parses a raw BTF blob, the contents of /sys/kernel/btf/vmlinux. A kernel's is
+// megabytes. Types are decoded when they are first asked for, so a Spec is not safe
+// for concurrent use.
+func Read(blob []byte) (*btf.Spec, error) {
+	spec, err := btf.LoadSpecFromReader(bytes.NewReader(blob))
+	if err != nil {
+		return nil, fmt.Errorf("read BTF: %w", err)
+	}
+	return spec, nil
+}
+
+// Structs are the structures of a name, none where there is no such type. A kernel
+// may have several: source files have structures of their own.
+func Structs(spec *btf.Spec, name string) ([]*btf.Struct, error) {
+	types, err := spec.AnyTypesByName(name)
+	if errors.Is(err, btf.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read BTF of struct %s: %w", name, err)
+	}
+	var structs []*btf.Struct
+	for _, t := range types {
+		if s, ok := t.(*btf.Struct); ok {
+			structs = append(structs, s)
+		}
+	}
+	return structs, nil
+}
+
+// Member is a member of a structure, at its offset in the whole.
+type Member struct {
+	Name   string
+	Type   btf.Type
+	Offset int // bytes
+	Size   int // bytes; 0 for a flexible array
+	// Bits and Shift are set for a bit field: the value is Bits wide and begins
+	// Shift bits above the lowest bit of the Size bytes at Offset.
+	Bits, Shift int
+}
+
+// maxVisits bounds the members that are looked at: types of BTF that is not the
+// kernel's may hold each other in ways that multiply.
+const maxVisits = 1 << 16
+
+// Members lists the members of a structure in the order of their declaration, those
+// of anonymous structures and unions in it under their own names.
+func Members(s *btf.Struct) []Member {
+	f := flattener{seen: map[string]bool{}, left: maxVisits}
+	f.add(s.Members, 0, 0)
+	return f.members
+}
+
+type flattener struct {
+	members []Member
+	seen    map[string]bool
+	left    int
+}
+
+func (f *flattener) add(members []btf.Member, base btf.Bits, depth int) {
+	if depth > 16 {
+		return
+	}
+	for _, m := range members {
+		if f.left--; f.left < 0 {
+			return
+		}
+		at := base + m.Offset // in bits
+		if m.Name == "" {
+			switch t := btf.UnderlyingType(m.Type).(type) {
+			case *btf.Struct:
+				f.add(t.Members, at, depth+1)
+			case *btf.Union:
+				f.add(t.Members, at, depth+1)
+			}
+			continue
+		}
+		if f.seen[m.Name] {
+			continue
+		}
+		f.seen[m.Name] = true
+		size, err := btf.Sizeof(m.Type)
+		if err != nil || size < 0 {
+			size = 0
+		}
+		out := Member{Name: m.Name, Type: m.Type, Offset: int(at / 8), Size: size}
+		if m.BitfieldSize != 0 && size > 0 {
+			unit := btf.Bits(size) * 8
+			out.Offset, out.Bits, out.Shift = int(at/unit*unit/8), int(m.BitfieldSize), int(at%unit)
+		}
+		f.members = append(f.members, out)
+	}
+}
+
+// Param is one parameter of a function.
+type Param struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // in C: "struct kernel_clone_args *"; "..." ends a variadic list, without a name
+}
+
+// Params lists the parameters of a function in order. ok is false when BTF does not
+// have the function, as of those that the compiler inlined.
+func Params(spec *btf.Spec, function string) (params []Param, ok bool, err error) {
+	var fn *btf.Func
+	if err := spec.TypeByName(function, &fn); errors.Is(err, btf.ErrNotFound) {
+		return nil, false, nil
+	} else if err != nil {
+		return nil, false, fmt.Errorf("read BTF of %s(): %w", function, err)
+	}
+	params = []Param{}
+	if proto, ok := fn.Type.(*btf.FuncProto); ok {
+		for _, p := range proto.Params {
+			params = append(params, Param{p.Name, paramType(p.Type, 0)})
+		}
+	}
+	return params, true, nil
+}
+
+// String writes a type in C around a name, which may be empty: "int (*)(void *)",
+// "pid_t kernel_clone(struct kernel_clone_args *)".
+func String(t btf.Type, name string) string { return cType(t, name, 0) }
+
+// cType writes a type in C around an inner declarator: cType(t, "", 0) is the
+// type alone, as "int (*)(void *)". Only names are written of structures, so
+// the depth is that of the declaration.
+func cType(t btf.Type, inner string, depth int) string {
+	if depth > 32 {
+		return "?"
+	}
+	base := func(name string) string {
+		if inner == "" {
+			return name
+		}
+		return name + " " + inner
+	}
+	named := func(keyword, name string) string {
+		if name == "" {
+			name = "{…}"
+		}
+		return base(keyword + " " + name)
+	}
+	// A pointer to what is written after the name needs parentheses.
+	paren := func() string {
+		if strings.HasPrefix(inner, "*") {
+			return "(" + inner + ")"
+		}
+		return inner
+	}
+	switch t := t.(type) {
+	case *btf.Void:
+		return base("void")
+	case *btf.Int:
+		return base(t.Name)
+	case *btf.Float:
+		return base(t.Name)
+	case *btf.Typedef:
+		return base(t.Name)
+	case *btf.Struct:
+		return named("struct", t.Name)
+	case *btf.Union:
+		return named("union", t.Name)
+	case *btf.Enum:
+		return named("enum", t.Name)
+	case *btf.Fwd:
+		if t.Kind == btf.FwdUnion {
+			return named("union", t.Name)
+		}
+		return named("struct", t.Name)
+	case *btf.Pointer:
+		return cType(t.Target, "*"+inner, depth+1)
+	case *btf.Array:
+		return cType(t.Type, fmt.Sprintf("%s[%d]", paren(), t.Nelems), depth+1)
+	case *btf.FuncProto:
+		var params []string
+		for _, p := range t.Params {
+			params = append(params, paramType(p.Type, depth+1))
+		}
+		if len(params) == 0 {
+			params = []string{"void"}
+		}
+		return cType(t.Return, paren()+"("+strings.Join(params, ", ")+")", depth+1)
+	case *btf.Const:
+		return qualified("const", t.Type, inner, depth)
+	case *btf.Volatile:
+		return qualified("volatile", t.Type, inner, depth)
+	case *btf.Restrict:
+		return qualified("restrict", t.Type, inner, depth)
+	case *btf.TypeTag: // __user, __rcu: not C
+		return cType(t.Type, inner, depth+1)
+	}
+	return base(t.TypeName())
+}
+
+// paramType is a parameter's type; a last one of type void stands for "...".
+func paramType(t btf.Type, depth int) string {
+	if _, void := t.(*btf.Void); void {
+		return "..."
+	}
+	return cType(t, "", depth)
+}
+
+// qualified puts a qualifier where C wants it: after the star for a pointer,
+// before the name otherwise.
+func qualified(q string, t btf.Type, inner string, depth int) string {
+	if _, ok := t.(*btf.Pointer); ok {
+		if inner != "" {
+			q += " " + inner
+		}
+		return cType(t, q, depth+1)
+	}
+	return q + " " + cType(t, inner, depth+1)
+}
