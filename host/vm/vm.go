@@ -601,9 +601,6 @@ func (v *VM) Killed(pid int) *crash.Report {
 	}
 }
 
-// Tail is the console's last lines, cleaned.
-func (v *VM) Tail() []string { return v.con.tail() }
-
 // Close ends QEMU and the console's log. The guest's memory is all the state
 // there is, so nothing is lost by not shutting it down. Close returns what went
 // wrong in writing the log.

@@ -38,9 +38,6 @@ type slot struct {
 // standard input, output and error.
 const firstFD = 3
 
-// Binary is the QEMU program that the command line is for.
-func (c *Cmdline) Binary() string { return c.binary }
-
 // Add appends options as they are. Values that came from outside go through
 // Value first.
 func (c *Cmdline) Add(args ...string) { c.args = append(c.args, args...) }

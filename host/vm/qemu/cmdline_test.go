@@ -19,21 +19,21 @@ func TestArgv(t *testing.T) {
 		},
 		"amd64-kvm": {
 			Defaults{}, Machine{Type: "q35"}, CPU("host"), Accel{Name: "kvm", Thread: "single"}, SMP(1), Memory{MiB: 256},
-			Serial{Name: "console", Console: "ttyS0"}, Serial{Name: "link"}, PCISerial{Name: "pci"}, DebugExit{},
+			Serial{Name: "console", Console: "ttyS0"}, Serial{Name: "link"}, DebugExit{},
 		},
 		"arm64": {
 			Defaults{}, Machine{Type: "virt", Options: []string{"gic-version=3", "highmem=off"}}, CPU("cortex-a57"), Accel{Name: "tcg"},
-			Kernel{Image: "Image"}, Serial{Name: "console", Console: "ttyAMA0"}, GDB{}, PCIDevice("virtio-rng-pci"),
+			Kernel{Image: "Image"}, Serial{Name: "console", Console: "ttyAMA0"},
 		},
 		"raspi3b": {
 			Defaults{}, Machine{Type: "raspi3b"}, Kernel{Image: "vmlinuz", DTB: "bcm2710-rpi-3-b.dtb", Append: []string{"mem=832M", `name="two words"`}},
 			NoSerial{}, Serial{Name: "console", Console: "ttyS1,115200"},
 		},
 		"template": {
-			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/it's, a/ram", Share: true}, Stopped{}, QMP{},
+			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/it's, a/ram", Share: true}, options{"-S"}, QMP{},
 		},
 		"clone": {
-			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/ram"}, Incoming{State: os.Stdin, FD: new(int)}, QMP{}, Options{"-name", ""},
+			Defaults{}, Machine{Type: "q35"}, Memory{MiB: 512, File: "/tmp/ram"}, Incoming{State: os.Stdin, FD: new(int)}, QMP{}, options{"-name", ""},
 		},
 		"firmware": {
 			Defaults{}, Machine{Type: "q35"}, Firmware{os.Stdin}, Serial{Name: "console", Console: "dropped without a kernel"},
@@ -63,7 +63,7 @@ func TestBadDevices(t *testing.T) {
 		{Serial{}, `id ""`},
 		{Serial{Name: "1st"}, "want a letter"},
 		{VirtioSerial{Driver: "virtio-serial-pci", Ports: []string{"x", "x"}}, "used twice"},
-		{Options{"a\x00b"}, "NUL"},
+		{options{"a\x00b"}, "NUL"},
 	} {
 		_, err := New("q", tt.device)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -73,7 +73,7 @@ func TestBadDevices(t *testing.T) {
 }
 
 func TestCommandIsIndependentOfItsArgv(t *testing.T) {
-	c, err := New("q", Stopped{})
+	c, err := New("q", options{"-S"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -183,17 +183,6 @@ type NoSerial struct{}
 
 func (NoSerial) Args(c *Cmdline) error { c.Add("-serial", "null"); return nil }
 
-// PCISerial is a 16550 on the PCI bus, reached by Process.Conn(Name).
-type PCISerial struct{ Name string }
-
-func (s PCISerial) Args(c *Cmdline) error {
-	if err := c.Chardev(s.Name); err != nil {
-		return err
-	}
-	c.Add("-device", "pci-serial,chardev="+s.Name)
-	return nil
-}
-
 // VirtioSerial is a virtio-serial bus with named ports. The guest finds a port
 // by /sys/class/virtio-ports/*/name; the host by Process.Conn of that name.
 type VirtioSerial struct {
@@ -257,20 +246,6 @@ func (QMP) Args(c *Cmdline) error {
 	return nil
 }
 
-// GDB is the gdbstub, reached by Process.Conn(GDBName).
-type GDB struct{}
-
-// GDBName is the gdbstub's name for Process.Conn.
-const GDBName = "gdb"
-
-func (GDB) Args(c *Cmdline) error {
-	if err := c.Chardev(GDBName); err != nil {
-		return err
-	}
-	c.Add("-gdb", "chardev:"+GDBName)
-	return nil
-}
-
 // DebugExit lets an x86 guest end QEMU by writing a byte v to port 0xf4: the
 // exit status is v<<1|1.
 type DebugExit struct{}
@@ -282,11 +257,6 @@ func (DebugExit) Args(c *Cmdline) error {
 	c.Add("-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", DebugExitPort))
 	return nil
 }
-
-// Stopped starts QEMU with its CPUs halted, until QMP's cont.
-type Stopped struct{}
-
-func (Stopped) Args(c *Cmdline) error { c.Add("-S"); return nil }
 
 // Incoming waits for a machine's state, which QMP's migrate-incoming then reads
 // from "fd:N", N being what *FD is set to.
@@ -300,13 +270,3 @@ func (i Incoming) Args(c *Cmdline) error {
 	c.Add("-incoming", "defer")
 	return nil
 }
-
-// PCIDevice is a -device that needs nothing else: "virtio-rng-pci", "pvpanic".
-type PCIDevice string
-
-func (d PCIDevice) Args(c *Cmdline) error { c.Add("-device", string(d)); return nil }
-
-// Options are passed as they are.
-type Options []string
-
-func (o Options) Args(c *Cmdline) error { c.Add(o...); return nil }

@@ -25,10 +25,6 @@ import (
 // kept: QEMU's reason for leaving is in its last lines.
 const MaxStderr = 64 << 10
 
-// quitGrace is how long Kill waits for QEMU to obey a quit command; QEMU 7.2
-// leaves within tens of milliseconds.
-const quitGrace = 500 * time.Millisecond
-
 // Process is a running QEMU.
 type Process struct {
 	argv  []string
@@ -40,7 +36,6 @@ type Process struct {
 
 	mu     sync.Mutex
 	reaped bool // the pid may be another process's by now
-	quit   func(context.Context) error
 }
 
 // Start runs c. QEMU lives no longer than ctx, and no longer than this program,
@@ -183,49 +178,16 @@ func (p *Process) signalKill() {
 	}
 }
 
-// OnQuit gives Kill a polite way to end QEMU, which is QMP's quit. The
-// function returns when QEMU has taken the command, or with its context.
-func (p *Process) OnQuit(quit func(context.Context) error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.quit = quit
-}
-
-// Kill ends QEMU and returns when it is gone: first by the OnQuit function, so
-// that QEMU closes its files in order, and soon after by SIGKILL. It may be
-// called at any time, more than once.
+// Kill ends QEMU by SIGKILL and returns when it is gone. It may be called at any
+// time, more than once. QEMU is not asked to quit: it has no disk to close, and
+// nothing of a guest outlives its memory.
 func (p *Process) Kill() {
-	p.mu.Lock()
-	quit := p.quit
-	p.mu.Unlock()
-	if quit != nil && p.running() {
-		ctx, cancel := context.WithTimeout(context.Background(), quitGrace)
-		defer cancel()
-		if quit(ctx) == nil {
-			select {
-			case <-p.done:
-			case <-ctx.Done():
-			}
-		}
-	}
 	p.signalKill()
 	<-p.done
 }
 
-func (p *Process) running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}
-
 // PID is QEMU's process and process group.
 func (p *Process) PID() int { return p.pid }
-
-// Argv is the command line that runs.
-func (p *Process) Argv() []string { return p.argv }
 
 // Conn is our end of the chardev of that name, or nil when the command has
 // none. It is the same one each time; the caller closes it. What QEMU wrote

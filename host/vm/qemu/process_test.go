@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 func helper(how string) {
-	c, err := New(x86, Defaults{}, Machine{Type: "none"}, Stopped{}, QMP{})
+	c, err := New(x86, Defaults{}, Machine{Type: "none"}, options{"-S"}, QMP{})
 	if err == nil {
 		var p *Process
 		if p, err = Start(context.Background(), c); err == nil {
@@ -145,9 +145,14 @@ func TestNoQEMUSurvivesUs(t *testing.T) {
 	}
 }
 
+// options are passed to QEMU as they are.
+type options []string
+
+func (o options) Args(c *Cmdline) error { c.Add(o...); return nil }
+
 func startNone(t *testing.T, ctx context.Context, more ...Device) *Process {
 	t.Helper()
-	c, err := New(x86, append([]Device{Defaults{}, Sandbox{}, Machine{Type: "none"}, Stopped{}}, more...)...)
+	c, err := New(x86, append([]Device{Defaults{}, Sandbox{}, Machine{Type: "none"}, options{"-S"}}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,31 +204,14 @@ func TestContextEndsQEMU(t *testing.T) {
 	}
 }
 
-func TestKillAsksFirst(t *testing.T) {
-	p := startNone(t, t.Context(), QMP{})
-	p.OnQuit(func(ctx context.Context) error {
-		_, err := p.Conn(QMPName).Write([]byte(`{"execute":"qmp_capabilities"}{"execute":"quit"}`))
-		return err
-	})
-	p.Kill()
-	if err := p.Wait(); err != nil {
-		t.Errorf("Wait() = %v; want nil after quit", err)
-	}
-	p.Kill() // again, on nothing
-}
-
-func TestKillDoesNotWaitForever(t *testing.T) {
+func TestKill(t *testing.T) {
 	p := startNone(t, t.Context())
-	p.OnQuit(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	begin := time.Now()
 	p.Kill()
-	if took := time.Since(begin); took < quitGrace || took > quitGrace+5*time.Second {
-		t.Errorf("Kill took %v; want a little over %v", took, quitGrace)
-	}
 	var exit *ExitError
 	if err := p.Wait(); !errors.As(err, &exit) || exit.Signal != syscall.SIGKILL {
 		t.Errorf("Wait() = %v; want *ExitError by SIGKILL", err)
 	}
+	p.Kill() // again, on nothing
 }
 
 // TestBadOptionIsTold: the error quotes what QEMU says of an option, whatever words
@@ -322,12 +310,12 @@ func TestQEMUTakesAllDevices(t *testing.T) {
 	}{
 		"amd64": {x86, []Device{
 			Machine{Type: "q35"}, CPU("max"), Accel{Name: "tcg", Thread: "single"}, SMP(2), Memory{MiB: 64, File: ram, Share: true},
-			Serial{Name: "console"}, Serial{Name: "second"}, PCISerial{Name: "third"}, GDB{}, DebugExit{}, PCIDevice("virtio-rng-pci"),
+			Serial{Name: "console"}, Serial{Name: "second"}, DebugExit{},
 			VirtioSerial{Driver: "virtio-serial-pci", Ports: []string{"labctl"}},
 		}},
 		"arm64": {"qemu-system-aarch64", []Device{
 			Machine{Type: "virt", Options: []string{"gic-version=3"}}, CPU("cortex-a57"), Accel{Name: "tcg", Thread: "multi"}, SMP(2), Memory{MiB: 64},
-			Kernel{Image: raw, Initrd: raw, Append: []string{"x"}}, Serial{Name: "console", Console: "ttyAMA0"}, GDB{},
+			Kernel{Image: raw, Initrd: raw, Append: []string{"x"}}, Serial{Name: "console", Console: "ttyAMA0"},
 			VirtioSerial{Driver: "virtio-serial-device", Ports: []string{"labctl", "more"}},
 		}},
 		"raspi3b": {"qemu-system-aarch64", []Device{
@@ -336,7 +324,7 @@ func TestQEMUTakesAllDevices(t *testing.T) {
 		"incoming": {x86, []Device{Machine{Type: "q35"}, Memory{MiB: 64, File: ram}, Incoming{State: os.Stdin, FD: new(int)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := New(tt.binary, append([]Device{Defaults{}, Sandbox{}, Stopped{}, QMP{}}, tt.devices...)...)
+			c, err := New(tt.binary, append([]Device{Defaults{}, Sandbox{}, options{"-S"}, QMP{}}, tt.devices...)...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,10 +19,15 @@ import (
 
 const binary = "qemu-system-x86_64"
 
+// halted starts QEMU with its CPUs halted, until cont.
+type halted struct{}
+
+func (halted) Args(c *qemu.Cmdline) error { c.Add("-S"); return nil }
+
 // real starts a QEMU with no machine and returns a session with it.
 func real(t *testing.T, more ...qemu.Device) (*qmp.Monitor, *qemu.Process) {
 	t.Helper()
-	devices := append([]qemu.Device{qemu.Defaults{}, qemu.Sandbox{}, qemu.Machine{Type: "none"}, qemu.Stopped{}, qemu.QMP{}}, more...) // a later machine wins
+	devices := append([]qemu.Device{qemu.Defaults{}, qemu.Sandbox{}, qemu.Machine{Type: "none"}, halted{}, qemu.QMP{}}, more...) // a later machine wins
 	c, err := qemu.New(binary, devices...)
 	if err != nil {
 		t.Fatal(err)
