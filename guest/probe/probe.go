@@ -41,17 +41,6 @@ func Lookup(name string) (Probe, bool) {
 	return p, ok
 }
 
-// Names are the registered probes, in the catalogue's order.
-func Names() []string {
-	var names []string
-	for _, info := range catalogue.Probes() {
-		if _, ok := registered[info.Name]; ok {
-			names = append(names, info.Name)
-		}
-	}
-	return names
-}
-
 // ParamError is parameters that ask for what a probe does not do.
 type ParamError struct{ msg string }
 

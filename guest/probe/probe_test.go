@@ -27,8 +27,13 @@ func TestRegisterWantsTheCatalogue(t *testing.T) {
 			t.Errorf("Register(%q) panics: %v; want %v", tc.name, got, tc.want)
 		}
 	}
-	if got := Names(); len(got) != 2 || got[0] != first || got[1] != last {
-		t.Errorf("Names() = %v; want %v, in the catalogue's order", got, []string{first, last})
+	for _, name := range []string{first, last} {
+		if p, ok := Lookup(name); !ok || p.Name != name {
+			t.Errorf("Lookup(%q) = %q, %v; want it, registered", name, p.Name, ok)
+		}
+	}
+	if p, ok := Lookup("no-such-probe"); ok {
+		t.Errorf("Lookup of what was refused = %q", p.Name)
 	}
 }
 

@@ -51,7 +51,7 @@ type Label struct{ addr uintptr }
 // wrote whether or not the two share their address space.
 //
 // The child stores without barriers. The parent may rely on a word once Wait has
-// returned, or once the child has announced it by a later FutexWake.
+// returned, or once the child is seen to sleep in the kernel.
 //
 // A Program is not safe for concurrent building. It runs one child at a time and
 // may be spawned again after Wait; its words keep their values.
@@ -291,11 +291,6 @@ func (p *Program) FutexWait(w Word, v uint32) {
 	again := p.Here()
 	p.syscall(p.scrap, unix.SYS_FUTEX, p.Addr(w), p.Const(futexWait), same)
 	p.JumpIfEqual(again, w, same) // a futex may wake for no reason
-}
-
-// FutexWake wakes all that sleep on w.
-func (p *Program) FutexWake(w Word) {
-	p.syscall(p.scrap, unix.SYS_FUTEX, p.Addr(w), p.Const(futexWake), p.Const(1<<30))
 }
 
 // Exit ends the task, and only this one.

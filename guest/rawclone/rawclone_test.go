@@ -274,7 +274,6 @@ func TestFutex(t *testing.T) {
 			p := newProgram(t)
 			ready, gate, after := p.Var(0), p.Var(0), p.Var(0)
 			p.Add(ready, p.Const(1))
-			p.FutexWake(ready)
 			p.FutexWait(gate, 0)
 			p.Add(after, p.Const(1))
 			c, err := Spawn(k.kind, k.args, p)

@@ -292,13 +292,9 @@ func (in *Instance) probe(p wire.Kprobe) (symbol string, err error) {
 	if err := in.fs.kprobe("-:" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("remove the old one: %w", err)
 	}
-	kind := "p:"
-	if p.Return {
-		kind = "r:"
-	}
 	var refused []string
 	for _, a := range p.Alternatives {
-		cmd := strings.Join(append([]string{kind + name, a.Symbol}, a.Args...), " ")
+		cmd := strings.Join(append([]string{"p:" + name, a.Symbol}, a.Args...), " ")
 		err := in.fs.kprobe(cmd)
 		if err == nil {
 			if err = in.enable(name); err == nil {

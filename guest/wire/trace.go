@@ -13,9 +13,6 @@ type Kprobe struct {
 	Event        string      `json:"event"` // event name in the group "labctl"
 	Alternatives []KprobeTry `json:"alternatives"`
 	Optional     bool        `json:"optional,omitempty"` // nothing taken is a note, not an error
-	// Return has the probe fire when the function returns. On a function that
-	// makes tasks it damages the stacks of other events (5.10, arm).
-	Return bool `json:"return,omitempty"`
 }
 
 // TraceParams arms a private trace instance.
