@@ -37,9 +37,8 @@ type Guest struct {
 	AddEntropy func([]byte) error
 }
 
-// Serve says hello and then answers requests until the host asks for power off
-// (nil), the link ends, the host breaks the protocol, or ctx is done. When it
-// returns, the programs it started are killed. A Read of the link that is under
+// Serve says hello and then answers requests until the link ends, the host breaks
+// the protocol, or ctx is done; the error says which. When it returns, the programs it started are killed. A Read of the link that is under
 // way goes on until the link is closed.
 //
 // Serve collects every child of its process, as PID 1 has to, so nothing else
@@ -51,7 +50,6 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 		hello:    hello,
 		children: newChildren(), recordings: newRecordings(),
 		requests: make(map[uint32]*request),
-		powerOff: make(chan struct{}, maxRequests),
 		openFS: sync.OnceValues(func() (*tracefs.FS, error) {
 			return tracefs.Open(guest.Tracefs, guest.Proc)
 		}),
@@ -68,8 +66,6 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-s.powerOff:
-		return nil
 	case err := <-broken:
 		return err
 	}
@@ -80,7 +76,6 @@ type session struct {
 	guest    Guest
 	hello    wire.Hello // as it was sent
 	children *children
-	powerOff chan struct{} // gets one after the Result of OpPowerOff
 
 	mu       sync.Mutex
 	requests map[uint32]*request
@@ -209,9 +204,6 @@ func (s *session) open(f wire.Frame) {
 		r.stop(io.ErrClosedPipe)
 		// A link that fails here fails the read loop too.
 		s.out.Send(wire.KindResult, ch, result(value, err))
-		if q.Op == wire.OpPowerOff && err == nil {
-			s.powerOff <- struct{}{}
-		}
 	}()
 }
 
@@ -317,8 +309,6 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 		return s.traceStop(r.senders[wire.Extra])
 	case wire.OpStat:
 		return s.stat()
-	case wire.OpPowerOff:
-		return nil, nil
 	}
 	return nil, fmt.Errorf("unknown operation %q", clip(string(q.Op), 40))
 }

@@ -514,16 +514,6 @@ func TestStat(t *testing.T) {
 }
 
 func TestServeEnds(t *testing.T) {
-	t.Run("power-off", func(t *testing.T) {
-		h := serve(t)
-		if res := h.start(wire.OpPowerOff, nil).wait(); res.Err != "" {
-			t.Errorf("power-off: %s", res.Err)
-		}
-		if err := <-h.done; err != nil {
-			t.Errorf("Serve() = %v, want nil", err)
-		}
-		h.done <- nil
-	})
 	t.Run("link closed, programs killed", func(t *testing.T) {
 		h := serve(t)
 		c := h.start(wire.OpExec, sh("echo $$; exec sleep 100"))

@@ -18,13 +18,11 @@ package labinit
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,20 +92,7 @@ func run() error {
 		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk, Window: window,
 		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
 	}
-	if err := agent.Serve(context.Background(), link, guest, hello); err != nil {
-		say(err.Error())
-	}
-	// The Result of power-off may still be on its way. The host leaves when it
-	// has it; a host that doesn't is not waited for.
-	gone := make(chan struct{})
-	go func() {
-		io.Copy(io.Discard, link.file)
-		close(gone)
-	}()
-	select {
-	case <-gone:
-	case <-time.After(200 * time.Millisecond):
-	}
+	say(agent.Serve(context.Background(), link, guest, hello).Error())
 	unix.Sync()
 	return fmt.Errorf("power off: %w", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
 }

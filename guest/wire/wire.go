@@ -92,7 +92,6 @@ const (
 	OpUnpack     Op = "unpack"      // tar archive on Stdin or in the window → files: UnpackParams → Unpacked
 	OpPack       Op = "pack"        // files → tar archive on Stdout: PackParams → Packed
 	OpResume     Op = "resume"      // after a restore: ResumeParams → Hello, with a new HelloSec
-	OpPowerOff   Op = "power-off"   // sync and power off, once the host has the Result and leaves, or soon
 )
 
 // Request opens a Chan.

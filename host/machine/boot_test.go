@@ -101,8 +101,9 @@ func TestBoot(t *testing.T) {
 			t.Errorf("console.log of %d bytes, %v: no banner", len(b), err)
 		}
 
-		if err := v.Agent().PowerOff(v.Context()); v.Why(err) != nil && !errors.Is(v.Why(err), vm.ErrPoweredOff) {
-			t.Errorf("PowerOff = %v", err)
+		_, err = v.Agent().Exec(v.Context(), wire.ExecParams{Argv: []string{"poweroff"}}, agent.IO{})
+		if why := v.Why(err); why != nil && !errors.Is(why, vm.ErrPoweredOff) {
+			t.Errorf("poweroff = %v", why)
 		}
 		if err := end(t, v, time.Minute); !errors.Is(err, vm.ErrPoweredOff) {
 			t.Errorf("the guest ended by %v, want ErrPoweredOff", err)

@@ -421,11 +421,6 @@ func (c *Client) Stat(ctx context.Context) (wire.Stat, error) {
 	return st, err
 }
 
-// PowerOff asks the guest to stop. The link may end right after.
-func (c *Client) PowerOff(ctx context.Context) error {
-	return c.do(ctx, wire.OpPowerOff, nil, nil, nil, nil)
-}
-
 // IO is what a program in the guest reads and writes.
 type IO struct {
 	Stdin          io.Reader // nil: the program reads /dev/null
