@@ -60,27 +60,6 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestTRACE32ReadsBack: what is printed can be pasted into a reader of the form.
-func TestTRACE32ReadsBack(t *testing.T) {
-	r := real(t)
-	want := 0
-	for _, p := range r.Probes {
-		for _, c := range p.Creations {
-			want++
-			if c.AskedBy != nil {
-				want++
-			}
-		}
-	}
-	stacks, err := stack.ParseTRACE32(render(t, r, Options{}))
-	if err != nil || len(stacks) != want {
-		t.Fatalf("ParseTRACE32 = %d stacks, %v, want %d", len(stacks), err, want)
-	}
-	if same, at := stack.SameCalls(&stacks[0], &r.Probes[0].Creations[0].Stack); !same {
-		t.Errorf("the first stack differs at frame %d", at)
-	}
-}
-
 func TestVerdicts(t *testing.T) {
 	r := real(t)
 	r.Probes = r.Probes[:1]

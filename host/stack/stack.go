@@ -167,29 +167,6 @@ func SameCalls(a, b *Stack) (same bool, at int) {
 	return true, 0
 }
 
-// Lookup finds the symbol that covers an address.
-type Lookup func(pc uint64) (name string, start, size uint64, ok bool)
-
-// Symbolise turns program counters, innermost first, into frames. The first is
-// an exact place, and so is one that an exception stopped at; each other is a
-// return address, which may already belong to the next symbol, so the byte before
-// it is looked up.
-func Symbolise(pcs []uint64, find Lookup) []Frame {
-	frames := make([]Frame, 0, len(pcs))
-	for i, pc := range pcs {
-		at := pc
-		if i > 0 && pc > 0 && !interrupted(frames[i-1].Name) {
-			at--
-		}
-		f := Frame{PC: pc, Kind: Unknown}
-		if name, start, size, ok := find(at); ok {
-			f.Name, f.Offset, f.Size, f.Kind = Sanitise(name), pc-start, size, Function
-		}
-		frames = append(frames, f)
-	}
-	return frames
-}
-
 // maxName is KSYM_NAME_LEN, the kernel's own bound on a symbol (include/linux/kallsyms.h).
 const maxName = 512
 

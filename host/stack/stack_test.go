@@ -211,44 +211,17 @@ func TestSameCalls(t *testing.T) {
 	}
 }
 
-func TestSymboliseLooksBeforeAReturnAddress(t *testing.T) {
-	find := func(pc uint64) (string, uint64, uint64, bool) {
-		switch {
-		case pc >= 0x100 && pc < 0x180:
-			return "caller", 0x100, 0x80, true
-		case pc >= 0x180 && pc < 0x200:
-			return "next", 0x180, 0x80, true
-		case pc == 1<<64-1:
-			return "last", 1<<64 - 1, 1, true
-		}
-		return "", 0, 0, false
-	}
-	want := []Frame{
-		{Name: "next", PC: 0x180, Size: 0x80, Kind: Function},
-		{Name: "caller", PC: 0x180, Offset: 0x80, Size: 0x80, Kind: Function},
-		{PC: 0x10, Kind: Unknown},
-		{PC: 0, Kind: Unknown}, // nothing is before it
-	}
-	if d := cmp.Diff(want, Symbolise([]uint64{0x180, 0x180, 0x10, 0}, find)); d != "" {
-		t.Errorf("Symbolise: -want +got\n%s", d)
-	}
-}
-
-// TestInterrupted: what an exception stopped was at its own instruction, which
-// may be a function's first.
+// TestInterrupted: a frame that is at a function's first instruction gets a note,
+// for nothing can return there, unless an exception stopped it at that instruction.
 func TestInterrupted(t *testing.T) {
-	find := func(pc uint64) (string, uint64, uint64, bool) {
-		start := pc &^ 0xff
-		return map[uint64]string{0x100: "irq_handler", 0x200: "el1h_64_irq", 0x300: "before", 0x400: "stopped", 0x500: "caller"}[start], start, 0x100, true
-	}
-	s := Stack{Frames: Symbolise([]uint64{0x110, 0x210, 0x400, 0x510}, find)}
+	at := func(name string, offset uint64) Frame { return Frame{Name: name, Offset: offset, Size: 0x100} }
+	s := Stack{Frames: []Frame{at("irq_handler", 0x10), at("el1h_64_irq", 0x10), at("stopped", 0), at("caller", 0)}}
 	s.Classify()
-	if f := s.Frames[2]; f.Name != "stopped" || f.Offset != 0 || f.Note != "" {
-		t.Errorf("the stopped frame is %+v; want stopped+0 without a note", f)
+	if f := s.Frames[2]; f.Note != "" {
+		t.Errorf("the stopped frame is %+v; want no note", f)
 	}
-	s = Stack{Frames: Symbolise([]uint64{0x110, 0x400, 0x510}, find)}
-	if f := s.Frames[1]; f.Name != "before" || f.Offset != 0x100 {
-		t.Errorf("the caller is %+v; want before+0x100", f)
+	if f := s.Frames[3]; f.Note != startOfSymbol {
+		t.Errorf("the caller is %+v; want a note", f)
 	}
 }
 

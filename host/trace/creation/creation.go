@@ -91,7 +91,6 @@ func (c Child) Current() string {
 
 // Text prints creations for people: a comment line each, then the stack as
 // TRACE32 prints it, and the same for the request of a kernel thread.
-// stack.ParseTRACE32 reads the stacks back.
 func Text(creations []Creation) string {
 	var b strings.Builder
 	for i := range creations {

@@ -1,6 +1,10 @@
 package decode
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
 
 func TestKallsyms(t *testing.T) {
 	s := ParseKallsyms([]byte("0000000000000000 A fixed_percpu_data\n" +
@@ -52,5 +56,42 @@ func TestNames(t *testing.T) {
 	}
 	if _, ok := d.Tgid(8); ok {
 		t.Error("task 8 has a process")
+	}
+}
+
+// TestFrames: a return address at the start of a symbol belongs to the one before
+// it, where a call that never returns was the last instruction.
+func TestFrames(t *testing.T) {
+	names := map[uint64]string{0x100: "irq_handler", 0x200: "el1h_64_irq", 0x300: "before", 0x400: "next", 0x500: "caller", 0x600: "ret_from_fork", 1<<64 - 0x100: "last"}
+	d := &Decoder{}
+	d.SetSymbols(func(addr uint64) (Symbol, bool) {
+		start := addr &^ 0xff
+		name, ok := names[start]
+		return Symbol{Name: name, Start: start, Size: 0x100}, ok
+	})
+	for _, tt := range []struct {
+		name string
+		pcs  []uint64
+		want string
+	}{
+		{"the innermost is exact", []uint64{0x400, 0x510}, "next+0x0 caller+0x10"},
+		{"a return address is not", []uint64{0x510, 0x400}, "caller+0x10 before+0x100"},
+		{"nor behind a handler", []uint64{0x110, 0x400}, "irq_handler+0x10 before+0x100"},
+		{"where an exception came it is", []uint64{0x110, 0x210, 0x400, 0x500}, "irq_handler+0x10 el1h_64_irq+0x10 next+0x0 next+0x100"},
+		{"what is put there by its start", []uint64{0x510, 0x600}, "caller+0x10 ret_from_fork+0x0"},
+		{"code of ftrace's own", []uint64{0x510, trampoline}, "caller+0x10 ftrace_trampoline+0x0"},
+		{"none, and nothing is before 0", []uint64{0x510, 0x10, 0}, "caller+0x10 0x10 0x0"},
+	} {
+		var got []string
+		for _, f := range d.Frames(tt.pcs) {
+			if f.Name == "" {
+				got = append(got, fmt.Sprintf("%#x", f.PC))
+				continue
+			}
+			got = append(got, fmt.Sprintf("%s+%#x", f.Name, f.Offset))
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%s: Frames(%#x) = %s; want %s", tt.name, tt.pcs, got, tt.want)
+		}
 	}
 }
