@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -113,17 +112,6 @@ func filterFlags(c *cobra.Command, s *lab.Selection) {
 	c.Flags().StringVar(&s.Section, "section", "", "labs of a section of the book, and of those below it: 4.4")
 }
 
-// labRow is one lab of `lab ls --json`.
-type labRow struct {
-	*lab.Lab
-	Ready   bool     `json:"ready"`
-	Missing []string `json:"missing,omitempty"`
-	// Later are files that the lab needs of the guest, which are looked for when
-	// it runs.
-	Later   []string `json:"later,omitempty"`
-	Unknown string   `json:"unknown,omitempty"` // why nothing is known of this target
-}
-
 func (a *app) labLs(o *labFlags) *cobra.Command {
 	var chosen lab.Selection
 	var spec machine.Spec
@@ -137,39 +125,20 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := [][]string{}
-			var all []labRow
-			for _, w := range []string{"ID", "TOPIC", "TITLE", "SOURCE", "STATUS"} {
-				if len(rows) == 0 {
-					rows = append(rows, nil)
-				}
-				rows[0] = append(rows[0], show.Word(o.lang, w))
-			}
 			status, err := a.status(c.Context(), spec)
 			if err != nil {
 				return err
 			}
+			var all []show.Listed
 			for _, l := range set.Labs {
-				if !chosen.Matches(l) {
-					continue
+				if chosen.Matches(l) {
+					all = append(all, status(l))
 				}
-				r := status(l)
-				all = append(all, r)
-				word := show.Word(o.lang, "ready")
-				switch {
-				case r.Unknown != "":
-					word = "- " + r.Unknown
-				case !r.Ready:
-					word = show.Word(o.lang, "not here") + ": " + strings.Join(r.Missing, "; ")
-				case len(r.Later) > 0:
-					word += fmt.Sprintf(show.Word(o.lang, ", if the guest has %s"), strings.Join(r.Later, ", "))
-				}
-				rows = append(rows, []string{l.ID, l.Topic, show.Clean(l.Title.In(o.lang)), sourceOf(l), word})
 			}
 			if asJSON {
 				err = a.printJSON(all)
 			} else {
-				err = show.Table(a.stdout, rows)
+				err = show.List(a.stdout, all, o.lang)
 			}
 			return errors.Join(err, a.broken(set))
 		},
@@ -180,23 +149,9 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 	return c
 }
 
-// sourceOf is short: "seed0 · 4.4.1".
-func sourceOf(l *lab.Lab) string {
-	var parts []string
-	for _, s := range strings.Split(l.Source.Seed, ";") {
-		if name, _, _ := strings.Cut(strings.TrimSpace(s), ":"); name != "" {
-			parts = append(parts, show.Clean(name))
-		}
-	}
-	for _, s := range l.Source.Book {
-		parts = append(parts, show.Clean(s))
-	}
-	return strings.Join(slices.Compact(parts), " · ")
-}
-
 // status says of a lab whether it can run, from what is known of the kernel
 // without booting it. Nothing is downloaded for it.
-func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) labRow, error) {
+func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) show.Listed, error) {
 	env, err := a.env()
 	if err != nil {
 		return nil, err
@@ -216,20 +171,20 @@ func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) lab
 	}
 	k, err := env.Cache.Find(ref, t.Arch)
 	if errors.Is(err, kernel.ErrNotCached) {
-		return func(l *lab.Lab) labRow {
-			return labRow{Lab: l, Unknown: fmt.Sprintf("kernel %s for %s is not cached", ref, t.Arch)}
+		return func(l *lab.Lab) show.Listed {
+			return show.Listed{Lab: l, Unknown: fmt.Sprintf("kernel %s for %s is not cached", ref, t.Arch)}
 		}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return func(l *lab.Lab) labRow {
+	return func(l *lab.Lab) show.Listed {
 		known, err := facts.Of(ctx, k, t, l.Asks())
 		if err != nil {
-			return labRow{Lab: l, Unknown: show.Clean(err.Error())}
+			return show.Listed{Lab: l, Unknown: show.Clean(err.Error())}
 		}
 		missing := facts.Missing(l.Needs, &known, t)
-		return labRow{Lab: l, Ready: len(missing) == 0, Missing: missing, Later: facts.Later(l.Needs)}
+		return show.Listed{Lab: l, Ready: len(missing) == 0, Missing: missing, Later: facts.Later(l.Needs)}
 	}, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
-	"labctl/host/lab/result"
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
@@ -187,115 +185,24 @@ func (r *oneRun) line(lang string) string {
 	return s + show.Summary(r.Report, lang)
 }
 
-// labJSON is one lab of `lab run --json`.
-type labJSON struct {
-	*judge.Report
-	Verdict judge.Verdict `json:"verdict"`
-	Target  record.Target `json:"target"`
-	Kernel  record.Kernel `json:"kernel"`
-	Seconds float64       `json:"seconds"`
-	Record  string        `json:"record"`
-	Error   string        `json:"error,omitempty"`
+// ran are the runs as they are printed.
+func ran(runs []*oneRun) (all []show.Ran) {
+	for _, r := range runs {
+		one := show.Ran{Run: r.Judged()}
+		if r.err != nil {
+			one.Why = r.err.Error()
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // printLabs prints one lab at length, several as a table and what failed.
 func (a *app) printLabs(o *labRunOptions, runs []*oneRun) error {
-	lang := o.labFlags.lang
 	if o.asJSON {
-		all := []labJSON{}
-		for _, r := range runs {
-			j := labJSON{Report: r.Report, Target: r.Session.Run.Target, Kernel: r.Session.Run.Kernel, Seconds: r.Session.Run.Seconds, Record: r.Dir.Path}
-			if r.Report == nil {
-				j.Report = &judge.Report{Lab: r.Lab.ID, Title: r.Lab.Title}
-			}
-			j.Verdict = j.Report.Verdict()
-			if r.err != nil {
-				j.Verdict, j.Error = judge.Fail, text.Line(r.err.Error(), 500)
-			}
-			all = append(all, j)
-		}
-		return a.printJSON(all)
+		return a.printJSON(show.JSON(ran(runs)))
 	}
-	if len(runs) == 1 {
-		return a.printLab(runs[0], lang, true)
-	}
-	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "TITLE"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), show.Word(lang, "CLAIMS")}}
-	for _, r := range runs {
-		row := []string{r.Lab.ID, show.Clean(r.Lab.Title.In(lang))}
-		if r.Report == nil {
-			rows = append(rows, append(row, "!", "", text.Line(fmt.Sprint(r.err), 120)))
-			continue
-		}
-		rows = append(rows, append(row, show.Word(lang, string(r.Report.Verdict())), show.Summary(r.Report, lang), claimCounts(r.Report, lang)))
-	}
-	if err := show.Table(a.stdout, rows); err != nil {
-		return err
-	}
-	for _, r := range runs {
-		if r.Report != nil && (r.Report.Failed() > 0 || o.stacks) {
-			fmt.Fprintln(a.stdout)
-			if err := a.printLab(r, lang, o.stacks); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func claimCounts(r *judge.Report, lang string) string {
-	counts := map[judge.Verdict]int{}
-	for _, c := range r.Claims {
-		counts[c.Verdict]++
-	}
-	var parts []string
-	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
-		if counts[v] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", counts[v], show.Word(lang, string(v))))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (a *app) printLab(r *oneRun, lang string, stacks bool) error {
-	if r.Report == nil {
-		return nil // the error says it all
-	}
-	fmt.Fprintf(a.stdout, "%s %s\n", r.Lab.ID, show.Clean(r.Lab.Title.In(lang)))
-	if r.Session.Run.Kernel.Release != "" {
-		fmt.Fprintf(a.stdout, "%s on %s, %.2f s\n", text.Line(r.Session.Run.Kernel.Release, 80), r.Session.Run.Target.Name, r.Session.Run.Seconds)
-	}
-	if stacks {
-		for _, s := range r.Lab.Steps {
-			if step := r.Result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
-				fmt.Fprintf(a.stdout, "\n== %s\n%s", s.ID, step.Stdout)
-			}
-		}
-		if t := runner.Stacks(reported(r.Result)); t != "" {
-			fmt.Fprintf(a.stdout, "\n%s", t)
-		}
-	}
-	fmt.Fprintln(a.stdout)
-	if err := show.Report(a.stdout, r.Report, lang, a.cells(), true); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(a.stdout, "\n%s\nrun record: %s\n", show.Summary(r.Report, lang), r.Dir.Path)
-	return err
-}
-
-// reported keeps the creations of the tasks that probes report: the Go runtime
-// makes more, which are in the record.
-func reported(r *result.Result) *result.Result {
-	out := &result.Result{}
-	for _, s := range r.Steps {
-		cp := &result.Step{ID: s.ID}
-		for _, c := range append(slices.Clone(s.Creations), s.Others...) {
-			if slices.ContainsFunc(s.Tasks, func(t result.Task) bool { return t.Role != "self" && t.TID == c.Child.TID }) {
-				cp.Creations = append(cp.Creations, c)
-			}
-		}
-		out.Steps = append(out.Steps, cp)
-	}
-	return out
+	return show.Labs(a.stdout, ran(runs), show.Options{Lang: o.labFlags.lang, Cells: a.cells(), Stacks: o.stacks})
 }
 
 // endOfLabs is the error of a whole run: errors of runs, else failed checks.
@@ -345,32 +252,12 @@ with its verdict on this kernel: confirmed, refuted or depends, and the evidence
 	return c
 }
 
-// labClaim is one claim of `lab claims --json`.
-type labClaim struct {
-	Lab string `json:"lab"`
-	judge.Claim
-}
-
 func (a *app) printClaims(o *labRunOptions, runs []*oneRun) error {
-	lang := o.labFlags.lang
-	all := []labClaim{}
-	rows := [][]string{{show.Word(lang, "LAB"), show.Word(lang, "CLAIM"), show.Word(lang, "VERDICT"), show.Word(lang, "SAYS")}}
-	for _, r := range runs {
-		if r.Report == nil {
-			continue
-		}
-		for _, c := range r.Report.Claims {
-			all = append(all, labClaim{r.Lab.ID, c})
-			rows = append(rows, []string{r.Lab.ID, c.ID, show.Word(lang, string(c.Verdict)), show.Clean(c.Says.In(lang))})
-			if seen := c.Evidence + c.Error; seen != "" {
-				rows = append(rows, []string{"", "", "", "→ " + show.Clean(seen)})
-			}
-		}
-	}
+	all := show.ClaimsOf(ran(runs))
 	if o.asJSON {
 		return a.printJSON(all)
 	}
-	return show.Table(a.stdout, rows)
+	return show.Claims(a.stdout, all, o.labFlags.lang)
 }
 
 // claimsEnd is endOfLabs without the checks, which are not asked for here.
@@ -412,7 +299,7 @@ of one lab in it.`,
 }
 
 func (a *app) judgeDir(o *labRunOptions, dir string) ([]*oneRun, error) {
-	all, err := runner.Read(dir, func(id string) (*lab.Lab, error) { return a.find(o.labFlags, id) })
+	all, err := judge.ReadAll(dir, func(id string) (*lab.Lab, error) { return a.find(o.labFlags, id) })
 	if err != nil {
 		return nil, err
 	}
@@ -421,7 +308,8 @@ func (a *app) judgeDir(o *labRunOptions, dir string) ([]*oneRun, error) {
 		if r.Report.Changed {
 			a.say(fmt.Sprintf("%s: %s has changed since the run", r.Dir.Path, r.Lab.File))
 		}
-		runs = append(runs, &oneRun{Run: r})
+		s := &session.Session{Dir: r.Dir, Run: r.Record}
+		runs = append(runs, &oneRun{Run: &runner.Run{Session: s, Lab: r.Lab, Result: r.Result, Report: r.Report}})
 	}
 	return runs, nil
 }

@@ -24,8 +24,8 @@ func (a *app) reportCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "report RECORD",
 		Short: "Show a matrix or lab runs from their records, as text or for a CI system",
-		Long: `Show what became of a matrix, of a lab, or of several labs, from the folder that
-was its --out. Nothing is run; labs are judged again by the lab as it is now.
+		Long: `Show what became of a matrix, of a lab, or of several labs, from the directory
+that was its --out. Nothing is run; labs are judged again by the lab as it is now.
 
   text      a table, the failures, the sums
   junit     JUnit XML, for GitLab, Jenkins and viewers for GitHub: a suite for
@@ -41,7 +41,7 @@ The exit status is 0 when the report is written, whatever it says.`,
   labctl report labctl-out/20261122-080000-labs-arm64 --format ktap`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return outcome.Inputf("%s takes the folder of a matrix, of a lab's run, or of several", c.CommandPath())
+				return outcome.Inputf("%s takes the directory of a matrix, of a lab's run, or of several", c.CommandPath())
 			}
 			return nil
 		},
@@ -66,13 +66,13 @@ The exit status is 0 when the report is written, whatever it says.`,
 	f := c.Flags()
 	f.StringVar(&format, "format", "text", strings.Join(render.Formats, ", "))
 	f.StringVar(&out, "out", "", "write a file instead of standard output")
-	f.StringVar(&lf.dir, "labs", "", "a folder with labs of your own, instead of labctl's")
+	f.StringVar(&lf.dir, "labs", "", "a directory with labs of your own, instead of labctl's")
 	return c
 }
 
 func writeReport(file string, b []byte) error {
 	if err := scratch.Write(file, b, 0o644); err != nil {
-		return fmt.Errorf("write a report: %w", err)
+		return outcome.Default(outcome.BadInput, fmt.Errorf("write a report: %w", err))
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ package runner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -26,7 +25,6 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
-	"labctl/host/report"
 	"labctl/host/session"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
@@ -56,6 +54,11 @@ type Run struct {
 	Lab    *lab.Lab
 	Result *result.Result
 	Report *judge.Report // nil when there is nothing to judge, because of the run's error
+}
+
+// Judged is the run as its record has it.
+func (r *Run) Judged() *judge.Run {
+	return &judge.Run{Dir: r.Dir, Record: r.Session.Run, Lab: r.Lab, Result: r.Result, Report: r.Report}
 }
 
 // Lab runs all steps of a lab and judges what the kernel showed. The error is an
@@ -243,7 +246,7 @@ func (r *run) writeFiles(ctx context.Context, s *session.Session) error {
 		return err
 	}
 	return errors.Join(writeProfile(ctx, s.Machine.Kernel, s.Dir),
-		s.Dir.WriteFile(record.StacksFile, []byte(Stacks(r.Result))), s.Dir.WriteFile(result.File, data))
+		s.Dir.WriteFile(record.StacksFile, []byte(r.Result.Stacks())), s.Dir.WriteFile(result.File, data))
 }
 
 // argvOf is what a step runs.
@@ -338,24 +341,4 @@ func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]
 		all = append(all, b)
 	}
 	return built, lacking, remove, nil
-}
-
-// Stacks prints the creations of a result for people.
-func Stacks(r *result.Result) string {
-	var b strings.Builder
-	for _, s := range r.Steps {
-		for i := range s.Creations {
-			c := &s.Creations[i]
-			fmt.Fprintf(&b, "// step %s: %s-%d makes %s-%d by %s\n", s.ID, report.Clean(c.Requester.Comm), c.Requester.TID,
-				report.Clean(c.Child.Name), c.Child.TID, report.Clean(c.Via))
-			printed := c.Stack.Print()
-			b.WriteString(printed.TRACE32())
-			if c.Asked {
-				fmt.Fprintf(&b, "// asked for by %s-%d\n", report.Clean(c.AskedBy.Comm), c.AskedBy.TID)
-				printed := c.AskStack.Print()
-				b.WriteString(printed.TRACE32())
-			}
-		}
-	}
-	return b.String()
 }

@@ -21,6 +21,7 @@ import (
 	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
+	"labctl/host/lab/judge"
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/matrix"
@@ -48,7 +49,7 @@ type Runner struct {
 	// Timeout ends a cell after this long, boot included; 0 is no limit.
 	Timeout time.Duration
 	// Lab finds a lab by its id.
-	Lab FindLab
+	Lab judge.FindLab
 	// Record makes the place for a cell's record: the directory, which is not there
 	// yet, and what the result calls it.
 	Record func(matrix.Cell) (dir, name string, err error)
@@ -193,7 +194,7 @@ func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options,
 	ran, err := runner.Lab(ctx, env, o, l)
 	res.Kernel = ran.Session.Run.Kernel
 	if ran.Report != nil {
-		res.Status, res.Reason = judged(ran.Report)
+		res.Status, res.Reason = verdict(ran.Report)
 		res.Checks, res.Claims = checks(ran.Report)
 	}
 	return err

@@ -11,22 +11,17 @@ import (
 	"strings"
 	"time"
 
-	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
-	"labctl/host/lab/runner"
 	"labctl/host/matrix"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/scratch"
 )
 
-// FindLab finds a lab by its id.
-type FindLab func(id string) (*lab.Lab, error)
-
 // Read reads a matrix, a lab's run, or a directory of those. Labs are judged again,
 // as find gives them.
-func Read(dir string, find FindLab) (_ *matrix.Results, err error) {
+func Read(dir string, find judge.FindLab) (_ *matrix.Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(dir)
 	switch {
@@ -63,7 +58,7 @@ func there(dir, name string) bool {
 }
 
 // labResults makes results of lab runs, whose records are directories of dir.
-func labResults(find FindLab, dir string, subs []string) (*matrix.Results, error) {
+func labResults(find judge.FindLab, dir string, subs []string) (*matrix.Results, error) {
 	r := &matrix.Results{Schema: matrix.Schema, Name: filepath.Base(filepath.Clean(dir)), Results: []matrix.Result{}}
 	var end time.Time
 	seen := map[string]string{}
@@ -105,7 +100,7 @@ func labResults(find FindLab, dir string, subs []string) (*matrix.Results, error
 }
 
 // labResult judges one run of a lab as it is in its record.
-func labResult(find FindLab, run *record.Run, dir string) (*matrix.Result, error) {
+func labResult(find judge.FindLab, run *record.Run, dir string) (*matrix.Result, error) {
 	name, ok := strings.CutPrefix(run.Name, "lab-")
 	if !ok || name == "" {
 		return nil, fmt.Errorf("it is the record of %q, which is no lab; this command shows labs and matrices", run.Name)
@@ -124,14 +119,14 @@ func labResult(find FindLab, run *record.Run, dir string) (*matrix.Result, error
 		}
 		return res, nil
 	}
-	runs, err := runner.Read(dir, find)
+	judged, err := judge.Read(dir, find)
 	if err != nil {
 		return nil, err
 	}
-	rep := runs[0].Report
+	rep := judged.Report
 	res.Checks, res.Claims = checks(rep)
 	if res.Status == matrix.Pass {
-		res.Status, res.Reason = judged(rep)
+		res.Status, res.Reason = verdict(rep)
 	}
 	return res, nil
 }
@@ -159,8 +154,8 @@ func ended(o *record.Outcome) (matrix.Status, string) {
 	return matrix.Error, reason
 }
 
-// judged is what a lab's report comes to, in one line where it is not Pass.
-func judged(rep *judge.Report) (matrix.Status, string) {
+// verdict is what a lab's report comes to, in one line where it is not Pass.
+func verdict(rep *judge.Report) (matrix.Status, string) {
 	switch rep.Verdict() {
 	case judge.Pass:
 		return matrix.Pass, ""

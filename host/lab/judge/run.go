@@ -1,0 +1,61 @@
+package judge
+
+import (
+	"path/filepath"
+
+	"labctl/host/lab"
+	"labctl/host/lab/result"
+	"labctl/host/record"
+	"labctl/host/scratch"
+)
+
+// Run is one run of a lab, or of a program by the rules of a lab's exercise, as its
+// record has it.
+type Run struct {
+	Dir    record.Dir
+	Record record.Run // zero when the record has a result and nothing else
+	Lab    *lab.Lab
+	Result *result.Result
+	Report *Report // nil when there is nothing to judge
+}
+
+// FindLab finds a lab by its id.
+type FindLab func(id string) (*lab.Lab, error)
+
+// Read judges the record of a run again, by the lab as it is now.
+func Read(dir string, find FindLab) (*Run, error) {
+	r := &Run{Dir: record.Dir{Path: dir}}
+	var err error
+	if r.Result, err = result.Read(r.Dir.File(result.File)); err != nil {
+		return nil, err
+	}
+	if r.Lab, err = find(r.Result.Lab); err != nil {
+		return nil, err
+	}
+	if run, err := r.Dir.ReadRun(); err == nil {
+		r.Record = *run
+	}
+	r.Report, err = Judge(r.Lab, r.Result)
+	return r, err
+}
+
+// ReadAll judges the records in the directories of one directory, or the one that it
+// is itself when they have none.
+func ReadAll(dir string, find FindLab) ([]*Run, error) {
+	files, err := filepath.Glob(filepath.Join(scratch.EscapeGlob(dir), "*", result.File))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		files = []string{filepath.Join(dir, result.File)}
+	}
+	var runs []*Run
+	for _, f := range files {
+		r, err := Read(filepath.Dir(f), find)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, r)
+	}
+	return runs, nil
+}

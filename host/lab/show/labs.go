@@ -1,0 +1,214 @@
+package show
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/record"
+	"labctl/host/text"
+)
+
+// Ran is a lab that was run.
+type Ran struct {
+	*judge.Run
+	Why string // why there is no verdict, in one line; else empty
+}
+
+// Options say how runs of labs are printed.
+type Options struct {
+	Lang   string
+	Cells  int  // of the terminal's width
+	Stacks bool // of every task that was made; of one lab always
+}
+
+// Labs prints the run of one lab at length, of several a table and what failed.
+func Labs(w io.Writer, runs []Ran, o Options) error {
+	if len(runs) == 1 {
+		o.Stacks = true
+		return o.lab(w, &runs[0])
+	}
+	rows := [][]string{heads(o.Lang, "LAB", "TITLE", "VERDICT", "CHECKS", "CLAIMS")}
+	for _, r := range runs {
+		row := []string{r.Lab.ID, Clean(r.Lab.Title.In(o.Lang))}
+		if r.Report == nil {
+			rows = append(rows, append(row, "!", "", text.Line(r.Why, 120)))
+			continue
+		}
+		rows = append(rows, append(row, Word(o.Lang, string(r.Report.Verdict())), Summary(r.Report, o.Lang), claimCounts(r.Report, o.Lang)))
+	}
+	if err := Table(w, rows); err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if r.Report != nil && (r.Report.Failed() > 0 || o.Stacks) {
+			fmt.Fprintln(w)
+			if err := o.lab(w, &r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// heads are labctl's own words for the heads of columns.
+func heads(lang string, all ...string) (out []string) {
+	for _, w := range all {
+		out = append(out, Word(lang, w))
+	}
+	return out
+}
+
+func claimCounts(r *judge.Report, lang string) string {
+	counts := map[judge.Verdict]int{}
+	for _, c := range r.Claims {
+		counts[c.Verdict]++
+	}
+	var parts []string
+	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
+		if counts[v] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[v], Word(lang, string(v))))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// lab prints one run that was judged.
+func (o *Options) lab(w io.Writer, r *Ran) error {
+	if r.Report == nil {
+		return nil // the error says it all
+	}
+	fmt.Fprintf(w, "%s %s\n", r.Lab.ID, Clean(r.Lab.Title.In(o.Lang)))
+	if k := r.Record.Kernel.Release; k != "" {
+		fmt.Fprintf(w, "%s on %s, %.2f s\n", text.Line(k, 80), r.Record.Target.Name, r.Record.Seconds)
+	}
+	if o.Stacks {
+		for _, s := range r.Lab.Steps {
+			if step := r.Result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
+				fmt.Fprintf(w, "\n== %s\n%s", s.ID, step.Stdout)
+			}
+		}
+		if t := r.Result.ReportedStacks(); t != "" {
+			fmt.Fprintf(w, "\n%s", t)
+		}
+	}
+	fmt.Fprintln(w)
+	if err := Report(w, r.Report, o.Lang, o.Cells, true); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s\nrun record: %s\n", Summary(r.Report, o.Lang), r.Dir.Path)
+	return err
+}
+
+// LabJSON is one lab of `lab run --json`.
+type LabJSON struct {
+	*judge.Report
+	Verdict judge.Verdict `json:"verdict"`
+	Target  record.Target `json:"target"`
+	Kernel  record.Kernel `json:"kernel"`
+	Seconds float64       `json:"seconds"`
+	Record  string        `json:"record"`
+	Error   string        `json:"error,omitempty"`
+}
+
+// JSON is what is printed of runs as JSON.
+func JSON(runs []Ran) []LabJSON {
+	all := []LabJSON{}
+	for _, r := range runs {
+		j := LabJSON{Report: r.Report, Target: r.Record.Target, Kernel: r.Record.Kernel, Seconds: r.Record.Seconds, Record: r.Dir.Path}
+		if r.Report == nil {
+			j.Report = &judge.Report{Lab: r.Lab.ID, Title: r.Lab.Title}
+		}
+		j.Verdict = j.Report.Verdict()
+		if r.Why != "" {
+			j.Verdict, j.Error = judge.Fail, text.Line(r.Why, 500)
+		}
+		all = append(all, j)
+	}
+	return all
+}
+
+// Claim is one claim of `lab claims --json`.
+type Claim struct {
+	Lab string `json:"lab"`
+	judge.Claim
+}
+
+// ClaimsOf are the claims of all runs that were judged.
+func ClaimsOf(runs []Ran) []Claim {
+	all := []Claim{}
+	for _, r := range runs {
+		if r.Report == nil {
+			continue
+		}
+		for _, c := range r.Report.Claims {
+			all = append(all, Claim{r.Lab.ID, c})
+		}
+	}
+	return all
+}
+
+// Claims prints what becomes of claims, with the evidence.
+func Claims(w io.Writer, all []Claim, lang string) error {
+	rows := [][]string{heads(lang, "LAB", "CLAIM", "VERDICT", "SAYS")}
+	for _, c := range all {
+		rows = append(rows, []string{c.Lab, c.ID, Word(lang, string(c.Verdict)), Clean(c.Says.In(lang))})
+		if seen := c.Evidence + c.Error; seen != "" {
+			rows = append(rows, []string{"", "", "", "→ " + Clean(seen)})
+		}
+	}
+	return Table(w, rows)
+}
+
+// Listed is one lab of `lab ls --json`.
+type Listed struct {
+	*lab.Lab
+	Ready   bool     `json:"ready"`
+	Missing []string `json:"missing,omitempty"`
+	// Later are files that the lab needs of the guest, which are looked for when
+	// it runs.
+	Later   []string `json:"later,omitempty"`
+	Unknown string   `json:"unknown,omitempty"` // why nothing is known of this target
+}
+
+// List prints which labs there are, and whether they can run on a kernel.
+func List(w io.Writer, all []Listed, lang string) error {
+	rows := [][]string{heads(lang, "ID", "TOPIC", "TITLE", "SOURCE", "STATUS")}
+	for _, l := range all {
+		rows = append(rows, []string{l.ID, l.Topic, Clean(l.Title.In(lang)), sourceOf(l.Lab), l.status(lang)})
+	}
+	return Table(w, rows)
+}
+
+func (l *Listed) status(lang string) string {
+	word := Word(lang, "ready")
+	switch {
+	case l.Unknown != "":
+		return "- " + l.Unknown
+	case !l.Ready:
+		return Word(lang, "not here") + ": " + strings.Join(l.Missing, "; ")
+	case len(l.Later) > 0:
+		word += fmt.Sprintf(Word(lang, ", if the guest has %s"), strings.Join(l.Later, ", "))
+	}
+	return word
+}
+
+// sourceOf is short: "seed0 · 4.4.1".
+func sourceOf(l *lab.Lab) string {
+	var parts []string
+	add := func(s string) {
+		if s = Clean(s); s != "" && (len(parts) == 0 || parts[len(parts)-1] != s) {
+			parts = append(parts, s)
+		}
+	}
+	for _, s := range strings.Split(l.Source.Seed, ";") {
+		name, _, _ := strings.Cut(strings.TrimSpace(s), ":")
+		add(name)
+	}
+	for _, s := range l.Source.Book {
+		add(s)
+	}
+	return strings.Join(parts, " · ")
+}
