@@ -20,25 +20,23 @@ type cellProgress struct {
 	total, done, failed int
 	before              int // done when this run began
 	running             []matrix.Cell
-	end                 func()
 }
 
-// showCells begins to show the progress of total cells, of which done have ended
-// before. stop must follow.
-func (a *app) showCells(total, done int) *cellProgress {
-	p := &cellProgress{a: a, start: time.Now(), total: total, done: done, before: done, end: func() {}}
+// watchCells begins to show the progress of total cells, of which done have ended
+// before.
+func (a *app) watchCells(total, done int) (tell func(schedule.Event), stop func()) {
+	p := &cellProgress{a: a, start: time.Now(), total: total, done: done, before: done}
 	if done > 0 {
 		a.say(fmt.Sprintf("%d of %d cells are done", done, total))
 	}
+	end := func() {}
 	if a.progress.terminal {
-		p.end = ticker(time.Second, p.draw)
+		end = ticker(time.Second, p.draw)
 	}
-	return p
-}
-
-func (p *cellProgress) stop() {
-	p.end()
-	p.a.progress.status("")
+	return p.tell, func() {
+		end()
+		a.progress.status("")
+	}
 }
 
 // tell is for every start and end of a cell.

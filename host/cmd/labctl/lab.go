@@ -94,6 +94,9 @@ func (a *app) find(o *labFlags, id string) (*lab.Lab, error) {
 	return l, nil
 }
 
+// ownLab gives one of labctl's own labs by its id.
+func (a *app) ownLab(id string) (*lab.Lab, error) { return a.find(&labFlags{}, id) }
+
 // broken tells of labs that cannot be loaded, and fails the command at its end.
 func (a *app) broken(set *lab.Set) error {
 	if len(set.Broken) == 0 {

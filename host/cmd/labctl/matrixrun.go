@@ -7,24 +7,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	"labctl/host/lab"
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/matrix/render"
-	"labctl/host/matrix/schedule"
 	"labctl/host/outcome"
-	"labctl/host/record"
 	"labctl/host/scratch"
 	"labctl/host/text"
-	"labctl/host/usage"
 )
 
 // matrixOutput is how results are shown, beside the table.
@@ -109,10 +104,7 @@ cell that was good only when tried again (--retry) is marked flaky.`,
 }
 
 func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string) error {
-	switch {
-	case o.resume && o.out == "":
-		return outcome.Inputf("--resume: which matrix? give its folder by --out")
-	case o.jobs < 0 || o.retries < 0 || o.timeout < 0:
+	if o.jobs < 0 || o.retries < 0 || o.timeout < 0 {
 		return outcome.Inputf("--jobs, --retry and --timeout: want numbers above 0")
 	}
 	if err := o.output.check(); err != nil {
@@ -125,87 +117,24 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	if o.timeout == 0 {
 		o.timeout = p.spec.Timeout
 	}
-	all := &matrix.Results{
-		Name: p.spec.Name, Labctl: versionString(), Started: time.Now().UTC(), CPUs: runtime.GOMAXPROCS(0),
-		Shard: p.shard.String(), Plan: p.cells,
-	}
-	folder, done, err := a.matrixFolder(o, all)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	todo, good := unfinished(p.mine(), done)
 	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	r := &cell.Runner{
-		Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout,
-		Lab:    func(id string) (*lab.Lab, error) { return a.find(&labFlags{}, id) },
-		Record: folder.Record,
-	}
+	r := &cell.Runner{Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout, Lab: a.ownLab}
 	defer r.Close()
-	shown := a.showCells(len(p.mine()), len(good))
-	start := time.Now()
-	var spent usage.Meter
-	ran, err := r.Do(usage.With(ctx, &spent), todo, schedule.Options{Budget: schedule.Host(o.jobs), Retries: o.retries, Keep: folder.Keep, Tell: shown.tell})
-	shown.stop()
-	all.Seconds = time.Since(start).Seconds()
-	all.CPUSeconds = spent.Total().Seconds()
-	for _, r := range ran {
-		all.CPUSeconds += r.CPUSeconds
-	}
-	all.Results = matrix.Sorted(p.cells, append(good, ran...))
-	if werr := matrix.Write(folder.Path, all); werr != nil {
-		return errors.Join(err, werr)
-	}
+	m, err := r.Matrix(ctx, cell.Options{
+		Name: p.spec.Name, Plan: p.cells, Shard: p.shard, Out: o.out, Label: "matrix", Resume: o.resume, Jobs: o.jobs, Retries: o.retries,
+		Again: "labctl matrix run", Watch: a.watchCells,
+	})
 	if err != nil {
-		a.say(fmt.Sprintf("%d of %d cells are done; labctl matrix run --resume --out %s goes on", len(all.Results), len(p.mine()), folder.Path))
 		return err
 	}
-	if err := a.showMatrix(all, folder.Path, o.output); err != nil {
+	if err := a.showMatrix(m.Results, m.Dir, o.output); err != nil {
 		return err
 	}
-	a.sayCost(all)
-	return matrixEnd(all, folder.Path, o.output)
-}
-
-// matrixFolder makes the folder of a run, or takes one up.
-func (a *app) matrixFolder(o *matrixRunOptions, all *matrix.Results) (*matrix.Folder, []matrix.Result, error) {
-	if o.resume {
-		f, done, err := matrix.Resume(o.out, all)
-		if err != nil {
-			return nil, nil, outcome.Default(outcome.BadInput, err)
-		}
-		return f, done, nil
-	}
-	dir := o.out
-	if dir == "" {
-		d, err := record.Create("", "matrix", time.Now())
-		if err != nil {
-			return nil, nil, err
-		}
-		dir = d.Path
-	}
-	f, err := matrix.Create(dir, all)
-	return f, nil, err
-}
-
-// unfinished are the cells to run, and the results that stand.
-func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, good []matrix.Result) {
-	stands := map[string]bool{}
-	for _, r := range done {
-		if !r.Status.Failed() {
-			stands[r.Cell.ID()] = true
-			good = append(good, r)
-		}
-	}
-	for _, c := range cells {
-		if !stands[c.ID()] {
-			todo = append(todo, c)
-		}
-	}
-	return todo, good
+	a.sayCost(m.Results)
+	return matrixEnd(m.Results, m.Dir, o.output)
 }
 
 // showMatrix prints the results and writes the files that were asked for.

@@ -89,3 +89,16 @@ func TestLastBytes(t *testing.T) {
 		t.Errorf("kept %q, want jklmn", got)
 	}
 }
+
+func TestUnfinished(t *testing.T) {
+	var cells []matrix.Cell
+	for i := range 4 {
+		cells = append(cells, matrix.Cell{Kernel: "6.12", Target: "arm64", Work: matrix.Work{Kind: matrix.Lab, Name: fmt.Sprint("P", i)}})
+	}
+	todo, good := unfinished(cells, []matrix.Result{
+		{Cell: cells[0], Status: matrix.Pass}, {Cell: cells[1], Status: matrix.Fail}, {Cell: cells[3], Status: matrix.NotApplicable},
+	})
+	if len(todo) != 2 || todo[0].Work.Name != "P1" || todo[1].Work.Name != "P2" || len(good) != 2 {
+		t.Errorf("to do %v, good %v; want P1 and P2", todo, good)
+	}
+}
