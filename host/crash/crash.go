@@ -95,9 +95,6 @@ func (r *Report) Outcome() outcome.Kind {
 	return outcome.KernelReported
 }
 
-// Text is the report's lines.
-func (r *Report) Text() string { return strings.Join(r.Lines, "\n") }
-
 // start is what opens a report.
 type start struct {
 	text   string // at the start of the message, behind the time stamp

@@ -210,7 +210,7 @@ func TestLines(t *testing.T) {
 		"BUG: a\nb\n[    1.000000] c\n":                                       "BUG: a\nb\n[    1.000000] c",
 		"[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c\n": "[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c",
 	} {
-		if r := scan(in, 7).current(); r == nil || r.Text() != want {
+		if r := scan(in, 7).current(); r == nil || strings.Join(r.Lines, "\n") != want {
 			t.Errorf("%q: report %+v, want the lines %q", in, r, want)
 		}
 	}
@@ -262,11 +262,11 @@ func TestRepeated(t *testing.T) {
 	if len(all) != 2 || all[0].Count != 1000 || all[1].Count != 1000 || all[1].Last != "watchdog: BUG: soft lockup - CPU#0 stuck for 1000s! [a:1]" {
 		t.Fatalf("%d reports, %+v; want two, of 1000 times each", len(all), all)
 	}
-	if got, want := all[0].Text(), "[    1.000000] rcu: INFO: rcu_sched self-detected stall on CPU\n[    1.000001] stack 1"; got != want {
+	if got, want := strings.Join(all[0].Lines, "\n"), "[    1.000000] rcu: INFO: rcu_sched self-detected stall on CPU\n[    1.000001] stack 1"; got != want {
 		t.Errorf("lines %q, want those of the first time, %q", got, want)
 	}
 	fmt.Fprintf(s, "[ 1001.000000] Kernel panic - not syncing: softlockup: hung tasks\n")
-	if r := s.Panic(); r == nil || !strings.HasPrefix(r.Text(), "[ 1000.500000] watchdog") || r.Title != "watchdog: BUG: soft lockup - CPU#0 stuck for 1000s! [a:1] (softlockup: hung tasks)" {
+	if r := s.Panic(); r == nil || !strings.HasPrefix(r.Lines[0], "[ 1000.500000] watchdog") || r.Title != "watchdog: BUG: soft lockup - CPU#0 stuck for 1000s! [a:1] (softlockup: hung tasks)" {
 		t.Errorf("Panic() = %+v, want it of the last time", r)
 	}
 }

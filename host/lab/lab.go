@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"io/fs"
 
-	"github.com/invopop/jsonschema"
-
 	"labctl/host/lab/expr"
 )
 
@@ -117,12 +115,6 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	}
 	type plain Event
 	return json.Marshal(plain(e))
-}
-
-// JSONSchemaExtend lets a name stand for an event.
-func (Event) JSONSchemaExtend(s *jsonschema.Schema) {
-	whole := *s
-	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, &whole}}
 }
 
 // Function is a stop at a kernel function's entry.

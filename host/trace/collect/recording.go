@@ -123,9 +123,6 @@ func (r *Recording) read(stream io.Reader, armed chan<- struct{}) {
 	}
 }
 
-// Done is closed when no more pages come: after Stop, or because the link ended.
-func (r *Recording) Done() <-chan struct{} { return r.done }
-
 // Stop ends the recording and puts the capture together. With an error there is
 // still a Result of what came until then, nil only when nothing can be read of
 // it; Result.Close must be called for it.

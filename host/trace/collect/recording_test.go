@@ -106,7 +106,7 @@ func TestStopAfterLinkEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-r.Done()
+	<-r.done
 	res, err := r.Stop(t.Context())
 	if !errors.Is(err, agent.ErrClosed) {
 		t.Errorf("Stop = %v; want %v", err, agent.ErrClosed)

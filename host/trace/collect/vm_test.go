@@ -99,7 +99,9 @@ func (g *guest) events(res *Result) (*decode.Decoder, []*decode.Event) {
 			g.Errorf("decode: %v", err)
 			continue
 		}
-		events = append(events, e.Clone())
+		kept := *e // of what the next iteration overwrites, tests look at these two
+		kept.Data, kept.Stack = slices.Clone(e.Data), slices.Clone(e.Stack)
+		events = append(events, &kept)
 	}
 	return d, events
 }

@@ -192,15 +192,6 @@ func (d *Decoder) callers(dst []uint64, data []byte, f stackFormat) []uint64 {
 	return dst
 }
 
-// Clone is the event to keep: nothing in it changes with the iteration.
-func (e *Event) Clone() *Event {
-	c := *e
-	c.Data = slices.Clone(e.Data)
-	c.Stack, c.UserStack = slices.Clone(e.Stack), slices.Clone(e.UserStack)
-	c.stackBuf, c.userBuf = nil, nil
-	return &c
-}
-
 // Name is the event's: "sched_switch".
 func (e *Event) Name() string { return e.Format.Name }
 

@@ -301,21 +301,6 @@ func TestStacks(t *testing.T) {
 	}
 }
 
-func TestClone(t *testing.T) {
-	k := kernels[0]
-	d, err := Open(k.capture(k.pageOf(10, 0, nil, k.tick(0, 1), k.stack(0, 7, 0x11), k.tick(0, 2), k.stack(0, 7, 0x22))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range all(t, "clone", d) {
-		got = append(got, fmt.Sprintf("%s %x", d.Text(e), e.Stack))
-	}
-	if d := cmp.Diff([]string{"n=1 [11]", "n=2 [22]"}, got); d != "" {
-		t.Errorf("-want +got\n%s", d)
-	}
-}
-
 // failing is a reader that fails at an offset.
 type failing struct {
 	io.ReaderAt

@@ -188,9 +188,6 @@ func (d *Decoder) stackFormat(name string) stackFormat {
 	return s
 }
 
-// Formats are the formats of the capture by ID, nil where there is none.
-func (d *Decoder) Formats() []*format.Event { return d.events }
-
 // format is the event of an ID; one is made up for an ID that the capture does
 // not describe, so that its records are not lost to view.
 func (d *Decoder) format(id int) *format.Event {
@@ -213,7 +210,8 @@ func (d *Decoder) format(id int) *format.Event {
 }
 
 // Events goes through the records of all CPUs by time; of one time, by CPU. The
-// event is valid until the next iteration, see Event.Clone.
+// event is valid until the next iteration: who keeps it copies Data, Stack and
+// UserStack.
 //
 // An error, with a nil event, is a place that cannot be read (*Damage) or a file
 // that cannot: iteration goes on with what can be. Each damaged page is one

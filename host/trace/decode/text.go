@@ -42,10 +42,6 @@ func (d *Decoder) Text(e *Event) string {
 	return b.String()
 }
 
-// PrintError is why Text of a format's events is "field=value …", or has a "?" in
-// it; nil when it is what the kernel shows.
-func (d *Decoder) PrintError(f *format.Event) error { return d.printer(f).err }
-
 func (d *Decoder) printer(f *format.Event) *printer {
 	p := d.texts[f]
 	if p == nil {
