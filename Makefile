@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test test-debian13 check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build lab test test-debian13 cover fuzz check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -29,6 +29,15 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 
 test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, as root (PKG and RUN narrow it)
 	@GO='$(GO)' .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'
+
+cover: need-go ## print how much of each package its tests cover, without tests that start machines (COVER=-all: with them)
+	@mkdir -p bin
+	@$(GO) run ./host/tests cover $(COVER) -profile bin/cover.out $(PKG)
+
+FUZZTIME ?= 10s
+
+fuzz: need-go ## fuzz each target for FUZZTIME (10s) and print its rate (PKG=./host/... RUN=FuzzName narrow it)
+	@$(GO) run ./host/tests fuzz -time $(FUZZTIME) -run '$(RUN)' $(PKG)
 
 check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, generated files
 	@echo "check: gofmt"

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	profile "golang.org/x/tools/cover"
+)
+
+// module makes the working directory a module with these files.
+func module(t *testing.T, files map[string]string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	files["go.mod"] = "module m\n\ngo 1.26\n"
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	pkgs := []pkg{
+		{ImportPath: "m/a"}, {ImportPath: "m/a.test", Deps: []string{"m/a", "fmt"}},
+		{ImportPath: "m/b"}, {ImportPath: "m/b.test", Deps: []string{"m/b", starter}},
+		{ImportPath: starter}, {ImportPath: starter + ".test", Deps: []string{starter + " [" + starter + ".test]"}},
+		{ImportPath: starter + " [" + starter + ".test]"},
+		{ImportPath: "m/untested", Deps: []string{starter}},
+	}
+	for all, want := range map[bool][]string{false: {"m/a", "m/untested"}, true: {"m/a", "m/b", starter, "m/untested"}} {
+		if run, left := choose(pkgs, all); !slices.Equal(run, want) || left != 4-len(want) {
+			t.Errorf("choose(all %t) = %q, %d left out; want %q", all, run, left, want)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	profiles, err := profile.ParseProfilesFromReader(strings.NewReader(`mode: set
+m/b/x.go:1.1,2.2 3 1
+m/b/x.go:3.1,4.2 1 0
+m/a/y.go:1.1,2.2 4 0
+m/b/z.go:1.1,2.2 2 7
+m/c/doc.go:1.1,2.2 0 0
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	table(&b, count(profiles))
+	want := `COVERED  STATEMENTS  PACKAGE
+  0.0 %           4  m/a
+ 83.3 %           6  m/b
+100.0 %           0  m/c
+ 50.0 %          10  total
+`
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("table (-want +got):\n%s", d)
+	}
+}
+
+func TestCover(t *testing.T) {
+	module(t, map[string]string{
+		"a/a.go":      "package a\n\nfunc F() int { return 1 }\n\nfunc G() int { return 2 }\n",
+		"a/a_test.go": "package a\n\nimport \"testing\"\n\nfunc TestF(t *testing.T) { F() }\n",
+		"b/b.go":      "package b\n\nfunc H() int { return 3 }\n",
+	})
+	var out, errs bytes.Buffer
+	if err := run(t.Context(), []string{"cover", "-profile", "out"}, &out, &errs); err != nil {
+		t.Fatalf("%v\n%s", err, &errs)
+	}
+	want := "COVERED  STATEMENTS  PACKAGE\n  0.0 %           1  m/b\n 50.0 %           2  m/a\n 33.3 %           3  total\n"
+	if d := cmp.Diff(want, out.String()); d != "" {
+		t.Errorf("table (-want +got):\n%s", d)
+	}
+	if _, err := os.Stat("out"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRead(t *testing.T) {
+	for _, tt := range []struct {
+		name, out string
+		want      result
+		rate      int
+	}{
+		{"runs", `fuzz: elapsed: 0s, gathering baseline coverage: 0/206 completed
+fuzz: elapsed: 1s, gathering baseline coverage: 206/206 completed, now fuzzing with 2 workers
+fuzz: elapsed: 3s, execs: 0 (0/sec), new interesting: 0 (total: 206)
+fuzz: elapsed: 6s, execs: 19825 (6608/sec), new interesting: 117 (total: 323)
+fuzz: elapsed: 1m2s, execs: 29137 (0/sec), new interesting: 147 (total: 353)
+PASS
+ok  	labctl/host/trace/format	8.834s
+`, result{29137, 62, true}, 469},
+		{"stands", `fuzz: elapsed: 0s, gathering baseline coverage: 206/206 completed, now fuzzing with 2 workers
+fuzz: elapsed: 3s, execs: 206 (0/sec), new interesting: 0 (total: 206)
+fuzz: elapsed: 6s, execs: 206 (00/sec), new interesting: 0 (total: 206)
+PASS
+`, result{206, 6, false}, 34},
+		{"less than a second", "fuzz: elapsed: 0s, execs: 12 (300/sec), new interesting: 0 (total: 1)\n", result{12, 0, true}, 12},
+		{"nothing", "?   	m	[no test files]\n", result{}, 0},
+	} {
+		if got := read(tt.out); got != tt.want || got.rate() != tt.rate {
+			t.Errorf("%s: %+v, %d/s; want %+v, %d/s", tt.name, got, got.rate(), tt.want, tt.rate)
+		}
+	}
+}
+
+// TestFuzz fuzzes for real, but for a target whose first input fails: what the
+// others do in a second is the host's.
+func TestFuzz(t *testing.T) {
+	module(t, map[string]string{
+		"a/a_test.go": "package a\n\nimport \"testing\"\n\nfunc FuzzBad(f *testing.F) {\n\tf.Add(1)\n\tf.Fuzz(func(t *testing.T, n int) { t.Error(\"it is bad\") })\n}\n",
+		"a/x_test.go": "package a_test\n\nimport \"testing\"\n\nfunc FuzzOther(f *testing.F) {}\n\nfunc TestX(t *testing.T) {}\n",
+	})
+	all, err := targets(t.Context(), os.Stderr, []string{"./..."})
+	if d := cmp.Diff([]target{{"m/a", "FuzzBad"}, {"m/a", "FuzzOther"}}, all, cmp.AllowUnexported(target{})); err != nil || d != "" {
+		t.Fatalf("targets: %v, -want +got\n%s", err, d)
+	}
+	var out bytes.Buffer
+	err = run(t.Context(), []string{"fuzz", "-time", "1s", "-run", "Bad"}, &out, os.Stderr)
+	if want := "1 of 1 fuzz targets failed, or did not run: FuzzBad"; err == nil || err.Error() != want {
+		t.Errorf("fuzz = %v; want %q", err, want)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "   failed  m/a FuzzBad\n") || !strings.Contains(got, "it is bad") {
+		t.Errorf("printed\n%s", got)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "want cover or fuzz first"},
+		{[]string{"bench"}, "want cover or fuzz first"},
+		{[]string{"fuzz", "-run", "["}, "-run: error parsing regexp"},
+		{[]string{"fuzz", "-run", "NoneSuch", "."}, `no fuzz target in ["."] matches "NoneSuch"`},
+	} {
+		if err := run(t.Context(), tt.args, new(bytes.Buffer), new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("tests %q: %v; want %q", tt.args, err, tt.want)
+		}
+	}
+}
