@@ -113,6 +113,23 @@ PASS
 	}
 }
 
+func TestTimeUp(t *testing.T) {
+	const end = "FAIL\nexit status 1\nFAIL\tm\t5.131s\n"
+	for _, tt := range []struct {
+		out  string
+		want bool
+	}{
+		{"fuzz: elapsed: 5s, execs: 6875 (1013/sec), new interesting: 79 (total: 103)\n--- FAIL: FuzzView (5.06s)\n    context deadline exceeded\n" + end, true},
+		{"--- FAIL: FuzzView (0.06s)\n    --- FAIL: FuzzView (0.00s)\n        x_test.go:9: context deadline exceeded\n    \n    Failing input written to testdata/fuzz/FuzzView/1\n" + end, false},
+		{"--- FAIL: FuzzView (5.06s)\n    fuzzing process hung or terminated unexpectedly: exit status 2\n" + end, false},
+		{"ok  \tm\t5.131s\n", false},
+	} {
+		if got := timeUp.MatchString(tt.out); got != tt.want {
+			t.Errorf("%q is the end of the time: %t, want %t", tt.out, got, tt.want)
+		}
+	}
+}
+
 // TestFuzz fuzzes for real, but for a target whose first input fails: what the
 // others do in a second is the host's.
 func TestFuzz(t *testing.T) {
