@@ -249,7 +249,7 @@ func TestExec(t *testing.T) {
 		{"no stdin", wire.ExecParams{Argv: []string{"cat"}}, "", "", wire.ExecResult{Exited: true}},
 		{"dir", wire.ExecParams{Argv: []string{"pwd"}, Dir: dir}, dir + "\n", "", wire.ExecResult{Exited: true}},
 		{"env", wire.ExecParams{Argv: []string{"sh", "-c", "echo $LAB $HOME"}, Env: []string{"LAB=7", "HOME=/lab"}}, "7 /lab\n", "", wire.ExecResult{Exited: true}},
-		{"own group", sh("ps -o pgid= -p $$ | tr -d ' ' | grep -qx $$ && echo leader"), "leader\n", "", wire.ExecResult{Exited: true}},
+		{"own group", sh("read -r pid comm state ppid pgrp rest </proc/$$/stat; test $pgrp = $$ && echo leader"), "leader\n", "", wire.ExecResult{Exited: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t).start(wire.OpExec, tt.params)

@@ -93,7 +93,7 @@ func TestRun(t *testing.T) {
 		{[]string{"ids"}, 0, `"role": "self"`, ""},
 		{[]string{"ps"}, 2, "", "-ely, -ejH, -eLf"},
 		{[]string{"ps", "-x"}, 2, "", "-ely, -ejH, -eLf"},
-		{[]string{"ps", "-ely"}, 0, "S   UID   PID  PPID  C PRI  NI   RSS    SZ WCHAN  TTY          TIME CMD", ""},
+		{[]string{"ps", "-ely"}, 0, "  C PRI  NI   RSS    SZ WCHAN  TTY          TIME CMD", ""},
 		{[]string{"clone3", `{"size":8}`}, 1, "", "invalid argument"},
 	} {
 		var stdout, stderr bytes.Buffer
