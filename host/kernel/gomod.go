@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
@@ -168,11 +168,7 @@ func readLimited(files fs.FS, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
-	return data, err
+	return bounded.ReadAll(f, limit)
 }
 
 // takeDTBs copies the device trees that lie in a folder, not those below it:

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/xi2/xz"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel/debian"
 	"labctl/host/outcome"
 )
@@ -217,9 +218,10 @@ func readModule(f *zip.File) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
-	if err == nil && len(out) > maxModule {
-		err = fmt.Errorf("%s: unpacks to more than %d bytes", f.Name, maxModule)
+	out, err := bounded.ReadAll(r, maxModule)
+	var large *bounded.TooLargeError
+	if errors.As(err, &large) {
+		err = fmt.Errorf("%s: unpacks to %w", f.Name, err)
 	}
 	return out, err
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"labctl/host/arch"
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/images"
 )
@@ -98,6 +99,9 @@ type sourceList struct {
 	Sources  []Source `yaml:"sources"`
 }
 
+// maxSources bounds a list of sources that a person wrote, in bytes.
+const maxSources = 1 << 20
+
 // loadSources reads the embedded list and the user's, once.
 var loadSources = sync.OnceValues(func() (*sourceList, error) {
 	file, named := os.Getenv(SourcesEnv), true
@@ -108,7 +112,7 @@ var loadSources = sync.OnceValues(func() (*sourceList, error) {
 		}
 		file, named = filepath.Join(dir, "labctl", "kernels.yaml"), false
 	}
-	data, err := readSmall(file)
+	data, err := bounded.ReadFile(file, maxSources)
 	switch {
 	case os.IsNotExist(err) && !named:
 		return embeddedSources(), nil
@@ -122,18 +126,6 @@ var loadSources = sync.OnceValues(func() (*sourceList, error) {
 	all, err := embeddedSources().merge(file, user)
 	return all, outcome.Default(outcome.BadInput, err)
 })
-
-// readSmall reads a file that a person wrote.
-func readSmall(file string) ([]byte, error) {
-	st, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > 1<<20 {
-		return nil, &fs.PathError{Op: "read", Path: file, Err: fmt.Errorf("want a file of at most 1 MB")}
-	}
-	return os.ReadFile(file)
-}
 
 // sources is the list for those who come after Open or ParseRef, which tell what
 // is wrong with the user's.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 	"labctl/host/vm/qemu"
@@ -101,7 +102,7 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 		env.say("booting %s on %s once; it starts from there the next time", m.Kernel, m.Target.Name)
 		made := cfg
 		made.RAM = d.RAM
-		tee := &limited{w: d.Console, left: maxConsole}
+		tee := bounded.Writer(d.Console, maxConsole)
 		made.Console = tee
 		if cfg.Console != nil {
 			made.Console = io.MultiWriter(tee, cfg.Console)
@@ -175,19 +176,4 @@ func (m *Machine) key(cfg vm.Config) (string, error) {
 		fmt.Fprintf(h, "%d %s\n", len(s), s)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:12]), nil
-}
-
-// limited drops what goes beyond its bound.
-type limited struct {
-	w    io.Writer
-	left int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	n := min(len(p), l.left)
-	l.left -= n
-	if _, err := l.w.Write(p[:n]); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"labctl/guest/catalogue"
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/probe/judge"
@@ -86,26 +87,26 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params js
 	if len(params) > 0 {
 		argv = append(argv, string(params))
 	}
-	stdout, stderr := bounded{max: maxResult}, bounded{max: maxStderr}
+	stdout, stderr := bounded.Head{Max: maxResult}, bounded.Head{Max: maxStderr}
 	exit, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: argv}, agent.IO{Stdout: &stdout, Stderr: &stderr})
 	if err != nil {
 		return p, nil, fmt.Errorf("probe %s: %w", name, err)
 	}
 	p.Exit, p.Stderr = &exit, text.Clean(stderr.String())
 
-	raw := bounded{max: maxTrace}
+	raw := bounded.Head{Max: maxTrace}
 	stopped, err := v.Agent().TraceStop(ctx, &raw)
 	if err != nil {
 		return p, raw.Bytes(), fmt.Errorf("probe %s: read the trace: %w", name, err)
 	}
 	p.Trace = &stopped
-	if raw.over {
+	if raw.Over() {
 		return p, raw.Bytes(), outcome.Errorf(outcome.CheckFailed, "probe %s: the trace is longer than %d MB", name, maxTrace>>20)
 	}
 	if !exit.Exited || exit.Code != 0 {
 		return p, raw.Bytes(), &FailedError{name, why(exit, p.Stderr), exit.Exited && exit.Code == catalogue.BadUsage}
 	}
-	if p.Result, err = decode(name, stdout.Bytes(), stdout.over); err != nil {
+	if p.Result, err = decode(name, stdout.Bytes(), stdout.Over()); err != nil {
 		return p, raw.Bytes(), err
 	}
 	parsed, err := event.Parse(bytes.NewReader(raw.Bytes()))
@@ -169,20 +170,4 @@ func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
 // made says whether a task is one that the probe reports as made.
 func made(r *wire.ProbeResult, tid int) bool {
 	return slices.ContainsFunc(r.Tasks, func(t wire.Task) bool { return t.Role != "self" && t.TID == tid })
-}
-
-// bounded is a buffer that drops what goes beyond its bound.
-type bounded struct {
-	bytes.Buffer
-	max  int
-	over bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.max - b.Len(); len(p) > room {
-		b.over = true
-		b.Buffer.Write(p[:room])
-		return len(p), nil
-	}
-	return b.Buffer.Write(p)
 }

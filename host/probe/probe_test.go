@@ -61,22 +61,6 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestBounded(t *testing.T) {
-	b := bounded{max: 10}
-	for _, s := range []string{"12345", "67890", "", "x", "yy"} {
-		if n, err := b.Write([]byte(s)); n != len(s) || err != nil {
-			t.Errorf("Write(%q) = %d, %v", s, n, err)
-		}
-	}
-	if b.String() != "1234567890" || !b.over {
-		t.Errorf("kept %q, over %t", b.String(), b.over)
-	}
-	b = bounded{max: 10}
-	if b.Write([]byte("1234567890")); b.over {
-		t.Error("over at the bound")
-	}
-}
-
 func TestWhy(t *testing.T) {
 	for _, tt := range []struct {
 		exit   wire.ExecResult

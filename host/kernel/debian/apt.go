@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/cachedir"
 	"labctl/host/outcome"
 )
@@ -360,7 +361,7 @@ func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Second
-	stderr := &tail{max: 8 << 10}
+	stderr := &bounded.Tail{Max: 8 << 10}
 	cmd.Stderr = stderr
 
 	done := make(chan struct{})
@@ -442,22 +443,6 @@ func aptErrors(stderr string) string {
 	}
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
-
-// tail keeps the last bytes written to it.
-type tail struct {
-	max int
-	b   []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.b = append(t.b, p...)
-	if n := len(t.b) - t.max; n > 0 {
-		t.b = append(t.b[:0], t.b[n:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(t.b) }
 
 // errNoApt is the answer on a host without apt.
 func errNoApt(prog string) error {

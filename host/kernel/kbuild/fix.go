@@ -3,7 +3,6 @@ package kbuild
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"labctl/host/bounded"
 	"labctl/kconfig"
 )
 
@@ -58,11 +58,7 @@ const maxFactFile = 4 << 20
 
 // holds says whether the fact is one of the tree.
 func (f treeFact) holds(tree string) bool {
-	st, err := os.Stat(filepath.Join(tree, f.File))
-	if err != nil || !st.Mode().IsRegular() || st.Size() > maxFactFile {
-		return false
-	}
-	data, err := os.ReadFile(filepath.Join(tree, f.File))
+	data, err := bounded.ReadFile(filepath.Join(tree, f.File), maxFactFile)
 	if err != nil {
 		return false
 	}

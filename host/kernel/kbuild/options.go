@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"labctl/host/arch"
+	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
 	"labctl/host/outcome"
@@ -229,14 +230,7 @@ func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
 // for the architecture.
 func readFragment(arch, name string) ([][]Option, error) {
 	if strings.ContainsRune(name, '/') || strings.HasSuffix(name, ".config") {
-		st, err := os.Stat(name)
-		if err == nil && (!st.Mode().IsRegular() || st.Size() > maxFragment) {
-			err = fmt.Errorf("%s: want a file of at most %d bytes", name, maxFragment)
-		}
-		var data []byte
-		if err == nil {
-			data, err = os.ReadFile(name)
-		}
+		data, err := bounded.ReadFile(name, maxFragment)
 		if err != nil {
 			return nil, fmt.Errorf("fragment: %w", err)
 		}

@@ -103,10 +103,10 @@ func TestNewPlan(t *testing.T) {
 		{"lap", nil, `profile "lap" is not known, did you mean lab?`},
 		{"", []string{"bass"}, `fragment "bass" is not known, did you mean base? (known: base, debug,`},
 		{"", []string{"bass"}, "(for the file of that name write ./bass)"},
-		{"", []string{"./gone.config"}, "fragment: stat ./gone.config: no such file"},
+		{"", []string{"./gone.config"}, "fragment: open ./gone.config: no such file"},
 		{"", []string{"."}, `fragment "." is not known`},
 		{"", []string{"./bass"}, "there is no option in it"},
-		{"", []string{"./"}, "want a file of at most"},
+		{"", []string{"./"}, "not a regular file"},
 	} {
 		if _, err := NewPlan("amd64", tt.profile, tt.fragments); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("NewPlan(%q, %q): got %v, want %q", tt.profile, tt.fragments, err, tt.want)

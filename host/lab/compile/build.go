@@ -5,7 +5,6 @@
 package compile
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/image/program"
 	"labctl/host/outcome"
 	"labctl/host/text"
@@ -197,7 +197,7 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	said := head{max: 64 << 10}
+	said := bounded.Head{Max: 64 << 10}
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
 	usage.Add(ctx, cmd.ProcessState)
@@ -278,15 +278,4 @@ func readable(out, shown string) string {
 		lines = lines[1:]
 	}
 	return place.ReplaceAllString(strings.Join(lines, "\n"), "${1}"+strings.ReplaceAll(shown, "$", "$$")+"/${2}")
-}
-
-// head keeps the first max bytes.
-type head struct {
-	bytes.Buffer
-	max int
-}
-
-func (h *head) Write(p []byte) (int, error) {
-	h.Buffer.Write(p[:min(len(p), max(0, h.max-h.Len()))])
-	return len(p), nil
 }

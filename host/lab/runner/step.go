@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
@@ -114,13 +114,13 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	flood := &FloodError{step.ID}
-	stdout := bounded{max: maxStdout, full: func() { cancel(flood) }}
-	stderr := bounded{max: maxStderr, full: func() {}}
+	stdout := bounded.Head{Max: maxStdout, Full: func() { cancel(flood) }}
+	stderr := bounded.Head{Max: maxStderr}
 	exit, err := s.v.Agent().Exec(ctx, p, agent.IO{Stdout: &stdout, Stderr: &stderr})
 	if err != nil {
 		return fmt.Errorf("step %s: %w", step.ID, err)
 	}
-	if stdout.over {
+	if stdout.Over() {
 		return flood
 	}
 	step.PID, step.Exit = int64(exit.PID), int64(exit.Code)
@@ -218,25 +218,4 @@ func probeResult(s *result.Step, probe string) error {
 	}
 	s.Stdout = "" // it is all in the tasks and the data
 	return nil
-}
-
-// bounded is a buffer that drops what goes beyond its bound, and says so once.
-type bounded struct {
-	bytes.Buffer
-	max  int
-	over bool
-	full func()
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	room := b.max - b.Len()
-	if len(p) <= room {
-		return b.Buffer.Write(p)
-	}
-	b.Buffer.Write(p[:room])
-	if !b.over && b.full != nil {
-		b.full()
-	}
-	b.over = true
-	return len(p), nil
 }

@@ -4,7 +4,6 @@
 package cell
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
@@ -202,7 +202,7 @@ func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options,
 
 // runProgram runs a program, or the tests of a package.
 func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
-	said := &lastBytes{max: maxOutput}
+	said := &bounded.Tail{Max: maxOutput}
 	var job *program.Job
 	before := o.Before
 	o.Before = func(ctx context.Context, spec *machine.Spec) (err error) {
@@ -349,27 +349,4 @@ func (m *memo[K, V]) all() (out []V) {
 		}
 	}
 	return out
-}
-
-// lastBytes keeps the end of what is written to it.
-type lastBytes struct {
-	mu  sync.Mutex
-	max int
-	buf bytes.Buffer
-}
-
-func (l *lastBytes) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.buf.Write(p)
-	if over := l.buf.Len() - l.max; over > 0 {
-		l.buf.Next(over)
-	}
-	return len(p), nil
-}
-
-func (l *lastBytes) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

@@ -78,18 +78,6 @@ func TestWhyFailed(t *testing.T) {
 	}
 }
 
-func TestLastBytes(t *testing.T) {
-	l := &lastBytes{max: 5}
-	for _, s := range []string{"ab", "cdef", "", "ghijklm", "n"} {
-		if n, err := l.Write([]byte(s)); n != len(s) || err != nil {
-			t.Errorf("Write(%q) = %d, %v", s, n, err)
-		}
-	}
-	if got := l.String(); got != "jklmn" {
-		t.Errorf("kept %q, want jklmn", got)
-	}
-}
-
 func TestUnfinished(t *testing.T) {
 	var cells []matrix.Cell
 	for i := range 4 {

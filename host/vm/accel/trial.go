@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/vm/qemu"
 )
@@ -187,7 +187,7 @@ func watch(ctx context.Context, binary string, devices []qemu.Device, enough fun
 	begin := time.Now()
 	conn := p.Conn("console")
 	defer conn.Close()
-	var out head
+	out := bounded.Head{Max: maxConsole}
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -227,23 +227,4 @@ func complaint(stderr, sign string) string {
 		}
 	}
 	return ""
-}
-
-// head keeps the first maxConsole bytes written to it.
-type head struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (h *head) Write(b []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.buf = append(h.buf, b[:min(len(b), maxConsole-len(h.buf))]...)
-	return len(b), nil
-}
-
-func (h *head) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return string(h.buf)
 }

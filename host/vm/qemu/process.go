@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/usage"
 )
@@ -30,7 +31,7 @@ type Process struct {
 	argv  []string
 	pid   int
 	conns map[string]net.Conn
-	out   *tail
+	out   *bounded.Tail
 	done  chan struct{}
 	err   error // set before done is closed
 
@@ -59,7 +60,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("start %s: %w", c.Binary, err))
 	}
-	p := &Process{argv: c.Argv(), conns: ours, out: &tail{max: MaxStderr}, done: make(chan struct{})}
+	p := &Process{argv: c.Argv(), conns: ours, out: &bounded.Tail{Max: MaxStderr}, done: make(chan struct{})}
 	cmd := &exec.Cmd{
 		Path:        path,
 		Args:        p.argv,
@@ -267,27 +268,4 @@ func find(binary string) (string, error) {
 		return "", outcome.Default(outcome.HostLacks, fmt.Errorf("find %s: %w", binary, err))
 	}
 	return path, nil
-}
-
-// tail keeps the last max bytes written to it.
-type tail struct {
-	mu  sync.Mutex
-	max int
-	buf []byte
-}
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if over := len(t.buf) - t.max; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.buf)
 }
