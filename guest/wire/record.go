@@ -94,7 +94,10 @@ type CaptureMissing struct {
 	Why  string `json:"why"`  // the kernel's reason
 }
 
-// RecordStopped ends a recording.
+// String is "event sched/nosuch: no such file or directory".
+func (m CaptureMissing) String() string { return m.What + ": " + m.Why }
+
+// CaptureStopped ends a capture.
 type CaptureStopped struct {
 	Bytes int64        `json:"bytes"` // of pages, shipped
 	CPUs  []CaptureCPU `json:"cpus"`  // those that recorded, by number

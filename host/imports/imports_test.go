@@ -45,7 +45,8 @@ var tiers = [][]string{
 	{"host/trace/tasks"},                    // the lives of tasks in a trace
 	{"host/record"},                         // what a run leaves on disk
 	{"host/report"},                         // pages out of records
-	{"host/probe", "host/trace"},            // one probe, or one program, run in a machine, into a record
+	{"host/trace"},                          // one program, or several, run in a machine under a capture
+	{"host/probe"},                          // probes run in a machine, and held against the kernel
 	{"host/machine"},                        // kernel, initramfs and QEMU put together
 	{"host/session"},                        // one run: machine, work, record, outcome
 	{"host/lab"},                            // lessons: run, judged, graded
@@ -81,6 +82,7 @@ var rules = []rule{
 	{from: "host/trace/tasks", to: startsVM, deep: true, why: judging},
 	{from: "host/record", to: startsVM, deep: true, why: judging},
 	{from: "host/report", to: startsVM, deep: true, why: judging},
+	{from: "host/probe/agree", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/result", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/expr", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},

@@ -414,15 +414,6 @@ func (v *validator) needs() {
 	}
 }
 
-// creationEvents are always traced where the creation of tasks is.
-var creationEvents = func() []string {
-	p, err := creation.Plan("amd64", nil)
-	if err != nil {
-		panic(err)
-	}
-	return p.Events
-}()
-
 func (v *validator) trace(at string, t *Trace) {
 	if t == nil {
 		return
@@ -430,7 +421,7 @@ func (v *validator) trace(at string, t *Trace) {
 	for i, e := range t.Events {
 		at := fmt.Sprintf("%s.events[%d]", at, i)
 		v.match(at, e.Name, eventID, "sched/sched_switch")
-		if e.Filter != "" && t.WithCreations() && slices.Contains(creationEvents, e.Name) {
+		if e.Filter != "" && t.WithCreations() && slices.Contains(creation.Events, e.Name) {
 			v.fail(at+".filter", 0, "creations are told by all of %s: no filter, or creations: false", e.Name)
 		}
 		if len(e.Filter) > maxFilter || strings.ContainsAny(e.Filter, "\n\x00") {

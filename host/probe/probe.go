@@ -1,5 +1,5 @@
-// Package probe runs labprobe's probes in a guest under the task-creation
-// trace, and holds what each probe asked for against what the kernel showed.
+// Package probe runs labprobe's probes in a guest under a capture of its task
+// creations, and holds what each probe asked for against what the kernel showed.
 package probe
 
 import (
@@ -17,11 +17,11 @@ import (
 	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
-	"labctl/host/probe/judge"
+	"labctl/host/probe/agree"
 	"labctl/host/record"
 	"labctl/host/text"
-	"labctl/host/trace/creation"
-	"labctl/host/trace/event"
+	"labctl/host/trace"
+	"labctl/host/trace/plan"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -29,16 +29,21 @@ import (
 // Path is labprobe in the guest.
 const Path = "/labctl/labprobe"
 
-// limits bound what a guest can make the host keep, in bytes.
+// Bounds of what a guest can make the host keep, in bytes.
 const (
 	maxResult = 1 << 20
 	maxStderr = 64 << 10
-	maxTrace  = 64 << 20
+	maxPages  = 64 << 20
 )
 
 // deadline is for one probe on a machine that boots in two seconds; vm.Patient
-// scales it. The kthread probe may wait ten seconds by itself.
+// scales it. The kthread probe may wait ten seconds by itself. Arming the trace and
+// reading it have as long.
 const deadline = 60 * time.Second
+
+// grace is the same for reading the trace after a failure, so that what the probes
+// before it showed is not lost with it.
+const grace = 10 * time.Second
 
 // FailedError is a probe that could not do its work.
 type FailedError struct {
@@ -60,73 +65,95 @@ func (e *FailedError) Outcome() outcome.Kind {
 // How is ProbeFailed.
 func (e *FailedError) How() outcome.How { return outcome.ProbeFailed }
 
-// Run runs one probe in v, whose kernel is k. The record is filled as far as
-// the run came; trace is the kernel's own text. A probe that ran but does not
-// agree with the kernel is no error: see record.Probe.Findings.
-func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, name string, params json.RawMessage) (p record.Probe, trace []byte, err error) {
-	p = record.Probe{Name: name, Params: params}
-	facts, err := k.Facts(ctx)
-	if err != nil {
-		return p, nil, fmt.Errorf("probe %s: %w", name, err)
-	}
-	plan, err := creation.Plan(v.Hello().Arch, facts)
-	if err != nil {
-		return p, nil, fmt.Errorf("probe %s: %w", name, err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, v.Patient(deadline), fmt.Errorf("probe %s: %w", name, ErrDeadline))
+// Ask is one probe to run.
+type Ask struct {
+	Name   string
+	Params json.RawMessage // a JSON object, or nothing for the probe's defaults
+}
+
+// Run runs probes one after another in v, whose kernel is k, under one capture,
+// which is kept in dir as trace.dat. There is a record of each probe that was begun,
+// filled as far as the run came. A probe that fails ends the run. One that ran but
+// does not agree with the kernel is no error: see record.Probe.Findings.
+func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, asks []Ask, dir record.Dir) (all []record.Probe, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(v.Context(), cancel)()
-
-	armed, err := v.Agent().TraceStart(ctx, plan)
+	limit := func(what string, after time.Duration) (context.Context, context.CancelFunc) {
+		return context.WithTimeoutCause(ctx, v.Patient(after), fmt.Errorf("%s: %w", what, ErrDeadline))
+	}
+	arming, done := limit("arm the trace", deadline)
+	defer done()
+	steps, err := trace.Begin(arming, v, k, plan.Request{Creations: plan.Joined, Stacks: true, Exact: true, Max: maxPages})
 	if err != nil {
-		return p, nil, fmt.Errorf("probe %s: arm the trace: %w", name, err)
+		return nil, err
 	}
-	p.Armed = &armed
-
-	argv := []string{Path, name}
-	if len(params) > 0 {
-		argv = append(argv, string(params))
-	}
-	stdout, stderr := bounded.Head{Max: maxResult}, bounded.Head{Max: maxStderr}
-	exit, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: argv}, agent.IO{Stdout: &stdout, Stderr: &stderr})
-	if err != nil {
-		return p, nil, fmt.Errorf("probe %s: %w", name, err)
-	}
-	p.Exit, p.Stderr = &exit, text.Clean(stderr.String())
-
-	raw := bounded.Head{Max: maxTrace}
-	stopped, err := v.Agent().TraceStop(ctx, &raw)
-	if err != nil {
-		return p, raw.Bytes(), fmt.Errorf("probe %s: read the trace: %w", name, err)
-	}
-	p.Trace = &stopped
-	if raw.Over() {
-		return p, raw.Bytes(), outcome.Errorf(outcome.CheckFailed, "probe %s: the trace is longer than %d MB", name, maxTrace>>20)
-	}
-	if !exit.Exited || exit.Code != 0 {
-		return p, raw.Bytes(), &FailedError{name, why(exit, p.Stderr), exit.Exited && exit.Code == catalogue.BadUsage}
-	}
-	if p.Result, err = decode(name, stdout.Bytes(), stdout.Over()); err != nil {
-		return p, raw.Bytes(), err
-	}
-	parsed, err := event.Parse(bytes.NewReader(raw.Bytes()))
-	if err != nil {
-		return p, raw.Bytes(), outcome.Default(outcome.CheckFailed, fmt.Errorf("probe %s: %w", name, err))
-	}
-	p.Lost, p.BadLines = parsed.Lost+stopped.Overrun, parsed.BadLines
-	all, err := creation.Join(parsed.Events)
-	if err != nil {
-		return p, raw.Bytes(), outcome.Default(outcome.CheckFailed, fmt.Errorf("probe %s: %w", name, err))
-	}
-	for _, c := range all {
-		if made(p.Result, c.Child.TID) {
-			p.Creations = append(p.Creations, c)
-		} else {
-			p.Others++
+	for _, a := range asks {
+		p := record.Probe{Name: a.Name, Params: a.Params}
+		running, done := limit("probe "+a.Name, deadline)
+		err = run(running, steps, &p)
+		done()
+		if all = append(all, p); err != nil {
+			break
 		}
 	}
-	p.Findings = judge.Probe(&p)
-	return p, raw.Bytes(), nil
+	after := deadline
+	if err != nil {
+		after = grace
+	}
+	reading, done := limit("read the trace", after)
+	defer done()
+	parted, rerr := steps.End(reading)
+	if rerr == nil {
+		defer parted.Close()
+		take(parted, all)
+		rerr = parted.WriteFile(dir.File(record.DataFile))
+	}
+	if err == nil { // else what went wrong first is why
+		err = rerr
+	}
+	return all, err
+}
+
+// run runs one probe.
+func run(ctx context.Context, steps *trace.Steps, p *record.Probe) error {
+	argv := []string{Path, p.Name}
+	if len(p.Params) > 0 {
+		argv = append(argv, string(p.Params))
+	}
+	stdout, stderr := bounded.Head{Max: maxResult}, bounded.Head{Max: maxStderr}
+	exit, err := steps.Exec(ctx, p.Name, wire.ExecParams{Argv: argv}, agent.IO{Stdout: &stdout, Stderr: &stderr})
+	if err != nil {
+		return fmt.Errorf("probe %s: %w", p.Name, err)
+	}
+	p.Exit, p.Stderr = &exit, text.Clean(stderr.String())
+	if !exit.Exited || exit.Code != 0 {
+		return &FailedError{p.Name, why(exit, p.Stderr), exit.Exited && exit.Code == catalogue.BadUsage}
+	}
+	if stdout.Over() {
+		return &FailedError{Name: p.Name, Why: fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
+	}
+	if p.Result, err = ParseResult(p.Name, stdout.Bytes()); err != nil {
+		return &FailedError{Name: p.Name, Why: err.Error()}
+	}
+	return nil
+}
+
+// take gives each probe what the kernel showed of it, and holds the two together.
+func take(parted *trace.Parted, all []record.Probe) {
+	armed := parted.Armed()
+	for i := range all {
+		p, step := &all[i], &parted.Steps[i]
+		p.Armed, p.Lost, p.Damaged = &armed, parted.Lost+step.Unkept, parted.Damaged
+		for _, c := range step.Creations {
+			if p.Result != nil && made(p.Result, c.Child.TID) {
+				p.Creations = append(p.Creations, c)
+			} else {
+				p.Others++
+			}
+		}
+		p.Findings = agree.Check(p)
+	}
 }
 
 // ErrDeadline is the cause when a probe took too long.
@@ -143,26 +170,25 @@ func why(exit wire.ExecResult, stderr string) string {
 	return s
 }
 
-// decode reads a probe's standard output, which the guest could have written
-// otherwise than labprobe does.
-func decode(name string, out []byte, over bool) (*wire.ProbeResult, error) {
-	if over {
-		return nil, &FailedError{Name: name, Why: fmt.Sprintf("its result is longer than %d KB", maxResult>>10)}
-	}
+// ParseResult reads the standard output of the probe of a name, which the guest
+// could have written otherwise than labprobe does. Numbers of the data are
+// json.Number. The error is one line, fit for a terminal.
+func ParseResult(name string, out []byte) (*wire.ProbeResult, error) {
 	res := new(wire.ProbeResult)
 	d := json.NewDecoder(bytes.NewReader(out))
 	d.DisallowUnknownFields()
+	d.UseNumber()
 	err := d.Decode(res)
 	if err == nil {
 		if _, more := d.Token(); more != io.EOF {
 			err = errors.New("bytes after the document")
 		}
 	}
-	if err != nil {
-		return nil, &FailedError{Name: name, Why: "invalid result: " + text.Line(err.Error(), 300)}
+	if err == nil && (res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self") {
+		err = errors.New("it does not name the probe and itself first")
 	}
-	if res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self" {
-		return nil, &FailedError{Name: name, Why: "invalid result: it does not name the probe and itself first"}
+	if err != nil {
+		return nil, fmt.Errorf("invalid result: %s", text.Line(err.Error(), 300))
 	}
 	return res, nil
 }

@@ -2,12 +2,11 @@
 // from which everything after the VM works. Judging, comparing and rendering
 // read it; none of them starts a VM.
 //
-//	run.json     what was run, on what, how it ended (schema labctl/run/v1: type Run)
+//	run.json     what was run, on what, how it ended (schema labctl/run/v2: type Run)
 //	console.log  every byte of the guest's console, as it came
 //	qemu.txt     QEMU's command line, quoted for a shell
 //	stacks.txt   the call stacks as they were printed
-//	trace.txt    the kernel's own text of the trace
-//	trace.dat    the trace as it was recorded, for trace-cmd(1) and KernelShark
+//	trace.dat    the ring-buffer pages of the capture, for trace-cmd(1) and KernelShark
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //	kernel.json  what the kernel's image tells of it (schema labctl/kernel/v1: host/kernel/profile)
@@ -35,8 +34,9 @@ import (
 	"labctl/host/trace/creation"
 )
 
-// Schema is the value of Run.Schema that this package writes and reads.
-const Schema = "labctl/run/v1"
+// Schema is the value of Run.Schema that this package writes. It reads that, and
+// earlier ones by upgrade.
+const Schema = "labctl/run/v2"
 
 // maxRunJSON bounds run.json in bytes: a record may come from anywhere.
 const maxRunJSON = 64 << 20
@@ -47,7 +47,6 @@ const (
 	ConsoleFile = "console.log"
 	QEMUFile    = "qemu.txt"
 	StacksFile  = "stacks.txt"
-	TraceFile   = "trace.txt"
 	DataFile    = "trace.dat"
 	ViewFile    = "trace.pftrace"
 
@@ -114,12 +113,11 @@ type Probe struct {
 	Result    *wire.ProbeResult   `json:"result,omitempty"` // nil when the probe failed
 	Exit      *wire.ExecResult    `json:"exit,omitempty"`
 	Stderr    string              `json:"stderr,omitempty"`
-	Armed     *wire.TraceArmed    `json:"armed,omitempty"`
-	Trace     *wire.TraceStopped  `json:"trace,omitempty"`
+	Armed     *wire.CaptureArmed  `json:"armed,omitempty"`     // the capture that it ran in; nil when that could not be read
 	Creations []creation.Creation `json:"creations,omitempty"` // of this probe's tasks
 	Others    int                 `json:"others"`              // task creations that were not this probe's
-	Lost      int64               `json:"lost,omitempty"`      // events that the trace says are missing
-	BadLines  int                 `json:"bad_lines,omitempty"` // lines of the trace that could not be read
+	Lost      int64               `json:"lost,omitempty"`      // events that the capture says are missing
+	Damaged   int64               `json:"damaged,omitempty"`   // places of the capture that could not be read
 	Findings  []Finding           `json:"findings,omitempty"`
 }
 
@@ -277,7 +275,7 @@ func encode(r *Run) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// ReadRun reads run.json strictly: another schema, an unknown field or bytes
+// ReadRun reads run.json strictly: a schema that is not known, an unknown field or bytes
 // after the document are errors.
 func (d Dir) ReadRun() (_ *Run, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
@@ -308,8 +306,13 @@ func Decode(b []byte) (*Run, error) {
 	if err := json.Unmarshal(b, &head); err != nil {
 		return nil, at(b, err)
 	}
-	if head.Schema != Schema {
-		return nil, fmt.Errorf("schema is %q, this labctl reads %q", head.Schema, Schema)
+	if head.Schema == schemaV1 {
+		var err error
+		if b, err = upgradeV1(b); err != nil {
+			return nil, err
+		}
+	} else if head.Schema != Schema {
+		return nil, fmt.Errorf("schema is %q, this labctl reads %q and %q", head.Schema, schemaV1, Schema)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()

@@ -58,8 +58,11 @@ func full() *Run {
 			},
 			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
 			Stderr: "words",
-			Armed:  &wire.TraceArmed{Symbols: map[string]string{"creation": "kernel_clone"}, Missing: []string{"kthread_create: no such symbol"}},
-			Trace:  &wire.TraceStopped{Bytes: 1, Entries: 2, Overrun: 3},
+			Armed: &wire.CaptureArmed{
+				Symbols: map[string]string{"clone": "kernel_clone"}, Functions: []string{"x"}, Matched: 1, Events: []string{"sched/sched_process_fork"},
+				Missing: []wire.CaptureMissing{{What: "probe kthread_request", Why: "no such symbol"}}, Top: true, Tracer: "nop", Clock: "local",
+				BufferKB: 1024, CPUs: 2, PageSize: 4096, BigEndian: true, Found: []string{"x"}, Off: true, Uname: "Linux 6.12.0 aarch64",
+			},
 			Creations: []creation.Creation{{
 				Time: 5e9, CPU: 1, Via: "clone", Symbol: "kernel_clone",
 				Requester: creation.Task{TID: 10, Comm: "labprobe"},
@@ -69,7 +72,7 @@ func full() *Run {
 				AskedBy: &creation.Request{Time: 4e9, CPU: 1, Task: creation.Task{TID: 9, Comm: "sh"}, Format: "k/%d", Function: "worker", Stack: st},
 				Notes:   []string{"a note"},
 			}},
-			Others: 3, Lost: 1, BadLines: 2,
+			Others: 3, Lost: 1, Damaged: 2,
 			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
 		}},
 		Trace: &Trace{
@@ -189,7 +192,7 @@ func compact(t *testing.T, r *Run) *Run {
 
 // TestReal reads a record that labctl wrote of a run, and writes it again.
 func TestReal(t *testing.T) {
-	want, err := os.ReadFile("testdata/real.json")
+	want, err := os.ReadFile("testdata/real-v2.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,8 +200,8 @@ func TestReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Probes) != 2 || r.Outcome.Kind != "ok" || len(r.Probes[0].Creations) == 0 {
-		t.Errorf("read %d probes, outcome %q", len(r.Probes), r.Outcome.Kind)
+	if len(r.Probes) != 2 || len(r.Probes[0].Creations) == 0 {
+		t.Errorf("read %d probes", len(r.Probes))
 	}
 	d := Dir{t.TempDir()}
 	if err := d.WriteRun(r); err != nil {
@@ -213,8 +216,58 @@ func TestReal(t *testing.T) {
 	}
 }
 
+// TestUpgrade reads a record that a labctl of before wrote: all that is shown of it
+// is there, and written again it reads the same.
+func TestUpgrade(t *testing.T) {
+	old, err := os.ReadFile("testdata/real-v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Decode(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Schema != Schema || len(r.Probes) != 2 || r.Kernel.Release != "6.12.107+deb13-arm64" {
+		t.Fatalf("schema %s, %d probes, kernel %s", r.Schema, len(r.Probes), r.Kernel.Release)
+	}
+	p := &r.Probes[0]
+	if p.Armed == nil || p.Armed.Symbols["clone"] != "kernel_clone" || len(p.Creations) != 1 || p.Creations[0].Time != 2473142000 ||
+		len(p.Creations[0].Stack.Frames) != 9 || len(p.Findings) == 0 || p.Others != 6 {
+		t.Errorf("probe %s: armed %+v, %d creations, %d others, %d findings", p.Name, p.Armed, len(p.Creations), p.Others, len(p.Findings))
+	}
+	b, err := encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r, again); diff != "" {
+		t.Errorf("written and read again (-want +got):\n%s", diff)
+	}
+}
+
+func TestUpgradeOfDamage(t *testing.T) {
+	r, err := Decode([]byte(`{"schema":"labctl/run/v1","probes":[{"name":"fork","others":0,"lost":3,"bad_lines":2,"trace":{"bytes":1,"entries":2,"overrun":3},
+		"armed":{"symbols":{"clone":"_do_fork"},"missing":["event a/b: no such file or directory","file x"]}},{"name":"vfork","others":1}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Probe{
+		{Name: "fork", Lost: 3, Damaged: 2, Armed: &wire.CaptureArmed{
+			Symbols: map[string]string{"clone": "_do_fork"}, Missing: []wire.CaptureMissing{{What: "event a/b", Why: "no such file or directory"}, {What: "file x"}},
+		}},
+		{Name: "vfork", Others: 1},
+	}
+	if diff := cmp.Diff(want, r.Probes); diff != "" {
+		t.Errorf("probes (-want +got):\n%s", diff)
+	}
+}
+
 func TestDecodeErrors(t *testing.T) {
-	const ok = `{"schema":"labctl/run/v1"`
+	const ok = `{"schema":"labctl/run/v2"`
+	const old = `{"schema":"labctl/run/v1"`
 	for _, tt := range []struct {
 		name, in, want string
 	}{
@@ -224,8 +277,12 @@ func TestDecodeErrors(t *testing.T) {
 		{"line break in a string", "{\n\"schema\": \"labctl\n\"}", "line 2: invalid character '\\n' in string literal"},
 		{"null", "null", `schema is ""`},
 		{"a list", "[]", "line 1: json: cannot unmarshal array"},
-		{"no schema", `{"name":"x"}`, `schema is "", this labctl reads "labctl/run/v1"`},
-		{"newer schema with new fields", `{"schema":"labctl/run/v2","new":1}`, `schema is "labctl/run/v2", this labctl reads "labctl/run/v1"`},
+		{"no schema", `{"name":"x"}`, `schema is "", this labctl reads "labctl/run/v1" and "labctl/run/v2"`},
+		{"newer schema with new fields", `{"schema":"labctl/run/v3","new":1}`, `schema is "labctl/run/v3", this labctl reads "labctl/run/v1" and "labctl/run/v2"`},
+		{"unknown field of an older schema", old + `,"probes":[{"bad_lines":1,"nmae":"x"}]}`, `unknown field "nmae"`},
+		{"a field of the older schema", ok + `,"probes":[{"bad_lines":1}]}`, `unknown field "bad_lines"`},
+		{"another type in an older schema", old + `,"probes":[{"bad_lines":"x"}]}`, "cannot unmarshal string"},
+		{"another form of an older schema", old + `,"probes":{"armed":3}}`, "cannot unmarshal object"},
 		{"escapes in the schema", `{"schema":"\u001b[2J"}`, `schema is "\x1b[2J"`},
 		{"schema of another type", `{"schema":1}`, "line 1: json: cannot unmarshal number"},
 		{"unknown field", ok + `,"nmae":"x"}`, `unknown field "nmae"`},
@@ -392,7 +449,7 @@ func TestWriteFile(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, name := range []string{"testdata/real.json", "testdata/full.json"} {
+	for _, name := range []string{"testdata/real-v1.json", "testdata/real-v2.json", "testdata/full.json"} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -403,6 +460,8 @@ func FuzzDecode(f *testing.F) {
 		`{"Schema":"labctl/run/v1","schema":"labctl/run/v1"}`,
 		`{"schema":"labctl/run/v1","probes":[{"params":null,"result":{"data":{"x":[1e5,null,"\ud800"]}}}],"started":"2026-01-02T03:04:05+23:59"}`,
 		"{\"schema\":\"labctl/run/v1\",\"probes\":[{\"params\":{\"a\" : \"\xff<\"}}]}",
+		"{\"schema\":\"labctl/run/v2\",\"probes\":[{\"params\":{\"a\" : \"\xff<\"}}]}",
+		`{"schema":"labctl/run/v1","probes":[{"armed":{"missing":["a: b",1]},"bad_lines":1e3,"trace":{}}]}`,
 	} {
 		f.Add([]byte(s))
 	}

@@ -104,6 +104,8 @@ func (p *printer) table(r *record.Run) {
 			verdict = "failed"
 		case failed(pr) > 0:
 			verdict = "NO"
+		case len(pr.Findings) == 0:
+			verdict = "-" // the run ended before its trace could be read
 		}
 		if len(pr.Creations) == 0 {
 			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t-\n", Clean(pr.Name), verdict)
@@ -144,7 +146,7 @@ func (p *printer) probe(pr *record.Probe, o Options) {
 	}
 	if pr.Armed != nil {
 		for _, m := range pr.Armed.Missing {
-			p.f("   not traced: %s\n", Clean(m))
+			p.f("   not traced: %s\n", Clean(m.String()))
 		}
 	}
 	for _, f := range pr.Findings {

@@ -20,7 +20,7 @@ import (
 // real is a record of `labctl probe run fork kthread --arch arm64`.
 func real(t *testing.T) *record.Run {
 	t.Helper()
-	b, err := os.ReadFile("../record/testdata/real.json")
+	b, err := os.ReadFile("../record/testdata/real-v1.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +65,9 @@ func TestVerdicts(t *testing.T) {
 	r.Probes = r.Probes[:1]
 	p := &r.Probes[0]
 	p.Findings = append(p.Findings, record.Finding{What: "flags of child 9", Got: "0x100", Want: "0"})
-	p.Armed.Missing = []string{"kthread_create: no such symbol"}
+	p.Armed.Missing = []wire.CaptureMissing{{What: "probe kthread_request", Why: "no such symbol"}}
 	got := render(t, r, Options{})
-	for _, want := range []string{"  NO  ", "   FAIL flags of child 9: got 0x100, want 0\n", "   not traced: kthread_create: no such symbol\n"} {
+	for _, want := range []string{"  NO  ", "   FAIL flags of child 9: got 0x100, want 0\n", "   not traced: probe kthread_request: no such symbol\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -94,7 +94,7 @@ func TestHostile(t *testing.T) {
 			task := &p.Result.Tasks[j]
 			task.Role, task.Comm, task.Asked = bad, bad, &wire.Asked{Syscall: bad}
 		}
-		p.Armed.Missing = []string{bad}
+		p.Armed.Missing = []wire.CaptureMissing{{What: bad, Why: bad}}
 		p.Findings = append(p.Findings, record.Finding{What: bad, Got: bad, Want: bad})
 		for j := range p.Creations {
 			c := &p.Creations[j]

@@ -30,40 +30,31 @@ func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 		for _, note := range s.VM.Hello().Notes {
 			s.env.say("guest: %s", text.Clean(note))
 		}
+		asks := make([]probe.Ask, len(o.Names))
+		for i, name := range o.Names {
+			asks[i] = probe.Ask{Name: name, Params: o.Params}
+		}
+		var err error
+		if s.Run.Probes, err = probe.Run(ctx, s.VM, s.Machine.Kernel, asks, s.Dir); err != nil {
+			return s.explainProbe(s.VM.Why(err))
+		}
 		failed := 0
-		for _, name := range o.Names {
-			p, err := s.probe(ctx, name, o)
-			if err != nil {
-				return err
-			}
-			failed += p.Failed()
+		for i := range s.Run.Probes {
+			failed += s.Run.Probes[i].Failed()
 		}
 		return outcome.Checks(failed)
 	})
 }
 
-func (s *Session) probe(ctx context.Context, name string, o ProbeOptions) (*record.Probe, error) {
-	p, trace, err := probe.Run(ctx, s.VM, s.Machine.Kernel, name, o.Params)
-	s.Run.Probes = append(s.Run.Probes, p)
-	if len(trace) > 0 {
-		file := record.TraceFile
-		if len(o.Names) > 1 {
-			file = "trace-" + name + ".txt"
-		}
-		if err := s.Dir.WriteFile(file, trace); err != nil {
-			return nil, err
+// explainProbe adds to the error of the last probe that the guest's OOM killer has
+// ended it, if it has.
+func (s *Session) explainProbe(err error) error {
+	if n := len(s.Run.Probes); n > 0 && s.Run.Probes[n-1].Exit != nil {
+		if oom := KilledByOOM(s.VM, *s.Run.Probes[n-1].Exit); oom != nil {
+			return fmt.Errorf("%w: %w", err, oom)
 		}
 	}
-	if err == nil {
-		return &p, nil
-	}
-	err = s.VM.Why(err)
-	if p.Exit != nil {
-		if oom := KilledByOOM(s.VM, *p.Exit); oom != nil {
-			err = fmt.Errorf("%w: %w", err, oom)
-		}
-	}
-	return nil, err
+	return err
 }
 
 func writeProbes(s *Session, err error) error {

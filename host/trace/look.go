@@ -47,7 +47,7 @@ func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan
 			return t, err
 		}
 	}
-	if len(r.Events) > 0 {
+	if r.NeedsEvents() {
 		if events, err = read(ctx, v, eventsFile); err != nil {
 			return t, err
 		}

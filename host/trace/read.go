@@ -18,34 +18,21 @@ import (
 	"labctl/host/trace/tasks"
 )
 
-// maxDamage bounds the places that a record names, and their length.
-const (
-	maxDamage     = 20
-	maxDamageText = 300
-)
-
 // Read decodes a capture into t. log, when it is not nil, gets every event, in
 // the order of time, with its stack in the style given.
 func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style) error {
-	d, err := decode.Open(c)
+	r, err := NewReader(c)
 	if err != nil {
 		return outcome.Default(outcome.CheckFailed, err)
 	}
 	b := tasks.Builder{Stacks: asked(t)}
-	for e, err := range d.Events() {
-		if err != nil {
-			t.Damaged++
-			if len(t.Damage) < maxDamage {
-				t.Damage = append(t.Damage, text.Line(err.Error(), maxDamageText))
-			}
-			continue
-		}
+	for e := range r.Events() {
 		name := e.Name()
 		if log == nil && !b.Wants(name, e.Stack != nil) {
 			b.Count(name, int64(e.Time))
 			continue
 		}
-		ev := d.Ftrace(e)
+		ev := r.Ftrace(e)
 		if log != nil {
 			if err := writeEvent(log, e, &ev, style); err != nil {
 				return outcome.Default(outcome.HostLacks, err)
@@ -53,7 +40,8 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 		}
 		b.Event(&ev)
 	}
-	for _, s := range d.Stats() {
+	t.Damaged, t.Damage = r.Damage()
+	for _, s := range r.Stats() {
 		for i := range t.CPUs {
 			if t.CPUs[i].CPU == s.CPU {
 				t.CPUs[i].Events = s.Events

@@ -71,7 +71,7 @@ func (a *app) probeRun() *cobra.Command {
 		Short: "Run probes under the trace and print results and stacks",
 		Long: `Boot a guest, run each probe with the task-creation trace armed, and print what
 it reported, how the kernel made its tasks, and whether both agree. Everything
-is kept in a run record (run.json, console.log, qemu.txt, trace and stacks).`,
+is kept in a run record (run.json, trace.dat, stacks.txt, console.log, qemu.txt).`,
 		Example: `  labctl probe run fork --arch arm64
   labctl probe run vfork --kernel 5.10 --style ftrace
   labctl probe run fork --params '{"flags":1024}'

@@ -9,12 +9,13 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/lab"
-	"labctl/host/trace/collect"
+	"labctl/host/trace"
+	"labctl/host/trace/plan"
 	"labctl/host/vm"
 )
 
 // TraceFile is where a shell in the guest finds the trace that Ready has armed.
-const TraceFile = "/sys/kernel/tracing/instances/labctl/trace"
+const TraceFile = "/sys/kernel/tracing/instances/" + plan.Instance + "/trace"
 
 // Guide is what a learner finds at a shell.
 type Guide struct {
@@ -52,17 +53,14 @@ func Ready(ctx context.Context, v *vm.VM, k *kernel.Kernel, l *lab.Lab) (*Guide,
 	if !l.Trace.On() {
 		return g, nil
 	}
-	p, err := newPlan(ctx, v.Hello().Arch, k, l.Trace)
+	r := request(l.Trace)
+	r.Hold = true     // what is shipped is gone from the learner's eyes
+	r.PIDOnly = false // the shell and all that it runs
+	_, c, err := trace.Start(ctx, v, k, r)
 	if err != nil {
 		return nil, err
 	}
-	p.Hold = true     // what is shipped is gone from the learner's eyes
-	p.PIDOnly = false // the shell and all that it runs
-	rec, err := collect.Start(ctx, v.Agent(), k, p.CaptureParams)
-	if err != nil {
-		return nil, fmt.Errorf("arm the trace: %w", err)
-	}
-	g.NotTraced = missed(rec.Armed)
+	g.NotTraced = missed(c.Armed)
 	return g, nil
 }
 

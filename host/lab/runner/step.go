@@ -18,7 +18,7 @@ import (
 	"labctl/host/probe"
 	"labctl/host/record"
 	"labctl/host/text"
-	"labctl/host/trace/collect"
+	"labctl/host/trace"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -65,27 +65,24 @@ func (e *FloodError) Outcome() outcome.Kind { return outcome.CheckFailed }
 // How is TooLoud.
 func (e *FloodError) How() outcome.How { return outcome.TooLoud }
 
-// trial runs steps one after another in one machine, under one recording.
+// trial runs steps one after another in one machine, under one capture.
 type trial struct {
-	v     *vm.VM
-	plan  *plan
-	rec   *collect.Recording // nil when nothing is traced
-	steps []*result.Step
+	v      *vm.VM
+	traced *lab.Trace
+	trace  *trace.Steps // nil when nothing is traced
+	steps  []*result.Step
 }
 
 // begin arms the trace. end or drop must follow when there is no error.
 func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *trial, err error) {
-	s = &trial{v: v}
+	s = &trial{v: v, traced: t}
 	if !t.On() {
 		return s, nil
 	}
 	ctx, cancel := s.limit("arm the trace", stepDeadline)
 	defer cancel()
-	if s.plan, err = newPlan(ctx, v.Hello().Arch, k, t); err != nil {
+	if s.trace, err = trace.Begin(ctx, v, k, request(t)); err != nil {
 		return nil, err
-	}
-	if s.rec, err = collect.Start(ctx, v.Agent(), k, s.plan.CaptureParams); err != nil {
-		return nil, fmt.Errorf("arm the trace: %w", err)
 	}
 	return s, nil
 }
@@ -101,12 +98,8 @@ func (s *trial) run(id string, argv []string, limit time.Duration) (*result.Step
 	ctx, cancel := s.limit("step "+id, limit)
 	defer cancel()
 	step := &result.Step{ID: id, Argv: argv}
-	p := wire.ExecParams{Argv: argv, Dir: "/"}
-	if s.rec != nil {
-		p.Instance, p.Mark = s.plan.Instance, mark(len(s.steps))
-	}
 	s.steps = append(s.steps, step)
-	return step, s.exec(ctx, step, p)
+	return step, s.exec(ctx, step, wire.ExecParams{Argv: argv, Dir: "/"})
 }
 
 // exec runs the program and keeps what it says. One that says too much is ended.
@@ -116,7 +109,14 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	flood := &FloodError{step.ID}
 	stdout := bounded.Head{Max: maxStdout, Full: func() { cancel(flood) }}
 	stderr := bounded.Head{Max: maxStderr}
-	exit, err := s.v.Agent().Exec(ctx, p, agent.IO{Stdout: &stdout, Stderr: &stderr})
+	streams := agent.IO{Stdout: &stdout, Stderr: &stderr}
+	var exit wire.ExecResult
+	var err error
+	if s.trace != nil {
+		exit, err = s.trace.Exec(ctx, step.ID, p, streams)
+	} else {
+		exit, err = s.v.Agent().Exec(ctx, p, streams)
+	}
 	if err != nil {
 		return fmt.Errorf("step %s: %w", step.ID, err)
 	}
@@ -131,38 +131,32 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	return nil
 }
 
-// end stops the trace and gives every step its part of it.
+// end stops the trace, gives every step its part of it, and keeps it in dir.
 func (s *trial) end(dir record.Dir) error {
-	if s.rec == nil {
+	if s.trace == nil {
 		return nil
 	}
 	ctx, cancel := s.limit("read the trace", stepDeadline)
 	defer cancel()
-	res, err := s.rec.Stop(ctx)
-	s.rec = nil
-	if res != nil {
-		defer res.Close()
-	}
-	if err == nil {
-		err = s.plan.read(res, s.steps, dir)
-	}
+	p, err := s.trace.End(ctx)
+	s.trace = nil
 	if err != nil {
-		return fmt.Errorf("read the trace: %w", err)
+		return err
 	}
-	return nil
+	defer p.Close()
+	take(p, s.steps, stacksOf(s.traced))
+	if dir.Path == "" {
+		return nil
+	}
+	return p.WriteFile(dir.File(record.DataFile))
 }
 
 // drop gives the trace up, if it was not ended.
 func (s *trial) drop() {
-	if s.rec == nil {
-		return
+	if s.trace != nil {
+		s.trace.Drop()
+		s.trace = nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // nobody waits for a guest that may hang
-	if res, _ := s.rec.Stop(ctx); res != nil {
-		res.Close()
-	}
-	s.rec = nil
 }
 
 // programData makes a program's standard output the step's data when it is one
@@ -183,24 +177,11 @@ func programData(s *result.Step) {
 	s.Data = data
 }
 
-// probeResult reads a probe's standard output, which the guest could have
-// written otherwise than labprobe does.
-func probeResult(s *result.Step, probe string) error {
-	bad := func(why string) error {
-		return outcome.Errorf(outcome.CheckFailed, "step %s: probe %s: invalid result: %s", s.ID, probe, text.Line(why, 300))
-	}
-	var p wire.ProbeResult
-	d := json.NewDecoder(strings.NewReader(s.Stdout))
-	d.DisallowUnknownFields()
-	d.UseNumber()
-	if err := d.Decode(&p); err != nil {
-		return bad(err.Error())
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return bad("bytes after the document")
-	}
-	if p.Probe != probe || len(p.Tasks) == 0 || p.Tasks[0].Role != "self" {
-		return bad("it does not name the probe and itself first")
+// probeResult makes a probe's standard output the step's tasks and data.
+func probeResult(s *result.Step, name string) error {
+	p, err := probe.ParseResult(name, []byte(s.Stdout))
+	if err != nil {
+		return fmt.Errorf("step %s: probe %s: %w", s.ID, name, err)
 	}
 	for _, t := range p.Tasks {
 		out := result.Task{Role: t.Role, Comm: t.Comm, PID: int64(t.PID), TID: int64(t.TID), TGID: int64(t.TGID), PPID: int64(t.PPID)}

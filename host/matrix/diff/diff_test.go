@@ -315,7 +315,7 @@ func TestLoad(t *testing.T) {
 		gap, problems string // parts of a line
 	}{
 		{"as it is", func(string) {}, "lab C6 cannot be judged", ""},
-		{"another schema", func(dir string) { replace(t, dir+"/C6/run.json", "labctl/run/v1", "labctl/run/v2") }, "", `schema is "labctl/run/v2"`},
+		{"another schema", func(dir string) { replace(t, dir+"/C6/run.json", "labctl/run/v1", "labctl/run/v9") }, "", `schema is "labctl/run/v9"`},
 		{"another kernel.json", func(dir string) { replace(t, dir+"/K1/kernel.json", "labctl/kernel/v1", "labctl/kernel/v9") }, `schema is "labctl/kernel/v9"`, ""},
 		{"no kernel.json", func(dir string) { os.Remove(dir + "/K1/kernel.json") }, "no kernel.json in its records", ""},
 		{"kernel.json of another kernel", func(dir string) { replace(t, dir+"/K1/run.json", `"sha256": "4d`, `"sha256": "5d`) }, "is of another kernel", ""},

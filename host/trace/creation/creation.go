@@ -1,6 +1,6 @@
 // Package creation tells which task made which, through which kernel functions
-// and with which clone flags. Plan says what to trace in a guest for that, Join
-// makes the creations of the events that came back.
+// and with which clone flags. Probes and Events say what to trace in a guest for
+// that, Join makes the creations of the events that came back.
 package creation
 
 import (

@@ -14,7 +14,7 @@ import (
 )
 
 // Join makes the task creations of a trace's events, by time. The events are
-// those of Plan, in the order of the trace; others are passed over.
+// those of Probes and Events, in the order of the trace; others are passed over.
 //
 // sched_process_fork is what makes a creation: a call that failed has none, and
 // one that a signal restarted has one for several entries. It is paired with the
@@ -325,7 +325,7 @@ func insertLink(s *stack.Stack, e *event.Event) {
 	}
 }
 
-// arguments reads flags and exit signal by the names of the fields (see Plan).
+// arguments reads flags and exit signal by the names of the fields (see Probes).
 func arguments(e *event.Event) (*Args, error) {
 	word, errWord := e.Uint("clone_flags")
 	member, errMember := e.Uint("flags")

@@ -11,7 +11,7 @@ import (
 	"labctl/host/kernel"
 )
 
-// Names of the kprobe events that Plan asks for and Join reads. The fields of
+// Names of the kprobe events that Probes has and Join reads. The fields of
 // EventClone are members of struct kernel_clone_args by their names, except
 // clone_flags, which is the creation function's first argument by value.
 const (
@@ -19,10 +19,10 @@ const (
 	EventKthread = "kthread_request"
 )
 
-// events are the tracepoints beside the probes: the first says which task came
+// Events are the tracepoints beside the probes: the first says which task came
 // to be, the others name it. A kernel without one of the others loses a name or
 // a cross-check, no creation.
-var events = []string{
+var Events = []string{
 	"sched/sched_process_fork",
 	"sched/sched_process_exec",
 	"sched/sched_process_exit",
@@ -30,34 +30,24 @@ var events = []string{
 	"task/task_rename",
 }
 
-// bufferKB holds about a thousand events with their stacks, a CPU; a probe leaves
-// a hundred. Lost ones are counted. Clearing more memory than needed is what
-// arming spends its time on under emulation.
-const bufferKB = 1024
-
-// Plan says what to arm in a guest of the architecture goarch so that
-// Join can tell its task creations. Facts come from the kernel's image; without
-// BTF in it the plan fetches less.
+// Probes are what to put at the creation function and at the request for a kernel
+// thread in a guest of the architecture arch (a GOARCH), so that Join can tell its
+// task creations. The first must be there, the second may be missing. Facts come
+// from the kernel's image; without BTF in it less is fetched.
 //
-// No kretprobe is ever planned: on a creation function it damages the stacks of
+// No kretprobe is ever among them: on a creation function it damages the stacks of
 // other events (5.10, arm). The child is told by sched_process_fork.
-func Plan(goarch string, f *kernel.Facts) (wire.TraceParams, error) {
+func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
 	row, ok := arch.Find(goarch)
 	if !ok {
-		return wire.TraceParams{}, fmt.Errorf("plan the trace: no calling convention for architecture %q", goarch)
+		return nil, fmt.Errorf("plan the trace: no calling convention for architecture %q", goarch)
 	}
 	if f == nil {
 		f = &kernel.Facts{}
 	}
-	return wire.TraceParams{
-		Instance: "labctl",
-		Probes: []wire.Kprobe{
-			{Event: EventClone, Alternatives: cloneProbes(row.Entry, f)},
-			{Event: EventKthread, Alternatives: kthreadProbes(row.Entry), Optional: true},
-		},
-		Events:   append([]string(nil), events...),
-		Stacks:   true,
-		BufferKB: bufferKB,
+	return []wire.Kprobe{
+		{Event: EventClone, Alternatives: cloneProbes(row.Entry, f)},
+		{Event: EventKthread, Alternatives: kthreadProbes(row.Entry), Optional: true},
 	}, nil
 }
 

@@ -38,7 +38,7 @@ var (
 		})}
 )
 
-func TestPlanProbesTheCreationFunction(t *testing.T) {
+func TestProbeOfTheCreationFunction(t *testing.T) {
 	for _, c := range []struct {
 		name, arch string
 		facts      *kernel.Facts
@@ -78,22 +78,22 @@ func TestPlanProbesTheCreationFunction(t *testing.T) {
 			"do_fork clone_flags=%di:x64",
 		}},
 	} {
-		p, err := Plan(c.arch, c.facts)
+		probes, err := Probes(c.arch, c.facts)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
 		var got []string
-		for _, a := range p.Probes[0].Alternatives {
+		for _, a := range probes[0].Alternatives {
 			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
 		}
-		if d := cmp.Diff(c.want, got); d != "" || p.Probes[0].Event != EventClone || p.Probes[0].Optional {
-			t.Errorf("%s: %s, optional %v: -want +got\n%s", c.name, p.Probes[0].Event, p.Probes[0].Optional, d)
+		if d := cmp.Diff(c.want, got); d != "" || probes[0].Event != EventClone || probes[0].Optional {
+			t.Errorf("%s: %s, optional %v: -want +got\n%s", c.name, probes[0].Event, probes[0].Optional, d)
 		}
 	}
 }
 
-func TestPlanProbesTheRequest(t *testing.T) {
+func TestProbeOfTheRequest(t *testing.T) {
 	for arch, want := range map[string][]string{
 		"amd64": {
 			"__kthread_create_on_node threadfn=%di:x64 data=%si:x64 namefmt=+0(%cx):string threadfn_sym=%di:symbol",
@@ -108,33 +108,30 @@ func TestPlanProbesTheRequest(t *testing.T) {
 			"kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string lr=%x30:x64",
 		},
 	} {
-		p, err := Plan(arch, facts612)
+		probes, err := Probes(arch, facts612)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, a := range p.Probes[1].Alternatives {
+		for _, a := range probes[1].Alternatives {
 			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
 		}
-		if d := cmp.Diff(want, got); d != "" || p.Probes[1].Event != EventKthread || !p.Probes[1].Optional {
-			t.Errorf("%s: %s, optional %v: -want +got\n%s", arch, p.Probes[1].Event, p.Probes[1].Optional, d)
-		}
-		if p.Events[0] != "sched/sched_process_fork" || !p.Stacks {
-			t.Errorf("%s: events %v, stacks %v; want sched/sched_process_fork first, with stacks", arch, p.Events, p.Stacks)
+		if d := cmp.Diff(want, got); d != "" || probes[1].Event != EventKthread || !probes[1].Optional {
+			t.Errorf("%s: %s, optional %v: -want +got\n%s", arch, probes[1].Event, probes[1].Optional, d)
 		}
 	}
 }
 
-func TestPlanRefusesAnUnknownArchitecture(t *testing.T) {
-	_, err := Plan("riscv64", facts612)
+func TestNoProbesOfAnUnknownArchitecture(t *testing.T) {
+	_, err := Probes("riscv64", facts612)
 	want := `plan the trace: no calling convention for architecture "riscv64"`
 	if err == nil || err.Error() != want {
-		t.Errorf("Plan(riscv64): %v, want %s", err, want)
+		t.Errorf("Probes(riscv64): %v, want %s", err, want)
 	}
 }
 
-// Every field that Plan fetches and Join reads is in the real traces.
-func TestTracesHaveThePlan(t *testing.T) {
+// Every field that Probes fetches and Join reads is in the real traces.
+func TestTracesHaveTheFields(t *testing.T) {
 	for name, text := range traces(t) {
 		if strings.Contains(name, "nobtf") {
 			continue
@@ -148,11 +145,11 @@ func TestTracesHaveThePlan(t *testing.T) {
 		} else if strings.HasPrefix(name, "6.1.") {
 			continue // its offsets are not among the facts here
 		}
-		p, err := Plan(arch, facts)
+		probes, err := Probes(arch, facts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, probe := range p.Probes {
+		for _, probe := range probes {
 			_, line, ok := strings.Cut(text, ": "+probe.Event+": (")
 			line, _, _ = strings.Cut(line, "\n")
 			for _, arg := range probe.Alternatives[0].Args {

@@ -113,7 +113,7 @@ func open(c *capture.Capture) (*Decoder, error) {
 	d.kernelStack = d.stackFormat("kernel_stack")
 	d.userStack = d.stackFormat("user_stack")
 	d.names = sync.OnceValue(func() *names { return parseNames(c) })
-	d.syms = sync.OnceValue(func() Lookup { return ParseKallsyms(c.Kallsyms).Find })
+	d.syms = sync.OnceValue(func() Lookup { return SymbolsOf(c.Kallsyms).Find })
 	d.strings = sync.OnceValue(func() map[uint64]string { return parseStrings(c.Printk) })
 	d.stats = make([]Stats, len(c.CPUs))
 	for i := range c.CPUs {

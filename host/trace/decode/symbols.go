@@ -1,9 +1,11 @@
 package decode
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"labctl/guest/ksym"
 	"labctl/host/stack"
@@ -31,6 +33,40 @@ const (
 	maxSymbols = 1 << 22
 	pageBytes  = 4096
 )
+
+// tables are the symbols of the kernels that were read last: clones of one template
+// have the same, and reading a hundred thousand takes longer than a short capture.
+var tables struct {
+	mu   sync.Mutex
+	last []table
+}
+
+type table struct {
+	text []byte
+	syms *Symbols
+}
+
+const maxTables = 4
+
+// SymbolsOf is ParseKallsyms, which is not done again for one of the latest texts.
+// The text must not be changed afterwards.
+func SymbolsOf(kallsyms []byte) *Symbols {
+	tables.mu.Lock()
+	defer tables.mu.Unlock()
+	i := slices.IndexFunc(tables.last, func(t table) bool { return bytes.Equal(t.text, kallsyms) })
+	t := table{text: kallsyms}
+	if i >= 0 {
+		t = tables.last[i]
+		tables.last = slices.Delete(tables.last, i, i+1)
+	} else {
+		t.syms = ParseKallsyms(kallsyms)
+	}
+	tables.last = append(tables.last, t)
+	if len(tables.last) > maxTables {
+		tables.last = slices.Delete(tables.last, 0, 1)
+	}
+	return t.syms
+}
 
 // ParseKallsyms reads the text of /proc/kallsyms: "ffffffff81000000 T _text",
 // with "\t[module]" behind. Lines of another form are passed over, and so are

@@ -23,12 +23,43 @@ func (m *maker) probes(r Request) error {
 		if m.armed["labctl/"+p.Event] {
 			return fmt.Errorf("probe %q: there is one called %s already; write NAME=%s", spec, p.Event, p.Event)
 		}
-		m.armed["labctl/"+p.Event] = true
-		m.plan.Params.Probes = append(m.plan.Params.Probes, p)
-		// What it is on is the kernel's to say: see Took.
-		m.line(Line{Kind: "probe", Name: p.Event, Armed: []string{p.Alternatives[0].Symbol}})
+		m.probe(p)
+	}
+	for _, e := range r.Entries {
+		switch {
+		case len(e.Of) == 0:
+			return fmt.Errorf("entry %s: it names no function", e.Name)
+		case slices.Contains(r.Creations.probes(), e.Name), m.armed["labctl/"+e.Name]:
+			return fmt.Errorf("entry %s: there is a probe of that name already", e.Name)
+		}
+		p := wire.Kprobe{Event: e.Name, Optional: true}
+		for _, symbol := range e.Of {
+			p.Alternatives = append(p.Alternatives, m.atEntry(symbol, nil, r.Stacks)...)
+		}
+		m.probe(p)
 	}
 	return nil
+}
+
+func (m *maker) probe(p wire.Kprobe) {
+	m.armed["labctl/"+p.Event] = true
+	m.plan.Params.Probes = append(m.plan.Params.Probes, p)
+	// What it is on is the kernel's to say: see Took.
+	m.line(Line{Kind: "probe", Name: p.Event, Armed: []string{p.Alternatives[0].Symbol}})
+}
+
+// atEntry is a probe at a function's first instruction, where a stack may lack the
+// direct caller, and the link register has it.
+func (m *maker) atEntry(symbol string, args []string, stacks bool) (tries []wire.KprobeTry) {
+	row, _ := arch.Find(m.k.Arch)
+	callers := row.Entry.Caller()
+	if !stacks || len(callers) == 0 {
+		return []wire.KprobeTry{{Symbol: symbol, Args: args}}
+	}
+	for _, caller := range callers {
+		tries = append(tries, wire.KprobeTry{Symbol: symbol, Args: append(slices.Clone(args), caller)})
+	}
+	return tries
 }
 
 var (
@@ -39,8 +70,19 @@ var (
 	fetch = text.Lazy(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
 )
 
-// Own are the probes that are in every recording, for the tree of tasks.
+// Own are the probes that tell of task creations and exits.
 var Own = []string{creation.EventClone, creation.EventKthread, EventExit}
+
+// probes are those of Own that are armed.
+func (c Creations) probes() []string {
+	switch c {
+	case Tree:
+		return Own
+	case Joined:
+		return Own[:2]
+	}
+	return nil
+}
 
 // parseProbe reads one --kprobe: the kernel's own form without the group, in
 // which an argument may also be given by its name in C.
@@ -79,10 +121,8 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 	if !identifier.MatchString(p.Event) {
 		return p, fmt.Errorf("%q is no name for an event: want a C identifier", p.Event)
 	}
-	for _, r := range Own {
-		if p.Event == r {
-			return p, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", r, target)
-		}
+	if slices.Contains(Own, p.Event) {
+		return p, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", p.Event, target)
 	}
 	p.Optional = true
 	row, ok := arch.Find(m.k.Arch)
@@ -101,13 +141,7 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 			}
 			continue
 		}
-		if callers := row.Entry.Caller(); stacks && len(callers) > 0 && offset == "" {
-			for _, caller := range callers {
-				p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: append(slices.Clone(args), caller)})
-			}
-			continue
-		}
-		p.Alternatives = append(p.Alternatives, wire.KprobeTry{Symbol: c.Name + offset, Args: args})
+		p.Alternatives = append(p.Alternatives, m.atEntry(c.Name+offset, args, stacks && offset == "")...)
 	}
 	if len(p.Alternatives) == 0 {
 		return p, refusal

@@ -53,7 +53,7 @@ func Scripted(names []wire.TraceName, k Kernel) (*Plan, error) {
 			m.plan.Params.Formats = append(m.plan.Params.Formats, e)
 		}
 	}
-	return &m.plan, m.tasks(Request{})
+	return &m.plan, m.creations(Request{})
 }
 
 // scriptLine is what became of one name.

@@ -36,15 +36,41 @@ type Request struct {
 	Graph     []string // functions whose calls are to be traced: tracer function_graph
 	Events    []Event
 	Probes    []string // see parseProbe
+	Entries   []Entry
 	Options   []string // options/NAME
-	Tasks     bool     // all that creation.Plan wants
-	Stacks    bool     // a stack with every event and function
+	Creations Creations
+	Tasks     bool // what the tree of tasks is drawn from is asked for, and gets lines
+	Stacks    bool // a stack with every event and function
 	PIDOnly   bool
 	BufferKB  int // see wire.RecordParams for these
 	Overwrite bool
 	Clock     string
 	Max       int64
 	Hold      bool
+	// Exact says that events are named as this kernel names them: no other names
+	// are tried, and the kernel's list of events is not wanted.
+	Exact bool
+}
+
+// Creations says what is armed of the probes and events that tell of task
+// creations.
+type Creations int
+
+const (
+	// Tree is all that the tree of tasks is drawn from, exits too. What the kernel
+	// lacks of it is left out.
+	Tree Creations = iota
+	// Joined is what creation.Join reads: a kernel that takes no probe on its
+	// creation function is an error.
+	Joined
+	// NoCreations is nothing.
+	NoCreations
+)
+
+// Entry is an event at the entry of a kernel function, without arguments.
+type Entry struct {
+	Name string   // of the event
+	Of   []string // functions, by these very names: the first that the kernel takes
 }
 
 // Event is one event or system, "sched/sched_switch", "sched:sched_*", "signal"
@@ -71,11 +97,14 @@ func (r *Request) Add(p preset.Preset) {
 
 // Empty says that nothing was asked to be traced.
 func (r *Request) Empty() bool {
-	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Probes) == 0 && !r.Tasks
+	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Probes)+len(r.Entries) == 0 && !r.Tasks
 }
 
 // NeedsFunctions says whether Make wants to know the kernel's functions.
 func (r *Request) NeedsFunctions() bool { return len(r.Functions)+len(r.Graph) > 0 }
+
+// NeedsEvents is the same for its events.
+func (r *Request) NeedsEvents() bool { return len(r.Events) > 0 && !r.Exact }
 
 // Kernel is the kernel at hand.
 type Kernel struct {
@@ -139,11 +168,17 @@ func Make(r Request, k Kernel) (*Plan, error) {
 	if err := m.request(r); err != nil {
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
-	if err := m.tasks(r); err != nil {
+	if err := m.creations(r); err != nil {
 		return nil, err
 	}
 	return &m.plan, nil
 }
+
+// CreationsKB is a CPU's buffer where nothing but creations is asked for. It holds
+// about a thousand events with their stacks; a probe leaves a hundred. Lost ones are
+// counted. Clearing more memory than needed is what arming spends its time on under
+// emulation.
+const CreationsKB = 1024
 
 // request plans what was asked for.
 func (m *maker) request(r Request) error {
@@ -353,29 +388,39 @@ func (m *maker) event(e Event) error {
 	return nil
 }
 
-// tasks adds what the tree of tasks is drawn from: rare events and probes, so
-// that they are in every recording. They get a line only where they are what was
-// asked for.
-func (m *maker) tasks(r Request) error {
+// creations adds what task creations are joined from, and for a tree of tasks the
+// probe on exits: rare events and probes, which disturb no capture. They get a line
+// only where they are what was asked for.
+func (m *maker) creations(r Request) error {
 	p := &m.plan.Params
-	c, err := creation.Plan(m.k.Arch, m.k.Facts)
+	if r.Creations == NoCreations {
+		return nil
+	}
+	probes, err := creation.Probes(m.k.Arch, m.k.Facts)
 	if err != nil {
 		return err
 	}
-	row, _ := arch.Find(m.k.Arch) // as Plan did
-	exit := wire.Kprobe{Event: EventExit, Alternatives: []wire.KprobeTry{{Symbol: "do_exit", Args: []string{"code=" + row.Entry.Args[0] + ":s32"}}}}
-	for _, probe := range append(c.Probes, exit) {
-		probe.Optional = true // a line says so, and the rest is worth having
+	if r.Creations == Tree {
+		row, _ := arch.Find(m.k.Arch) // as Probes did
+		probes = append(probes, wire.Kprobe{Event: EventExit, Alternatives: []wire.KprobeTry{{Symbol: "do_exit", Args: []string{"code=" + row.Entry.Args[0] + ":s32"}}}})
+	}
+	for _, probe := range probes {
+		if r.Creations == Tree {
+			probe.Optional = true // a line says so, and the rest is worth having
+		}
 		p.Probes = append(p.Probes, probe)
 		if r.Tasks {
 			m.line(Line{Kind: "probe", Name: probe.Event, Armed: []string{probe.Alternatives[0].Symbol}})
 		}
 	}
-	for _, e := range c.Events {
+	for _, e := range creation.Events {
 		if !m.armed[e] {
 			m.armed[e] = true
 			p.Events = append(p.Events, wire.CaptureEvent{Name: e})
 		}
+	}
+	if r.Creations == Joined && r.Empty() && p.BufferKB == 0 {
+		p.BufferKB = CreationsKB
 	}
 	// The way into the creation function is the stack of this event. Where all
 	// events have theirs a trigger's would be a second one, and where the event is

@@ -1,6 +1,6 @@
-// Package judge holds what a probe asked for against what the kernel showed. It
+// Package agree holds what a probe asked for against what the kernel showed. It
 // works from the record alone.
-package judge
+package agree
 
 import (
 	"fmt"
@@ -15,10 +15,10 @@ import (
 // kthreadd is the task that makes kernel threads (init/main.c, rest_init).
 const kthreadd = 2
 
-// Probe compares the tasks that a probe reports with the creations that the
-// kernel showed.
-func Probe(p *record.Probe) []record.Finding {
-	var j judge
+// Check compares the tasks that a probe reports with the creations that the kernel
+// showed. Without a result there is nothing to compare.
+func Check(p *record.Probe) []record.Finding {
+	var j findings
 	if p.Result == nil {
 		return nil
 	}
@@ -39,7 +39,7 @@ func Probe(p *record.Probe) []record.Finding {
 		}
 		j.task(who, self, t, c)
 	}
-	j.add("the trace is whole", p.Lost == 0 && p.BadLines == 0, fmt.Sprintf("%d events lost, %d lines not read", p.Lost, p.BadLines), "0 and 0")
+	j.add("the trace is whole", p.Lost == 0 && p.Damaged == 0, fmt.Sprintf("%d events lost, %d places damaged", p.Lost, p.Damaged), "0 and 0")
 	for _, info := range catalogue.Probes() {
 		if info.Name != p.Name || info.Makes == "" {
 			continue
@@ -55,17 +55,17 @@ func Probe(p *record.Probe) []record.Finding {
 	return j.all
 }
 
-type judge struct{ all []record.Finding }
+type findings struct{ all []record.Finding }
 
-func (j *judge) add(what string, ok bool, got, want string) {
+func (j *findings) add(what string, ok bool, got, want string) {
 	j.all = append(j.all, record.Finding{What: what, OK: ok, Got: got, Want: want})
 }
 
-func (j *judge) same(what string, got, want any) {
+func (j *findings) same(what string, got, want any) {
 	j.add(what, got == want, fmt.Sprint(got), fmt.Sprint(want))
 }
 
-func (j *judge) task(who string, self, t wire.Task, c *creation.Creation) {
+func (j *findings) task(who string, self, t wire.Task, c *creation.Creation) {
 	if t.Role == "kthread" {
 		j.same(who+" was made by kthreadd", c.Requester.TID, kthreadd)
 		j.same(who+" came by", c.Via, "kthread")

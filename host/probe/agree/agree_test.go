@@ -1,4 +1,4 @@
-package judge
+package agree
 
 import (
 	"testing"
@@ -28,7 +28,7 @@ func good() *record.Probe {
 	}
 }
 
-func TestProbe(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		spoil func(*record.Probe)
@@ -53,7 +53,7 @@ func TestProbe(t *testing.T) {
 			p.Creations[0].Via, p.Creations[0].AskedBy = "kthread", &creation.Request{}
 		}, "kthread 11 was made by kthreadd"},
 		{"no stack", func(p *record.Probe) { p.Creations[0].Stack.Frames = nil }, "child 11 stack starts at the creation function"},
-		{"lines not read", func(p *record.Probe) { p.BadLines = 1 }, "the trace is whole"},
+		{"a damaged page", func(p *record.Probe) { p.Damaged = 1 }, "the trace is whole"},
 		{"a library asked", func(p *record.Probe) {
 			p.Result.Tasks[1].Asked = &wire.Asked{Syscall: "os.StartProcess", Unknown: true}
 		}, ""},
@@ -66,7 +66,7 @@ func TestProbe(t *testing.T) {
 			p := good()
 			c.spoil(p)
 			var got string
-			for _, f := range Probe(p) {
+			for _, f := range Check(p) {
 				if !f.OK {
 					if got != "" {
 						t.Errorf("also fails: %q", f.What)
