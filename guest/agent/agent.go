@@ -48,7 +48,7 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 		out:      wire.NewWriter(link),
 		guest:    guest,
 		hello:    hello,
-		children: newChildren(), recordings: newRecordings(),
+		children: newChildren(), captures: newCaptures(),
 		requests: make(map[uint32]*request),
 		openFS: sync.OnceValues(func() (*tracefs.FS, error) {
 			return tracefs.Open(guest.Tracefs, guest.Proc)
@@ -86,7 +86,7 @@ type session struct {
 	trace     *tracefs.Instance // armed, or nil
 	removeErr error             // of the last removal, for the next trace-start
 
-	recordings *recordings
+	captures *captures
 }
 
 // request is one open Chan. The read loop finds its streams here; they are made
@@ -275,7 +275,7 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.record(r, p)
+		return s.capture(r, p)
 	case wire.OpSleepers:
 		p, err := wire.Decode[wire.SleepersParams](q.Params)
 		if err != nil {
@@ -328,7 +328,7 @@ func (s *session) end(cancel context.CancelFunc) {
 		s.trace = nil
 	}
 	s.traceMu.Unlock()
-	s.recordings.end()
+	s.captures.end()
 	cancel()
 }
 

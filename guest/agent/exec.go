@@ -33,7 +33,7 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 		return nil, fmt.Errorf("exec: working directory: %s is not a folder", p.Dir)
 	}
 	if len(p.Mark) > wire.MaxMark || strings.Contains(p.Mark, "\n") || p.Mark != "" && p.Instance == "" {
-		return nil, fmt.Errorf("exec: mark %q: want one line of at most %d bytes, and a recording", clip(p.Mark, 60), wire.MaxMark)
+		return nil, fmt.Errorf("exec: mark %q: want one line of at most %d bytes, and a capture", clip(p.Mark, 60), wire.MaxMark)
 	}
 	path := p.Argv[0]
 	if !strings.Contains(path, "/") {
@@ -50,7 +50,7 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 
 	var lists []*os.File
 	if p.Instance != "" {
-		if lists, err = s.recordings.lists(p.Instance, p.Mark); err != nil {
+		if lists, err = s.captures.lists(p.Instance, p.Mark); err != nil {
 			return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
 		}
 	}

@@ -29,7 +29,7 @@ func check(p wire.TraceParams) error {
 	return nil
 }
 
-// checkRecord is check for a recording.
+// checkRecord is check for a capture.
 func checkRecord(p wire.CaptureParams) error {
 	switch {
 	case !isIdent(p.Instance) || len(p.Instance) > 40:
@@ -80,7 +80,7 @@ func checkRecord(p wire.CaptureParams) error {
 	}
 	for name := range p.Files {
 		if !isName(name) || slices.Contains(ownFiles, name) {
-			return fmt.Errorf("file %q: want the name of a file of the instance that the recording does not set itself", clip(name, 40))
+			return fmt.Errorf("file %q: want the name of a file of the instance that the capture does not set itself", clip(name, 40))
 		}
 	}
 	return nil
@@ -93,7 +93,7 @@ func keepsOnly(p wire.CaptureParams) bool {
 		!p.Stacks && !p.PIDOnly && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
 }
 
-// ownFiles are the files that a recording is made of.
+// ownFiles are the files that a capture is made of.
 var ownFiles = []string{"tracing_on", "current_tracer", "trace", "buffer_size_kb", "free_buffer", "set_ftrace_filter", "set_graph_function"}
 
 func checkEvent(name string) error {

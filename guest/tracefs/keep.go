@@ -11,9 +11,9 @@ import (
 	"labctl/guest/wire"
 )
 
-// keep makes a recording of the top instance as somebody else has armed it.
-func (r *Recording) keep() (_ *Recording, err error) {
-	// What an ordinary recording sets there it gives back when it ends.
+// keep makes a capture of the top instance as somebody else has armed it.
+func (r *Capture) keep() (_ *Capture, err error) {
+	// What an ordinary capture sets there it gives back when it ends.
 	for _, file := range []string{"current_tracer", "tracing_on"} {
 		if err := r.claim(file); err != nil {
 			r.freeName()
@@ -58,8 +58,8 @@ func (r *Recording) keep() (_ *Recording, err error) {
 }
 
 // armBeside arms what is not armed already, and would be disarmed with the
-// recording's end if it were armed again.
-func (r *Recording) armBeside() error {
+// capture's end if it were armed again.
+func (r *Capture) armBeside() error {
 	stacks, err := r.fs.content("options/stacktrace")
 	if err != nil {
 		return fmt.Errorf("read options/stacktrace: %w", bare(err))
@@ -79,7 +79,7 @@ func (r *Recording) armBeside() error {
 }
 
 // found reads which events are enabled.
-func (r *Recording) found() error {
+func (r *Capture) found() error {
 	text, err := readHead(filepath.Join(r.dir, "set_event"), 1<<20)
 	if err != nil {
 		return fmt.Errorf("read set_event: %w", bare(err))
@@ -98,7 +98,7 @@ func (r *Recording) found() error {
 }
 
 // addEvent has the format of an event sent, once.
-func (r *Recording) addEvent(name string) {
+func (r *Capture) addEvent(name string) {
 	if !slices.Contains(r.events, name) {
 		r.events = append(r.events, name)
 	}

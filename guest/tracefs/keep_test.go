@@ -34,12 +34,12 @@ func TestRecordKeep(t *testing.T) {
 		Events:  []wire.CaptureEvent{{Name: "sched/sched_process_fork", Stack: true}, {Name: "task/task_newtask"}},
 		Formats: []string{"signal", "nosuch/nosuch", "kprobes/make"},
 	}
-	r, err := fsys.Record(params)
+	r, err := fsys.Arm(params)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fsys.Record(wire.CaptureParams{Instance: "other", Keep: true}); err == nil || !strings.Contains(err.Error(), "recording lab has current_tracer") {
-		t.Errorf("a second recording of the top instance: %v; want that the first has it", err)
+	if _, err := fsys.Arm(wire.CaptureParams{Instance: "other", Keep: true}); err == nil || !strings.Contains(err.Error(), "capture lab has current_tracer") {
+		t.Errorf("a second capture of the top instance: %v; want that the first has it", err)
 	}
 	chunks, armed, _, pages := ship(t, r, 1<<20)
 	if !armed.Top || armed.Off || armed.Tracer != "function" || armed.Matched != 2 || !slices.Equal(armed.Found, []string{"sched/sched_process_fork", "kprobes/make"}) {
@@ -69,7 +69,7 @@ func TestRecordKeep(t *testing.T) {
 
 	// One that does not record is not started.
 	k.file("tracing_on", "0\n")
-	r, err = fsys.Record(wire.CaptureParams{Instance: "lab", Keep: true})
+	r, err = fsys.Arm(wire.CaptureParams{Instance: "lab", Keep: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,11 +70,11 @@ func (l layout) scrub(page []byte) {
 // stamp is the time of a page's first event.
 func stamp(page []byte) uint64 { return binary.NativeEndian.Uint64(page) }
 
-// Run begins the recording and ships it until stop is closed; max bounds the bytes
+// Run begins the capture and ships it until stop is closed; max bounds the bytes
 // of pages. It sends first what is needed to read pages, then ChunkArmed when the
 // kernel records, then pages as the buffers fill, and after the end the rest. The
 // error is that of the stream, or of a kernel that cannot be read.
-func (r *Recording) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st wire.CaptureStopped, err error) {
+func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st wire.CaptureStopped, err error) {
 	if err := r.sendLayout(w); err != nil {
 		return st, err
 	}
@@ -110,7 +110,7 @@ func (r *Recording) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (s
 	return st, errors.Join(err, r.sendNames(w), w.Flush())
 }
 
-func (r *Recording) sendArmed(w *wire.ChunkWriter) error {
+func (r *Capture) sendArmed(w *wire.ChunkWriter) error {
 	armed, err := json.Marshal(r.armed)
 	if err != nil {
 		return fmt.Errorf("encode what is armed: %w", err)
@@ -120,7 +120,7 @@ func (r *Recording) sendArmed(w *wire.ChunkWriter) error {
 
 // shipment takes pages from the kernel to the wire.
 type shipment struct {
-	r    *Recording
+	r    *Capture
 	w    *wire.ChunkWriter
 	max  int64
 	cpus []*cpu
@@ -413,7 +413,7 @@ func (s *shipment) account() (wire.CaptureStopped, error) {
 
 // sendLayout sends what is needed to read pages, for a guest may die before the
 // end: the layout of pages and events, and where the kernel is.
-func (r *Recording) sendLayout(w *wire.ChunkWriter) error {
+func (r *Capture) sendLayout(w *wire.ChunkWriter) error {
 	for _, t := range []struct {
 		kind wire.ChunkKind
 		file string
@@ -453,7 +453,7 @@ func (r *Recording) sendLayout(w *wire.ChunkWriter) error {
 
 // anchor is the first line of kallsyms that tells an address of the kernel: in the
 // upper half, for the per-CPU symbols before it do not.
-func (r *Recording) anchor() (string, error) {
+func (r *Capture) anchor() (string, error) {
 	f, err := os.Open(filepath.Join(r.fs.proc, "kallsyms"))
 	if err != nil {
 		return "", err
@@ -474,7 +474,7 @@ func (r *Recording) anchor() (string, error) {
 
 // sendNames sends what gives numbers and addresses their names. It is read after
 // the end, when it is complete and disturbs nobody.
-func (r *Recording) sendNames(w *wire.ChunkWriter) error {
+func (r *Capture) sendNames(w *wire.ChunkWriter) error {
 	texts := []struct {
 		kind wire.ChunkKind
 		path string
@@ -526,7 +526,7 @@ func sendFile(w *wire.ChunkWriter, kind wire.ChunkKind, path string) error {
 }
 
 // modules lists where the code of each loaded module is.
-func (r *Recording) modules() []byte {
+func (r *Capture) modules() []byte {
 	var out []byte
 	loaded, _ := readHead(filepath.Join(r.fs.proc, "modules"), 1<<20)
 	for line := range strings.Lines(loaded) {

@@ -21,7 +21,7 @@ import (
 	"labctl/guest/wire"
 )
 
-// group holds the kprobe events of Start. A recording has a group of its own, so
+// group holds the kprobe events of Start. A capture has a group of its own, so
 // that two can have probes of the same name.
 const group = "labctl"
 
@@ -75,7 +75,7 @@ func (kernelFiles) Write(path, text string, flag int) error {
 func (kernelFiles) Mkdir(path string) error { return os.Mkdir(path, 0o755) }
 func (kernelFiles) Rmdir(path string) error { return syscall.Rmdir(path) }
 
-// Instance is a trace instance that is recording.
+// Instance is a trace instance that is capture.
 type Instance struct {
 	fs      *FS
 	dir     string
@@ -85,7 +85,7 @@ type Instance struct {
 }
 
 // Start makes the instance p.Instance, takes the first alternative of each probe
-// that the kernel accepts, and starts recording. TraceArmed.Missing tells what an
+// that the kernel accepts, and starts capture. TraceArmed.Missing tells what an
 // optional part did not take, each with the kernel's reason. Leftovers of the
 // same instance are removed first. On an error nothing is left behind.
 func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, err error) {
@@ -161,7 +161,7 @@ func (fsys *FS) plainProbes() error {
 	return err
 }
 
-// Stop stops recording and copies the trace as text to w. Remove must follow, also
+// Stop stops capture and copies the trace as text to w. Remove must follow, also
 // after an error.
 func (in *Instance) Stop(w io.Writer) (wire.TraceStopped, error) {
 	var st wire.TraceStopped

@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// A recording travels on Extra as a head and chunks. A chunk is
+// A capture travels on Extra as a head and chunks. A chunk is
 //
 //	offset size
 //	0      1    ChunkKind
@@ -30,7 +30,7 @@ import (
 type ChunkKind uint8
 
 const (
-	ChunkArmed       ChunkKind = 1 + iota // JSON RecordArmed: recording begins
+	ChunkArmed       ChunkKind = 1 + iota // JSON CaptureArmed: the capture begins
 	ChunkHeaderPage                       // events/header_page
 	ChunkHeaderEvent                      // events/header_event
 	ChunkFormat                           // "SYSTEM/EVENT", a NUL, events/SYSTEM/EVENT/format
@@ -48,7 +48,7 @@ const (
 // MaxChunk bounds one chunk's payload in bytes.
 const MaxChunk = 1 << 20
 
-// MaxPages bounds the pages of a recording that asks for no bound, in bytes.
+// MaxPages bounds the pages of a capture that asks for no bound, in bytes.
 const MaxPages = 256 << 20
 
 const chunkHead = 8
@@ -60,7 +60,7 @@ const (
 	chunksDeflated = 'z'
 )
 
-// Chunk is one piece of a recording.
+// Chunk is one piece of a capture.
 type Chunk struct {
 	Kind    ChunkKind
 	CPU     int
@@ -142,8 +142,8 @@ func (c *ChunkWriter) Close() error {
 	return err
 }
 
-// ErrNoRecording says that a stream is no recording.
-var ErrNoRecording = errors.New("not a recording's stream")
+// ErrNoCapture says that a stream is no capture.
+var ErrNoCapture = errors.New("not a capture's stream")
 
 // ChunkReader reads chunks. Its memory is bounded by MaxChunk.
 type ChunkReader struct {
@@ -193,7 +193,7 @@ func (c *ChunkReader) open() error {
 	}
 	mode := head[len(chunkMagic)]
 	if !bytes.HasPrefix(head[:], []byte(chunkMagic)) || mode != chunksPlain && mode != chunksDeflated {
-		return fmt.Errorf("%w: it begins with %q", ErrNoRecording, head)
+		return fmt.Errorf("%w: it begins with %q", ErrNoCapture, head)
 	}
 	if mode == chunksDeflated {
 		c.r = flate.NewReader(c.r)
@@ -207,5 +207,5 @@ func (c *ChunkReader) at(err error) error {
 	if err == io.EOF {
 		return err
 	}
-	return fmt.Errorf("read recording at byte %d: %w", c.off, err)
+	return fmt.Errorf("read capture at byte %d: %w", c.off, err)
 }

@@ -99,9 +99,9 @@ func TestChunkWriterErrors(t *testing.T) {
 func TestChunkReaderErrors(t *testing.T) {
 	head := "labrec\x01p"
 	for _, tt := range []struct{ name, in, want string }{
-		{"no recording", "hello, world", "not a recording"},
-		{"another version", "labrec\x02p", "not a recording"},
-		{"another mode", "labrec\x01q", "not a recording"},
+		{"no capture", "hello, world", "not a capture"},
+		{"another version", "labrec\x02p", "not a capture"},
+		{"another mode", "labrec\x01q", "not a capture"},
 		{"cut in the head", "labrec", "unexpected EOF"},
 		{"cut in a chunk's head", head + "\x01\x00", "at byte 0: unexpected EOF"},
 		{"cut in a payload", head + "\x0c\x00\x00\x00\x02\x00\x00\x00a", "at byte 0: unexpected EOF"},

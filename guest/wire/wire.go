@@ -85,7 +85,7 @@ const (
 	OpExec       Op = "exec"        // run a program: ExecParams → ExecResult
 	OpTraceStart Op = "trace-start" // arm the task-creation trace: TraceParams → TraceArmed
 	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
-	OpCapture    Op = "record"      // record raw pages until Control.Stop: RecordParams; chunks on Extra → RecordStopped
+	OpCapture    Op = "capture"     // ship ring-buffer pages until Control.Stop: CaptureParams; chunks on Extra → CaptureStopped
 	OpSleepers   Op = "sleepers"    // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
 	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
 	OpStat       Op = "stat"        // guest state: no parameters → Stat
@@ -112,7 +112,7 @@ type Control struct {
 	Signal int `json:"signal,omitempty"` // deliver to the program's process group
 	Rows   int `json:"rows,omitempty"`   // new terminal size, with Cols
 	Cols   int `json:"cols,omitempty"`
-	// Stop ends a recording.
+	// Stop ends a capture.
 	Stop bool `json:"stop,omitempty"`
 }
 
@@ -142,12 +142,12 @@ type ExecParams struct {
 	// Stdin says that the host will send the program's input; without it the
 	// program reads /dev/null, or a terminal at which nobody types.
 	Stdin bool `json:"stdin,omitempty"`
-	// Instance names a recording that is under way. With RecordParams.PIDOnly the
+	// Instance names a capture that is under way. With CaptureParams.PIDOnly the
 	// program is in it from before its first instruction.
 	Instance string `json:"instance,omitempty"`
-	// Mark is left in that recording just before the program starts, as an event
+	// Mark is left in that capture just before the program starts, as an event
 	// "ftrace/print": one line, at most MaxMark bytes. By it programs of one
-	// recording are told apart.
+	// capture are told apart.
 	Mark string `json:"mark,omitempty"`
 }
 

@@ -8,7 +8,7 @@ import (
 	"labctl/host/trace/tasks"
 )
 
-// Trace is a program's run under a recording.
+// Trace is a program's run under a capture.
 type Trace struct {
 	Preset string           `json:"preset,omitempty"`
 	Script *Script          `json:"script,omitempty"`
@@ -17,9 +17,9 @@ type Trace struct {
 	// Lines say of everything that was asked for as what it was armed, or why
 	// not.
 	Lines []plan.Line        `json:"lines"`
-	Armed *wire.CaptureArmed `json:"armed,omitempty"` // the recording as a whole
+	Armed *wire.CaptureArmed `json:"armed,omitempty"` // the capture as a whole
 	CPUs  []TraceCPU         `json:"cpus,omitempty"`
-	// Truncated says why the recording ended before the program did.
+	// Truncated says why the capture ended before the program did.
 	Truncated string `json:"truncated,omitempty"`
 	// Left is the bytes that were recorded and not shipped, because of a bound.
 	Left int64 `json:"left,omitempty"`

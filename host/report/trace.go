@@ -223,7 +223,7 @@ func (p *printer) sums(t *record.Trace) {
 		}
 	}
 	if t.Truncated != "" {
-		p.f("the recording ended early: %s\n", Clean(t.Truncated))
+		p.f("the capture ended early: %s\n", Clean(t.Truncated))
 	}
 	if t.Left > 0 {
 		p.f("recorded and not shipped, because of a bound (--max): %d bytes\n", t.Left)

@@ -1,4 +1,4 @@
-// Package trace runs a program in a guest under a recording: it asks the guest
+// Package trace runs a program in a guest under a capture: it asks the guest
 // what can be traced there, records, and makes the record's trace of what came
 // back.
 package trace

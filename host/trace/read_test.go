@@ -17,8 +17,8 @@ import (
 	"labctl/host/trace/plan"
 )
 
-// recordings are the real ones of testdata, and what was asked for in each.
-var recordings = map[string][]plan.Line{
+// captures are the real ones of testdata, and what was asked for in each.
+var captures = map[string][]plan.Line{
 	"5.10-arm64": {{Kind: "probe", Name: "clone", Armed: []string{"kernel_clone"}, Count: 1}},
 	"7.2-amd64": {
 		{Kind: "function", Name: "vfs_read", Armed: []string{"vfs_read"}, Count: 1},
@@ -34,7 +34,7 @@ func readSample(t *testing.T, name string, log io.Writer, style string) *record.
 		t.Fatal(err)
 	}
 	defer f.Close()
-	tr := &record.Trace{Argv: []string{"labprobe", "fork"}, Lines: recordings[name], CPUs: []record.TraceCPU{{CPU: 0}, {CPU: 1}}, Exit: &wire.ExecResult{Exited: true}}
+	tr := &record.Trace{Argv: []string{"labprobe", "fork"}, Lines: captures[name], CPUs: []record.TraceCPU{{CPU: 0}, {CPU: 1}}, Exit: &wire.ExecResult{Exited: true}}
 	s, ok := stack.FindStyle(style)
 	if !ok {
 		t.Fatalf("no style %s", style)
@@ -46,7 +46,7 @@ func readSample(t *testing.T, name string, log io.Writer, style string) *record.
 }
 
 func TestRead(t *testing.T) {
-	for name := range recordings {
+	for name := range captures {
 		var log, b strings.Builder
 		tr := readSample(t, name, &log, "ftrace")
 		if err := report.Trace(&b, &record.Run{Trace: tr}, report.Options{Style: report.TRACE32}); err != nil {
@@ -59,16 +59,16 @@ func TestRead(t *testing.T) {
 // TestLogChangesNothing: events that are not printed need not be read whole, and
 // that makes no difference to the rest.
 func TestLogChangesNothing(t *testing.T) {
-	for name := range recordings {
+	for name := range captures {
 		if d := cmp.Diff(readSample(t, name, io.Discard, "gdb"), readSample(t, name, nil, "gdb")); d != "" {
 			t.Errorf("%s: with a log, -, and without, +:\n%s", name, d)
 		}
 	}
 }
 
-// TestReadTells holds the recordings to what ran.
+// TestReadTells holds the captures to what ran.
 func TestReadTells(t *testing.T) {
-	for name := range recordings {
+	for name := range captures {
 		tr := readSample(t, name, nil, "gdb")
 		program, child := 0, 0
 		for i, task := range tr.Timeline.Tasks {

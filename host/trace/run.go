@@ -16,7 +16,7 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// Run records while program runs in v, whose kernel is k. What the recording
+// Run records while program runs in v, whose kernel is k. What the capture
 // took goes into plan and t. The program's own error comes back beside what was
 // recorded until then; the Result is nil when nothing was, and has else to be
 // closed.

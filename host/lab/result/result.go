@@ -73,7 +73,7 @@ type Step struct {
 	// Events are all events of the trace, by time: those that the lab asks for
 	// and those that tell of creations.
 	Events []Event `json:"events,omitempty"`
-	// Lost counts events that are missing: of this step, or of the recording
+	// Lost counts events that are missing: of this step, or of the capture
 	// where it is not known of which. NotTraced names what the kernel would not
 	// trace.
 	Lost      int64    `json:"lost"`

@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-// Capture is one recording. Texts are the kernel's own files, unchanged, and not
+// Capture is one capture. Texts are the kernel's own files, unchanged, and not
 // trusted: whoever reads them bounds and checks them.
 type Capture struct {
 	Order    binary.ByteOrder // of the recorded kernel

@@ -19,13 +19,13 @@ import (
 )
 
 // Bounds of what a guest can make the host keep, in bytes and pieces. Pages are
-// bounded by RecordParams.Max, and go to files.
+// bounded by CaptureParams.Max, and go to files.
 const (
 	maxText    = 16 << 20 // a text of the kernel, all formats together
 	maxSymbols = 64 << 20
 	maxFormats = 8192
 	maxCPUs    = 4096
-	maxNames   = 1000 // of each list in wire.RecordArmed
+	maxNames   = 1000 // of each list in wire.CaptureArmed
 )
 
 // capturer takes chunks. It belongs to the goroutine that reads the stream.
@@ -87,7 +87,7 @@ func (c *capturer) take(k wire.Chunk) (err error) {
 		bound = maxSymbols
 	}
 	if len(c.texts[k.Kind]) > bound {
-		return fmt.Errorf("guest: text %d of the recording has more than %d bytes", k.Kind, bound)
+		return fmt.Errorf("guest: text %d of the capture has more than %d bytes", k.Kind, bound)
 	}
 	return nil
 }
@@ -95,7 +95,7 @@ func (c *capturer) take(k wire.Chunk) (err error) {
 // begin takes what was armed.
 func (c *capturer) begin(p []byte) error {
 	if c.armed != nil {
-		return errors.New("guest: the recording began twice")
+		return errors.New("guest: the capture began twice")
 	}
 	var a wire.CaptureArmed
 	if err := json.Unmarshal(p, &a); err != nil {
@@ -176,7 +176,7 @@ func (c *capturer) close() {
 func (c *capturer) capture() (_ *capture.Capture, err error) {
 	defer outcome.OrElse(outcome.GuestCrashed, &err)
 	if c.armed == nil {
-		return nil, errors.New("guest: the recording has not begun")
+		return nil, errors.New("guest: the capture has not begun")
 	}
 	page, err := format.ParsePage(c.texts[wire.ChunkHeaderPage])
 	if err != nil {

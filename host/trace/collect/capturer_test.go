@@ -165,7 +165,7 @@ func TestMoved(t *testing.T) {
 	}
 }
 
-// FuzzCapturer has the bytes of a link come in as a recording.
+// FuzzCapturer has the bytes of a link come in as a capture.
 func FuzzCapturer(f *testing.F) {
 	var out bytes.Buffer
 	w := wire.NewChunkWriter(&out, 64, false)

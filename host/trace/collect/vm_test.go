@@ -44,7 +44,7 @@ func boot(t *testing.T, spec machine.Spec) *guest {
 	return &guest{t, v, m.Kernel}
 }
 
-func (g *guest) start(p wire.CaptureParams) *Recording {
+func (g *guest) start(p wire.CaptureParams) *Collection {
 	g.Helper()
 	r, err := Start(g.Context(), g.vm.Agent(), g.kernel, p)
 	if err != nil {
@@ -76,7 +76,7 @@ func (g *guest) read(path string) string {
 	return buf.String()
 }
 
-func (g *guest) stop(r *Recording) *Result {
+func (g *guest) stop(r *Collection) *Result {
 	g.Helper()
 	res, err := r.Stop(g.Context())
 	if err != nil {
@@ -134,10 +134,10 @@ var (
 const probePath = "/labctl/labprobe"
 
 // machines has each architecture, the oldest kernel and the newest.
-// LABCTL_RECORDING_ALL=1 has all that are in the README.
+// LABCTL_CAPTURE_ALL=1 has all that are in the README.
 func machines() []machine.Spec {
 	specs := []machine.Spec{{Arch: "amd64", Kernel: "5.10"}, {Arch: "arm64", Kernel: "7.2"}}
-	if os.Getenv("LABCTL_RECORDING_ALL") != "" {
+	if os.Getenv("LABCTL_CAPTURE_ALL") != "" {
 		specs = nil
 		for _, arch := range []string{"amd64", "arm64"} {
 			for _, series := range []string{"5.10", "6.1", "6.12", "7.2"} {
@@ -170,17 +170,17 @@ func TestRecord(t *testing.T) {
 					return
 				}
 			}
-			// The next recording waits until the one before is gone.
+			// The next capture waits until the one before is gone.
 			g.stop(g.start(wire.CaptureParams{Instance: "last"}))
 			g.stop(g.start(wire.CaptureParams{Instance: "last"}))
 			if after := g.state(); after != before {
-				t.Errorf("tracefs after the recordings:\n%s\nbefore:\n%s", after, before)
+				t.Errorf("tracefs after the captures:\n%s\nbefore:\n%s", after, before)
 			}
 		})
 	}
 }
 
-// state is what recordings share, and must leave as they found it.
+// state is what captures share, and must leave as they found it.
 func (g *guest) state() (s string) {
 	g.Helper()
 	for _, f := range []string{"kprobe_events", "saved_cmdlines_size", "set_graph_function", "current_tracer", "tracing_on", "trace_clock", "set_event", "set_event_pid"} {
@@ -248,7 +248,7 @@ func oneProgram(g *guest) {
 		}
 	}
 	if kids == 0 {
-		g.Error("no child of the program in the recording")
+		g.Error("no child of the program in the capture")
 	}
 	for _, e := range events {
 		// Who runs, or who is woken or switched to.
@@ -259,12 +259,12 @@ func oneProgram(g *guest) {
 			}
 		}
 		if !ours {
-			g.Errorf("%s of task %d (%s) in the recording of %d and its children: %s", e.Name(), e.PID, d.Comm(e.PID), pid, d.Text(e))
+			g.Errorf("%s of task %d (%s) in the capture of %d and its children: %s", e.Name(), e.PID, d.Comm(e.PID), pid, d.Text(e))
 		}
 	}
 	for _, e := range named(events, "clone") {
 		if !family[e.PID] {
-			g.Errorf("probe event of task %d in the recording of %d", e.PID, pid)
+			g.Errorf("probe event of task %d in the capture of %d", e.PID, pid)
 		}
 	}
 	if len(named(events, "clone")) == 0 {
@@ -279,7 +279,7 @@ func oneProgram(g *guest) {
 	}
 }
 
-// several has two recordings and the text trace at once, with probes of one name.
+// several has two captures and the text trace at once, with probes of one name.
 func several(g *guest) {
 	ctx, c := g.Context(), g.vm.Agent()
 	a := g.start(wire.CaptureParams{Instance: "a", Events: []wire.CaptureEvent{fork}, Probes: []wire.Kprobe{clone}})
@@ -287,8 +287,8 @@ func several(g *guest) {
 	if _, err := c.TraceStart(ctx, wire.TraceParams{Instance: "labctl", Probes: []wire.Kprobe{clone}, Events: []string{"sched/sched_process_fork"}}); err != nil {
 		g.Fatal(err)
 	}
-	if _, err := Start(ctx, c, g.kernel, wire.CaptureParams{Instance: "a"}); err == nil || !strings.Contains(err.Error(), "another recording has it") {
-		g.Errorf("a second recording a = %v; want another recording has it", err)
+	if _, err := Start(ctx, c, g.kernel, wire.CaptureParams{Instance: "a"}); err == nil || !strings.Contains(err.Error(), "another capture has it") {
+		g.Errorf("a second capture a = %v; want another capture has it", err)
 	}
 	_, other := g.run("", probePath, "fork")
 	g.stop(a)
@@ -303,7 +303,7 @@ func several(g *guest) {
 		pids[e.PID] = true
 	}
 	if !pids[pid] || pids[other] {
-		g.Errorf("recording of %d alone has probe events of %v", pid, pids)
+		g.Errorf("capture of %d alone has probe events of %v", pid, pids)
 	}
 	for _, p := range []int{pid, other} {
 		if !strings.Contains(text.String(), "-"+strconv.Itoa(p)+" ") {

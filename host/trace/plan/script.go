@@ -36,7 +36,7 @@ func ParseScriptLog(log []byte) ([]wire.TraceName, error) {
 	return names, nil
 }
 
-// Scripted plans the recording of what a script has armed in the top instance:
+// Scripted plans the capture of what a script has armed in the top instance:
 // nothing of it is changed, and what the tree of tasks is drawn from comes beside
 // it. names are what the script wrote.
 func Scripted(names []wire.TraceName, k Kernel) (*Plan, error) {

@@ -36,7 +36,7 @@ func page(stamp uint64, fill byte, n int) []byte {
 	return p
 }
 
-// recordFake is a tracefs with what a recording needs on top of newFake's. Its
+// recordFake is a tracefs with what a capture needs on top of newFake's. Its
 // pages are in plain files, which read and splice as trace_pipe_raw does when
 // there is nothing more.
 func recordFake(t *testing.T) (*fakeKernel, *FS) {
@@ -88,7 +88,7 @@ func recordFake(t *testing.T) (*fakeKernel, *FS) {
 	return k, fsys
 }
 
-// recordFiles are what the kernel puts into a new instance for a recording.
+// recordFiles are what the kernel puts into a new instance for a capture.
 func (k *fakeKernel) recordFiles(rel string) {
 	for name, text := range map[string]string{
 		"available_tracers":                       k.tracers,
@@ -121,8 +121,8 @@ func (k *fakeKernel) recordFiles(rel string) {
 	}
 }
 
-// ship runs a recording for a moment and gives its chunks as text.
-func ship(t *testing.T, r *Recording, max int64) (chunks []string, armed wire.CaptureArmed, st wire.CaptureStopped, pages map[int][]byte) {
+// ship runs a capture for a moment and gives its chunks as text.
+func ship(t *testing.T, r *Capture, max int64) (chunks []string, armed wire.CaptureArmed, st wire.CaptureStopped, pages map[int][]byte) {
 	t.Helper()
 	var out bytes.Buffer
 	w := wire.NewChunkWriter(&out, 4096, false)
@@ -159,7 +159,7 @@ func TestRecord(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hold %v", hold), func(t *testing.T) {
 			k, fsys := recordFake(t)
-			r, err := fsys.Record(wire.CaptureParams{
+			r, err := fsys.Arm(wire.CaptureParams{
 				Instance: "lab", PIDOnly: true, Hold: hold, BufferKB: 512,
 				Probes: []wire.Kprobe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeTry{{Symbol: "nosuch"}}}},
 				Events: []wire.CaptureEvent{
@@ -270,7 +270,7 @@ func TestRecord(t *testing.T) {
 // The bound cuts all CPUs at one time: the oldest pages are taken.
 func TestRecordBound(t *testing.T) {
 	_, fsys := recordFake(t)
-	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Hold: true})
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Hold: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,15 +289,15 @@ func TestRecordBound(t *testing.T) {
 func TestRecordTop(t *testing.T) {
 	k, fsys := recordFake(t)
 	k.tracers = "function nop\n"
-	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Tracer: "function_graph", Functions: []string{"kernel_clone"}, Graph: []string{"kernel_clone"}})
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Tracer: "function_graph", Functions: []string{"kernel_clone"}, Graph: []string{"kernel_clone"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := fsys.Record(wire.CaptureParams{Instance: "other", Tracer: "function_graph"}); err != nil {
+	if other, err := fsys.Arm(wire.CaptureParams{Instance: "other", Tracer: "function_graph"}); err != nil {
 		t.Error(err)
 	} else {
-		if len(other.armed.Missing) != 1 || !strings.Contains(other.armed.Missing[0].Why, "recording lab has current_tracer") {
-			t.Errorf("second recording: missing %+v; want the tracer, which the first has", other.armed.Missing)
+		if len(other.armed.Missing) != 1 || !strings.Contains(other.armed.Missing[0].Why, "capture lab has current_tracer") {
+			t.Errorf("second capture: missing %+v; want the tracer, which the first has", other.armed.Missing)
 		}
 		if err := other.Remove(); err != nil {
 			t.Error(err)
@@ -324,7 +324,7 @@ func TestRecordTop(t *testing.T) {
 // Without its functions a tracer would trace all of the kernel's.
 func TestRecordNoFunctions(t *testing.T) {
 	k, fsys := recordFake(t)
-	r, err := fsys.Record(wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"nosuch"}, Options: map[string]bool{"func_stack_trace": true}})
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"nosuch"}, Options: map[string]bool{"func_stack_trace": true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestRecordErrors(t *testing.T) {
 	k, fsys := recordFake(t)
 	nowhere := wire.Kprobe{Event: "nowhere", Alternatives: []wire.KprobeTry{{Symbol: "a1"}}}
 	for range 2 {
-		_, err := fsys.Record(wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily, nowhere}})
+		_, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily, nowhere}})
 		if err == nil || !strings.Contains(err.Error(), "probe nowhere: no alternative taken") {
 			t.Errorf("Record() = %v; want the probe's refusal", err)
 		}
@@ -356,14 +356,14 @@ func TestRecordErrors(t *testing.T) {
 			t.Errorf("left behind: instance (%v), probes %v", err, k.probes)
 		}
 	}
-	r, err := fsys.Record(wire.CaptureParams{Instance: "lab"})
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fsys.Record(wire.CaptureParams{Instance: "lab"}); err == nil || !strings.Contains(err.Error(), "another recording has it") {
+	if _, err := fsys.Arm(wire.CaptureParams{Instance: "lab"}); err == nil || !strings.Contains(err.Error(), "another capture has it") {
 		t.Errorf("second Record of one name = %v", err)
 	}
-	// A link that is gone ends the recording, however much it would ship.
+	// A link that is gone ends the capture, however much it would ship.
 	w := wire.NewChunkWriter(closedLink{}, 64, false)
 	done := make(chan error, 1)
 	go func() {
@@ -386,7 +386,7 @@ func TestRecordErrors(t *testing.T) {
 // An instance is busy as long as a program that is being started has its files.
 func TestRemoveBusy(t *testing.T) {
 	k, fsys := recordFake(t)
-	r, err := fsys.Record(wire.CaptureParams{Instance: "lab"})
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +473,7 @@ func TestAnchor(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(proc, "kallsyms"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r := Recording{Instance: Instance{fs: &FS{proc: proc}}}
+		r := Capture{Instance: Instance{fs: &FS{proc: proc}}}
 		if got, err := r.anchor(); got != want || (err == nil) != (want != "") {
 			t.Errorf("anchor of %q = %q, %v; want %q", text, got, err, want)
 		}

@@ -1,10 +1,10 @@
 package wire
 
-// RecordParams arms a private trace instance for a raw capture: ring-buffer
+// CaptureParams arms a private trace instance for a raw capture: ring-buffer
 // pages are shipped as they fill, and the guest formats nothing.
 type CaptureParams struct {
 	// Instance is instances/NAME, a C identifier. A tracer that the kernel allows
-	// in the top instance alone is armed there (RecordArmed.Top).
+	// in the top instance alone is armed there (CaptureArmed.Top).
 	Instance string `json:"instance"`
 
 	// Keep records in the top instance as somebody else, a script, has armed it:
@@ -44,7 +44,7 @@ type CaptureParams struct {
 	Clock     string `json:"clock,omitempty"` // trace_clock; empty is the kernel's own choice
 	// Max bounds what is shipped, in bytes of pages; 0 is MaxPages, and less
 	// on a slow line.
-	// At the bound the recording stops, and says so.
+	// At the bound the capture stops, and says so.
 	Max int64 `json:"max,omitempty"`
 	// Hold ships nothing before the end: the buffers are the bound. For a link
 	// that is slower than the trace, and for the least disturbance.
@@ -55,15 +55,15 @@ type CaptureParams struct {
 	Symbols bool `json:"symbols,omitempty"`
 }
 
-// RecordEvent is one event, "sched/sched_switch", or a whole system, "signal".
-// The probes of the same recording are in the system "labctl".
+// CaptureEvent is one event, "sched/sched_switch", or a whole system, "signal".
+// The probes of the same capture are in the system "labctl".
 type CaptureEvent struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as in Documentation/trace/events.rst
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
 }
 
-// RecordArmed says what the kernel took, just before the recording begins.
+// CaptureArmed says what the kernel took, just before the capture begins.
 type CaptureArmed struct {
 	Symbols   map[string]string `json:"symbols,omitempty"`   // event of a probe → symbol taken
 	Functions []string          `json:"functions,omitempty"` // what Functions came to, at most MaxArmedNames
@@ -85,10 +85,10 @@ type CaptureArmed struct {
 	Uname     string `json:"uname"` // "Linux 6.12.107+deb13-arm64 aarch64"
 }
 
-// MaxArmedNames bounds the lists of RecordArmed.
+// MaxArmedNames bounds the lists of CaptureArmed.
 const MaxArmedNames = 1000
 
-// RecordMissing is a part that was asked for and is not armed.
+// CaptureMissing is a part that was asked for and is not armed.
 type CaptureMissing struct {
 	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "tracer x", "option x", "file x", "symbols"
 	Why  string `json:"why"`  // the kernel's reason
@@ -101,14 +101,14 @@ func (m CaptureMissing) String() string { return m.What + ": " + m.Why }
 type CaptureStopped struct {
 	Bytes int64        `json:"bytes"` // of pages, shipped
 	CPUs  []CaptureCPU `json:"cpus"`  // those that recorded, by number
-	// Truncated says why the recording ended before it was stopped; empty when
+	// Truncated says why the capture ended before it was stopped; empty when
 	// it did not.
 	Truncated string `json:"truncated,omitempty"`
 	// Left is the bytes that were recorded and not shipped, because of Max.
 	Left int64 `json:"left,omitempty"`
 }
 
-// RecordCPU is what became of one CPU's events, from per_cpu/cpuN/stats.
+// CaptureCPU is what became of one CPU's events, from per_cpu/cpuN/stats.
 type CaptureCPU struct {
 	CPU     int   `json:"cpu"`
 	Bytes   int64 `json:"bytes"`             // of pages, shipped

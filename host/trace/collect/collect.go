@@ -1,4 +1,4 @@
-// Package collect records the ring-buffer pages of a guest's kernel: it has
+// Package collect collects the ring-buffer pages of a guest's kernel: it has
 // the agent arm a trace instance, keeps the pages that come in files without a
 // name, and puts them together with the kernel's own texts as a capture.
 package collect
@@ -15,8 +15,8 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// Recording is one recording under way.
-type Recording struct {
+// Collection is a capture under way.
+type Collection struct {
 	// Armed is what the kernel took of what was asked for, cleaned for a terminal.
 	Armed wire.CaptureArmed
 
@@ -26,7 +26,7 @@ type Recording struct {
 	err  error         // why, when it did not end as it should; after done
 }
 
-// Result is a recording that has ended.
+// Result is a capture that has ended.
 type Result struct {
 	// Capture reads its pages from files that Close closes.
 	Capture *capture.Capture
@@ -54,15 +54,15 @@ func (r *Result) Close() error {
 	return errors.Join(errs...)
 }
 
-// Start arms a recording and returns when the kernel records. Symbols come from
+// Start arms a capture and returns when the kernel records. Symbols come from
 // the image of k where it has a table that can be read, and else, as when k is
 // nil, from the guest, which takes seconds. Stop must follow.
-func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.CaptureParams) (*Recording, error) {
+func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.CaptureParams) (*Collection, error) {
 	var m image
 	if !p.Symbols && k != nil {
 		var err error
 		if m.table, err = k.Kallsyms(ctx); err != nil && ctx.Err() != nil {
-			return nil, fmt.Errorf("record: %w", err)
+			return nil, fmt.Errorf("capture: %w", err)
 		}
 		m.modules = k.Modules
 	}
@@ -71,7 +71,7 @@ func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.Captur
 	if err != nil {
 		return nil, err
 	}
-	r := &Recording{call: call, cap: newCapturer(m, p.Max), done: make(chan struct{})}
+	r := &Collection{call: call, cap: newCapturer(m, p.Max), done: make(chan struct{})}
 	armed := make(chan struct{})
 	go r.read(call.Extra(), armed)
 	select {
@@ -94,13 +94,13 @@ func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.Captur
 		<-r.done
 		r.cap.close()
 	}()
-	return nil, fmt.Errorf("record: %w", err)
+	return nil, fmt.Errorf("capture: %w", err)
 }
 
 // read takes chunks until the stream ends. What the host cannot keep is an
 // error, but is read all the same: a guest whose bytes are not taken would wait
 // for ever.
-func (r *Recording) read(stream io.Reader, armed chan<- struct{}) {
+func (r *Collection) read(stream io.Reader, armed chan<- struct{}) {
 	defer close(r.done)
 	chunks := wire.NewChunkReader(stream)
 	for {
@@ -123,10 +123,10 @@ func (r *Recording) read(stream io.Reader, armed chan<- struct{}) {
 	}
 }
 
-// Stop ends the recording and puts the capture together. With an error there is
+// Stop ends the collection and puts the capture together. With an error there is
 // still a Result of what came until then, nil only when nothing can be read of
 // it; Result.Close must be called for it.
-func (r *Recording) Stop(ctx context.Context) (*Result, error) {
+func (r *Collection) Stop(ctx context.Context) (*Result, error) {
 	go r.call.Control(wire.Control{Stop: true}) // a link that hangs must not hold up ctx
 	var st wire.CaptureStopped
 	err := r.call.Wait(ctx, &st)
@@ -139,7 +139,7 @@ func (r *Recording) Stop(ctx context.Context) (*Result, error) {
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("record: %w", err)
+		err = fmt.Errorf("capture: %w", err)
 	}
 	select {
 	case <-r.done:

@@ -17,20 +17,20 @@ import (
 	"labctl/guest/wire"
 )
 
-// probeSystem is how a recording's own probes are called by both sides; the
-// kernel knows them by the recording's group.
+// probeSystem is how a capture's own probes are called by both sides; the
+// kernel knows them by the capture's group.
 const probeSystem = "labctl"
 
 // shared is what the instances of one tracefs have in common.
 type shared struct {
-	names    map[string]bool   // recordings that are not removed yet
-	borrowed map[string]string // file of the top instance → recording that has set it
-	cmdlines string            // saved_cmdlines_size before the first recording
-	users    int               // recordings that count on the raised one
+	names    map[string]bool   // captures that are not removed yet
+	borrowed map[string]string // file of the top instance → capture that has set it
+	cmdlines string            // saved_cmdlines_size before the first capture
+	users    int               // captures that count on the raised one
 }
 
-// Recording is a trace instance of which raw pages are to be taken.
-type Recording struct {
+// Capture is a trace instance of which raw pages are to be taken.
+type Capture struct {
 	Instance
 	name   string
 	params wire.CaptureParams
@@ -41,17 +41,17 @@ type Recording struct {
 	undo   []func() error // in reverse order, by Remove
 }
 
-// Record makes and arms the instance of a recording, which Run begins. What the
-// kernel does not take is told by RecordArmed.Missing; only a probe that is not
+// Arm makes and arms the instance of a capture, which Run begins. What the
+// kernel does not take is told by CaptureArmed.Missing; only a probe that is not
 // optional must be there. On an error nothing is left behind, and otherwise
 // Remove must follow.
-func (fsys *FS) Record(p wire.CaptureParams) (_ *Recording, err error) {
+func (fsys *FS) Arm(p wire.CaptureParams) (_ *Capture, err error) {
 	if err := checkRecord(p); err != nil {
 		return nil, err
 	}
 	fsys.arming.Lock()
 	defer fsys.arming.Unlock()
-	r := &Recording{
+	r := &Capture{
 		Instance: Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: probeSystem + "_" + p.Instance},
 		name:     p.Instance, params: p,
 	}
@@ -85,12 +85,12 @@ func (fsys *FS) Record(p wire.CaptureParams) (_ *Recording, err error) {
 	return r, r.describe()
 }
 
-func (r *Recording) claimName() error {
+func (r *Capture) claimName() error {
 	r.fs.mu.Lock()
 	defer r.fs.mu.Unlock()
 	s := &r.fs.shared
 	if s.names[r.name] {
-		return fmt.Errorf("trace instance %s: another recording has it", r.name)
+		return fmt.Errorf("trace instance %s: another capture has it", r.name)
 	}
 	if s.names == nil {
 		s.names, s.borrowed = map[string]bool{}, map[string]string{}
@@ -99,14 +99,14 @@ func (r *Recording) claimName() error {
 	return nil
 }
 
-func (r *Recording) freeName() {
+func (r *Capture) freeName() {
 	r.fs.mu.Lock()
 	defer r.fs.mu.Unlock()
 	delete(r.fs.shared.names, r.name)
 	maps.DeleteFunc(r.fs.shared.borrowed, func(_, by string) bool { return by == r.name })
 }
 
-func (r *Recording) miss(what string, err error) {
+func (r *Capture) miss(what string, err error) {
 	if len(r.armed.Missing) < wire.MaxArmedNames {
 		r.armed.Missing = append(r.armed.Missing, wire.CaptureMissing{What: clip(what, 160), Why: clip(bare(err).Error(), 400)})
 	}
@@ -114,7 +114,7 @@ func (r *Recording) miss(what string, err error) {
 
 // pickTracer finds the instance that can have the tracer. On older kernels that is
 // the top one alone for function_graph, and for the stacks of functions.
-func (r *Recording) pickTracer() {
+func (r *Capture) pickTracer() {
 	tracer := r.params.Tracer
 	r.armed.Tracer = "nop"
 	if tracer == "" || tracer == "nop" {
@@ -141,7 +141,7 @@ func (r *Recording) pickTracer() {
 // topStacks says whether the function tracer is to take stacks, which the kernel
 // lets it do in the top instance alone: elsewhere it takes the option, and none of
 // the stacks. The change that ended that brought another option.
-func (r *Recording) topStacks() bool {
+func (r *Capture) topStacks() bool {
 	if r.params.Tracer != "function" || !r.params.Options["func_stack_trace"] {
 		return false
 	}
@@ -150,7 +150,7 @@ func (r *Recording) topStacks() bool {
 }
 
 // moveToTop records in the top instance, if nobody else does.
-func (r *Recording) moveToTop() error {
+func (r *Capture) moveToTop() error {
 	if err := r.claim("current_tracer"); err != nil {
 		return err
 	}
@@ -167,19 +167,19 @@ func (r *Recording) moveToTop() error {
 	return nil
 }
 
-// claim makes a file of the top instance this recording's.
-func (r *Recording) claim(file string) error {
+// claim makes a file of the top instance this capture's.
+func (r *Capture) claim(file string) error {
 	r.fs.mu.Lock()
 	defer r.fs.mu.Unlock()
 	if by := r.fs.shared.borrowed[file]; by != "" && by != r.name {
-		return fmt.Errorf("recording %s has %s", by, file)
+		return fmt.Errorf("capture %s has %s", by, file)
 	}
 	r.fs.shared.borrowed[file] = r.name
 	return nil
 }
 
 // set writes a file of the instance. The top one gets back what it had.
-func (r *Recording) set(file, value string) error {
+func (r *Capture) set(file, value string) error {
 	if r.top {
 		return r.borrow(file, value)
 	}
@@ -188,14 +188,14 @@ func (r *Recording) set(file, value string) error {
 
 // setAny is set where the instance has the file, and the top instance's file, for
 // the time, where it has not.
-func (r *Recording) setAny(file, value string) error {
+func (r *Capture) setAny(file, value string) error {
 	if _, err := os.Stat(filepath.Join(r.dir, file)); !r.top && errors.Is(err, fs.ErrNotExist) {
 		return r.borrow(file, value)
 	}
 	return r.set(file, value)
 }
 
-func (r *Recording) borrow(file, value string) error {
+func (r *Capture) borrow(file, value string) error {
 	old, err := r.fs.content(file)
 	if err != nil {
 		return bare(err)
@@ -242,7 +242,7 @@ func (fsys *FS) content(file string) (string, error) {
 
 // arm sets everything but tracing_on. The tracer comes last, when its filter is
 // complete.
-func (r *Recording) arm() error {
+func (r *Capture) arm() error {
 	p := r.params
 	kb := p.BufferKB
 	if kb == 0 {
@@ -318,7 +318,7 @@ func (r *Recording) arm() error {
 }
 
 // armEvents sets the probes and the events.
-func (r *Recording) armEvents() error {
+func (r *Capture) armEvents() error {
 	if len(r.params.Probes) > 0 {
 		if err := r.fs.plainProbes(); err != nil {
 			r.miss("option kprobes-optimization", err)
@@ -341,7 +341,7 @@ const (
 	memoryShare = 32
 )
 
-func (r *Recording) defaultKB() int {
+func (r *Capture) defaultKB() int {
 	total := 0
 	text, _ := readHead(filepath.Join(r.fs.proc, "meminfo"), 4<<10)
 	for line := range strings.Lines(text) {
@@ -351,7 +351,7 @@ func (r *Recording) defaultKB() int {
 }
 
 // cpus lists the numbers of the CPUs that have a buffer, or may get one.
-func (r *Recording) cpus() (ids []int) {
+func (r *Capture) cpus() (ids []int) {
 	dirs, _ := filepath.Glob(filepath.Join(r.dir, "per_cpu/cpu*"))
 	for _, d := range dirs {
 		if n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(d), "cpu")); err == nil && n >= 0 {
@@ -365,7 +365,7 @@ func (r *Recording) cpus() (ids []int) {
 // filterPIDs leaves nobody to record until somebody is in the lists: an empty list
 // would mean everybody. The last number that the kernel can give is as good as
 // nobody's.
-func (r *Recording) filterPIDs() error {
+func (r *Capture) filterPIDs() error {
 	text, err := readHead(filepath.Join(r.fs.proc, "sys/kernel/pid_max"), 64)
 	max, perr := strconv.Atoi(strings.TrimSpace(text))
 	if err := errors.Join(err, perr); err != nil {
@@ -382,7 +382,7 @@ func (r *Recording) filterPIDs() error {
 
 // pidFiles are the lists of those that are recorded: by events, and, which is
 // slow to set, by a tracer.
-func (r *Recording) pidFiles() []string {
+func (r *Capture) pidFiles() []string {
 	if r.armed.Tracer != "nop" {
 		return []string{"set_event_pid", "set_ftrace_pid"}
 	}
@@ -391,7 +391,7 @@ func (r *Recording) pidFiles() []string {
 
 // Lists opens the files that a program writes its number to, so as to be recorded
 // with all its children; there are none when everybody is recorded.
-func (r *Recording) Lists() (files []*os.File, err error) {
+func (r *Capture) Lists() (files []*os.File, err error) {
 	if !r.params.PIDOnly {
 		return nil, nil
 	}
@@ -415,8 +415,8 @@ const wantCmdlines = 4096
 
 // raiseCmdlines has the kernel keep enough names. The size is that of all
 // instances, and a change of it forgets the names so far: it goes back when the
-// last recording is removed.
-func (r *Recording) raiseCmdlines() {
+// last capture is removed.
+func (r *Capture) raiseCmdlines() {
 	r.fs.mu.Lock()
 	defer r.fs.mu.Unlock()
 	s := &r.fs.shared
@@ -435,7 +435,7 @@ func (r *Recording) raiseCmdlines() {
 	r.undo = append(r.undo, r.lowerCmdlines)
 }
 
-func (r *Recording) lowerCmdlines() error {
+func (r *Capture) lowerCmdlines() error {
 	r.fs.mu.Lock()
 	defer r.fs.mu.Unlock()
 	s := &r.fs.shared
@@ -447,7 +447,7 @@ func (r *Recording) lowerCmdlines() error {
 	return r.fs.write("saved_cmdlines_size", old)
 }
 
-func (r *Recording) armProbes() error {
+func (r *Capture) armProbes() error {
 	r.armed.Symbols = map[string]string{}
 	for _, probe := range r.params.Probes {
 		symbol, err := r.probe(probe)
@@ -466,7 +466,7 @@ func (r *Recording) armProbes() error {
 
 // armEvent sets an event's or a system's filter and trigger, and enables it. Of an
 // event whose filter the kernel refuses nothing is recorded, rather than all.
-func (r *Recording) armEvent(e wire.CaptureEvent) {
+func (r *Capture) armEvent(e wire.CaptureEvent) {
 	system, event, one := strings.Cut(e.Name, "/")
 	own := system == probeSystem
 	dir := "events/" + r.system(e.Name)
@@ -513,7 +513,7 @@ func (r *Recording) armEvent(e wire.CaptureEvent) {
 }
 
 // armStack has the kernel take a stack with every event of a name.
-func (r *Recording) armStack(event string) {
+func (r *Capture) armStack(event string) {
 	trigger := "events/" + r.system(event) + "/trigger"
 	if err := r.write(trigger, "stacktrace"); err != nil {
 		r.miss("stack of "+event, err)
@@ -524,14 +524,14 @@ func (r *Recording) armStack(event string) {
 
 // undoTop takes a setting back in the top instance; a private one takes its
 // settings with it.
-func (r *Recording) undoTop(file, value string) {
+func (r *Capture) undoTop(file, value string) {
 	if r.top {
 		r.undo = append(r.undo, func() error { return r.write(file, value) })
 	}
 }
 
 // system is an event's name, or a system's, as the kernel knows it.
-func (r *Recording) system(name string) string {
+func (r *Capture) system(name string) string {
 	if rest, ok := strings.CutPrefix(name, probeSystem+"/"); ok {
 		return r.group + "/" + rest
 	}
@@ -542,7 +542,7 @@ func (r *Recording) system(name string) string {
 }
 
 // eventsOf lists the events of a system.
-func (r *Recording) eventsOf(system string) (names []string) {
+func (r *Capture) eventsOf(system string) (names []string) {
 	files, _ := filepath.Glob(filepath.Join(r.dir, "events", r.system(system), "*", "format"))
 	for _, f := range files {
 		names = append(names, system+"/"+filepath.Base(filepath.Dir(f)))
@@ -553,7 +553,7 @@ func (r *Recording) eventsOf(system string) (names []string) {
 // armFunctions fills the filters of the tracer, name by name, so that each
 // refusal is known. A name takes the kernel some 50 ms under emulation: it
 // compares it with that of each of its functions.
-func (r *Recording) armFunctions() {
+func (r *Capture) armFunctions() {
 	p := r.params
 	if r.armed.Tracer == "nop" {
 		return
@@ -583,7 +583,7 @@ func (r *Recording) armFunctions() {
 }
 
 // addNames adds names to a filter and counts those that were taken.
-func (r *Recording) addNames(kind, path string, names []string) (taken int) {
+func (r *Capture) addNames(kind, path string, names []string) (taken int) {
 	for _, name := range names {
 		if err := r.fs.files.Write(path, name+"\n", os.O_APPEND); err != nil {
 			r.miss(kind+" "+name, err)
@@ -595,7 +595,7 @@ func (r *Recording) addNames(kind, path string, names []string) (taken int) {
 }
 
 // matched reads what the names came to.
-func (r *Recording) matched() {
+func (r *Capture) matched() {
 	text, err := readHead(filepath.Join(r.dir, "set_ftrace_filter"), 8<<20)
 	if err != nil {
 		r.miss("file set_ftrace_filter", err)
@@ -613,7 +613,7 @@ func (r *Recording) matched() {
 }
 
 // describe tells how to read what will come.
-func (r *Recording) describe() error {
+func (r *Capture) describe() error {
 	head, err := readHead(filepath.Join(r.dir, "events/header_page"), 64<<10)
 	if err != nil {
 		return fmt.Errorf("read header_page: %w", err)
@@ -642,13 +642,13 @@ func (r *Recording) describe() error {
 var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
 // Remove takes everything away again, and gives the top instance back what it had.
-func (r *Recording) Remove() error {
+func (r *Capture) Remove() error {
 	r.fs.arming.Lock()
 	defer r.fs.arming.Unlock()
 	return r.remove()
 }
 
-func (r *Recording) remove() error {
+func (r *Capture) remove() error {
 	defer r.freeName()
 	errs := []error{r.write("tracing_on", "0")}
 	if !r.top && r.armed.Tracer != "nop" {

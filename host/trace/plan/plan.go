@@ -1,4 +1,4 @@
-// Package plan plans a recording. What a user asks for, by options or by a
+// Package plan plans a capture. What a user asks for, by options or by a
 // preset, is held against the kernel at hand: functions and events of other
 // kernels get the names that they have here, globs are counted, and everything
 // that was asked for gets a line that says as what it is armed, or why it is not.
@@ -42,7 +42,7 @@ type Request struct {
 	Tasks     bool // what the tree of tasks is drawn from is asked for, and gets lines
 	Stacks    bool // a stack with every event and function
 	PIDOnly   bool
-	BufferKB  int // see wire.RecordParams for these
+	BufferKB  int // see wire.CaptureParams for these
 	Overwrite bool
 	Clock     string
 	Max       int64

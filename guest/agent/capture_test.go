@@ -101,7 +101,7 @@ func TestRecordErrors(t *testing.T) {
 	}{
 		{wire.OpCapture, wire.CaptureParams{Instance: "x"}, "open tracefs"},
 		{wire.OpCapture, map[string]any{"instance": "x", "nosuch": 1}, "unknown field"},
-		{wire.OpExec, wire.ExecParams{Argv: []string{"true"}, Instance: "x"}, `no recording "x" is under way`},
+		{wire.OpExec, wire.ExecParams{Argv: []string{"true"}, Instance: "x"}, `no capture "x" is under way`},
 		{wire.OpSleepers, wire.SleepersParams{}, "want 1 or more"},
 	} {
 		if res := h.start(tt.op, tt.params).wait(); !strings.Contains(res.Err, tt.want) {
