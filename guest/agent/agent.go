@@ -82,10 +82,6 @@ type session struct {
 
 	openFS func() (*tracefs.FS, error)
 
-	traceMu   sync.Mutex        // held, too, while a stopped trace is removed
-	trace     *tracefs.Instance // armed, or nil
-	removeErr error             // of the last removal, for the next trace-start
-
 	captures *captures
 }
 
@@ -264,12 +260,6 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 			return nil, err
 		}
 		return nil, s.readFile(r.senders[wire.Stdout], p)
-	case wire.OpTraceStart:
-		p, err := wire.Decode[wire.TraceParams](q.Params)
-		if err != nil {
-			return nil, err
-		}
-		return s.traceStart(p)
 	case wire.OpCapture:
 		p, err := wire.Decode[wire.CaptureParams](q.Params)
 		if err != nil {
@@ -305,8 +295,6 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 		return nil, fmt.Errorf("operation %q takes no parameters", clip(string(q.Op), 40))
 	}
 	switch q.Op {
-	case wire.OpTraceStop:
-		return s.traceStop(r.senders[wire.Extra])
 	case wire.OpStat:
 		return s.stat()
 	}
@@ -321,13 +309,6 @@ func (s *session) end(cancel context.CancelFunc) {
 	}
 	s.mu.Unlock()
 	s.children.killAll()
-	s.traceMu.Lock()
-	if s.trace != nil {
-		s.trace.Stop(io.Discard)
-		s.trace.Remove()
-		s.trace = nil
-	}
-	s.traceMu.Unlock()
 	s.captures.end()
 	cancel()
 }
@@ -400,43 +381,4 @@ func (s *session) chunk() int {
 		return frameChunk
 	}
 	return s.guest.Chunk
-}
-
-func (s *session) traceStart(p wire.TraceParams) (any, error) {
-	s.traceMu.Lock()
-	defer s.traceMu.Unlock()
-	if s.trace != nil {
-		return nil, errors.New("start trace: one is armed already; stop it first")
-	}
-	if err := s.removeErr; err != nil {
-		s.removeErr = nil
-		return nil, fmt.Errorf("remove the trace before: %w", err)
-	}
-	fs, err := s.openFS()
-	if err != nil {
-		return nil, err
-	}
-	in, armed, err := fs.Start(p)
-	s.trace = in
-	return armed, err
-}
-
-// traceStop sends the trace and removes it behind the final record's back: under
-// emulation removing takes as long as all the rest, and the host waits for the
-// record alone. The next trace-start waits for the removal, and reports its
-// failure.
-func (s *session) traceStop(out *wire.Sender) (any, error) {
-	s.traceMu.Lock()
-	if s.trace == nil {
-		s.traceMu.Unlock()
-		return nil, errors.New("stop trace: none is armed")
-	}
-	w := newWholeWriter(out, s.chunk())
-	stopped, err := s.trace.Stop(w)
-	go func() {
-		defer s.traceMu.Unlock()
-		s.removeErr = s.trace.Remove()
-		s.trace = nil
-	}()
-	return stopped, errors.Join(err, w.Flush(), out.Close())
 }

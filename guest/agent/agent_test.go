@@ -463,8 +463,6 @@ func TestRequestErrors(t *testing.T) {
 		{wire.OpReadFile, wire.FileParams{Path: "/tmp", Max: 1}, "not a regular file"},
 		{wire.OpReadFile, wire.FileParams{Path: file, Max: 9}, "more than 9 bytes"},
 		{wire.OpReadFile, wire.FileParams{Path: file, Max: -1}, "max is -1"},
-		{wire.OpTraceStop, nil, "none is armed"},
-		{wire.OpTraceStart, wire.TraceParams{Instance: "x"}, "open tracefs"},
 		{wire.OpStat, wire.FileParams{}, "takes no parameters"},
 		{"dance", nil, `unknown operation "dance"`},
 	} {

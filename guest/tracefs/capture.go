@@ -31,7 +31,7 @@ type shared struct {
 
 // Capture is a trace instance of which raw pages are to be taken.
 type Capture struct {
-	Instance
+	instance
 	name   string
 	params wire.CaptureParams
 	armed  wire.CaptureArmed
@@ -46,13 +46,13 @@ type Capture struct {
 // optional must be there. On an error nothing is left behind, and otherwise
 // Remove must follow.
 func (fsys *FS) Arm(p wire.CaptureParams) (_ *Capture, err error) {
-	if err := checkRecord(p); err != nil {
+	if err := check(p); err != nil {
 		return nil, err
 	}
 	fsys.arming.Lock()
 	defer fsys.arming.Unlock()
 	r := &Capture{
-		Instance: Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: probeSystem + "_" + p.Instance},
+		instance: instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: probeSystem + "_" + p.Instance},
 		name:     p.Instance, params: p,
 	}
 	if err := r.claimName(); err != nil {
@@ -648,6 +648,8 @@ func (r *Capture) Remove() error {
 	return r.remove()
 }
 
+// remove disables events first: an enabled kprobe event can be neither removed nor
+// lose its instance.
 func (r *Capture) remove() error {
 	defer r.freeName()
 	errs := []error{r.write("tracing_on", "0")}

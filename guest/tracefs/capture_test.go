@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,10 +37,10 @@ func page(stamp uint64, fill byte, n int) []byte {
 	return p
 }
 
-// recordFake is a tracefs with what a capture needs on top of newFake's. Its
+// captureFake is a tracefs with what a capture needs on top of newFake's. Its
 // pages are in plain files, which read and splice as trace_pipe_raw does when
 // there is nothing more.
-func recordFake(t *testing.T) (*fakeKernel, *FS) {
+func captureFake(t *testing.T) (*fakeKernel, *FS) {
 	k, fsys := newFake(t)
 	fsys.modules = filepath.Join(k.root, "module")
 	k.symbols["kernel_clone"] = true
@@ -77,6 +78,7 @@ func recordFake(t *testing.T) (*fakeKernel, *FS) {
 		"proc/meminfo":                           "MemTotal:         524288 kB\n",
 		"proc/modules":                           "virtio 1 0 - Live 0x0\n",
 		"proc/sys/kernel/pid_max":                "32768\n",
+		"proc/sys/debug/kprobes-optimization":    "1\n",
 		"module/virtio/sections/.text":           "0xffffffffc0000000\n",
 	} {
 		k.file(name, text)
@@ -88,8 +90,8 @@ func recordFake(t *testing.T) (*fakeKernel, *FS) {
 	return k, fsys
 }
 
-// recordFiles are what the kernel puts into a new instance for a capture.
-func (k *fakeKernel) recordFiles(rel string) {
+// captureFiles are what the kernel puts into a new instance for a capture.
+func (k *fakeKernel) captureFiles(rel string) {
 	for name, text := range map[string]string{
 		"available_tracers":                       k.tracers,
 		"current_tracer":                          "nop\n",
@@ -155,10 +157,10 @@ func ship(t *testing.T, r *Capture, max int64) (chunks []string, armed wire.Capt
 	}
 }
 
-func TestRecord(t *testing.T) {
+func TestArm(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hold %v", hold), func(t *testing.T) {
-			k, fsys := recordFake(t)
+			k, fsys := captureFake(t)
 			r, err := fsys.Arm(wire.CaptureParams{
 				Instance: "lab", PIDOnly: true, Hold: hold, BufferKB: 512,
 				Probes: []wire.Kprobe{forkFamily, {Event: "opt", Optional: true, Alternatives: []wire.KprobeTry{{Symbol: "nosuch"}}}},
@@ -243,6 +245,7 @@ func TestRecord(t *testing.T) {
 				"set_event_pid=32767",
 				"buffer_percent=25",
 				"saved_cmdlines_size=4096",
+				"proc/sys/debug/kprobes-optimization=0",
 				"p:labctl_lab/clone kernel_clone flags=+0(%di):x64",
 				"events/labctl_lab/clone/enable=1",
 				"events/sched/sched_process_fork/filter=child_pid > 1",
@@ -268,8 +271,8 @@ func TestRecord(t *testing.T) {
 }
 
 // The bound cuts all CPUs at one time: the oldest pages are taken.
-func TestRecordBound(t *testing.T) {
-	_, fsys := recordFake(t)
+func TestBound(t *testing.T) {
+	_, fsys := captureFake(t)
 	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Hold: true})
 	if err != nil {
 		t.Fatal(err)
@@ -286,8 +289,8 @@ func TestRecordBound(t *testing.T) {
 
 // A tracer that private instances cannot have is in the top one, which gets back
 // what it had.
-func TestRecordTop(t *testing.T) {
-	k, fsys := recordFake(t)
+func TestTop(t *testing.T) {
+	k, fsys := captureFake(t)
 	k.tracers = "function nop\n"
 	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Tracer: "function_graph", Functions: []string{"kernel_clone"}, Graph: []string{"kernel_clone"}})
 	if err != nil {
@@ -322,8 +325,8 @@ func TestRecordTop(t *testing.T) {
 }
 
 // Without its functions a tracer would trace all of the kernel's.
-func TestRecordNoFunctions(t *testing.T) {
-	k, fsys := recordFake(t)
+func TestNoFunctions(t *testing.T) {
+	k, fsys := captureFake(t)
 	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"nosuch"}, Options: map[string]bool{"func_stack_trace": true}})
 	if err != nil {
 		t.Fatal(err)
@@ -343,25 +346,70 @@ func TestRecordNoFunctions(t *testing.T) {
 	}
 }
 
-// On an error nothing is left behind, and the name is free again.
-func TestRecordErrors(t *testing.T) {
-	k, fsys := recordFake(t)
-	nowhere := wire.Kprobe{Event: "nowhere", Alternatives: []wire.KprobeTry{{Symbol: "a1"}}}
-	for range 2 {
-		_, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily, nowhere}})
-		if err == nil || !strings.Contains(err.Error(), "probe nowhere: no alternative taken") {
-			t.Errorf("Record() = %v; want the probe's refusal", err)
-		}
-		if _, err := os.Stat(filepath.Join(k.root, "instances/lab")); !errors.Is(err, fs.ErrNotExist) || len(k.probes) != 0 {
-			t.Errorf("left behind: instance (%v), probes %v", err, k.probes)
-		}
+// On an error nothing is left behind, the name is free again, and the error says
+// what the kernel said.
+func TestArmErrors(t *testing.T) {
+	nowhere := wire.Kprobe{Event: "nowhere", Alternatives: []wire.KprobeTry{{Symbol: "a1"}, {Symbol: "a2"}}}
+	old := wire.Kprobe{Event: "clone", Alternatives: forkFamily.Alternatives[1:]}
+	for _, tt := range []struct {
+		name   string
+		probes []wire.Kprobe
+		fail   string
+		want   string
+	}{
+		{"probe refused", []wire.Kprobe{forkFamily, nowhere}, "", "probe nowhere: no alternative taken (a1: invalid argument (trace_kprobe: Invalid probed address or symbol at a1); a2: "},
+		{"cannot enable", []wire.Kprobe{old}, "instances/lab/events/labctl_lab/clone/enable", "_do_fork: input/output error"},
+		{"cannot start", nil, "instances/lab/tracing_on", "hold trace: input/output error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k, fsys := captureFake(t)
+			k.fail[tt.fail] = syscall.EIO
+			for range 2 {
+				_, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Probes: tt.probes})
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("Arm() = %v, want %q in it", err, tt.want)
+				}
+				if _, err := os.Stat(filepath.Join(k.root, "instances/lab")); !errors.Is(err, fs.ErrNotExist) || len(k.probes) != 0 {
+					t.Errorf("left behind: instance (%v), probes %v", err, k.probes)
+				}
+			}
+		})
 	}
+}
+
+// What an agent before this one left behind is removed first.
+func TestArmOverLeftovers(t *testing.T) {
+	k, before := captureFake(t)
+	p := wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{forkFamily}}
+	if _, err := before.Arm(p); err != nil {
+		t.Fatal(err)
+	}
+	fsys, err := Open(k.root, filepath.Join(k.root, "proc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys.files = k
+	r, err := fsys.Arm(p)
+	if err != nil {
+		t.Fatalf("Arm over leftovers: %v", err)
+	}
+	if err := r.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.probes) != 0 {
+		t.Errorf("probes left: %v", k.probes)
+	}
+}
+
+// A name has one capture at a time, and a link that is gone ends it.
+func TestArmTwice(t *testing.T) {
+	_, fsys := captureFake(t)
 	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fsys.Arm(wire.CaptureParams{Instance: "lab"}); err == nil || !strings.Contains(err.Error(), "another capture has it") {
-		t.Errorf("second Record of one name = %v", err)
+		t.Errorf("second Arm of one name = %v", err)
 	}
 	// A link that is gone ends the capture, however much it would ship.
 	w := wire.NewChunkWriter(closedLink{}, 64, false)
@@ -385,7 +433,7 @@ func TestRecordErrors(t *testing.T) {
 
 // An instance is busy as long as a program that is being started has its files.
 func TestRemoveBusy(t *testing.T) {
-	k, fsys := recordFake(t)
+	k, fsys := captureFake(t)
 	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab"})
 	if err != nil {
 		t.Fatal(err)
@@ -400,14 +448,21 @@ type closedLink struct{}
 
 func (closedLink) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-func TestCheckRecord(t *testing.T) {
+func TestCheck(t *testing.T) {
+	probe := func(event, symbol string, args ...string) wire.CaptureParams {
+		return wire.CaptureParams{Instance: "i", Probes: []wire.Kprobe{{Event: event, Alternatives: []wire.KprobeTry{{Symbol: symbol, Args: args}}}}}
+	}
 	for _, tt := range []struct {
 		p    wire.CaptureParams
 		want string
 	}{
 		{wire.CaptureParams{Instance: "lab_1", Events: []wire.CaptureEvent{{Name: "sched"}, {Name: "sched/sched_switch", Filter: "prev_pid > 1"}}}, ""},
 		{wire.CaptureParams{Instance: "lab", Tracer: "function", Functions: []string{"sched_*", "*:mod:ext4"}}, ""},
+		{probe("clone", "kernel_clone+0x4", "flags=+0(%di):x64", "s=+u8($stack2):ustring"), ""},
+		{probe("clone", "virtio_console:port_fops_open"), ""},
+		{wire.CaptureParams{}, "trace instance"},
 		{wire.CaptureParams{Instance: "../x"}, "C identifier"},
+		{wire.CaptureParams{Instance: "a/b"}, "C identifier"},
 		{wire.CaptureParams{Instance: "a-b"}, "C identifier"},
 		{wire.CaptureParams{Instance: strings.Repeat("x", 40)}, ""},
 		{wire.CaptureParams{Instance: strings.Repeat("x", 41)}, "at most 40"},
@@ -427,7 +482,16 @@ func TestCheckRecord(t *testing.T) {
 		{wire.CaptureParams{Instance: "i", Options: map[string]bool{"../x": true}}, "option"},
 		{wire.CaptureParams{Instance: "i", Files: map[string]string{"../x": "1"}}, "file"},
 		{wire.CaptureParams{Instance: "i", Files: map[string]string{"tracing_on": "1"}}, "does not set itself"},
+		{wire.CaptureParams{Instance: "i", Events: []wire.CaptureEvent{{Name: "a b"}}}, "SYSTEM/EVENT"},
+		{wire.CaptureParams{Instance: "i", Probes: []wire.Kprobe{forkFamily, forkFamily}}, "named twice"},
 		{wire.CaptureParams{Instance: "i", Probes: []wire.Kprobe{{Event: "e"}}}, "no alternatives"},
+		{probe("1x", "f"), "C identifier"},
+		{probe("a/b", "f"), "C identifier"},
+		{probe("e", ""), "empty"},
+		{probe("e", "f\n-:x"), "not one word"},
+		{probe("e", "f", "a b"), "not one word"},
+		{probe("e", "f", "a;b"), "not one word"},
+		{probe("e", "f", "ä"), "not one word"},
 		{wire.CaptureParams{Instance: "i", Keep: true, Hold: true, Max: 1, Formats: []string{"signal", "a/b"}}, ""},
 		{wire.CaptureParams{Instance: "i", Keep: true, Formats: []string{"../x"}}, "SYSTEM/EVENT"},
 		{wire.CaptureParams{Instance: "i", Keep: true, Formats: []string{"a b"}}, "SYSTEM/EVENT"},
@@ -438,9 +502,9 @@ func TestCheckRecord(t *testing.T) {
 		{wire.CaptureParams{Instance: "i", Keep: true, BufferKB: 1}, "a kept instance"},
 		{wire.CaptureParams{Instance: "i", Formats: []string{"a/b"}}, "without a kept instance"},
 	} {
-		err := checkRecord(tt.p)
+		err := check(tt.p)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("checkRecord(%+v) = %v, want %q", tt.p, err, tt.want)
+			t.Errorf("check(%+v) = %v, want %q", tt.p, err, tt.want)
 		}
 	}
 }
@@ -473,7 +537,7 @@ func TestAnchor(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(proc, "kallsyms"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r := Capture{Instance: Instance{fs: &FS{proc: proc}}}
+		r := Capture{instance: instance{fs: &FS{proc: proc}}}
 		if got, err := r.anchor(); got != want || (err == nil) != (want != "") {
 			t.Errorf("anchor of %q = %q, %v; want %q", text, got, err, want)
 		}

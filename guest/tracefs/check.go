@@ -11,26 +11,7 @@ import (
 
 // check refuses names that would reach another file or another command: names
 // become paths, and symbols and arguments become a line of kprobe_events.
-func check(p wire.TraceParams) error {
-	if !isName(p.Instance) {
-		return fmt.Errorf("trace instance %q: want letters, digits and _-", clip(p.Instance, 40))
-	}
-	if p.BufferKB < 0 {
-		return fmt.Errorf("trace buffer of %d KiB: want 0 or more", p.BufferKB)
-	}
-	if err := checkProbes(p.Probes); err != nil {
-		return err
-	}
-	for _, e := range p.Events {
-		if err := checkEvent(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkRecord is check for a capture.
-func checkRecord(p wire.CaptureParams) error {
+func check(p wire.CaptureParams) error {
 	switch {
 	case !isIdent(p.Instance) || len(p.Instance) > 40:
 		return fmt.Errorf("trace instance %q: want a C identifier of at most 40 letters", clip(p.Instance, 60))

@@ -15,7 +15,7 @@ import (
 // What somebody else has armed in the top instance is recorded as it is, and is
 // there afterwards.
 func TestRecordKeep(t *testing.T) {
-	k, fsys := recordFake(t)
+	k, fsys := captureFake(t)
 	for name, text := range map[string]string{
 		"current_tracer":                          "function\n",
 		"set_ftrace_filter":                       "kernel_clone\ndo_exit:traceon:unlimited\n",

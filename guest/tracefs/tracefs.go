@@ -1,6 +1,6 @@
 // Package tracefs drives the kernel's trace file system: private trace instances
-// with kprobe events, events, tracers and their stacks, armed, read as text or as
-// ring-buffer pages, and removed without a trace left behind.
+// with kprobe events, events, tracers and their stacks, armed, read as ring-buffer
+// pages, and removed without a trace left behind.
 //
 // See Documentation/trace/ftrace.rst and kprobetrace.rst in the kernel.
 package tracefs
@@ -20,14 +20,6 @@ import (
 
 	"labctl/guest/wire"
 )
-
-// group holds the kprobe events of Start. A capture has a group of its own, so
-// that two can have probes of the same name.
-const group = "labctl"
-
-// maxTrace bounds the text that Stop copies, in bytes. The ring buffers bound it
-// first unless someone gave them gigabytes.
-const maxTrace = 1 << 30
 
 // files is what FS does to the file system; a test watches it.
 type files interface {
@@ -75,80 +67,13 @@ func (kernelFiles) Write(path, text string, flag int) error {
 func (kernelFiles) Mkdir(path string) error { return os.Mkdir(path, 0o755) }
 func (kernelFiles) Rmdir(path string) error { return syscall.Rmdir(path) }
 
-// Instance is a trace instance that is capture.
-type Instance struct {
+// instance is a trace instance and what is armed in it.
+type instance struct {
 	fs      *FS
 	dir     string
-	group   string
-	enabled []string // folders under events/
+	group   string   // of its kprobe events
+	enabled []string // directories under events/
 	probes  []string // kprobe events in group
-}
-
-// Start makes the instance p.Instance, takes the first alternative of each probe
-// that the kernel accepts, and starts capture. TraceArmed.Missing tells what an
-// optional part did not take, each with the kernel's reason. Leftovers of the
-// same instance are removed first. On an error nothing is left behind.
-func (fsys *FS) Start(p wire.TraceParams) (_ *Instance, armed wire.TraceArmed, err error) {
-	if err := check(p); err != nil {
-		return nil, armed, err
-	}
-	fsys.arming.Lock()
-	defer fsys.arming.Unlock()
-	armed.Symbols = make(map[string]string, len(p.Probes))
-	in := &Instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: group}
-	if err := in.create(p.Probes); err != nil {
-		return nil, armed, fmt.Errorf("make trace instance %s: %w", p.Instance, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, in.Remove())
-		}
-	}()
-	miss := func(what string, err error) {
-		armed.Missing = append(armed.Missing, clip(fmt.Sprintf("%s: %v", what, bare(err)), 400))
-	}
-
-	// It records from its creation on.
-	if err := in.write("tracing_on", "0"); err != nil {
-		return nil, armed, fmt.Errorf("hold trace: %w", err)
-	}
-	if p.BufferKB > 0 {
-		if err := in.resize(p.BufferKB); err != nil {
-			miss("buffer_size_kb", err)
-		}
-	}
-	for _, o := range []struct{ name, value string }{
-		{"stacktrace", bit(p.Stacks)},
-		{"sym-offset", "1"},
-		{"sym-addr", "0"},
-	} {
-		if err := in.write("options/"+o.name, o.value); err != nil {
-			miss("options/"+o.name, err)
-		}
-	}
-	if err := fsys.plainProbes(); err != nil {
-		miss("kprobes-optimization", err)
-	}
-	for _, probe := range p.Probes {
-		symbol, err := in.probe(probe)
-		switch {
-		case err == nil:
-			armed.Symbols[probe.Event] = symbol
-		case probe.Optional:
-			miss("probe "+probe.Event, err)
-		default:
-			return nil, armed, fmt.Errorf("probe %s: %w", probe.Event, err)
-		}
-	}
-	for _, e := range p.Events {
-		if err := in.enable(e); err != nil {
-			miss("event "+e, err)
-		}
-	}
-	if err := in.write("tracing_on", "1"); err != nil {
-		return nil, armed, fmt.Errorf("start trace: %w", err)
-	}
-	return in, armed, nil
 }
 
 // plainProbes has probes not optimised, which truncates the stacks taken in them
@@ -159,57 +84,6 @@ func (fsys *FS) plainProbes() error {
 		return nil
 	}
 	return err
-}
-
-// Stop stops capture and copies the trace as text to w. Remove must follow, also
-// after an error.
-func (in *Instance) Stop(w io.Writer) (wire.TraceStopped, error) {
-	var st wire.TraceStopped
-	err := in.write("tracing_on", "0")
-	if err != nil {
-		err = fmt.Errorf("stop trace: %w", err)
-	}
-	st.Entries, st.Overrun = in.stats()
-	n, cerr := in.copyTrace(w)
-	st.Bytes = n
-	return st, errors.Join(err, cerr)
-}
-
-func (in *Instance) copyTrace(w io.Writer) (int64, error) {
-	f, err := os.Open(filepath.Join(in.dir, "trace"))
-	if err != nil {
-		return 0, fmt.Errorf("read trace: %w", err)
-	}
-	defer f.Close()
-	n, err := io.Copy(w, io.LimitReader(f, maxTrace))
-	if err != nil {
-		return n, fmt.Errorf("read trace: %w", err)
-	}
-	if n == maxTrace {
-		return n, fmt.Errorf("read trace: longer than %d bytes", maxTrace)
-	}
-	return n, nil
-}
-
-// stats adds up what the CPUs' buffers hold and lost. A CPU that cannot be read
-// (offline since) counts nothing.
-func (in *Instance) stats() (entries, overrun int64) {
-	cpus, _ := filepath.Glob(filepath.Join(in.dir, "per_cpu/cpu*/stats"))
-	for _, path := range cpus {
-		text, err := readHead(path, 4<<10)
-		if err != nil {
-			continue
-		}
-		e, o := parseStats(text)
-		entries, overrun = entries+e, overrun+o
-	}
-	return entries, overrun
-}
-
-// parseStats reads a per_cpu/cpuN/stats file.
-func parseStats(text string) (entries, overrun int64) {
-	v := statValues(text)
-	return v["entries"], v["overrun"]
 }
 
 // statValues reads lines of "name: value"; the times among them are left out.
@@ -224,8 +98,8 @@ func statValues(text string) map[string]int64 {
 	return values
 }
 
-// create makes the instance's folder anew.
-func (in *Instance) create(probes []wire.Kprobe) error {
+// create makes the instance's directory anew.
+func (in *instance) create(probes []wire.Kprobe) error {
 	err := in.fs.files.Mkdir(in.dir)
 	if !errors.Is(err, fs.ErrExist) {
 		return bare(err)
@@ -239,17 +113,11 @@ func (in *Instance) create(probes []wire.Kprobe) error {
 	return bare(in.fs.files.Mkdir(in.dir))
 }
 
-// Remove takes everything away again, the instance and its probes: events first,
-// since an enabled kprobe event can be neither removed nor lose its instance.
-func (in *Instance) Remove() error {
-	return errors.Join(in.disable(), in.rmdir(), in.removeProbes())
-}
-
 // busyFor is how long an instance may stay busy. A program that is being started
 // holds, until its exec, whatever file the agent had open at that moment.
 const busyFor = 10 * time.Second
 
-func (in *Instance) rmdir() error {
+func (in *instance) rmdir() error {
 	deadline := time.Now().Add(busyFor)
 	for pause := time.Millisecond; ; pause *= 2 {
 		err := in.fs.files.Rmdir(in.dir)
@@ -263,7 +131,7 @@ func (in *Instance) rmdir() error {
 	}
 }
 
-func (in *Instance) disable() error {
+func (in *instance) disable() error {
 	var errs []error
 	for _, e := range in.enabled {
 		if err := in.write("events/"+e+"/enable", "0"); err != nil {
@@ -274,7 +142,7 @@ func (in *Instance) disable() error {
 	return errors.Join(errs...)
 }
 
-func (in *Instance) removeProbes() error {
+func (in *instance) removeProbes() error {
 	var errs []error
 	for _, e := range in.probes {
 		if err := in.fs.kprobe("-:" + in.group + "/" + e); err != nil {
@@ -287,7 +155,7 @@ func (in *Instance) removeProbes() error {
 
 // probe makes the first alternative that the kernel takes and enables it in the
 // instance. The error names every refusal.
-func (in *Instance) probe(p wire.Kprobe) (symbol string, err error) {
+func (in *instance) probe(p wire.Kprobe) (symbol string, err error) {
 	name := in.group + "/" + p.Event
 	if err := in.fs.kprobe("-:" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("remove the old one: %w", err)
@@ -364,7 +232,7 @@ func lastError(text string) string {
 }
 
 // enable switches an event ("sched/sched_process_fork") on in the instance.
-func (in *Instance) enable(event string) error {
+func (in *instance) enable(event string) error {
 	if err := in.write("events/"+event+"/enable", "1"); err != nil {
 		return err
 	}
@@ -375,7 +243,7 @@ func (in *Instance) enable(event string) error {
 // resize sets the size of a CPU's buffer. The kernel has small buffers until they
 // are used, and on older ones (to 6.6) a size set anywhere counts as the use of
 // all: the top instance would keep its few KB for whoever traces there next.
-func (in *Instance) resize(kb int) error {
+func (in *instance) resize(kb int) error {
 	const file, unused = "buffer_size_kb", "(expanded: "
 	top := filepath.Join(in.fs.root, file)
 	before, _ := readHead(top, 64)
@@ -389,7 +257,7 @@ func (in *Instance) resize(kb int) error {
 	return nil
 }
 
-func (in *Instance) write(file, text string) error {
+func (in *instance) write(file, text string) error {
 	return bare(in.fs.files.Write(filepath.Join(in.dir, file), text, os.O_TRUNC))
 }
 

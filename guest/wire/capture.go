@@ -63,6 +63,21 @@ type CaptureEvent struct {
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
 }
 
+// KprobeTry is one kprobe event to try. The agent walks the alternatives of a
+// Kprobe in order and keeps the first that the kernel takes, so symbol families
+// (kernel_clone, _do_fork, do_fork) need no version check.
+type KprobeTry struct {
+	Symbol string   `json:"symbol"`
+	Args   []string `json:"args"` // fetch arguments, as in Documentation/trace/kprobetrace.rst: "flags=+0(%di):x64"
+}
+
+// Kprobe is one named kprobe event with its alternatives.
+type Kprobe struct {
+	Event        string      `json:"event"` // event name in the group "labctl"
+	Alternatives []KprobeTry `json:"alternatives"`
+	Optional     bool        `json:"optional,omitempty"` // nothing taken is a note, not an error
+}
+
 // CaptureArmed says what the kernel took, just before the capture begins.
 type CaptureArmed struct {
 	Symbols   map[string]string `json:"symbols,omitempty"`   // event of a probe → symbol taken

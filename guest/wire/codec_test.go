@@ -317,7 +317,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Add([]byte(`{"op":"exec","params":{"argv":["/bin/true"],"tty":true}}`))
 	f.Add([]byte(`{"err":"x","value":{"pid":1}}`))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		for _, v := range []any{&Hello{}, &Request{}, &Result{}, &Control{}, &ExecParams{}, &TraceParams{}} {
+		for _, v := range []any{&Hello{}, &Request{}, &Result{}, &Control{}, &ExecParams{}, &CaptureParams{}} {
 			if Unmarshal(p, v) == nil {
 				if _, err := Marshal(v); err != nil && !errors.Is(err, ErrTooLarge) {
 					t.Errorf("Marshal(Unmarshal(%q)) = %v", p, err)

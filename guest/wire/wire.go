@@ -37,7 +37,7 @@ import "encoding/json"
 
 // Version is sent in Hello. Host and guest are built from one tree, so a
 // difference means a stale guest binary, and the host refuses it.
-const Version = 1
+const Version = 2
 
 // MaxPayload bounds one frame's payload in bytes. virtio-serial moves 32 KiB
 // writes about three times as fast as 4 KiB ones; more brings nothing.
@@ -67,7 +67,7 @@ const (
 	Stdin  Stream = iota // host to guest
 	Stdout               // guest to host
 	Stderr               // guest to host
-	Extra                // guest to host: trace text and other captures
+	Extra                // guest to host: captures, sleepers
 )
 
 // Frame is one unit on the link.
@@ -82,16 +82,14 @@ type Frame struct {
 type Op string
 
 const (
-	OpExec       Op = "exec"        // run a program: ExecParams → ExecResult
-	OpTraceStart Op = "trace-start" // arm the task-creation trace: TraceParams → TraceArmed
-	OpTraceStop  Op = "trace-stop"  // disarm; ftrace text on Extra → TraceStopped
-	OpCapture    Op = "capture"     // ship ring-buffer pages until Control.Stop: CaptureParams; chunks on Extra → CaptureStopped
-	OpSleepers   Op = "sleepers"    // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
-	OpReadFile   Op = "read-file"   // FileParams; bytes on Stdout → no value
-	OpStat       Op = "stat"        // guest state: no parameters → Stat
-	OpUnpack     Op = "unpack"      // tar archive on Stdin or in the window → files: UnpackParams → Unpacked
-	OpPack       Op = "pack"        // files → tar archive on Stdout: PackParams → Packed
-	OpResume     Op = "resume"      // after a restore: ResumeParams → Hello, with a new HelloSec
+	OpExec     Op = "exec"      // run a program: ExecParams → ExecResult
+	OpCapture  Op = "capture"   // ship ring-buffer pages until Control.Stop: CaptureParams; chunks on Extra → CaptureStopped
+	OpSleepers Op = "sleepers"  // sleeping tasks with their stacks: SleepersParams; JSON lines of Sleeper on Extra → Slept
+	OpReadFile Op = "read-file" // FileParams; bytes on Stdout → no value
+	OpStat     Op = "stat"      // guest state: no parameters → Stat
+	OpUnpack   Op = "unpack"    // tar archive on Stdin or in the window → files: UnpackParams → Unpacked
+	OpPack     Op = "pack"      // files → tar archive on Stdout: PackParams → Packed
+	OpResume   Op = "resume"    // after a restore: ResumeParams → Hello, with a new HelloSec
 )
 
 // Request opens a Chan.

@@ -148,7 +148,7 @@ func machines() []machine.Spec {
 	return specs
 }
 
-func TestRecord(t *testing.T) {
+func TestCapture(t *testing.T) {
 	for _, spec := range machines() {
 		t.Run(spec.Arch+" "+spec.Kernel, func(t *testing.T) {
 			g := boot(t, spec)
@@ -279,35 +279,27 @@ func oneProgram(g *guest) {
 	}
 }
 
-// several has two captures and the text trace at once, with probes of one name.
+// several has two captures at once, with probes of one name.
 func several(g *guest) {
-	ctx, c := g.Context(), g.vm.Agent()
 	a := g.start(wire.CaptureParams{Instance: "a", Events: []wire.CaptureEvent{fork}, Probes: []wire.Kprobe{clone}})
 	b := g.start(wire.CaptureParams{Instance: "b", PIDOnly: true, Events: []wire.CaptureEvent{fork}, Probes: []wire.Kprobe{clone}})
-	if _, err := c.TraceStart(ctx, wire.TraceParams{Instance: "labctl", Probes: []wire.Kprobe{clone}, Events: []string{"sched/sched_process_fork"}}); err != nil {
-		g.Fatal(err)
-	}
-	if _, err := Start(ctx, c, g.kernel, wire.CaptureParams{Instance: "a"}); err == nil || !strings.Contains(err.Error(), "another capture has it") {
+	if _, err := Start(g.Context(), g.vm.Agent(), g.kernel, wire.CaptureParams{Instance: "a"}); err == nil || !strings.Contains(err.Error(), "another capture has it") {
 		g.Errorf("a second capture a = %v; want another capture has it", err)
 	}
 	_, other := g.run("", probePath, "fork")
-	g.stop(a)
 	_, pid := g.run("b", probePath, "fork")
-	var text bytes.Buffer
-	if _, err := c.TraceStop(ctx, &text); err != nil {
-		g.Error(err)
-	}
-	_, events := g.events(g.stop(b))
-	pids := map[int]bool{}
-	for _, e := range named(events, "clone") {
-		pids[e.PID] = true
-	}
-	if !pids[pid] || pids[other] {
-		g.Errorf("capture of %d alone has probe events of %v", pid, pids)
-	}
-	for _, p := range []int{pid, other} {
-		if !strings.Contains(text.String(), "-"+strconv.Itoa(p)+" ") {
-			g.Errorf("the text trace has nothing of %d", p)
+	for _, tt := range []struct {
+		name       string
+		collection *Collection
+		other      bool // whether it has what is not b's program's
+	}{{"a", a, true}, {"b", b, false}} {
+		_, events := g.events(g.stop(tt.collection))
+		pids := map[int]bool{}
+		for _, e := range named(events, "clone") {
+			pids[e.PID] = true
+		}
+		if !pids[pid] || pids[other] != tt.other {
+			g.Errorf("capture %s has probe events of %v; want of %d, of %d: %v", tt.name, pids, pid, other, tt.other)
 		}
 	}
 }

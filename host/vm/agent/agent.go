@@ -333,20 +333,6 @@ func (c *Client) do(ctx context.Context, op wire.Op, params, v any, stream func(
 	return err
 }
 
-// TraceStart arms the trace.
-func (c *Client) TraceStart(ctx context.Context, p wire.TraceParams) (wire.TraceArmed, error) {
-	var armed wire.TraceArmed
-	err := c.do(ctx, wire.OpTraceStart, p, &armed, nil, nil)
-	return armed, err
-}
-
-// TraceStop disarms the trace and copies its text to w.
-func (c *Client) TraceStop(ctx context.Context, w io.Writer) (wire.TraceStopped, error) {
-	var st wire.TraceStopped
-	err := c.do(ctx, wire.OpTraceStop, nil, &st, (*Call).Extra, w)
-	return st, err
-}
-
 // ReadFile copies at most max bytes of a guest file to w.
 func (c *Client) ReadFile(ctx context.Context, path string, max int64, w io.Writer) error {
 	return c.do(ctx, wire.OpReadFile, wire.FileParams{Path: path, Max: max}, nil, (*Call).Stdout, w)
