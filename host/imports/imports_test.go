@@ -34,7 +34,7 @@ var tiers = [][]string{
 	{"host/vm", "host/vm/warm", "host/kernel", "host/image/initramfs"},
 	{"host/image/program"},                     // what a guest is to run, and its files
 	{"host/trace/capture", "host/trace/event"}, // a trace's bytes; its events
-	{"host/trace/format"},
+	{"host/trace/format", "host/trace/internal/kerneltext"},
 	{"host/trace/printfmt"},                                 // how events are laid out, and how the kernel prints them
 	{"host/trace/decode", "host/trace/internal/sample"},     // from one to the other
 	{"host/trace/collect", "host/trace/internal/callstack"}, // ring-buffer pages of a guest's kernel
@@ -75,6 +75,8 @@ var rules = []rule{
 		why: "the root package embeds guest/, it is no part of it"},
 	{from: "host", to: []string{"guest"}, except: stdOnly,
 		why: "host and guest share messages and tables, not code"},
+	{from: "host", to: []string{"host/trace/internal/kerneltext"},
+		why: "events are read from pages; the kernel's text of them is for tests"},
 	{from: "host/trace/creation", to: startsVM, deep: true, why: judging},
 	{from: "host/trace/event", to: startsVM, deep: true, why: judging},
 	{from: "host/trace/decode", to: startsVM, deep: true, why: judging},

@@ -32,7 +32,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 			b.Count(name, int64(e.Time))
 			continue
 		}
-		ev := r.Ftrace(e)
+		ev := r.Event(e)
 		if log != nil {
 			if err := writeEvent(log, e, &ev, style); err != nil {
 				return outcome.Default(outcome.HostLacks, err)

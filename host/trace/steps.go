@@ -139,7 +139,7 @@ func Part(res *collect.Result, names []string) (*Parted, error) {
 			continue
 		}
 		if step := &p.Steps[at]; len(step.Events) < maxStepEvents {
-			step.Events = append(step.Events, r.Ftrace(e))
+			step.Events = append(step.Events, r.Event(e))
 		} else {
 			step.Unkept++
 		}

@@ -15,13 +15,13 @@ import (
 	"labctl/host/clone"
 	"labctl/host/golden"
 	"labctl/host/stack"
-	"labctl/host/trace/event"
+	"labctl/host/trace/internal/kerneltext"
 )
 
-// traces are those of real kernels that package ftrace is tested with.
+// traces are those of real kernels that package kerneltext is tested with.
 func traces(t testing.TB) map[string]string {
 	t.Helper()
-	files, err := filepath.Glob("../event/testdata/*.trace")
+	files, err := filepath.Glob("../internal/kerneltext/testdata/*.trace")
 	if err != nil || len(files) < 8 {
 		t.Fatalf("%d traces, %v; want at least 8", len(files), err)
 	}
@@ -38,7 +38,7 @@ func traces(t testing.TB) map[string]string {
 
 func join(t testing.TB, text string) []Creation {
 	t.Helper()
-	tr, err := event.Parse(strings.NewReader(text))
+	tr, err := kerneltext.Parse(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -546,14 +546,14 @@ func TestOtherWaysIn(t *testing.T) {
 
 func TestJoinErrors(t *testing.T) {
 	for line, want := range map[string]string{
-		at + "sched_process_fork: nothing":                               "join task creations: trace text line 1: event sched_process_fork has no field child_pid",
-		at + "sched_process_fork: comm=a pid=x child_comm=b child_pid=2": `join task creations: trace text line 1: field pid of sched_process_fork is "x", not a 32-bit number`,
-		at + "task_newtask: comm=a":                                      "join task creations: trace text line 1: event task_newtask has no field pid",
-		at + "task_newtask: pid=4 comm=a clone_flags=zz oom_score_adj=0": `join task creations: trace text line 1: clone_flags of task_newtask is "zz", not a hexadecimal number`,
-		at + "task_rename: pid=4":                                        "join task creations: trace text line 1: task_rename has no field newcomm",
-		at + "sched_process_exec: filename=/x":                           "join task creations: trace text line 1: event sched_process_exec has no field pid",
+		at + "sched_process_fork: nothing":                               "join task creations: event sched_process_fork at 1.000000 on CPU 1 has no field child_pid",
+		at + "sched_process_fork: comm=a pid=x child_comm=b child_pid=2": `join task creations: event sched_process_fork at 1.000000 on CPU 1: field pid is "x", not a 32-bit number`,
+		at + "task_newtask: comm=a":                                      "join task creations: event task_newtask at 1.000000 on CPU 1 has no field pid",
+		at + "task_newtask: pid=4 comm=a clone_flags=zz oom_score_adj=0": `join task creations: event task_newtask at 1.000000 on CPU 1: field clone_flags is "zz", not a hexadecimal number`,
+		at + "task_rename: pid=4":                                        "join task creations: event task_rename at 1.000000 on CPU 1 has no field newcomm",
+		at + "sched_process_exec: filename=/x":                           "join task creations: event sched_process_exec at 1.000000 on CPU 1 has no field pid",
 	} {
-		tr, err := event.Parse(strings.NewReader(script(line)))
+		tr, err := kerneltext.Parse(strings.NewReader(script(line)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -571,7 +571,7 @@ func FuzzJoin(f *testing.F) {
 		f.Add([]byte(text[:4000]))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		tr, err := event.Parse(bytes.NewReader(text))
+		tr, err := kerneltext.Parse(bytes.NewReader(text))
 		if err != nil {
 			return
 		}

@@ -99,7 +99,7 @@ func (j *joiner) event(e *event.Event) error {
 	case "task_rename":
 		name, ok := e.Field("newcomm")
 		if !ok {
-			return fmt.Errorf("trace text line %d: task_rename has no field newcomm", e.Line)
+			return fmt.Errorf("event %v has no field newcomm", e)
 		}
 		tid := renamed(e)
 		j.comms[tid] = name
@@ -157,7 +157,7 @@ func (j *joiner) newtask(e *event.Event) error {
 	if v, _ := e.Field("clone_flags"); v != "" {
 		word, err := strconv.ParseUint(v, 16, 64) // printed without 0x
 		if err != nil {
-			return fmt.Errorf("trace text line %d: clone_flags of task_newtask is %q, not a hexadecimal number", e.Line, v)
+			return fmt.Errorf("event %v: field clone_flags is %q, not a hexadecimal number", e, v)
 		}
 		// Kernels up to 5.2 have the exit signal in it. The child's is not
 		// known then either: a thread has none.

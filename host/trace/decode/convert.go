@@ -1,53 +1,13 @@
 package decode
 
 import (
-	"fmt"
-
 	"labctl/host/stack"
 	"labctl/host/trace/event"
 	"labctl/host/trace/format"
 )
 
-// maxTrace bounds the events that Trace holds at once.
-const maxTrace = 1 << 20
-
-// Trace reads all events into the form that the text of the trace file would
-// have been read into (ftrace.Parse): what came of both is the same but for the
-// times, which the text has in microseconds.
-//
-// Damage is in Trace.Bad. The error is a trace too large to be held.
-func (d *Decoder) Trace() (*event.Trace, error) {
-	t := &event.Trace{CPUs: d.capture.CPUCount}
-	const maxBad = 100
-	n := 0
-	for e, err := range d.Events() {
-		n++
-		if err != nil {
-			t.BadLines++
-			if len(t.Bad) < maxBad {
-				t.Bad = append(t.Bad, event.LineError{Line: n, Reason: err.Error()})
-			}
-			continue
-		}
-		if e.Format.ID == d.kernelStack.id || e.Format.ID == d.userStack.id {
-			continue // its event is gone
-		}
-		if len(t.Events) == maxTrace {
-			return nil, fmt.Errorf("read trace: more than %d events; trace less, or for a shorter time", maxTrace)
-		}
-		t.Events = append(t.Events, d.Ftrace(e))
-		t.Events[len(t.Events)-1].Line = n
-	}
-	for _, s := range d.stats {
-		t.Lost += s.Missing()
-		t.Entries += s.Events
-	}
-	t.Written = t.Entries + t.Lost
-	return t, nil
-}
-
-// Ftrace is the event as a line of the trace file would be read, its own to keep.
-func (d *Decoder) Ftrace(e *Event) event.Event {
+// Event is the event in words, as the trace file would show it, its own to keep.
+func (d *Decoder) Event(e *Event) event.Event {
 	out := event.Event{
 		Task: d.Comm(e.PID), PID: e.PID, CPU: e.CPU, Flags: e.Columns(), Time: int64(e.Time), Name: e.Name(),
 	}

@@ -42,7 +42,7 @@ func FuzzPages(f *testing.F) {
 			if s := d.Text(e); strings.ContainsAny(s, "\n\x1b") {
 				t.Errorf("%q is not clean", s)
 			}
-			d.Ftrace(e)
+			d.Event(e)
 		}
 		// A record has 12 bytes at least; a page has an error at most, and
 		// each CPU one of its end.
@@ -95,7 +95,7 @@ func FuzzCapture(f *testing.F) {
 				e.String(name)
 				scratch, _ = e.Array(scratch[:0], name)
 			}
-			d.Ftrace(e)
+			d.Event(e)
 		}
 	})
 }

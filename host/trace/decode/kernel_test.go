@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"labctl/host/trace/event"
+	"labctl/host/trace/internal/kerneltext"
 	"labctl/host/trace/internal/sample"
 )
 
@@ -59,7 +60,7 @@ func TestKernelText(t *testing.T) {
 			continue // see TestGraph
 		}
 		d := open1(t, s)
-		text, err := event.Parse(bytes.NewReader(named(s.Text)))
+		text, err := kerneltext.Parse(bytes.NewReader(named(s.Text)))
 		if err != nil || text.BadLines > 0 {
 			t.Fatalf("%s: %v, %v", s.Name, err, text.Bad)
 		}
@@ -70,7 +71,7 @@ func TestKernelText(t *testing.T) {
 		}
 		bad, failed := 0, map[string]bool{}
 		for i, e := range got {
-			f := d.Ftrace(e)
+			f := d.Event(e)
 			// Kernels up to 5.16 have one column less.
 			f.Flags = f.Flags[:len(text.Events[i].Flags)]
 			if f.Name == "function" { // the kernel has the names of arguments from BTF
@@ -236,7 +237,7 @@ func TestSystemCalls(t *testing.T) {
 			if e.Format.System != "syscalls" {
 				continue
 			}
-			f := d.Ftrace(e)
+			f := d.Event(e)
 			if len(f.Fields) != len(e.Format.Fields) {
 				t.Fatalf("%s: %s has fields %v; want those of its format", s.Name, f.Name, f.Fields)
 			}

@@ -15,12 +15,13 @@ import (
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
+	"labctl/host/trace/internal/kerneltext"
 )
 
 // build makes the timeline of a trace file's text.
 func build(t testing.TB, text string, stacks func(string) bool) (*Timeline, []creation.Creation) {
 	t.Helper()
-	tr, err := event.Parse(strings.NewReader(text))
+	tr, err := kerneltext.Parse(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func tree(t testing.TB, l *Timeline, program int) string {
 func traces(t testing.TB) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, pattern := range []string{"testdata/*.trace", "../event/testdata/*.trace"} {
+	for _, pattern := range []string{"testdata/*.trace", "../internal/kerneltext/testdata/*.trace"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) < 2 {
 			t.Fatalf("%s: %d files, %v", pattern, len(files), err)

@@ -1,4 +1,7 @@
-package event
+// Package kerneltext reads the text of an ftrace instance's trace file, as the
+// kernel prints it. labctl itself reads ring-buffer pages alone; the kernel's own
+// print of the same events is what tests hold that reading against.
+package kerneltext
 
 import (
 	"bufio"
@@ -10,9 +13,33 @@ import (
 
 	"labctl/host/stack"
 	"labctl/host/text"
+	"labctl/host/trace/event"
 )
 
-// Bounds on what Parse takes from a guest. A line of the kernel is at most one
+// Trace is one trace file.
+type Trace struct {
+	Tracer  string // "nop"
+	CPUs    int    // online, "#P:2"
+	Entries int64  // in the buffer when it was read, stacks included
+	Written int64  // ever written; more than Entries means overwritten ones
+	Events  []event.Event
+	Lines   []int // where each of Events is in the text, from 1
+	// Lost counts events that the text itself says are missing.
+	Lost int64
+	// Bad are the first lines that could not be read, BadLines counts them all.
+	Bad      []LineError
+	BadLines int
+}
+
+// LineError is a line that is not what it should be.
+type LineError struct {
+	Line   int // from 1
+	Reason string
+}
+
+func (e LineError) Error() string { return fmt.Sprintf("trace text line %d: %s", e.Line, e.Reason) }
+
+// Bounds on what Parse takes. A line of the kernel is at most one
 // trace_seq, 8 KiB on the machines here.
 const (
 	maxLine   = 64 << 10
@@ -141,7 +168,6 @@ func (p *parser) event(n int, line string) {
 		p.bad(n, `not "TASK-PID [CPU] FLAGS TIME: EVENT"`)
 		return
 	}
-	e.Line = n
 	switch strings.TrimSpace(rest) {
 	case "<stack trace>":
 		p.stack(n, e)
@@ -153,7 +179,7 @@ func (p *parser) event(n int, line string) {
 		p.bad(n, "no event's name after the time")
 		return
 	}
-	p.t.Events = append(p.t.Events, e)
+	p.t.Events, p.t.Lines = append(p.t.Events, e), append(p.t.Lines, n)
 	w := append(p.waiting[e.CPU], len(p.t.Events)-1)
 	if len(w) > maxDepth {
 		w = w[1:]
@@ -163,7 +189,7 @@ func (p *parser) event(n int, line string) {
 
 // stack opens the stack of the latest event on the same CPU, of the same task,
 // that has none.
-func (p *parser) stack(n int, at Event) {
+func (p *parser) stack(n int, at event.Event) {
 	w := p.waiting[at.CPU]
 	for i := len(w) - 1; i >= 0; i-- {
 		e := &p.t.Events[w[i]]
@@ -190,7 +216,7 @@ const taskWidth = 16
 //
 //	init-1       [001] d....     2.632099: rest
 //	init-1       (      1) [001] d....  2.632099: rest    with record-tgid
-func parseHead(line string) (e Event, rest string, ok bool) {
+func parseHead(line string) (e event.Event, rest string, ok bool) {
 	// The column comes first: a comm may hold "-", blanks, even "-1 [000]".
 	if len(line) > taskWidth && line[taskWidth] == '-' {
 		if e, rest, ok = headAt(line, taskWidth); ok {
@@ -204,10 +230,10 @@ func parseHead(line string) (e Event, rest string, ok bool) {
 			}
 		}
 	}
-	return Event{}, "", false
+	return event.Event{}, "", false
 }
 
-func headAt(line string, dash int) (e Event, rest string, ok bool) {
+func headAt(line string, dash int) (e event.Event, rest string, ok bool) {
 	e.Task = oneLine(strings.TrimLeft(line[:dash], " "))
 	rest = line[dash+1:]
 	if e.PID, rest, ok = number(rest); !ok {

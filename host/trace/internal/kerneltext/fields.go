@@ -1,9 +1,10 @@
-package event
+package kerneltext
 
 import (
 	"strings"
 
 	"labctl/host/text"
+	"labctl/host/trace/event"
 )
 
 // layouts are the print formats of events whose fields hold a task's name or a
@@ -21,7 +22,7 @@ var layouts = map[string]*text.Pattern{
 
 // parseBody reads what stands after the time: "name: fields", or the function
 // tracer's "function <-caller".
-func parseBody(e *Event, rest string) bool {
+func parseBody(e *event.Event, rest string) bool {
 	name, body, ok := strings.Cut(rest, ": ")
 	if !ok {
 		name, ok = strings.CutSuffix(strings.TrimRight(rest, " "), ":")
@@ -32,7 +33,7 @@ func parseBody(e *Event, rest string) bool {
 			return false
 		}
 		e.Name, e.Text = "function", oneLine(rest)
-		e.Fields = []Field{{"function", oneLine(callee)}, {"caller", oneLine(caller)}}
+		e.Fields = []event.Field{{Key: "function", Value: oneLine(callee)}, {Key: "caller", Value: oneLine(caller)}}
 		return true
 	}
 	e.Name, e.Text = name, oneLine(body)
@@ -40,7 +41,7 @@ func parseBody(e *Event, rest string) bool {
 		if m := layout.FindStringSubmatchIndex(body); m != nil {
 			for i, key := range layout.SubexpNames() {
 				if i > 0 && m[2*i] >= 0 {
-					e.Fields = append(e.Fields, Field{key, oneLine(body[m[2*i]:m[2*i+1]])})
+					e.Fields = append(e.Fields, event.Field{Key: key, Value: oneLine(body[m[2*i]:m[2*i+1]])})
 				}
 			}
 			return true
@@ -73,8 +74,8 @@ const maxFields = 128
 // parseFields reads key=value pairs. A value ends where the next " key=" starts;
 // a quoted one, which the kernel does not escape, at a quote with such a start
 // or nothing after it.
-func parseFields(s string) []Field {
-	var fields []Field
+func parseFields(s string) []event.Field {
+	var fields []event.Field
 	for len(fields) < maxFields {
 		key, rest, ok := strings.Cut(s, "=")
 		if !ok || !isName(key) {
@@ -85,7 +86,7 @@ func parseFields(s string) []Field {
 		if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
 			value = value[1 : n-1]
 		}
-		fields = append(fields, Field{key, oneLine(value)})
+		fields = append(fields, event.Field{Key: key, Value: oneLine(value)})
 		s = strings.TrimLeft(rest[end:], " ")
 	}
 	return fields
