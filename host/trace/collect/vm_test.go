@@ -9,11 +9,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/record"
+	"labctl/host/stack"
+	"labctl/host/trace/creation"
 	"labctl/host/trace/decode"
+	"labctl/host/trace/event"
+	"labctl/host/trace/internal/kerneltext"
+	"labctl/host/trace/plan"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -160,6 +168,7 @@ func TestCapture(t *testing.T) {
 				{"everybody", everybody},
 				{"one program", oneProgram},
 				{"several at once", several},
+				{"the kernel's text", kernelText},
 				{"functions", functions},
 				{"function graph", functionGraph},
 				{"bounds", bounds},
@@ -452,4 +461,129 @@ func sleepers(g *guest) {
 		}
 	}
 	g.Errorf("kthreadd is not among %d sleepers", len(tasks))
+}
+
+// kernelText holds a capture against the kernel's own print of the same events: the
+// pages are held in the ring buffer until the trace file has been read. Names,
+// tasks, times, fields and stacks must agree, and the task creations of both.
+func kernelText(g *guest) {
+	facts, err := g.kernel.Facts(g.Context())
+	if err != nil {
+		g.Fatal(err)
+	}
+	made, err := plan.Make(plan.Request{
+		Creations: plan.Joined, Stacks: true, Exact: true, Hold: true, BufferKB: 4096,
+		Events: []plan.Event{{Name: "signal/signal_generate"}, {Name: "sched/sched_wakeup"}},
+	}, plan.Kernel{Arch: g.vm.Hello().Arch, Facts: facts})
+	if err != nil {
+		g.Fatal(err)
+	}
+	r := g.start(made.Params)
+	for _, probe := range []string{"fork", "vfork", "thread", "clone3", "spawn", "kthread"} {
+		g.run("", probePath, probe)
+	}
+	const tracefs = "/sys/kernel/tracing/"
+	instance := tracefs + "instances/" + made.Params.Instance + "/"
+	g.run("", "/labctl/sh", "-c", "cd "+instance+" && echo 0 >tracing_on && echo 1 >options/sym-offset")
+	// What a task is called is the kernel's latest word, which may change meanwhile.
+	before := g.read(tracefs + "saved_cmdlines")
+	text, err := kerneltext.Parse(strings.NewReader(g.read(instance + "trace")))
+	if err != nil || text.BadLines > 0 || text.Lost > 0 {
+		g.Fatalf("the kernel's text: %v, %d lost, %v", err, text.Lost, text.Bad)
+	}
+	after := g.read(tracefs + "saved_cmdlines")
+	res := g.stop(r)
+	steady := map[int]bool{}
+	for _, name := range slices.Collect(strings.Lines(before)) {
+		if pid, _, _ := strings.Cut(name, " "); strings.Contains("\n"+after, "\n"+name) && strings.Contains("\n"+string(res.Capture.Cmdlines), "\n"+name) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				g.Fatalf("saved_cmdlines: %q", name)
+			}
+			steady[n] = true
+		}
+	}
+
+	d, err := decode.Open(res.Capture)
+	if err != nil {
+		g.Fatal(err)
+	}
+	var events []event.Event
+	for e, err := range d.Events() {
+		if err != nil {
+			g.Fatal(err)
+		}
+		out := d.Event(e)
+		out.Time = (out.Time + 500) / 1000 * 1000 // the text has microseconds
+		events = append(events, out)
+	}
+	if len(events) != len(text.Events) || len(events) < 60 {
+		g.Fatalf("%d events in the pages, %d in the text; want as many, and 60 or more", len(events), len(text.Events))
+	}
+	bad, named, frames := 0, 0, 0
+	for i := range events {
+		got, want := &events[i], &text.Events[i]
+		got.Flags = got.Flags[:len(want.Flags)] // kernels up to 5.16 have one column less
+		if steady[got.PID] || got.PID == 0 {
+			named++
+		} else {
+			want.Task = got.Task
+		}
+		if got.Stack != nil {
+			frames += len(got.Stack.Frames)
+		}
+		if diff := cmp.Diff(inWords(want), inWords(got)); diff != "" {
+			if bad++; bad <= 3 {
+				g.Errorf("event %d of %d differs (-text +pages):\n%s", i, len(events), diff)
+			}
+		}
+	}
+	if bad > 3 {
+		g.Errorf("%d events differ", bad)
+	}
+	if named < len(events)/2 || frames < 5*len(events) {
+		g.Errorf("of %d events %d have a task whose name held still, with %d frames; want half of them, and five frames each", len(events), named, frames)
+	}
+
+	want, err := creation.Join(text.Events)
+	if err != nil {
+		g.Fatal(err)
+	}
+	got, err := creation.Join(events)
+	if err != nil {
+		g.Fatal(err)
+	}
+	kinds := map[string]bool{}
+	for i := range want {
+		kinds[want[i].Via] = true
+	}
+	for _, via := range []string{"clone", "clone3", "vfork", "kthread"} {
+		if !kinds[via] && !(via == "vfork" && kinds["clone"]) { // arm64 has no such call
+			g.Errorf("no creation by %s among %d", via, len(want))
+		}
+	}
+	// The text has no addresses.
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(stack.Frame{}, "PC")); diff != "" {
+		g.Errorf("creations (-text +pages):\n%s", diff)
+	}
+	g.Logf("%d events, %d frames, %d creations agree", len(events), frames, len(got))
+}
+
+// inWords is an event as both have it.
+func inWords(e *event.Event) (lines []string) {
+	lines = append(lines, fmt.Sprintf("%s-%d [%d] %s %d %s at %q: %s", e.Task, e.PID, e.CPU, e.Flags, e.Time, e.Name, e.At, e.Text))
+	for _, f := range e.Fields {
+		lines = append(lines, f.Key+"="+f.Value)
+	}
+	if e.Stack == nil {
+		return append(lines, "no stack")
+	}
+	for i, f := range e.Stack.Frames {
+		// After a call that does not return the kernel shows the next function.
+		if i > 0 && f.Name != "" && (f.Offset == 0 || f.Offset == f.Size) {
+			f.Name, f.Offset = "(start)", 0
+		}
+		lines = append(lines, fmt.Sprintf("=> %s+%#x [%s]", f.Name, f.Offset, f.Module))
+	}
+	return lines
 }

@@ -195,9 +195,9 @@ func probes() {
 			}
 		}
 	}
-	plan, err := creation.Plan(runtime.GOARCH, facts)
+	wanted, err := creation.Probes(runtime.GOARCH, facts)
 	check(err)
-	for _, p := range plan.Probes {
+	for _, p := range wanted {
 		for _, a := range p.Alternatives {
 			try(root+"/kprobe_events", "p:labctl/"+p.Event+" "+a.Symbol+" "+strings.Join(a.Args, " ")+"\n")
 			if _, err := os.Stat(root + "/events/labctl/" + p.Event); err == nil {
