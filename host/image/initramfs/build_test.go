@@ -41,7 +41,6 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d bytes, %+v", img.Bytes, img.Timing)
 	if img.Cached {
 		t.Error("a new file in the overlay gave a cached image")
 	}
@@ -49,7 +48,6 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("again: %+v", again.Timing)
 	if !again.Cached || again.Path != img.Path {
 		t.Errorf("the same build again = %s, cached %v; want %s, cached", again.Path, again.Cached, img.Path)
 	}
@@ -172,7 +170,6 @@ func TestGuestIsRebuiltWhenItsSourceChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%+v", img.Timing)
 		return img
 	}
 	first := build(smallSource(t, "one"))

@@ -20,7 +20,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"labctl"
 	"labctl/host/arch"
@@ -59,15 +58,7 @@ type File struct {
 // Image is an archive on disk, ready for QEMU's -initrd.
 type Image struct {
 	Path   string
-	Bytes  int64
 	Cached bool // nothing had to be written
-	Timing Timing
-}
-
-// Timing says where the time of Build went.
-type Timing struct {
-	Base, Guest, Write time.Duration
-	Total              time.Duration // with the hashing of sources and asking go for its version
 }
 
 // Build returns the image for opts, from the cache where it is there. An image
@@ -80,7 +71,6 @@ func Build(ctx context.Context, opts Options) (*Image, error) {
 	if _, ok := arch.Find(opts.Arch); !ok {
 		return nil, fmt.Errorf("build initramfs: architecture %q is not one of %v", opts.Arch, arch.Names())
 	}
-	start := time.Now()
 	dir := opts.Dir
 	if dir == "" {
 		var err error
@@ -92,12 +82,7 @@ func Build(ctx context.Context, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build initramfs: %w", err))
 	}
-	img, err := b.image(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	img.Timing.Total = time.Since(start)
-	return img, nil
+	return b.image(ctx, opts)
 }
 
 // format is part of every key. It is raised when the same inputs are to give
@@ -136,29 +121,19 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build initramfs overlay: %w", err)
 	}
-	var (
-		img   Image
-		parts []string
-		mark  = time.Now()
-	)
-	lap := func() (d time.Duration) {
-		d, mark = time.Since(mark), time.Now()
-		return d
-	}
+	var parts []string
 	if opts.Base {
 		base, err := b.base(ctx, opts.Arch)
 		if err != nil {
 			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build u-root base for %s: %w", opts.Arch, err))
 		}
 		parts = append(parts, base)
-		img.Timing.Base = lap()
 	}
 	guest, err := b.guest(ctx, opts.Arch)
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build guest programs for %s: %w", opts.Arch, err))
 	}
 	parts = append(parts, guest)
-	img.Timing.Guest = lap()
 
 	// The parts' names hold the hashes of their contents' inputs.
 	k := newKey("image")
@@ -167,19 +142,13 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	}
 	k.add(string(overlay))
 	name := k.name("image", opts.Arch)
-	img.Path, img.Cached, err = b.cache.get(ctx, name, func(w io.Writer) error {
+	path, hit, err := b.cache.get(ctx, name, func(w io.Writer) error {
 		return concat(w, parts, overlay)
 	})
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write initramfs: %w", err))
 	}
-	info, err := os.Stat(img.Path)
-	if err != nil {
-		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write initramfs: %w", err))
-	}
-	img.Bytes = info.Size()
-	img.Timing.Write = lap()
-	return &img, nil
+	return &Image{Path: path, Cached: hit}, nil
 }
 
 // concat writes the parts and then the overlay, each at a multiple of four
