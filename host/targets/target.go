@@ -53,7 +53,6 @@ type Target struct {
 	PVH bool
 
 	PCI      bool // has a PCI bus, so virtio-pci devices work
-	PowerOff bool // the guest can end QEMU; otherwise QMP quit does, after the final record
 	Snapshot bool // its state can be saved and restored
 
 	// Features are the kernel features (kconfig/features.yaml) that a boot needs.
@@ -87,7 +86,7 @@ var All = []Target{
 		Append: []string{"mitigations=off", "no_timer_check"},
 		PVH:    true,
 		Links:  []Link{{Kind: "virtio"}, {Kind: "uart", TTY: "ttyS1", Serial: 1}},
-		PCI:    true, PowerOff: true, Snapshot: true,
+		PCI:    true, Snapshot: true,
 		Features: []string{"boot", "serial-8250"},
 	},
 	{
@@ -108,7 +107,7 @@ var All = []Target{
 		Append: []string{"mitigations=off", "kpti=off"},
 		// virt has one UART that Linux sees, so without virtio there is no second road.
 		Links: []Link{{Kind: "virtio"}},
-		PCI:   true, PowerOff: true, Snapshot: true,
+		PCI:   true, Snapshot: true,
 		Features: []string{"boot", "serial-pl011"},
 	},
 	{
@@ -122,7 +121,7 @@ var All = []Target{
 		// longer than the wait for the first line.
 		Console: []string{"earlycon", "console=ttyAMA0"},
 		Links:   []Link{{Kind: "virtio"}},
-		PCI:     true, PowerOff: true, Snapshot: true,
+		PCI:     true, Snapshot: true,
 		Features: []string{"boot", "serial-pl011"},
 	},
 	{
