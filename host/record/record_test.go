@@ -18,6 +18,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
+	"labctl/host/crash"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/plan"
@@ -285,8 +286,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"another form of an older schema", old + `,"probes":{"armed":3}}`, "cannot unmarshal object"},
 		{"escapes in the schema", `{"schema":"\u001b[2J"}`, `schema is "\x1b[2J"`},
 		{"schema of another type", `{"schema":1}`, "line 1: json: cannot unmarshal number"},
-		{"unknown field", ok + `,"nmae":"x"}`, `unknown field "nmae"`},
-		{"unknown field deep inside", ok + `,"probes":[{"result":{"x":1}}]}`, `unknown field "x"`},
+		{"unknown field", ok + `,"nmae":"x"}`, `json: unknown field "nmae"`},
+		{"unknown field deep inside", ok + `,"probes":[{"result":{"x":1}}]}`, `json: unknown field "x"`},
 		{"another type", ok + ",\n\n\"target\":\n{\"cpus\": \"two\"}}", "line 4: json: cannot unmarshal string"},
 		{"number out of range", ok + ",\n\"seconds\": 1e999}", "line 2: json: cannot unmarshal number 1e999"},
 		{"second document", ok + "}\n{}", "line 2: invalid character '{' after top-level value"},
@@ -295,10 +296,53 @@ func TestDecodeErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Decode([]byte(tt.in))
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 				t.Errorf("Decode = %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestNewCrash takes reports from consoles that hold the kernel's own lines.
+func TestNewCrash(t *testing.T) {
+	if got := NewCrash(nil); got != nil {
+		t.Errorf("NewCrash of no report = %+v", got)
+	}
+	for _, tt := range []struct {
+		name, console string
+		want          Crash
+	}{
+		{"panic with a stack", "CPU: 1 PID: 7 Comm: a b Not tainted\nKernel panic - not syncing: Attempted to kill init!\nCPU: 1 PID: 7 Comm: a b Not tainted 6.12\nCall trace:\n do_exit+0x1/0x2\n",
+			Crash{Kind: "panic", Title: "Attempted to kill init!", Cause: "init died", Task: &Task{Comm: "a b", PID: 7, CPU: 1}, Stack: &stack.Stack{}}},
+		{"out of memory", "Out of memory: Killed process 9 (b) total-vm:1kB\n",
+			Crash{Kind: "oom", Title: "Out of memory: Killed process 9 (b) total-vm:1kB", Victim: &Task{Comm: "b", PID: 9, CPU: -1}}},
+		{"one hang", "INFO: task c:3 blocked for more than 5 seconds.\n",
+			Crash{Kind: "hung task", Title: "INFO: task c:3 blocked for more than 5 seconds.", Task: &Task{Comm: "c", PID: 3, CPU: -1}}},
+		{"a hang that lasts", "INFO: task c:3 blocked for more than 5 seconds.\nINFO: task c:3 blocked for more than 10 seconds.\n",
+			Crash{Kind: "hung task", Title: "INFO: task c:3 blocked for more than 5 seconds.", Task: &Task{Comm: "c", PID: 3, CPU: -1}, Count: 2, Last: "INFO: task c:3 blocked for more than 10 seconds."}},
+	} {
+		var s crash.Scanner
+		s.Write([]byte(tt.console))
+		all := s.Reports()
+		if len(all) != 1 {
+			t.Errorf("%s: %d reports", tt.name, len(all))
+			continue
+		}
+		got := NewCrash(all[0])
+		if (got.Stack != nil) != (tt.want.Stack != nil) || len(got.Lines) == 0 {
+			t.Errorf("%s: stack %+v, lines %q", tt.name, got.Stack, got.Lines)
+		}
+		got.Stack, got.Lines, tt.want.Stack = nil, nil, nil
+		if d := cmp.Diff(&tt.want, got); d != "" {
+			t.Errorf("%s: -want +got\n%s", tt.name, d)
+		}
+	}
+}
+
+func TestTraceCounts(t *testing.T) {
+	tr := Trace{CPUs: []TraceCPU{{Events: 3, Lost: 1}, {Events: 4}, {Events: 5, Lost: 2}}}
+	if tr.Count() != 12 || tr.Lost() != 3 {
+		t.Errorf("%d events, %d lost; want 12, 3", tr.Count(), tr.Lost())
 	}
 }
 
