@@ -59,7 +59,7 @@ func fuzz(ctx context.Context, fs *flag.FlagSet, args []string, stdout, stderr i
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			fmt.Fprintf(stdout, "   failed  %s %s\n%s", t.pkg, t.name, out)
+			fmt.Fprintf(stdout, "   failed  %s %s: %v\n%s", t.pkg, t.name, err, out)
 			bad = append(bad, t.name)
 		case !r.moved:
 			fmt.Fprintf(stdout, "      0/s  %s %s: no input was run but those that are kept\n", t.pkg, t.name)

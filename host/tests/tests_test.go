@@ -146,7 +146,7 @@ func TestFuzz(t *testing.T) {
 	if want := "1 of 1 fuzz targets failed, or did not run: FuzzBad"; err == nil || err.Error() != want {
 		t.Errorf("fuzz = %v; want %q", err, want)
 	}
-	if got := out.String(); !strings.HasPrefix(got, "   failed  m/a FuzzBad\n") || !strings.Contains(got, "it is bad") {
+	if got := out.String(); !strings.HasPrefix(got, "   failed  m/a FuzzBad: exit status 1\n") || !strings.Contains(got, "it is bad") {
 		t.Errorf("printed\n%s", got)
 	}
 }
