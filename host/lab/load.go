@@ -164,7 +164,7 @@ func (s *Set) Find(id string) (*Lab, error) {
 			return nil, err
 		}
 	}
-	return nil, unknownID(id, known)
+	return nil, outcome.Inputf("lab %q is not known (known: %s)", text.Line(id, 40), strings.Join(known, ", "))
 }
 
 // Read reads one lab; name is what its folder is called in messages.

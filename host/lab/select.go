@@ -102,16 +102,11 @@ func MatchIDs(name string, ids []string) (found []string, err error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, unknownID(name, ids)
+		hint := ""
+		if near := kernel.Nearest(name, ids); near != "" {
+			hint = ", did you mean " + near + "?"
+		}
+		return nil, outcome.Inputf("lab %q is not known%s (known: %s)", text.Line(name, 40), hint, strings.Join(ids, ", "))
 	}
 	return found, nil
-}
-
-// unknownID is the one line for a name that means no lab.
-func unknownID(name string, known []string) error {
-	hint := ""
-	if near := kernel.Nearest(name, known); near != "" {
-		hint = ", did you mean " + near + "?"
-	}
-	return outcome.Inputf("lab %q is not known%s (known: %s)", text.Line(name, 40), hint, strings.Join(known, ", "))
 }

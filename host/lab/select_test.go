@@ -53,8 +53,8 @@ func TestSelection(t *testing.T) {
 		{Selection{Names: []string{"P2"}, All: true}, false, "give the ids of labs, or --all"},
 		{Selection{Names: []string{"P2"}, Topic: "kernel"}, false, "give the ids of labs, or --all"},
 		{Selection{}, false, "which labs?"},
-		{Selection{Names: []string{"K*", "Q*"}}, false, `lab "Q*" is not known`},
-		{Selection{Names: []string{"K"}}, false, `lab "K" is not known, did you mean K1? (known: P2, P10, K1)`},
+		{Selection{Names: []string{"K*", "K1?"}}, false, `lab "K1?" is not known, did you mean K1? (known: P2, P10, K1)`},
+		{Selection{Names: []string{"K"}}, false, `lab "K" is not known (known: P2, P10, K1)`},
 		{Selection{Names: []string{"["}}, false, `"[": syntax error in pattern`},
 	} {
 		labs, err := tt.s.Of(shelf(tt.broken))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -296,7 +298,7 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 
 func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, root string) error {
 	lang := o.labFlags.lang
-	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, jobs(o.jobs), func(g *grade.Grade) {
+	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, cmp.Or(o.jobs, runtime.GOMAXPROCS(0)), func(g *grade.Grade) {
 		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
 	})
 	if err != nil {

@@ -4,25 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
-	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
-	"labctl/host/lab/judge"
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
-	"labctl/host/matrix/schedule"
+	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
-	"labctl/host/record"
 	"labctl/host/session"
-	"labctl/host/text"
 )
 
 type labRunOptions struct {
@@ -33,6 +26,7 @@ type labRunOptions struct {
 	stacks   bool
 	out      string
 	jobs     int
+	resume   bool
 }
 
 func (o *labRunOptions) flags(c *cobra.Command) {
@@ -40,7 +34,8 @@ func (o *labRunOptions) flags(c *cobra.Command) {
 	machineFlags(c, &o.spec)
 	f := c.Flags()
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
-	f.StringVar(&o.out, "out", "", "folder of the run record, or of several (default: labctl-out/TIME-NAME)")
+	f.StringVar(&o.out, "out", "", "directory of the run record, of several labs of a matrix (default: labctl-out/TIME-NAME)")
+	f.BoolVar(&o.resume, "resume", false, "go on with the labs in --out: run those that are missing, or have failed")
 	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
 }
 
@@ -51,17 +46,23 @@ func (a *app) labRun(lf *labFlags) *cobra.Command {
 		Short: "Run labs and say what their kernel shows",
 		Long: `Run each lab in a machine of its own, which starts warm, and judge what came
 out: every check and every claim. The record is kept; labctl lab judge judges it
-again. Exit status 1 when a check fails. A lab that a kernel or machine cannot
-run is reported as not run, which is no failure.`,
+again. Labs are named by their ids, or by globs over them. Exit status 1 when a
+check fails. A lab that a kernel or machine cannot run is reported as not run,
+which is no failure.
+
+Several labs are a matrix: as many run at a time as this host has CPUs and memory
+for, the directory has matrix.json, cells/ with what became of each as soon as it
+ended, and runs/ with the records. --resume goes on with one that was stopped.`,
 		Example: `  labctl lab run P1
-  labctl lab run --all --arch arm64 --kernel 5.10
+  labctl lab run --all --arch arm64 --kernel 5.10 --out all
+  labctl lab run --all --arch arm64 --kernel 5.10 --out all --resume
   labctl lab run K1 --board raspi3b --out k1`,
-		RunE: func(c *cobra.Command, ids []string) error {
-			runs, err := a.runLabs(c.Context(), &o, ids)
+		RunE: func(c *cobra.Command, names []string) error {
+			runs, err := a.runLabs(c.Context(), &o, names)
 			if runs == nil {
 				return err
 			}
-			return errors.Join(a.printLabs(&o, runs), endOfLabs(runs, err))
+			return errors.Join(a.printLabs(&o, runs), err)
 		},
 	}
 	o.flags(c)
@@ -70,15 +71,9 @@ run is reported as not run, which is no failure.`,
 	return c
 }
 
-// oneRun is one lab on one machine.
-type oneRun struct {
-	*runner.Run
-	err error
-}
-
-// runLabs runs labs, several at a time. Runs are given with an error of theirs
-// inside; the error beside them ended all.
-func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]*oneRun, error) {
+// runLabs runs labs. Of one there is a record in --out, of several a matrix. The
+// error says what went wrong with any of them; there are no runs when it ended all.
+func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]show.Ran, error) {
 	root, err := o.labFlags.root()
 	if err != nil {
 		return nil, err
@@ -95,141 +90,66 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]
 	if err != nil {
 		return nil, err
 	}
+	if len(chosen) > 1 {
+		return a.runSeveral(ctx, env, o, chosen)
+	}
+	if o.resume {
+		return nil, outcome.Inputf("--resume goes on with a run of several labs; this is one")
+	}
 	if err := machine.Settle(env.Env, &o.spec); err != nil {
 		return nil, err
 	}
-	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
+	l := chosen[0]
+	r, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Out: o.out, Spec: o.spec}, l)
+	return []show.Ran{{Run: r.Judged(), Why: why(err)}}, err
+}
+
+// why is what an error says of a lab that was not judged.
+func why(err error) string {
+	switch outcome.Of(err) {
+	case outcome.OK, outcome.CheckFailed:
+		return ""
+	}
+	return err.Error()
+}
+
+// runSeveral runs labs as the cells of a matrix.
+func (a *app) runSeveral(ctx context.Context, env session.Env, o *labRunOptions, chosen []*lab.Lab) ([]show.Ran, error) {
+	on, err := cell.On(env.Env, o.spec)
 	if err != nil {
 		return nil, err
 	}
-	base, single := o.out, len(chosen) == 1
-	if !single {
-		d, err := record.Create(o.out, "labs-"+t.Name, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		base = d.Path
-		os.Remove(d.File(record.ConsoleFile)) // each lab has its own
+	byID := map[string]*lab.Lab{}
+	var plan []matrix.Cell
+	for _, l := range chosen {
+		byID[l.ID] = l
+		on.Work = matrix.Work{Kind: matrix.Lab, Name: l.ID}
+		plan = append(plan, on)
 	}
-	runs := make([]*oneRun, len(chosen))
-	turn := make(chan struct{}, jobs(o.jobs))
-	told := newInOrder(len(chosen), a.say)
-	var wg sync.WaitGroup
-	for i, l := range chosen {
-		r := &oneRun{Run: &runner.Run{Session: new(session.Session), Lab: l}}
-		runs[i] = r
-		out := base
-		if !single {
-			out = filepath.Join(base, l.ID)
-		}
-		turn <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-turn }()
-			if r.err = context.Cause(ctx); r.err == nil {
-				*r = *a.runLab(ctx, env, o.spec, l, out)
-			}
-			if !single {
-				told.tell(i, r.line(o.labFlags.lang))
-			}
-		})
+	find := func(id string) (*lab.Lab, error) { return byID[id], nil }
+	r := &cell.Runner{Env: env, Spec: o.spec, Lab: find}
+	defer r.Close()
+	m, err := r.Matrix(ctx, cell.Options{
+		Name: "labs", Plan: plan, Out: o.out, Label: "labs-" + on.Target, Resume: o.resume, Jobs: o.jobs,
+		Again: "labctl lab run", Watch: a.watchCells,
+	})
+	if err != nil {
+		return nil, err
 	}
-	wg.Wait()
-	return runs, nil
-}
-
-// jobs is how many machines run at once.
-func jobs(asked int) int {
-	b := schedule.Host(asked)
-	if b.Jobs > 0 {
-		return b.Jobs
+	a.say("run records: " + m.Dir)
+	runs, err := cell.Labs(m.Dir, m.Results, find)
+	if err != nil {
+		return nil, err
 	}
-	return max(1, min(b.CPUs, b.MemoryMB/(512+schedule.Overhead)))
-}
-
-// inOrder says lines in the order of their numbers, each as soon as those before
-// it have been said.
-type inOrder struct {
-	mu    sync.Mutex
-	say   func(string)
-	lines []*string
-	next  int
-}
-
-func newInOrder(n int, say func(string)) *inOrder {
-	return &inOrder{say: say, lines: make([]*string, n)}
-}
-
-func (o *inOrder) tell(i int, line string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.lines[i] = &line
-	for ; o.next < len(o.lines) && o.lines[o.next] != nil; o.next++ {
-		o.say(*o.lines[o.next])
-	}
-}
-
-// runLab runs one lab in a machine of its own, with a record in out.
-func (a *app) runLab(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, out string) *oneRun {
-	r, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Out: out, Spec: spec}, l)
-	if outcome.Of(err) == outcome.CheckFailed {
-		err = nil // the report has them
-	}
-	return &oneRun{r, err}
-}
-
-func (r *oneRun) line(lang string) string {
-	s := fmt.Sprintf("%s %s: ", r.Lab.ID, show.Clean(r.Lab.Title.In(lang)))
-	if r.Report == nil {
-		return s + text.Line(fmt.Sprint(r.err), 200)
-	}
-	return s + show.Summary(r.Report, lang)
-}
-
-// ran are the runs as they are printed.
-func ran(runs []*oneRun) (all []show.Ran) {
-	for _, r := range runs {
-		one := show.Ran{Run: r.Judged()}
-		if r.err != nil {
-			one.Why = r.err.Error()
-		}
-		all = append(all, one)
-	}
-	return all
+	return runs, matrixEnd(m.Results, m.Dir, matrixOutput{asJSON: o.asJSON})
 }
 
 // printLabs prints one lab at length, several as a table and what failed.
-func (a *app) printLabs(o *labRunOptions, runs []*oneRun) error {
+func (a *app) printLabs(o *labRunOptions, runs []show.Ran) error {
 	if o.asJSON {
-		return a.printJSON(show.JSON(ran(runs)))
+		return a.printJSON(show.JSON(runs))
 	}
-	return show.Labs(a.stdout, ran(runs), show.Options{Lang: o.labFlags.lang, Cells: a.cells(), Stacks: o.stacks})
-}
-
-// endOfLabs is the error of a whole run: errors of runs, else failed checks.
-func endOfLabs(runs []*oneRun, err error) error {
-	if err != nil {
-		return err
-	}
-	var errs *multierror.Error
-	failed := 0
-	for _, r := range runs {
-		if r.err != nil {
-			e := r.err
-			if len(runs) > 1 {
-				e = fmt.Errorf("lab %s: %w", r.Lab.ID, e)
-			}
-			errs = multierror.Append(errs, e)
-		} else {
-			failed += r.Report.Failed()
-		}
-	}
-	switch {
-	case errs != nil && len(errs.Errors) == 1:
-		return errs.Errors[0]
-	case errs != nil:
-		return errs
-	}
-	return outcome.Checks(failed)
+	return show.Labs(a.stdout, runs, show.Options{Lang: o.labFlags.lang, Cells: a.cells(), Stacks: o.stacks})
 }
 
 func (a *app) labClaims(lf *labFlags) *cobra.Command {
@@ -239,36 +159,35 @@ func (a *app) labClaims(lf *labFlags) *cobra.Command {
 		Short: "Say what becomes of the sources' claims on a kernel",
 		Long: `Run the labs that state claims, all of them or those given, and list every claim
 with its verdict on this kernel: confirmed, refuted or depends, and the evidence.`,
-		RunE: func(c *cobra.Command, ids []string) error {
-			o.chosen.All = len(ids) == 0 && !o.chosen.Filtered()
-			runs, err := a.runLabs(c.Context(), &o, ids)
+		RunE: func(c *cobra.Command, names []string) error {
+			o.chosen.All = len(names) == 0 && !o.chosen.Filtered()
+			runs, err := a.runLabs(c.Context(), &o, names)
 			if runs == nil {
 				return err
 			}
-			return errors.Join(a.printClaims(&o, runs), a.claimsEnd(runs))
+			if outcome.Of(err) == outcome.CheckFailed { // checks are not asked for here
+				a.say(fmt.Sprintf("%d checks of these labs fail: labctl lab run shows them", failed(runs)))
+				err = nil
+			}
+			all := show.ClaimsOf(runs)
+			if o.asJSON {
+				return errors.Join(a.printJSON(all), err)
+			}
+			return errors.Join(show.Claims(a.stdout, all, lf.lang), err)
 		},
 	}
 	o.flags(c)
 	return c
 }
 
-func (a *app) printClaims(o *labRunOptions, runs []*oneRun) error {
-	all := show.ClaimsOf(ran(runs))
-	if o.asJSON {
-		return a.printJSON(all)
+// failed counts the checks that fail.
+func failed(runs []show.Ran) (n int) {
+	for _, r := range runs {
+		if r.Report != nil {
+			n += r.Report.Failed()
+		}
 	}
-	return show.Claims(a.stdout, all, o.labFlags.lang)
-}
-
-// claimsEnd is endOfLabs without the checks, which are not asked for here.
-func (a *app) claimsEnd(runs []*oneRun) error {
-	err := endOfLabs(runs, nil)
-	var failed *outcome.ChecksError
-	if errors.As(err, &failed) {
-		a.say(fmt.Sprintf("%d checks of these labs fail: labctl lab run shows them", failed.Failed))
-		return nil
-	}
-	return err
+	return n
 }
 
 func (a *app) labJudge(lf *labFlags) *cobra.Command {
@@ -277,39 +196,35 @@ func (a *app) labJudge(lf *labFlags) *cobra.Command {
 		Use:   "judge DIR...",
 		Short: "Judge run records of labs again",
 		Long: `Judge what earlier runs recorded, by the labs as they are now. No machine is
-started: the record is all that is read. DIR is what --out named, or the folder
+started: the record is all that is read. DIR is what --out named, or the directory
 of one lab in it.`,
 		RunE: func(_ *cobra.Command, dirs []string) error {
 			if len(dirs) == 0 {
-				return outcome.Inputf("which record? give its folder")
+				return outcome.Inputf("which record? give its directory")
 			}
-			var runs []*oneRun
+			var runs []show.Ran
 			for _, d := range dirs {
-				more, err := a.judgeDir(&o, d)
+				more, err := cell.ReadLabs(d, func(id string) (*lab.Lab, error) { return a.find(lf, id) })
 				if err != nil {
 					return outcome.Default(outcome.BadInput, err)
 				}
 				runs = append(runs, more...)
 			}
-			return errors.Join(a.printLabs(&o, runs), endOfLabs(runs, nil))
+			lacking := 0
+			for _, r := range runs {
+				if r.Why != "" {
+					lacking++
+				} else if r.Report.Changed {
+					a.say(fmt.Sprintf("%s: %s has changed since the run", r.Dir.Path, r.Lab.File))
+				}
+			}
+			err := outcome.Checks(failed(runs))
+			if lacking > 0 {
+				err = outcome.Inputf("%d of %d records have no result to judge", lacking, len(runs))
+			}
+			return errors.Join(a.printLabs(&o, runs), err)
 		},
 	}
 	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	return c
-}
-
-func (a *app) judgeDir(o *labRunOptions, dir string) ([]*oneRun, error) {
-	all, err := judge.ReadAll(dir, func(id string) (*lab.Lab, error) { return a.find(o.labFlags, id) })
-	if err != nil {
-		return nil, err
-	}
-	var runs []*oneRun
-	for _, r := range all {
-		if r.Report.Changed {
-			a.say(fmt.Sprintf("%s: %s has changed since the run", r.Dir.Path, r.Lab.File))
-		}
-		s := &session.Session{Dir: r.Dir, Run: r.Record}
-		runs = append(runs, &oneRun{Run: &runner.Run{Session: s, Lab: r.Lab, Result: r.Result, Report: r.Report}})
-	}
-	return runs, nil
 }

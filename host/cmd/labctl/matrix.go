@@ -82,6 +82,21 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 	if err != nil {
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
+	p := &planned{spec: spec}
+	if p.cells, err = a.cellsOf(ctx, spec); err != nil {
+		return nil, err
+	}
+	if p.shard, err = matrix.ParseShard(f.shard); err == nil {
+		err = p.shard.Fits(len(p.cells))
+	}
+	if err != nil {
+		return nil, outcome.Inputf("--shard: %w", err)
+	}
+	return p, nil
+}
+
+// cellsOf are the cells of what was asked for.
+func (a *app) cellsOf(ctx context.Context, spec *plan.Spec) ([]matrix.Cell, error) {
 	known := plan.Known{
 		Cached: a.cachedKernels,
 		Packages: func(pattern, arch string) ([]string, error) {
@@ -92,20 +107,12 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 			return found, nil
 		},
 	}
+	var err error
 	if known.Labs, err = lab.IDs(labs.FS); err != nil {
 		return nil, err
 	}
-	p := &planned{spec: spec}
-	if p.cells, err = spec.Cells(known); err != nil {
-		return nil, outcome.Default(outcome.BadInput, err)
-	}
-	if p.shard, err = matrix.ParseShard(f.shard); err == nil {
-		err = p.shard.Fits(len(p.cells))
-	}
-	if err != nil {
-		return nil, outcome.Inputf("--shard: %w", err)
-	}
-	return p, nil
+	cells, err := spec.Cells(known)
+	return cells, outcome.Default(outcome.BadInput, err)
 }
 
 func (f *planFlags) spec(argv []string) (*plan.Spec, error) {

@@ -2,25 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"labctl/host/kernel"
 	"labctl/host/lab"
-	"labctl/host/lab/runner"
-	"labctl/host/machine"
+	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/matrix/diff"
 	"labctl/host/outcome"
-	"labctl/host/record"
-	"labctl/host/session"
 	"labctl/host/text"
 	"labctl/labs"
 )
@@ -30,6 +21,7 @@ type matrixDiffOptions struct {
 	only                  []string
 	out                   string
 	jobs                  int
+	resume                bool
 	asJSON, markdown      bool
 	all, exitCode         bool
 }
@@ -40,9 +32,9 @@ func (a *app) matrixDiff() *cobra.Command {
 		Use:   "diff RECORD RECORD... | --kernels A,B",
 		Short: "Say what differs between kernels: stacks, structures, claims, tracepoints, system calls",
 		Long: `Compare kernels by the records of labs that ran on them. RECORD is the record
-of a lab's run, or a folder with several: what --out named, or a matrix's folder.
-One folder with several kernels is enough. With --kernels the labs are run first
-and their records kept.
+of a lab's run, or a directory with several: what --out named, or a matrix's. One
+with several kernels is enough. With --kernels the labs are run first, as a matrix,
+which is kept; --resume goes on with one that was stopped.
 
 Each kernel is compared with the one to the left of it: = is the same, – is not
 there, ? is not known. Layouts, tracepoints, system calls and prototypes are from
@@ -61,7 +53,8 @@ kernels differ.`,
 	f.StringSliceVar(&o.kernels, "kernels", nil, "run labs on these kernels: 5.10,7.2")
 	f.StringSliceVar(&o.arches, "arch", nil, "architectures to run on: amd64, arm64, arm (default: the host's)")
 	f.StringSliceVar(&o.labs, "labs", []string{"K1", "K2", "C6"}, "labs to run; K* is all that begin so")
-	f.StringVar(&o.out, "out", "", "folder for the records of these runs (default: labctl-out/TIME-diff)")
+	f.StringVar(&o.out, "out", "", "directory of the matrix of these runs (default: labctl-out/TIME-diff)")
+	f.BoolVar(&o.resume, "resume", false, "go on with the runs in --out: those that are missing, or have failed")
 	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
 	f.StringSliceVar(&o.only, "only", nil, "parts: "+strings.Join(diff.Parts, ", "))
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
@@ -83,16 +76,17 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 		return outcome.Inputf("--json or --markdown, not both")
 	case len(o.kernels) > 0 && len(paths) > 0:
 		return outcome.Inputf("give records, or --kernels to run labs on, not both")
-	case len(o.kernels) == 0 && (len(o.arches) > 0 || o.out != ""):
-		return outcome.Inputf("--arch and --out are for runs: give --kernels")
+	case len(o.kernels) == 0 && (len(o.arches) > 0 || o.out != "" || o.resume):
+		return outcome.Inputf("--arch, --out and --resume are for runs: give --kernels")
 	case len(o.kernels) == 0 && len(paths) == 0:
 		return outcome.Inputf("which kernels? give the records of runs, or --kernels 5.10,7.2")
 	}
 	if len(o.kernels) > 0 {
-		var err error
-		if paths, err = a.runForDiff(ctx, o); err != nil {
+		dir, err := a.runForDiff(ctx, o)
+		if err != nil {
 			return err
 		}
+		paths = []string{dir}
 	}
 	kernels, problems, err := diff.Load(paths, func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) })
 	if err != nil {
@@ -119,80 +113,40 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 }
 
 // runForDiff runs the labs on every kernel of every architecture, and gives the
-// folders of their records, one a kernel. A lab that does not come to its end is
-// a gap in the diff, unless all are so.
-func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (paths []string, err error) {
-	chosen, err := (&lab.Selection{Names: o.labs}).Of(labs.FS)
-	if err != nil {
-		return nil, fmt.Errorf("--labs: %w", err)
-	}
-	if len(o.arches) == 0 {
-		o.arches = []string{""}
-	}
-	var targets []string
+// directory with their records. A lab that does not come to its end is a gap in the
+// diff, unless all are so.
+func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, error) {
 	env, err := a.env()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	for _, arch := range o.arches {
-		t, err := machine.FindTarget(arch, "")
-		if err != nil {
-			return nil, err
-		}
-		targets = append(targets, t.Arch)
-		for _, k := range o.kernels { // before anything is run
-			ref, err := kernel.ParseRef(k)
-			if err == nil {
-				if _, err = env.Cache.Find(ref, t.Arch); errors.Is(err, kernel.ErrNotCached) {
-					err = nil // it is pulled
-				}
-			}
-			if err != nil {
-				return nil, outcome.Inputf("--kernels: %w", err)
-			}
-		}
-	}
-	if len(o.kernels)*len(o.arches) < 2 {
-		return nil, outcome.Inputf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))
-	}
-	base, err := record.Create(o.out, "diff", time.Now())
+	f := planFlags{kernels: o.kernels, archs: o.arches, labs: o.labs}
+	spec, err := f.spec(nil)
 	if err != nil {
-		return nil, err
+		return "", outcome.Default(outcome.BadInput, err)
 	}
-	os.Remove(base.File(record.ConsoleFile)) // each lab has its own
-	turn := make(chan struct{}, jobs(o.jobs))
-	var wg sync.WaitGroup
-	var runs []*oneRun
-	for _, arch := range targets {
-		for _, k := range o.kernels {
-			dir := filepath.Join(base.Path, arch, strings.ReplaceAll(k, "/", "-"))
-			paths = append(paths, dir)
-			for _, l := range chosen {
-				r := &oneRun{Run: &runner.Run{Session: new(session.Session), Lab: l}}
-				runs = append(runs, r)
-				turn <- struct{}{}
-				wg.Go(func() {
-					defer func() { <-turn }()
-					if r.err = context.Cause(ctx); r.err == nil {
-						*r = *a.runLab(ctx, env, machine.Spec{Arch: arch, Kernel: k}, l, filepath.Join(dir, l.ID))
-					}
-					a.say(fmt.Sprintf("%s on %s: %s", text.Line(k, 80), arch, r.line("en")))
-				})
-			}
-		}
+	cells, err := a.cellsOf(ctx, spec)
+	if err != nil {
+		return "", err
 	}
-	wg.Wait()
-	ran := 0
-	for _, r := range runs {
-		if r.Report != nil {
-			ran++
-		} else if err == nil {
-			err = r.err
-		}
+	if len(o.kernels)*max(1, len(o.arches)) < 2 {
+		return "", outcome.Inputf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))
 	}
-	if ran > 0 && ctx.Err() == nil {
-		err = nil
+	r := &cell.Runner{Env: env, Lab: a.ownLab}
+	defer r.Close()
+	if err := r.Check(cells); err != nil {
+		return "", outcome.Inputf("--kernels: %w", err)
 	}
-	a.say("run records: " + base.Path)
-	return paths, err
+	m, err := r.Matrix(ctx, cell.Options{
+		Name: "diff", Plan: cells, Out: o.out, Label: "diff", Resume: o.resume, Jobs: o.jobs,
+		Again: "labctl matrix diff", Watch: a.watchCells,
+	})
+	if err != nil {
+		return "", err
+	}
+	a.say("run records: " + m.Dir)
+	if !slices.ContainsFunc(m.Results.Results, func(r matrix.Result) bool { return len(r.Checks) > 0 || r.Status == matrix.NotApplicable }) {
+		return "", matrixEnd(m.Results, m.Dir, matrixOutput{asJSON: true})
+	}
+	return m.Dir, nil
 }

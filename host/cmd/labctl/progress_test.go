@@ -61,17 +61,3 @@ func TestProgress(t *testing.T) {
 		})
 	}
 }
-
-func TestInOrder(t *testing.T) {
-	var got []string
-	o := newInOrder(4, func(line string) { got = append(got, line) })
-	for _, tell := range []struct {
-		i    int
-		want string
-	}{{2, ""}, {0, "0"}, {3, "0"}, {1, "0 1 2 3"}} {
-		o.tell(tell.i, string(rune('0'+tell.i)))
-		if said := strings.Join(got, " "); said != tell.want {
-			t.Errorf("after %d: said %q; want %q", tell.i, said, tell.want)
-		}
-	}
-}

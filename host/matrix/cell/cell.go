@@ -89,6 +89,24 @@ func (r *Runner) Do(ctx context.Context, cells []matrix.Cell, o schedule.Options
 	return schedule.Do(ctx, jobs, o)
 }
 
+// Check says of the first kernel of cells that cannot come, not by a pull either,
+// why that is so.
+func (r *Runner) Check(cells []matrix.Cell) error {
+	for _, c := range cells {
+		t, _ := targets.Find(c.Target)
+		ref, err := kernel.ParseRef(c.Kernel)
+		if err == nil {
+			if _, err = r.Env.Cache.Find(ref, t.Arch); errors.Is(err, kernel.ErrNotCached) {
+				err = nil // it is pulled
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func kernelKey(c matrix.Cell) string {
 	t, _ := targets.Find(c.Target) // the plan has looked
 	return c.Kernel + "/" + t.Arch

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
+	"labctl/host/lab/show"
 	"labctl/host/matrix"
 	"labctl/host/outcome"
 	"labctl/host/record"
@@ -50,6 +52,49 @@ func Read(dir string, find judge.FindLab) (_ *matrix.Results, err error) {
 		subs = append(subs, filepath.Base(filepath.Dir(f)))
 	}
 	return labResults(find, dir, subs)
+}
+
+// ReadLabs judges again what labs left in a directory: one lab's record, those of
+// several, or a matrix.
+func ReadLabs(dir string, find judge.FindLab) ([]show.Ran, error) {
+	if there(dir, matrix.File) || there(dir, matrix.CellDir) {
+		r, err := Read(dir, find)
+		if err != nil {
+			return nil, err
+		}
+		return Labs(dir, r, find)
+	}
+	all, err := judge.ReadAll(dir, find)
+	var runs []show.Ran
+	for _, r := range all {
+		runs = append(runs, show.Ran{Run: r})
+	}
+	return runs, err
+}
+
+// Labs are the labs of a matrix, judged again from their records in its directory.
+// Of one that came to no result the cell says why.
+func Labs(dir string, all *matrix.Results, find judge.FindLab) (runs []show.Ran, err error) {
+	for i := range all.Results {
+		res := &all.Results[i]
+		if res.Cell.Work.Kind != matrix.Lab {
+			continue
+		}
+		r := show.Ran{Run: &judge.Run{Dir: record.Dir{Path: filepath.Join(dir, res.Record)}}}
+		if res.Status.Failed() && res.Status != matrix.Fail {
+			r.Why = fmt.Sprintf("%s: %s", res.Status, res.Reason)
+			if r.Lab, err = find(res.Cell.Work.Name); err != nil {
+				r.Lab = &lab.Lab{ID: res.Cell.Work.Name} // its title is all that is missing
+			}
+			if run, err := r.Dir.ReadRun(); err == nil {
+				r.Record = *run
+			}
+		} else if r.Run, err = judge.Read(r.Dir.Path, find); err != nil {
+			return nil, err
+		}
+		runs = append(runs, r)
+	}
+	return runs, nil
 }
 
 func there(dir, name string) bool {

@@ -14,6 +14,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
+	"labctl/host/matrix"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/text"
@@ -55,10 +56,11 @@ type found struct {
 	path int // the argument that it was found below
 }
 
-// Load reads records: folders of runs, and folders with such folders in them, as
-// labctl lab run --out and labctl matrix leave them. Kernels are in the order of
-// the paths, those below one path by their releases. With a single kernel in all
-// of them, each path is a side of its own. find gives a lab by its id, to judge by.
+// Load reads records: directories of runs, and directories with such directories in
+// them, as labctl lab run --out and labctl matrix leave them. Kernels are in the
+// order of the paths, those below one path by their releases, those of a matrix as
+// its plan has them. With a single kernel in all of them, each path is a side of its
+// own. find gives a lab by its id, to judge by.
 //
 // A record that cannot be read is a problem, a line; the error says that a path is
 // none.
@@ -66,7 +68,7 @@ func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Ke
 	defer outcome.OrElse(outcome.BadInput, &err)
 	var all []found
 	for i, p := range paths {
-		dirs, err := records(p)
+		dirs, planned, err := records(p)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -84,12 +86,14 @@ func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Ke
 			}
 			here = append(here, found{d, run, i})
 		}
-		slices.SortStableFunc(here, func(a, b found) int {
-			if c := natural(a.run.Kernel.Release, b.run.Kernel.Release); c != 0 {
-				return c
-			}
-			return a.run.Started.Compare(b.run.Started)
-		})
+		if !planned {
+			slices.SortStableFunc(here, func(a, b found) int {
+				if c := natural(a.run.Kernel.Release, b.run.Kernel.Release); c != 0 {
+					return c
+				}
+				return a.run.Started.Compare(b.run.Started)
+			})
+		}
 		all = append(all, here...)
 	}
 	kernels, of := group(all, false)
@@ -111,10 +115,24 @@ func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Ke
 	return kernels, problems, nil
 }
 
-// records finds the folders below path that hold a run, path itself before all.
-func records(path string) (dirs []string, err error) {
+// records finds the directories below path that hold a run, path itself before all.
+// Of a matrix that has ended they are those of its results, in the plan's order: a
+// cell that was tried again has others, too.
+func records(path string) (dirs []string, planned bool, err error) {
 	if st, err := os.Stat(path); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("%s: no such folder; give the record of a run, or a folder with several", text.Line(path, 200))
+		return nil, false, fmt.Errorf("%s: no such folder; give the record of a run, or a folder with several", text.Line(path, 200))
+	}
+	all, err := matrix.Read(path)
+	switch {
+	case err == nil:
+		for _, r := range all.Results {
+			if r.Record != "" {
+				dirs = append(dirs, filepath.Join(path, r.Record))
+			}
+		}
+		return dirs, true, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, false, err
 	}
 	err = fs.WalkDir(os.DirFS(path), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -135,12 +153,12 @@ func records(path string) (dirs []string, err error) {
 		return fs.SkipDir
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for records in %s: %w", text.Line(path, 200), err)
+		return nil, false, fmt.Errorf("look for records in %s: %w", text.Line(path, 200), err)
 	}
 	if len(dirs) == 0 {
-		return nil, fmt.Errorf("%s: no %s in it or below: no run left its record there", text.Line(path, 200), record.RunFile)
+		return nil, false, fmt.Errorf("%s: no %s in it or below: no run left its record there", text.Line(path, 200), record.RunFile)
 	}
-	return dirs, nil
+	return dirs, false, nil
 }
 
 // group makes the kernels that records tell of, one of each image on each machine,
