@@ -16,9 +16,12 @@ const Schema = "labctl/matrix/v1"
 // The kinds of work.
 const (
 	Lab     = "lab"     // Name is the lab's id
-	Program = "program" // Name is a program, Go package or folder, as labctl exec takes it
+	Program = "program" // Name is a program, Go package or directory, as labctl exec takes it
 	GoTest  = "gotest"  // Name is a Go package pattern
+	Probes  = "probes"  // Name is the probes' names, "fork,vfork"; Args is their parameters as JSON, or nothing
 )
+
+var kinds = []string{Lab, Program, GoTest, Probes}
 
 // Work is what is done in a cell.
 type Work struct {

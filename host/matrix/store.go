@@ -211,7 +211,7 @@ func (c *Cell) check() error {
 	switch {
 	case c.Kernel == "" || c.Target == "" || c.Work.Name == "":
 		return errors.New("it lacks a kernel, a target or work")
-	case !slices.Contains([]string{Lab, Program, GoTest}, c.Work.Kind):
+	case !slices.Contains(kinds, c.Work.Kind):
 		return fmt.Errorf("kind of work %q is not known", clip(c.Work.Kind))
 	case c.CPUs < 0 || c.MemoryMB < 0:
 		return errors.New("CPUs and memory are numbers above 0")

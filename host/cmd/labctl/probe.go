@@ -1,21 +1,23 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 
-	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"labctl/guest/catalogue"
 	"labctl/host/machine"
+	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/report"
 	"labctl/host/session"
 )
@@ -71,7 +73,8 @@ func (a *app) probeRun() *cobra.Command {
 		Short: "Run probes under the trace and print results and stacks",
 		Long: `Boot a guest, run each probe with the task-creation trace armed, and print what
 it reported, how the kernel made its tasks, and whether both agree. Everything
-is kept in a run record (run.json, trace.dat, stacks.txt, console.log, qemu.txt).`,
+is kept in a run record (run.json, trace.dat, stacks.txt, console.log, qemu.txt),
+of several architectures in a matrix directory with a record for each.`,
 		Example: `  labctl probe run fork --arch arm64
   labctl probe run vfork --kernel 5.10 --style ftrace
   labctl probe run fork --params '{"flags":1024}'
@@ -89,7 +92,7 @@ is kept in a run record (run.json, trace.dat, stacks.txt, console.log, qemu.txt)
 	f.StringVar(&o.style, "style", report.TRACE32, "how stacks are printed: "+strings.Join(report.Styles, ", "))
 	f.BoolVar(&o.raw, "raw", false, "show the frames of the tracing machinery that were trimmed, too")
 	f.BoolVar(&o.asJSON, "json", false, "print the run record's JSON")
-	f.StringVar(&o.out, "out", "", "folder of the run record (default: labctl-out/TIME-NAME)")
+	f.StringVar(&o.out, "out", "", "directory of the run record, or of the matrix (default: labctl-out/TIME-NAME)")
 	return c
 }
 
@@ -115,9 +118,15 @@ func (o *probeOptions) check() error {
 			return outcome.Inputf("--params is for one probe")
 		}
 		var obj map[string]any
-		if err := json.Unmarshal([]byte(o.params), &obj); err != nil {
+		var line bytes.Buffer
+		err := json.Unmarshal([]byte(o.params), &obj)
+		if err == nil {
+			err = json.Compact(&line, []byte(o.params))
+		}
+		if err != nil {
 			return outcome.Inputf("--params %s: want a JSON object: %w", o.params, err)
 		}
+		o.params = line.String()
 	}
 	if !slices.Contains(report.Styles, o.style) {
 		return unknown("--style", o.style, report.Styles)
@@ -125,8 +134,8 @@ func (o *probeOptions) check() error {
 	return nil
 }
 
-// runProbes runs the probes on each machine asked for, all at once, and prints
-// the machines in order.
+// runProbes runs the probes on the machine asked for, or on several as the cells of
+// a matrix, and prints the machines in their order.
 func (a *app) runProbes(ctx context.Context, o probeOptions) error {
 	if err := o.check(); err != nil {
 		return err
@@ -141,66 +150,68 @@ func (a *app) runProbes(ctx context.Context, o probeOptions) error {
 	if err != nil {
 		return err
 	}
-	sessions, errs := make([]*session.Session, len(archs)), make([]error, len(archs))
-	var wg sync.WaitGroup
-	for i, arch := range archs {
-		wg.Go(func() { sessions[i], errs[i] = session.Probes(ctx, env, o.of(arch, len(archs) > 1)) })
+	name := "probe-" + o.names[0]
+	if len(o.names) > 1 {
+		name = "probes"
 	}
-	wg.Wait()
+	if len(archs) > 1 {
+		return a.probeSeveral(ctx, env, &o, name, archs)
+	}
+	s, err := session.Probes(ctx, env, session.ProbeOptions{
+		Options: session.Options{Name: name, Out: o.out, Spec: o.spec}, Names: o.names, Params: json.RawMessage(o.params),
+	})
+	if perr := a.printProbes(&o, &s.Run, s.Dir); perr != nil {
+		return perr
+	}
+	return err
+}
 
-	var all *multierror.Error
-	failed := 0
-	for i, s := range sessions {
-		switch outcome.Of(errs[i]) {
-		case outcome.OK, outcome.CheckFailed:
-		default:
-			all = multierror.Append(all, errs[i])
-		}
-		if err := a.printProbes(&o, s); err != nil {
+func (a *app) probeSeveral(ctx context.Context, env session.Env, o *probeOptions, name string, archs []string) error {
+	work := matrix.Work{Kind: matrix.Probes, Name: strings.Join(o.names, ",")}
+	if o.params != "" {
+		work.Args = []string{o.params}
+	}
+	var plan []matrix.Cell
+	for _, arch := range archs {
+		spec := o.spec
+		spec.Arch = arch
+		c, err := cell.On(env.Env, spec)
+		if err != nil {
 			return err
 		}
-		for _, p := range s.Run.Probes {
-			failed += p.Failed()
+		if c.Work = work; !slices.ContainsFunc(plan, c.Equal) {
+			plan = append(plan, c)
 		}
 	}
-	switch {
-	case all != nil && len(all.Errors) == 1:
-		return all.Errors[0]
-	case all != nil:
-		return all
-	}
-	return outcome.Checks(failed)
-}
-
-// of are the probes on one architecture, of several or alone.
-func (o *probeOptions) of(arch string, several bool) session.ProbeOptions {
-	po := session.ProbeOptions{Names: o.names, Options: session.Options{Name: "probe-" + o.names[0], Out: o.out, Spec: o.spec}}
-	if len(o.names) > 1 {
-		po.Name = "probes"
-	}
-	po.Spec.Arch = arch
-	if several {
-		po.Name += "-" + arch
-		if o.out != "" {
-			po.Out = filepath.Join(o.out, arch)
-		}
-	}
-	if o.params != "" {
-		po.Params = json.RawMessage(o.params)
-	}
-	return po
-}
-
-func (a *app) printProbes(o *probeOptions, s *session.Session) error {
-	switch {
-	case !s.Booted():
-		return nil
-	case o.asJSON:
-		return a.printJSON(&s.Run)
-	}
-	if err := report.Probes(a.stdout, &s.Run, report.Options{Style: o.style, Raw: o.raw}); err != nil {
+	r := &cell.Runner{Env: env, Spec: o.spec}
+	defer r.Close()
+	m, err := r.Matrix(ctx, cell.Options{Name: name, Plan: plan, Out: o.out, Label: name, Again: "labctl probe run", Watch: a.watchCells})
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "run record: %s\n", s.Dir.Path)
+	for _, res := range m.Results.Results {
+		d := record.Dir{Path: filepath.Join(m.Dir, res.Record)}
+		run, err := d.ReadRun()
+		if err == nil {
+			err = a.printProbes(o, run, d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return matrixEnd(m.Results, m.Dir, matrixOutput{asJSON: true})
+}
+
+func (a *app) printProbes(o *probeOptions, run *record.Run, dir record.Dir) error {
+	switch {
+	case run.Kernel.Release == "": // nothing was booted
+		return nil
+	case o.asJSON:
+		return a.printJSON(run)
+	}
+	if err := report.Probes(a.stdout, run, report.Options{Style: o.style, Raw: o.raw}); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "run record: %s\n", dir.Path)
 	return err
 }

@@ -1,11 +1,11 @@
-// Package cell runs the cells of a matrix: a lab, a program or the tests of a Go
-// package, each in a machine of its own, with a record of its own. What starts when
-// is host/matrix/schedule's to say.
+// Package cell runs the cells of a matrix, each in a machine of its own, with a
+// record of its own. What starts when is host/matrix/schedule's to say.
 package cell
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -149,11 +149,12 @@ func (r *Runner) spec(c matrix.Cell) machine.Spec {
 func (r *Runner) job(ctx context.Context, c matrix.Cell) schedule.Job {
 	t, _ := targets.Find(c.Target)
 	s := r.spec(c)
-	if c.Work.Kind == matrix.Lab {
+	switch c.Work.Kind {
+	case matrix.Lab:
 		if l, err := r.lab(c.Work.Name); err == nil {
 			s = runner.Spec(l, s)
 		}
-	} else {
+	case matrix.GoTest, matrix.Program:
 		s.Commands = c.Work.Kind == matrix.GoTest || !strings.Contains(c.Work.Name, "/")
 	}
 	cpus := cmp.Or(s.CPUs, t.CPUs)
@@ -191,9 +192,12 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 		if missing := r.kernels[kernelKey(c)]; missing != nil {
 			o.Before = func(context.Context, *machine.Spec) error { return missing }
 		}
-		if c.Work.Kind == matrix.Lab {
+		switch c.Work.Kind {
+		case matrix.Lab:
 			err = r.runLab(ctx, env, o, c, &res)
-		} else {
+		case matrix.Probes:
+			err = r.runProbes(ctx, env, o, c, &res)
+		default:
 			err = r.runProgram(whole, ctx, env, o, c, &res)
 		}
 	}
@@ -215,6 +219,16 @@ func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options,
 		res.Status, res.Reason = verdict(ran.Report)
 		res.Checks, res.Claims = checks(ran.Report)
 	}
+	return err
+}
+
+func (r *Runner) runProbes(ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
+	po := session.ProbeOptions{Options: o, Names: strings.Split(c.Work.Name, ",")}
+	if len(c.Work.Args) > 0 {
+		po.Params = json.RawMessage(c.Work.Args[0])
+	}
+	s, err := session.Probes(ctx, env, po)
+	res.Kernel = s.Run.Kernel
 	return err
 }
 
