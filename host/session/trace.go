@@ -49,10 +49,8 @@ type TraceOptions struct {
 // is run.
 func Trace(ctx context.Context, env Env, o TraceOptions, argv []string, std Stdio) (*Session, error) {
 	// A request that no kernel could take is refused before there is one.
-	early := o.Request
-	early.Probes = nil // their arguments may be names that the kernel knows
-	if err := plan.Check(early); err != nil {
-		return nil, outcome.Default(outcome.BadInput, err)
+	if err := plan.Check(o.Request); err != nil {
+		return nil, err
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)

@@ -195,6 +195,13 @@ func (m *maker) request(r Request) error {
 
 // Check is the error of a request that no kernel could take.
 func Check(r Request) error {
+	for _, spec := range r.Probes {
+		// Names of arguments are for the kernel's BTF to know.
+		if _, _, _, _, err := splitProbe(spec); err != nil {
+			return outcome.Inputf("probe %q: %w", spec, err)
+		}
+	}
+	r.Probes = nil
 	_, err := Make(r, Kernel{Arch: "amd64"})
 	return err
 }

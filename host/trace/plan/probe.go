@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,36 +96,11 @@ func (c Creations) probes() []string {
 //
 // A string behind a pointer is NAME:string, or NAME:ustring in user memory.
 func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
-	var p wire.Kprobe
-	words := strings.Fields(spec)
-	if len(words) > 0 && (words[0] == "p" || strings.HasPrefix(words[0], "p:")) {
-		p.Event = strings.TrimPrefix(strings.TrimPrefix(words[0], "p"), ":")
-		words = words[1:]
-	} else if len(words) > 0 && (words[0] == "r" || strings.HasPrefix(words[0], "r:") || strings.HasPrefix(words[0], "r1")) {
-		return p, fmt.Errorf("return probes are not taken: on a function that makes tasks they damage other events' stacks")
+	event, base, offset, words, err := splitProbe(spec)
+	p := wire.Kprobe{Event: event, Optional: true}
+	if err != nil {
+		return p, err
 	}
-	if len(words) == 0 {
-		return p, fmt.Errorf("want [NAME=]SYMBOL [ARG...]")
-	}
-	target := words[0]
-	if name, rest, ok := strings.Cut(target, "="); ok {
-		p.Event, target = name, rest
-	}
-	match := symbol.FindStringSubmatch(target)
-	if match == nil {
-		return p, fmt.Errorf("%q is no kernel symbol", target)
-	}
-	base, offset := match[1], match[2]
-	if p.Event == "" {
-		p.Event = strings.NewReplacer(".", "_", "$", "_").Replace(base)
-	}
-	if !identifier.MatchString(p.Event) {
-		return p, fmt.Errorf("%q is no name for an event: want a C identifier", p.Event)
-	}
-	if slices.Contains(Own, p.Event) {
-		return p, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", p.Event, target)
-	}
-	p.Optional = true
 	row, ok := arch.Find(m.k.Arch)
 	if !ok {
 		return p, fmt.Errorf("no calling convention for architecture %q", m.k.Arch)
@@ -134,7 +110,7 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 		if strings.Contains(c.Name, "*") {
 			continue
 		}
-		args, err := m.fetches(words[1:], c.Name, offset, row.Entry)
+		args, err := m.fetches(words, c.Name, offset, row.Entry)
 		if err != nil {
 			if refusal == nil {
 				refusal = err
@@ -147,6 +123,40 @@ func (m *maker) parseProbe(spec string, stacks bool) (wire.Kprobe, error) {
 		return p, refusal
 	}
 	return p, nil
+}
+
+// splitProbe takes the form of parseProbe apart, as far as no kernel is needed for
+// it: the event's name, the symbol, its offset, and the arguments.
+func splitProbe(spec string) (event, base, offset string, args []string, err error) {
+	words := strings.Fields(spec)
+	if len(words) > 0 && (words[0] == "p" || strings.HasPrefix(words[0], "p:")) {
+		event = strings.TrimPrefix(strings.TrimPrefix(words[0], "p"), ":")
+		words = words[1:]
+	} else if len(words) > 0 && (words[0] == "r" || strings.HasPrefix(words[0], "r:") || strings.HasPrefix(words[0], "r1")) {
+		return "", "", "", nil, errors.New("return probes are not supported: on a function that creates tasks they damage other events' stacks")
+	}
+	if len(words) == 0 {
+		return "", "", "", nil, errors.New("want [NAME=]SYMBOL [ARG...]")
+	}
+	target := words[0]
+	if name, rest, ok := strings.Cut(target, "="); ok {
+		event, target = name, rest
+	}
+	match := symbol.FindStringSubmatch(target)
+	if match == nil {
+		return "", "", "", nil, fmt.Errorf("%q is not a kernel symbol", target)
+	}
+	base, offset = match[1], match[2]
+	if event == "" {
+		event = strings.NewReplacer(".", "_", "$", "_").Replace(base)
+	}
+	if !identifier.MatchString(event) {
+		return "", "", "", nil, fmt.Errorf("%q is not an event name: want a C identifier", event)
+	}
+	if slices.Contains(Own, event) {
+		return "", "", "", nil, fmt.Errorf("%s is a probe of labctl's own: write another NAME=%s", event, target)
+	}
+	return event, base, offset, words[1:], nil
 }
 
 // fetches writes the arguments of one probe.
