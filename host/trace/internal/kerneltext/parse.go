@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/host/outcome"
 	"labctl/host/stack"
 	"labctl/host/text"
 	"labctl/host/trace/event"
@@ -38,6 +39,9 @@ type LineError struct {
 }
 
 func (e LineError) Error() string { return fmt.Sprintf("trace text line %d: %s", e.Line, e.Reason) }
+
+// Outcome is CheckFailed.
+func (e LineError) Outcome() outcome.Kind { return outcome.CheckFailed }
 
 // Bounds on what Parse takes. A line of the kernel is at most one
 // trace_seq, 8 KiB on the machines here.
