@@ -12,7 +12,7 @@ import (
 )
 
 // Creation is one task that came to be. It is part of the run record, schema
-// labctl/run/v1.
+// labctl/run/v2.
 type Creation struct {
 	// Time is when the kernel announced the child (sched_process_fork),
 	// nanoseconds of the trace clock, which counts from the guest's boot.

@@ -120,7 +120,7 @@ type Kernel struct {
 }
 
 // Line says what became of one thing that was asked for. It is part of the run
-// record, schema labctl/run/v1.
+// record, schema labctl/run/v2.
 type Line struct {
 	// Kind is "function", "graph", "event" or "probe"; "tracer", "option" and the
 	// like for what these need and did not get; "filter" for a function that a

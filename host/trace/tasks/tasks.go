@@ -13,7 +13,7 @@ import (
 )
 
 // Timeline is the tasks of a trace. It is part of the run record, schema
-// labctl/run/v1. Times are nanoseconds of the trace clock, which counts from the
+// labctl/run/v2. Times are nanoseconds of the trace clock, which counts from the
 // guest's boot.
 type Timeline struct {
 	Start int64 `json:"start_ns"` // of the first event
