@@ -57,13 +57,8 @@ func Params(raw json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	if err := wire.Strict(raw, into); err != nil {
 		return &ParamError{fmt.Sprintf("parameters %s: %v", raw, err)}
-	}
-	if d.More() {
-		return &ParamError{fmt.Sprintf("parameters %s: more than one JSON value", raw)}
 	}
 	return nil
 }

@@ -231,13 +231,22 @@ func Unmarshal(p []byte, v any) error {
 	if len(p) > MaxPayload {
 		return fmt.Errorf("decode %T: %w: %d bytes", v, ErrTooLarge, len(p))
 	}
+	if err := Strict(p, v); err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
+	return nil
+}
+
+// Strict decodes one JSON document into v. A field that v does not have and bytes
+// after the document are errors.
+func Strict(p []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(p))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("decode %T: %w", v, err)
+		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("decode %T: bytes after the document", v)
+		return errors.New("bytes after the document")
 	}
 	return nil
 }

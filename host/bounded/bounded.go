@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"sync"
 
@@ -147,12 +146,12 @@ func ReadFile(name string, max int64) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
+		return nil, fmt.Errorf("%s: not a regular file", name)
 	}
 	b, err := ReadAll(f, max)
-	var path *fs.PathError
-	if err != nil && !errors.As(err, &path) {
-		err = &fs.PathError{Op: "read", Path: name, Err: err}
+	var large *TooLargeError
+	if errors.As(err, &large) {
+		err = fmt.Errorf("%s: %w", name, err)
 	}
 	return b, err
 }

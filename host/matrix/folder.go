@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
@@ -71,7 +72,7 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 // cells that ended.
 func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	b, err := readBounded(filepath.Join(dir, planFile), maxJSON)
+	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
 	}
@@ -201,7 +202,7 @@ func (f *Folder) cell(c Cell) string {
 }
 
 func (f *Folder) read(c Cell) (*Result, error) {
-	b, err := readBounded(f.cell(c), maxCell)
+	b, err := bounded.ReadFile(f.cell(c), cellFormat.Max)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +219,7 @@ func (f *Folder) read(c Cell) (*Result, error) {
 // decodeCell reads the bytes of a cell's file, as strictly as Decode.
 func decodeCell(b []byte) (*Result, error) {
 	var c cellFile
-	if err := decode(b, maxCell, &c); err != nil {
+	if err := cellFormat.Decode(b, &c); err != nil {
 		return nil, err
 	}
 	if err := c.Result.Cell.check(); err != nil {

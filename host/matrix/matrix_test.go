@@ -212,7 +212,7 @@ func TestDecodeErrors(t *testing.T) {
 			t.Errorf("Decode(%s) = %v; want %q", in, err, want)
 		}
 	}
-	if _, err := Decode(make([]byte, maxJSON+1)); err == nil || !strings.Contains(err.Error(), "more than 128 MB") {
+	if _, err := Decode(make([]byte, format.Max+1)); err == nil || !strings.Contains(err.Error(), "more than 128 MB") {
 		t.Errorf("Decode of too much = %v", err)
 	}
 }
@@ -408,7 +408,7 @@ func TestFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for size, want := range map[int]string{maxCell: "", maxCell + 1: "more than 4 MB"} {
+	for size, want := range map[int]string{int(cellFormat.Max): "", int(cellFormat.Max) + 1: "more than 4 MB"} {
 		if err := os.WriteFile(broken, append(bytes.Repeat([]byte(" "), size-len(cell)), cell...), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -1,18 +1,17 @@
 package matrix
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
+	"labctl/host/strictjson"
 	"labctl/host/text"
 )
 
@@ -25,19 +24,23 @@ const (
 
 // Bounds on what is read. It may come from anywhere.
 const (
-	maxJSON   = 128 << 20 // bytes of matrix.json
-	maxCell   = 4 << 20   // bytes of one cell's file
 	maxCells  = 20_000
 	maxName   = 4096 // bytes of a name in a cell
 	MaxOutput = 4 << 10
 	maxReason = 2000
 )
 
+// What a folder's files must be: matrix.json and plan.json, and one cell's.
+var (
+	format     = strictjson.Format{Schema: Schema, Max: 128 << 20}
+	cellFormat = strictjson.Format{Schema: Schema, Max: 4 << 20}
+)
+
 // Read reads the matrix.json of a folder.
 func Read(dir string) (_ *Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(dir, File)
-	b, err := readBounded(name, maxJSON)
+	b, err := bounded.ReadFile(name, format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read matrix: %w", err)
 	}
@@ -53,7 +56,7 @@ func Read(dir string) (_ *Results, err error) {
 // that is not below the folder are errors. Texts come out clean.
 func Decode(b []byte) (*Results, error) {
 	r := new(Results)
-	if err := decode(b, maxJSON, r); err != nil {
+	if err := format.Decode(b, r); err != nil {
 		return nil, err
 	}
 	if err := r.check(); err != nil {
@@ -83,62 +86,6 @@ func Write(dir string, r *Results) error {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("write matrix: %w", err))
 	}
 	return nil
-}
-
-func readBounded(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return b, nil
-}
-
-// decode reads one JSON document of this schema into v.
-func decode(b []byte, limit int, v any) error {
-	if len(b) > limit {
-		return fmt.Errorf("more than %d MB", limit>>20)
-	}
-	// First of all: of a newer schema one wants to hear that, and not the name of
-	// its first new field.
-	var head struct{ Schema string }
-	if err := json.Unmarshal(b, &head); err != nil {
-		return at(b, err)
-	}
-	if head.Schema != Schema {
-		return fmt.Errorf("schema is %q, this labctl reads %q", clip(head.Schema), Schema)
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return at(b, err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("bytes after the document")
-	}
-	return nil
-}
-
-// at adds the line to a JSON error that knows its offset, and cleans it.
-func at(b []byte, err error) error {
-	var syn *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	off := int64(-1)
-	switch {
-	case errors.As(err, &syn):
-		off = syn.Offset
-	case errors.As(err, &typ):
-		off = typ.Offset
-	}
-	msg := text.Line(err.Error(), 200)
-	if off < 0 || off > int64(len(b)) {
-		return errors.New(msg)
-	}
-	return fmt.Errorf("line %d: %s", 1+bytes.Count(b[:max(0, off-1)], []byte("\n")), msg)
 }
 
 // check holds results against their plan.

@@ -3,12 +3,10 @@
 package probe
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/probe/agree"
 	"labctl/host/record"
+	"labctl/host/strictjson"
 	"labctl/host/text"
 	"labctl/host/trace"
 	"labctl/host/trace/plan"
@@ -175,20 +174,13 @@ func why(exit wire.ExecResult, stderr string) string {
 // json.Number. The error is one line, fit for a terminal.
 func ParseResult(name string, out []byte) (*wire.ProbeResult, error) {
 	res := new(wire.ProbeResult)
-	d := json.NewDecoder(bytes.NewReader(out))
-	d.DisallowUnknownFields()
-	d.UseNumber()
-	err := d.Decode(res)
-	if err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("bytes after the document")
-		}
-	}
+	// In labs the text is clean already, by three bytes for each that was not.
+	err := strictjson.Format{Max: 3 * maxResult, Numbers: true}.Decode(out, res)
 	if err == nil && (res.Probe != name || len(res.Tasks) == 0 || res.Tasks[0].Role != "self") {
 		err = errors.New("it does not name the probe and itself first")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("invalid result: %s", text.Line(err.Error(), 300))
+		return nil, fmt.Errorf("invalid result: %w", err)
 	}
 	return res, nil
 }

@@ -16,10 +16,10 @@ func TestParseResult(t *testing.T) {
 		want      string // in the error; "" for none
 	}{
 		{"good", good + "\n", ""},
-		{"nothing", "", "invalid result: EOF"},
-		{"cut short", good[:40], "unexpected EOF"},
-		{"more after it", good + "{}", "bytes after the document"},
-		{"words after it", good + "\x1b[2J", "bytes after the document"},
+		{"nothing", "", "invalid result: line 1: unexpected end of JSON input"},
+		{"cut short", good[:40], "unexpected end of JSON input"},
+		{"more after it", good + "{}", "after top-level value"},
+		{"words after it", good + "\x1b[2J", "after top-level value"},
 		{"unknown field", `{"probe":"fork","\u001b[2J":1}`, "unknown field"},
 		{"another probe's", strings.Replace(good, `"probe":"fork"`, `"probe":"vfork"`, 1), "does not name the probe"},
 		{"no tasks", `{"probe":"fork","method":"","tasks":[]}`, "itself first"},

@@ -16,21 +16,21 @@
 package record
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/crash"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/stack"
+	"labctl/host/strictjson"
 	"labctl/host/trace/creation"
 )
 
@@ -38,8 +38,8 @@ import (
 // earlier ones by upgrade.
 const Schema = "labctl/run/v2"
 
-// maxRunJSON bounds run.json in bytes: a record may come from anywhere.
-const maxRunJSON = 64 << 20
+// format bounds run.json: a record may come from anywhere.
+var format = strictjson.Format{Schema: Schema, Older: map[string]func(map[string]any){schemaV1: upgradeV1}, Max: 64 << 20}
 
 // File names inside a record.
 const (
@@ -279,14 +279,9 @@ func encode(r *Run) ([]byte, error) {
 // after the document are errors.
 func (d Dir) ReadRun() (_ *Run, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	f, err := os.Open(d.File(RunFile))
+	b, err := bounded.ReadFile(d.File(RunFile), format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read run record: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxRunJSON+1))
-	if err != nil {
-		return nil, fmt.Errorf("read run record %s: %w", d.File(RunFile), err)
 	}
 	r, err := Decode(b)
 	if err != nil {
@@ -297,49 +292,9 @@ func (d Dir) ReadRun() (_ *Run, err error) {
 
 // Decode reads the bytes of a run.json.
 func Decode(b []byte) (*Run, error) {
-	if len(b) > maxRunJSON {
-		return nil, fmt.Errorf("more than %d MB", maxRunJSON>>20)
-	}
-	// The schema is looked at first: a newer record should say so, not name
-	// the first field that this version does not know.
-	var head struct{ Schema string }
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, at(b, err)
-	}
-	if head.Schema == schemaV1 {
-		var err error
-		if b, err = upgradeV1(b); err != nil {
-			return nil, err
-		}
-	} else if head.Schema != Schema {
-		return nil, fmt.Errorf("schema is %q, this labctl reads %q and %q", head.Schema, schemaV1, Schema)
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
 	r := new(Run)
-	if err := dec.Decode(r); err != nil {
-		return nil, at(b, err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("bytes after the document")
+	if err := format.Decode(b, r); err != nil {
+		return nil, err
 	}
 	return r, nil
-}
-
-// at adds the line to a JSON error that knows its offset, which is behind the
-// byte that is wrong.
-func at(b []byte, err error) error {
-	var syn *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	off := int64(-1)
-	switch {
-	case errors.As(err, &syn):
-		off = syn.Offset
-	case errors.As(err, &typ):
-		off = typ.Offset
-	}
-	if off < 0 || off > int64(len(b)) {
-		return err
-	}
-	return fmt.Errorf("line %d: %w", 1+bytes.Count(b[:max(0, off-1)], []byte("\n")), err)
 }

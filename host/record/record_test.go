@@ -292,7 +292,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"number out of range", ok + ",\n\"seconds\": 1e999}", "line 2: json: cannot unmarshal number 1e999"},
 		{"second document", ok + "}\n{}", "line 2: invalid character '{' after top-level value"},
 		{"bytes after it", ok + "}\n\x00", "line 2: invalid character '\\x00' after top-level value"},
-		{"too long", ok + "}" + strings.Repeat(" ", maxRunJSON), "more than 64 MB"},
+		{"too long", ok + "}" + strings.Repeat(" ", int(format.Max)), "more than 64 MB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Decode([]byte(tt.in))

@@ -1,8 +1,6 @@
 package record
 
 import (
-	"bytes"
-	"encoding/json"
 	"strings"
 )
 
@@ -15,21 +13,13 @@ const schemaV1 = "labctl/run/v1"
 // In v1 a probe's trace was the kernel's text: "bad_lines" counted lines that could
 // not be read, "trace" the bytes and entries of the text, and "armed" had nothing
 // but the symbols of probes and, as texts, what was missing.
-func upgradeV1(b []byte) ([]byte, error) {
-	var run map[string]any
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if err := d.Decode(&run); err != nil {
-		return nil, at(b, err)
-	}
-	run["schema"] = Schema
+func upgradeV1(run map[string]any) {
 	probes, _ := run["probes"].([]any)
 	for _, p := range probes {
 		if p, ok := p.(map[string]any); ok {
 			upgradeProbe(p)
 		}
 	}
-	return json.Marshal(run)
 }
 
 func upgradeProbe(p map[string]any) {

@@ -10,12 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
+	"labctl/host/strictjson"
 	"labctl/host/text"
 )
 
@@ -79,7 +79,6 @@ type Function struct {
 
 // Bounds of a profile that is believed.
 const (
-	maxFile    = 4 << 20 // bytes
 	maxStructs = 64
 	maxMembers = 2048 // of a structure
 	maxNames   = 8192 // tracepoints, system calls, functions
@@ -88,6 +87,8 @@ const (
 	maxText    = 4096
 	maxPlace   = 1 << 24 // bytes
 )
+
+var format = strictjson.Format{Schema: Schema, Max: 4 << 20}
 
 // Encode gives the bytes of kernel.json.
 func Encode(p *Profile) ([]byte, error) {
@@ -102,12 +103,7 @@ func Encode(p *Profile) ([]byte, error) {
 // Read reads kernel.json from a path.
 func Read(path string) (_ *Profile, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read a kernel's profile: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	b, err := bounded.ReadFile(path, format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read a kernel's profile: %w", err)
 	}
@@ -121,24 +117,9 @@ func Read(path string) (_ *Profile, err error) {
 // Decode reads kernel.json strictly: another schema, an unknown field, a name
 // that no kernel has, a list out of order or bytes after the document are errors.
 func Decode(b []byte) (*Profile, error) {
-	if len(b) > maxFile {
-		return nil, fmt.Errorf("more than %d MB", maxFile>>20)
-	}
-	var head struct{ Schema string }
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, err
-	}
-	if head.Schema != Schema {
-		return nil, fmt.Errorf("schema is %.40q; this labctl reads %q", head.Schema, Schema)
-	}
 	p := new(Profile)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(p); err != nil {
+	if err := format.Decode(b, p); err != nil {
 		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("bytes after the document")
 	}
 	return p, p.check()
 }

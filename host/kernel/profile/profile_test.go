@@ -49,7 +49,7 @@ func TestDecodeErrors(t *testing.T) {
 	good := string(b)
 	for _, tt := range []struct{ old, with, want string }{
 		{`{"schema"`, `["schema"`, "invalid character"},
-		{"labctl/kernel/v1", "labctl/kernel/v2", `schema is "labctl/kernel/v2"; this labctl reads "labctl/kernel/v1"`},
+		{"labctl/kernel/v1", "labctl/kernel/v2", `schema is "labctl/kernel/v2", this labctl reads "labctl/kernel/v1"`},
 		{`"btf"`, `"btfs"`, "unknown field"},
 		{good, good + "{}", "after top-level value"},
 		{`"abab`, `"xyab`, "64 hexadecimal digits"},
@@ -73,7 +73,7 @@ func TestDecodeErrors(t *testing.T) {
 			t.Errorf("Decode with %s = %v; want %q", tt.with, err, tt.want)
 		}
 	}
-	if _, err := Decode(make([]byte, maxFile+1)); err == nil || !strings.Contains(err.Error(), "more than 4 MB") {
+	if _, err := Decode(make([]byte, format.Max+1)); err == nil || !strings.Contains(err.Error(), "more than 4 MB") {
 		t.Errorf("Decode of too much = %v", err)
 	}
 }

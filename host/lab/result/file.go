@@ -1,21 +1,20 @@
 package result
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
+	"labctl/host/strictjson"
 )
 
 // File is the result's name in a run record.
 const File = "lab.json"
 
-// maxFile bounds lab.json, in bytes.
-const maxFile = 256 << 20
+// format bounds lab.json. What programs report has all its digits: see Plain.
+var format = strictjson.Format{Schema: Schema, Max: 256 << 20, Numbers: true}
 
 // Encode gives the bytes of lab.json.
 func Encode(r *Result) ([]byte, error) {
@@ -27,12 +26,7 @@ func Encode(r *Result) ([]byte, error) {
 // Read reads lab.json from a path.
 func Read(path string) (_ *Result, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read a lab's result: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	b, err := bounded.ReadFile(path, format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read a lab's result: %w", err)
 	}
@@ -46,27 +40,9 @@ func Read(path string) (_ *Result, err error) {
 // Decode reads lab.json strictly: another schema, an unknown field or bytes
 // after the document are errors.
 func Decode(b []byte) (*Result, error) {
-	if len(b) > maxFile {
-		return nil, fmt.Errorf("more than %d MB", maxFile>>20)
-	}
-	var v struct {
-		Schema string `json:"schema"`
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return nil, err
-	}
-	if v.Schema != Schema {
-		return nil, fmt.Errorf("schema is %.40q; this labctl reads %q", v.Schema, Schema)
-	}
 	r := new(Result)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	d.UseNumber()
-	if err := d.Decode(r); err != nil {
+	if err := format.Decode(b, r); err != nil {
 		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("bytes after the document")
 	}
 	ids := map[string]bool{}
 	for _, s := range r.Steps {

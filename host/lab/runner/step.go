@@ -2,11 +2,7 @@ package runner
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"labctl/guest/wire"
@@ -17,6 +13,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
+	"labctl/host/strictjson"
 	"labctl/host/text"
 	"labctl/host/trace"
 	"labctl/host/vm"
@@ -162,13 +159,9 @@ func (s *trial) drop() {
 // programData makes a program's standard output the step's data when it is one
 // JSON object.
 func programData(s *result.Step) {
-	d := json.NewDecoder(strings.NewReader(s.Stdout))
-	d.UseNumber()
 	var data map[string]any
-	if err := d.Decode(&data); err != nil {
-		return
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+	// The text is clean, by three bytes for each that was not.
+	if (strictjson.Format{Max: 3 * maxStdout, Numbers: true}).Decode([]byte(s.Stdout), &data) != nil {
 		return
 	}
 	for k, v := range data {
