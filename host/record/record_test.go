@@ -106,7 +106,7 @@ func full() *Run {
 			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
 		},
 		Reports: []*Crash{died},
-		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
+		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", How: "panic", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
 	}
 }
 
@@ -280,10 +280,10 @@ func TestDecodeErrors(t *testing.T) {
 		{"a list", "[]", "line 1: json: cannot unmarshal array"},
 		{"no schema", `{"name":"x"}`, `schema is "", this labctl reads "labctl/run/v1" and "labctl/run/v2"`},
 		{"newer schema with new fields", `{"schema":"labctl/run/v3","new":1}`, `schema is "labctl/run/v3", this labctl reads "labctl/run/v1" and "labctl/run/v2"`},
-		{"unknown field of an older schema", old + `,"probes":[{"bad_lines":1,"nmae":"x"}]}`, `unknown field "nmae"`},
-		{"a field of the older schema", ok + `,"probes":[{"bad_lines":1}]}`, `unknown field "bad_lines"`},
-		{"another type in an older schema", old + `,"probes":[{"bad_lines":"x"}]}`, "cannot unmarshal string"},
-		{"another form of an older schema", old + `,"probes":{"armed":3}}`, "cannot unmarshal object"},
+		{"unknown field of an older schema", old + `,"probes":[{"bad_lines":1,"nmae":"x"}]}`, `json: unknown field "nmae"`},
+		{"a field of the older schema", ok + `,"probes":[{"bad_lines":1}]}`, `json: unknown field "bad_lines"`},
+		{"another type in an older schema", old + `,"probes":[{"bad_lines":"x"}]}`, "line 1: json: cannot unmarshal string"},
+		{"another form of an older schema", old + `,"probes":{"armed":3}}`, "line 1: json: cannot unmarshal object"},
 		{"escapes in the schema", `{"schema":"\u001b[2J"}`, `schema is "\x1b[2J"`},
 		{"schema of another type", `{"schema":1}`, "line 1: json: cannot unmarshal number"},
 		{"unknown field", ok + `,"nmae":"x"}`, `json: unknown field "nmae"`},
