@@ -28,7 +28,7 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 	@echo "test: all pass"
 
 test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, as root (PKG and RUN narrow it)
-	@GO='$(GO)' .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'
+	@GO='$(GO)' exec .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'
 
 cover: need-go ## print how much of each package its tests cover, without tests that start machines (COVER=-all: with them)
 	@mkdir -p bin
