@@ -14,43 +14,43 @@ import (
 	"labctl/host/scratch"
 )
 
-// Built is what kernel.json says of a kernel that was built here.
+// Built is the part of kernel.json that describes a kernel built by labctl.
 type Built struct {
-	// Key is the sha256 of all that the kernel was made of: source, options,
-	// compilers. A build with the same key would be the same kernel.
+	// Key is the sha256 of the build's inputs: source, options, compilers. Two
+	// builds with the same key result in the same kernel.
 	Key       string      `json:"key"`
 	Source    BuildSource `json:"source"`
 	Profile   string      `json:"profile,omitempty"`
-	Fragments []string    `json:"fragments"` // as asked for, in their order
-	Compiler  string      `json:"compiler"`  // its own first line of --version
+	Fragments []string    `json:"fragments"` // as requested, in order
+	Compiler  string      `json:"compiler"`  // first line of its --version
 	Fixes     []string    `json:"fixes,omitempty"`
-	Objects   int         `json:"objects"` // what make made; less than all where it went on from an earlier build
+	Objects   int         `json:"objects"` // built by this make; an incremental build has fewer than a full one
 	Seconds   float64     `json:"seconds"`
 }
 
-// BuildSource is what a kernel was built from.
+// BuildSource is the source that a kernel was built from.
 type BuildSource struct {
 	Kind    string          `json:"kind"`              // "debian", "tarball" or "tree"
-	Path    string          `json:"path,omitempty"`    // of a tarball or tree
-	Package *debian.Package `json:"package,omitempty"` // of Debian
-	Hash    string          `json:"hash"`              // sha256 of the package or tarball; of names, sizes and times of a tree
+	Path    string          `json:"path,omitempty"`    // for a tarball or tree
+	Package *debian.Package `json:"package,omitempty"` // for a Debian source
+	Hash    string          `json:"hash"`              // sha256 of the package or tarball; for a tree, of its file names, sizes and times
 	Release string          `json:"release"`           // `make kernelversion`: "6.12.107"
 }
 
-// ValidBuildName says whether a build may be called so.
+// ValidBuildName reports whether name is allowed as the name of a build.
 func ValidBuildName(name string) error {
 	_, err := ParseRef(KindBuild + ":" + name)
 	return err
 }
 
-// BuildDirs are the folders that builds work in: the sources that were unpacked
-// and the objects of each build.
+// BuildDirs returns the directories used by builds: one for unpacked sources,
+// one for the objects of each build.
 func (c *Cache) BuildDirs() (sources, objects string) {
 	return filepath.Join(c.dir, "kernels", "src"), filepath.Join(c.dir, "kernels", "obj")
 }
 
-// SourcePackage is Debian's package of the source of a kernel, with the apt root
-// to fetch it in. ref names a Debian source.
+// SourcePackage returns the name of Debian's source package for a kernel and the
+// apt root to fetch it with. ref names a Debian source.
 func (c *Cache) SourcePackage(ref Ref) (*debian.Root, string, error) {
 	for _, src := range pulled() {
 		if src.Kind != KindDebian || src.Suite != ref.Suite || src.Flavour != "" {
@@ -60,14 +60,14 @@ func (c *Cache) SourcePackage(ref Ref) (*debian.Root, string, error) {
 			Dir:       filepath.Join(c.dir, "apt", "source-"+src.Suite),
 			Suite:     src.Suite,
 			Component: src.Component,
-			Arch:      arch.All[0].Debian, // the package is for all; an index is for one
+			Arch:      arch.All[0].Debian, // the package is for all architectures, but an index is for one
 		}, "linux-source-" + src.Series, nil
 	}
-	return nil, "", outcome.Inputf("source of kernel %s: Debian has none", ref)
+	return nil, "", outcome.Inputf("source of kernel %s: Debian has no source package for it", ref)
 }
 
-// FindBuild gives the kernel of a name when it was made of just this and is
-// whole; nil when not.
+// FindBuild returns the named build if its key is key and its files are intact,
+// else nil.
 func (c *Cache) FindBuild(name, arch, key string) *Kernel {
 	k, err := load(filepath.Join(c.buildDir(), name+"-"+arch))
 	if err != nil || k.Build == nil || k.Build.Key != key || k.Arch != arch || k.Verify() != nil {
@@ -76,9 +76,9 @@ func (c *Cache) FindBuild(name, arch, key string) *Kernel {
 	return k
 }
 
-// PutBuild puts a kernel into the cache in place of an older one of its name.
-// fill writes vmlinuz, config and, where there are any, modules.zip and dtb/
-// into a folder; what labctl reads out of an image is added.
+// PutBuild stores a kernel in the cache, replacing an older build of the same
+// name. fill writes vmlinuz, config and, if the build has them, modules.zip and
+// dtb/ into dir; PutBuild adds what labctl extracts from the image.
 func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fill func(dir string) error) (*Kernel, error) {
 	folder, err := scratch.MakeFolder(c.buildDir(), ".new-"+name+"-"+arch+"-")
 	if err != nil {
@@ -109,13 +109,13 @@ func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fi
 		return nil, err
 	}
 	if err := folder.Keep(dir); err != nil {
-		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("keep kernel %s: %w", name, err))
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("store kernel %s: %w", name, err))
 	}
 	return load(dir)
 }
 
-// removeObjects removes what a build was made of, unless a build of the name is
-// under way.
+// removeObjects removes a build's objects, unless a build of that name is
+// running.
 func (c *Cache) removeObjects(k *Kernel) error {
 	_, objects := c.BuildDirs()
 	dir := filepath.Join(objects, filepath.Base(k.Dir))
@@ -137,6 +137,6 @@ func isDir(p string) bool {
 	return err == nil && st.IsDir()
 }
 
-// ParseConfig reads a .config: option without CONFIG_ → value without quotes.
-// Options that are not set are left out.
+// ParseConfig parses a .config into a map of option, without CONFIG_, to value,
+// without quotes. Options that are not set are left out.
 func ParseConfig(data []byte) map[string]string { return parseConfig(data) }

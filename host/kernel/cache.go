@@ -18,52 +18,52 @@ import (
 	"labctl/host/outcome"
 )
 
-// Progress is one report of a pull; see the stages in package debian.
+// Progress is a progress report of a pull; package debian defines the stages.
 type Progress = debian.Progress
 
-// ErrHostLacks is wrapped by errors that say that this host lacks something,
-// such as apt, with the remedy.
+// ErrHostLacks is wrapped by errors about something missing on this host, such
+// as apt. The message includes the remedy.
 var ErrHostLacks = debian.ErrHostLacks
 
-// ErrNotCached is wrapped when a kernel is known but not at hand.
+// ErrNotCached is wrapped when a kernel is known but not in the cache.
 var ErrNotCached = outcome.New(outcome.BadInput, "not cached")
 
-// Cache is the kernels of one cache directory. Its methods may be called from
-// several goroutines, and several processes may share the directory.
+// Cache manages the kernels of one cache directory. Its methods are safe for
+// concurrent use, and several processes may share the directory.
 type Cache struct {
 	dir string // <cache>
-	// repository opens where a source's packages come from.
+	// repository opens the archive that a source's packages come from.
 	repository func(src Source, arch string) repository
 }
 
-// repository is what a pull needs of a package archive. It is called only with
-// the lock of its suite and architecture held.
+// repository is a package archive, as far as a pull needs it. Its methods are
+// called only with the lock of its suite and architecture held.
 type repository interface {
-	// Resolve gives the packages that a meta package stands for today, the one
-	// with the image first.
+	// Resolve returns the packages that a meta package currently depends on, the
+	// one with the image first.
 	Resolve(ctx context.Context, meta string, report func(Progress)) ([]debian.Package, error)
-	// Download gives the files of the packages, in their order.
+	// Download returns the files of the packages, in the order of pkgs.
 	Download(ctx context.Context, pkgs []debian.Package, report func(Progress)) ([]string, error)
-	// Drop forgets what was fetched.
+	// Drop discards what was downloaded.
 	Drop() error
 }
 
-// Row is one line of `labctl kernel ls`: a known series on one architecture.
+// Row is one line of `labctl kernel ls`: a known series for one architecture.
 type Row struct {
 	Ref      Ref     `json:"-"`
-	Name     string  `json:"name"` // what `--kernel` takes: "6.12"
+	Name     string  `json:"name"` // as accepted by `--kernel`: "6.12"
 	Source   string  `json:"source"`
-	From     string  `json:"from"` // what the source is called: "debian:trixie"
+	From     string  `json:"from"` // the source's name: "debian:trixie"
 	Suite    string  `json:"suite"`
 	Series   string  `json:"series"`
 	Arch     string  `json:"arch"`
 	LongTerm bool    `json:"long_term"`
 	Package  string  `json:"package"` // meta package, or Go module
-	Kernel   *Kernel `json:"kernel"`  // the newest that is cached; nil when none is
+	Kernel   *Kernel `json:"kernel"`  // newest cached one; nil if there is none
 }
 
-// Open makes the cache usable. An empty dir means the user's: LABCTL_CACHE, else
-// labctl in os.UserCacheDir.
+// Open opens the cache in dir. An empty dir means the user's cache:
+// LABCTL_CACHE, else labctl in os.UserCacheDir.
 func Open(dir string) (*Cache, error) {
 	var err error
 	if dir == "" {
@@ -99,10 +99,10 @@ func (c *Cache) fileDir() string   { return filepath.Join(c.dir, "kernels", "fil
 func (c *Cache) moduleDir() string { return filepath.Join(c.dir, "kernels", "gomod") }
 func (c *Cache) buildDir() string  { return filepath.Join(c.dir, "kernels", "build") }
 
-// pulledDirs are the folders of kernels that are found by their names.
+// pulledDirs returns the directories of kernels that are found by name.
 func (c *Cache) pulledDirs() []string { return []string{c.debianDir(), c.moduleDir(), c.buildDir()} }
 
-// sourceDir is the folder of the kernels of a source.
+// sourceDir returns the directory of the kernels from a kind of source.
 func (c *Cache) sourceDir(kind string) string {
 	if kind == KindModule {
 		return c.moduleDir()
@@ -110,8 +110,9 @@ func (c *Cache) sourceDir(kind string) string {
 	return c.debianDir()
 }
 
-// Sources lists what can be pulled, a row for each series and architecture,
-// newest series last, and then what was built here. An empty arch means all.
+// Sources lists the kernels that can be pulled, one row per series and
+// architecture, newest series last, followed by the kernels built by labctl. An
+// empty arch means all.
 func (c *Cache) Sources(arch string) ([]Row, error) {
 	kernels, err := c.List()
 	if err != nil {
@@ -142,9 +143,9 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 	return rows, nil
 }
 
-// List gives the cached kernels that came from packages or were built here, by
+// List returns the cached kernels that were pulled or built by labctl, sorted by
 // series, architecture and age, newest first. A directory whose kernel.json is
-// missing or damaged is not a kernel; the next pull replaces it.
+// missing or damaged is skipped; the next pull replaces it.
 func (c *Cache) List() ([]*Kernel, error) {
 	var out []*Kernel
 	for _, dir := range c.pulledDirs() {
@@ -176,7 +177,7 @@ func compareSeries(a, b string) int {
 	return slices.Compare(va[:], vb[:])
 }
 
-// matching picks the kernels that a reference names, newest pull first.
+// matching returns the kernels that ref names, most recently pulled first.
 func matching(kernels []*Kernel, ref Ref, arch string) []*Kernel {
 	var out []*Kernel
 	for _, k := range kernels {
@@ -188,7 +189,7 @@ func matching(kernels []*Kernel, ref Ref, arch string) []*Kernel {
 	return out
 }
 
-// is says whether a reference names the kernel.
+// is reports whether ref names the kernel.
 func (k *Kernel) is(ref Ref) bool {
 	switch {
 	case ref.Release != "":
@@ -201,9 +202,9 @@ func (k *Kernel) is(ref Ref) bool {
 	return k.Source == KindDebian && k.Suite == ref.Suite && k.Flavour == ref.Flavour && (ref.Series == "" || k.Series == ref.Series)
 }
 
-// Find gives the kernel that is at hand: a cached one, or a file. The error
-// wraps ErrNotCached when there is none. It does not read the image of a cached
-// kernel; see Verify.
+// Find returns the kernel that ref names, from the cache or from a file. The
+// error wraps ErrNotCached if it is not cached. Find does not read the image of
+// a cached kernel; see Verify.
 func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 	if ref.Path != "" {
 		return c.fileKernel(ref.Path, arch)
@@ -225,17 +226,18 @@ func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 		if len(have) == 0 {
 			have = []string{"none"}
 		}
-		return nil, fmt.Errorf("kernel %s for %s: %w; cached for %s: %s; a release that is not cached cannot be pulled by its name, pull its series",
+		return nil, fmt.Errorf("kernel %s for %s: %w; cached for %s: %s; a release cannot be pulled by name, pull its series",
 			ref, arch, ErrNotCached, arch, strings.Join(have, ", "))
 	}
 	if ref.Build != "" {
-		return nil, fmt.Errorf("kernel %s for %s: %w; make it with labctl kernel build, or see labctl kernel ls", ref, arch, ErrNotCached)
+		return nil, fmt.Errorf("kernel %s for %s: %w; build it with labctl kernel build, or see labctl kernel ls", ref, arch, ErrNotCached)
 	}
 	return nil, fmt.Errorf("kernel %s for %s: %w; run: labctl kernel pull %s --arch %s", ref, arch, ErrNotCached, ref, arch)
 }
 
-// Get gives the kernel at hand, verified, or pulls it. A damaged kernel is
-// reported as StageDamaged, removed and pulled again.
+// Get returns the kernel that ref names, verified, and pulls it if it is not
+// cached. A damaged kernel is reported as StageDamaged, removed and pulled
+// again.
 func (c *Cache) Get(ctx context.Context, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
 	k, err := c.Find(ref, arch)
 	if err == nil {
@@ -258,9 +260,10 @@ func (c *Cache) Get(ctx context.Context, ref Ref, arch string, report func(Progr
 	return c.pull(ctx, ref, arch, report, func(*Kernel) bool { return true })
 }
 
-// Pull brings a source's present kernel into the cache, also when an older one
-// is there. A pull that another process finished while this one waited for it
-// counts. What has no source, such as a file, has to be at hand.
+// Pull downloads a source's current kernel into the cache, even if an older one
+// is cached. If another process completed the same pull while this one waited
+// for the lock, its result is used. A kernel without a source, such as a file,
+// must exist already.
 func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
 	if ref.Suite == "" && ref.Module == "" {
 		return c.Get(ctx, ref, arch, report)
@@ -269,11 +272,11 @@ func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	return c.pull(ctx, ref, arch, report, func(k *Kernel) bool { return k.Pulled.After(began) })
 }
 
-// Default is the kernel for an architecture when none is named: the newest
-// long-term series that is cached, else the fallback of kernels.yaml.
+// Default returns the kernel to use for an architecture if none is named: the
+// newest cached long-term series, else the fallback of kernels.yaml.
 func (c *Cache) Default(arch string) Ref {
 	var best Row
-	rows, _ := c.Sources(arch) // unreadable means nothing cached
+	rows, _ := c.Sources(arch) // unreadable counts as nothing cached
 	for _, r := range rows {
 		if r.Kernel != nil && r.LongTerm && (best.Name == "" || compareSeries(r.Series, best.Series) > 0) {
 			best = r
@@ -281,20 +284,20 @@ func (c *Cache) Default(arch string) Ref {
 	}
 	ref, err := ParseRef(cmp.Or(best.Name, sources().Fallback))
 	if err != nil {
-		panic(err) // kernels.yaml is checked when it is read, and Open has read it
+		panic(err) // Open has read and checked kernels.yaml
 	}
 	return ref
 }
 
-// Remove takes a kernel out of the cache. Removing one that is gone is no error.
-// Of a file kernel only what labctl derived from it goes, with one that was built
-// its objects.
+// Remove removes a kernel from the cache. Removing a kernel that is already gone
+// is not an error. For a file kernel only the data that labctl derived from it is
+// removed; for a built kernel its objects are removed too.
 func (c *Cache) Remove(k *Kernel) error {
 	if !slices.Contains(append(c.pulledDirs(), c.fileDir()), filepath.Dir(k.Dir)) {
 		return outcome.Inputf("remove kernel %s: %s is not in the cache", k, k.Dir)
 	}
-	// The rename makes it vanish at once; a killed removal leaves a temporary
-	// directory, which the next pull clears away.
+	// The rename makes the removal atomic; a killed removal leaves a temporary
+	// directory, which the next pull deletes.
 	tmp := filepath.Join(filepath.Dir(k.Dir), tmpPrefix(k.key(), k.Arch)+"rm-"+randomName())
 	if err := os.Rename(k.Dir, tmp); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -312,17 +315,18 @@ func (c *Cache) Remove(k *Kernel) error {
 	return nil
 }
 
-// key is that of the source that the kernel came from.
+// key returns the key of the kernel's source.
 func (k *Kernel) key() string {
 	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module}).key()
 }
 
-// lock takes the lock of a source and architecture. It says once that it waits.
+// lock acquires the lock of a source and architecture. If it has to wait, it
+// reports so once.
 func (c *Cache) lock(ctx context.Context, src *Source, arch string, report func(Progress)) (unlock func(), err error) {
 	l := flock.New(filepath.Join(c.sourceDir(src.Kind), ".lock-"+src.key()+"-"+arch))
 	ok, err := l.TryLock()
 	if err == nil && !ok {
-		report(Progress{Stage: debian.StageWait, Note: fmt.Sprintf("another labctl pulls %s for %s", src.ref(), arch)})
+		report(Progress{Stage: debian.StageWait, Note: fmt.Sprintf("another labctl is pulling %s for %s", src.ref(), arch)})
 		_, err = l.TryLockContext(ctx, 100*time.Millisecond)
 	}
 	if err != nil {

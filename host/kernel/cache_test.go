@@ -504,7 +504,7 @@ func TestPullRefuses(t *testing.T) {
 		ref        Ref
 		arch, want string
 	}{
-		{trixie, "riscv64", "there is none for riscv64, but for amd64, arm, arm64"},
+		{trixie, "riscv64", "not available for riscv64, only for amd64, arm, arm64"},
 		{trixie, "amd64", "the image is for arm64, not amd64"},
 		{Ref{Path: "/x"}, "arm64", "no such file"},
 	} {
@@ -554,7 +554,7 @@ func TestFileKernel(t *testing.T) {
 	for _, tt := range []struct{ path, arch, want string }{
 		{path, "arm64", "the image is for amd64, not arm64"},
 		{text, "", "not a kernel image"},
-		{dir, "", "a folder with no built kernel in it (arch/x86/boot/bzImage, "},
+		{dir, "", "no built kernel in this directory (looked for arch/x86/boot/bzImage, "},
 		{filepath.Join(dir, "none"), "", "no such file"},
 	} {
 		if _, err := c.Get(t.Context(), Ref{Path: tt.path}, tt.arch, nil); err == nil || !strings.Contains(err.Error(), tt.want) {

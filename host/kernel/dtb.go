@@ -12,16 +12,16 @@ import (
 	"labctl/host/outcome"
 )
 
-// DTB gives the path of a device tree by its name as packaged, with or without
+// DTB returns the path of a device tree by its packaged name, with or without
 // the vendor directory and the suffix: "bcm2837-rpi-3-b",
-// "broadcom/bcm2837-rpi-3-b.dtb". A kernel whose device trees lie in one folder
-// has them without a vendor. Those of a kernel in a file are looked for beside
-// it, where `make dtbs` and `make dtbs_install` put them.
+// "broadcom/bcm2837-rpi-3-b.dtb". A kernel whose device trees are in a single
+// directory has no vendor directories. For a kernel in a file, DTB searches next
+// to it, where `make dtbs` and `make dtbs_install` put them.
 func (k *Kernel) DTB(name string) (_ string, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	want := strings.TrimSuffix(name, ".dtb") + ".dtb"
 	if !fs.ValidPath(want) {
-		return "", fmt.Errorf("device tree %q of kernel %s: want a name as broadcom/bcm2837-rpi-3-b.dtb", name, k)
+		return "", fmt.Errorf("device tree %q of kernel %s: want a name such as broadcom/bcm2837-rpi-3-b.dtb", name, k)
 	}
 	for _, dir := range k.dtbDirs() {
 		for _, at := range []string{want, path.Base(want)} {
@@ -52,12 +52,12 @@ func (k *Kernel) DTB(name string) (_ string, err error) {
 		return "", fmt.Errorf("device tree %s: kernel %s has no device trees", name, k)
 	}
 	if near := Nearest(path.Base(strings.TrimSuffix(want, ".dtb")), known); near != "" {
-		return "", fmt.Errorf("device tree %s: kernel %s has none of that name; did you mean %s?", name, k, near)
+		return "", fmt.Errorf("device tree %s: kernel %s has none with that name; did you mean %s?", name, k, near)
 	}
-	return "", fmt.Errorf("device tree %s: kernel %s has none of that name", name, k)
+	return "", fmt.Errorf("device tree %s: kernel %s has none with that name", name, k)
 }
 
-// dtbDirs are the folders that a kernel's device trees may be in.
+// dtbDirs returns the directories to search for a kernel's device trees.
 func (k *Kernel) dtbDirs() []string {
 	if k.Path == "" {
 		return []string{filepath.Join(k.Dir, dtbDir)}
@@ -66,8 +66,9 @@ func (k *Kernel) dtbDirs() []string {
 	return []string{filepath.Join(beside, "dts"), filepath.Join(beside, "dtbs", k.Release), filepath.Join(beside, "dtbs"), beside}
 }
 
-// LentDTB is a device tree of another cached kernel, the newest that has it. A
-// tree says what a machine is, and holds for any kernel of its time.
+// LentDTB returns a device tree from another cached kernel, the newest that has
+// it. A device tree describes the hardware, so it fits any kernel of about the
+// same age.
 func (c *Cache) LentDTB(k *Kernel, name string) (path string, from *Kernel, err error) {
 	all, err := c.List()
 	if err != nil {
@@ -80,7 +81,7 @@ func (c *Cache) LentDTB(k *Kernel, name string) (path string, from *Kernel, err 
 			}
 		}
 	}
-	return "", nil, outcome.Inputf("device tree %s: no other kernel at hand has it", name)
+	return "", nil, outcome.Inputf("device tree %s: no other cached kernel has it", name)
 }
 
 func isFile(p string) bool {

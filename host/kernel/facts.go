@@ -18,24 +18,24 @@ import (
 	"labctl/host/outcome"
 )
 
-// Facts is what the rest of labctl asks of a kernel's own type information,
-// read from its image without booting it.
+// Facts is the type information that labctl uses, read from the BTF in a kernel's
+// image without booting it.
 type Facts struct {
-	// HasBTF says whether the image carries BTF; without it Members and Params
-	// are empty.
+	// HasBTF reports whether the image contains BTF; without BTF, Members and
+	// Params are empty.
 	HasBTF bool `json:"has_btf"`
-	// Members maps "struct.member" to its place: "kernel_clone_args.flags".
-	// Members of anonymous members are found by their own name.
+	// Members maps "struct.member" to its offset: "kernel_clone_args.flags".
+	// Members of anonymous structs and unions are listed under their own names.
 	Members map[string]Member `json:"members"`
-	// Params maps a function to its parameters in order: "kernel_clone".
+	// Params maps a function, such as "kernel_clone", to its parameters in order.
 	Params map[string][]Param `json:"params"`
 }
 
-// Member is the place of a structure member, in bytes.
+// Member is the offset and size of a struct member, in bytes.
 type Member struct {
 	Offset int `json:"offset"`
 	Size   int `json:"size"`
-	// Bits and Shift are set for a bit field: the value is Bits wide and begins
+	// Bits and Shift are set for a bit field: the value is Bits wide and starts
 	// Shift bits above the lowest bit of the Size bytes at Offset.
 	Bits  int `json:"bits,omitempty"`
 	Shift int `json:"shift,omitempty"`
@@ -44,13 +44,13 @@ type Member struct {
 // Param is one parameter of a kernel function, in C.
 type Param = ctype.Param
 
-// factsSchema is raised when wantedMembers, wantedParams or the meaning of a
-// field changes: older facts.json files are then made again.
+// factsSchema must be incremented when wantedMembers, wantedParams or the
+// meaning of a field changes, so that older facts.json files are regenerated.
 const factsSchema = 1
 
-// wantedMembers are the members that labctl reads. A kernel has those of its
-// time: exit_signal left task_struct for signal_struct and came back, state is
-// __state from 5.14.
+// wantedMembers lists the members that labctl reads. Not every kernel has all of
+// them: exit_signal moved from task_struct to signal_struct and back, and state
+// became __state in 5.14.
 var wantedMembers = []struct {
 	name    string
 	members string
@@ -60,23 +60,23 @@ var wantedMembers = []struct {
 	{"task_struct", "pid tgid comm real_parent mm __state state flags stack tasks thread thread_node signal exit_signal"},
 }
 
-// wantedParams are the functions that create tasks, over all the names they have
-// had. BTF has those that the compiler kept as functions.
+// wantedParams lists the functions that create tasks, under every name that they
+// have had. BTF contains those that the compiler did not inline.
 var wantedParams = slices.Concat(ksym.Functions(ksym.FamilyCreation), ksym.Functions(ksym.FamilyRequest), []string{
 	"kernel_thread", "copy_process", "create_kthread",
 	"__do_sys_clone", "__do_sys_clone3", "user_mode_thread", "create_io_thread",
 })
 
-// factsCache is facts.json. It is believed only for this image and schema.
+// factsCache is facts.json. It is valid only for this image and schema.
 type factsCache struct {
 	Schema int    `json:"schema"`
 	Image  string `json:"image_sha256"`
 	Facts  *Facts `json:"facts"`
 }
 
-// Facts reads the kernel's types. They are computed once, from the BTF that was
-// extracted when the kernel came into the cache, and kept beside it: the first
-// call parses megabytes of types, later ones read a small file.
+// Facts returns the kernel's type information. The first call parses the BTF,
+// which is megabytes, that was extracted when the kernel was added to the cache;
+// the result is stored next to it, and later calls read that small file.
 func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(k.Dir, factsFile)
@@ -99,7 +99,7 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 			return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
 		}
 	}
-	// A cache that cannot be written costs time on the next call, no more.
+	// If the cache is read-only, the next call merely computes this again.
 	if err := writeJSON(name, factsCache{factsSchema, sum, f}); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
 	}

@@ -16,10 +16,10 @@ import (
 	"labctl/host/scratch"
 )
 
-// fileKernel makes a kernel of an image file. What labctl finds in the image is
-// kept under the image's sha256, so the second use reads and hashes the file
-// only. The configuration is the one embedded in the image, else a file config
-// or config-* beside it that belongs to it by name.
+// fileKernel returns the kernel in an image file. The analysis is cached by the
+// image's sha256, so later uses only read and hash the file. The configuration
+// is the one embedded in the image, else a file config or config-* next to it
+// whose name matches.
 func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	abs, err := filepath.Abs(path)
@@ -57,9 +57,9 @@ func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
 	return k, nil
 }
 
-// ArchOf is the architecture that a reference leaves no choice of: a file's own,
-// the only one that a source serves or a kernel was built for. It is "" where
-// there is a choice.
+// ArchOf returns the architecture of a reference that has only one: that of a
+// file, or the only one that a source serves or a kernel was built for. It
+// returns "" if there are several.
 func (c *Cache) ArchOf(ref Ref) (string, error) {
 	archs := map[string]bool{}
 	switch {
@@ -133,7 +133,7 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	}
 	err = folder.Keep(dir)
 	if errors.Is(err, os.ErrExist) {
-		// Another process put the same analysis there first, or it is damaged.
+		// Another process stored the same analysis first, or it is damaged.
 		if k, err := load(dir); err == nil {
 			return k, nil
 		}
@@ -148,8 +148,8 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	return load(dir)
 }
 
-// imageOfTree finds the image in a kernel tree that was built, or in the folder
-// that make's O= named.
+// imageOfTree finds the image in a built kernel tree, or in the directory that
+// make's O= named.
 func imageOfTree(tree, goarch string) (string, error) {
 	var found, names, archs []string
 	for _, a := range arch.All {
@@ -166,7 +166,7 @@ func imageOfTree(tree, goarch string) (string, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return "", fmt.Errorf("a folder with no built kernel in it (%s): build the tree, or give the image's own path", strings.Join(names, ", "))
+		return "", fmt.Errorf("no built kernel in this directory (looked for %s): build the tree, or pass the path of the image", strings.Join(names, ", "))
 	case goarch != "":
 		return "", fmt.Errorf("the tree has an image for %s, not %s", strings.Join(archs, " and "), goarch)
 	case len(found) > 1:
@@ -175,9 +175,9 @@ func imageOfTree(tree, goarch string) (string, error) {
 	return found[0], nil
 }
 
-// configBeside reads the configuration that distributions and `make` put beside
-// an image: config-RELEASE, config with the image's own suffix, or .config, also
-// at the top of the tree that the image was built in.
+// configBeside reads the configuration that distributions and `make` put next to
+// an image: config-RELEASE, config with the image's suffix, or .config, which may
+// also be at the top of the tree that the image was built in.
 func configBeside(path, release string) ([]byte, error) {
 	dir, base := filepath.Split(path)
 	names := []string{"config-" + release}
@@ -196,5 +196,5 @@ func configBeside(path, release string) ([]byte, error) {
 			return data, nil
 		}
 	}
-	return nil, fmt.Errorf("no configuration in or beside %s", path)
+	return nil, fmt.Errorf("no configuration in %s or next to it", path)
 }

@@ -25,24 +25,24 @@ import (
 	"labctl/host/text"
 )
 
-// maxFiles and maxTree bound what is taken from a module: files, and bytes of
-// them.
+// maxFiles and maxTree limit the number of files copied from a module, and their
+// total bytes.
 const (
 	maxFiles = 20_000
 	maxTree  = 2 << 30
 )
 
-// goModule is what the go command says of a version of a module.
+// goModule is the go command's description of a module version.
 type goModule struct {
 	Path    string
 	Version string
-	Dir     string // of `go mod download`
+	Dir     string // from `go mod download`
 	Sum     string // likewise
-	Error   string // of `go mod download`
+	Error   string // from `go mod download`
 }
 
-// askGo runs `go ARGS` about a module, in a module of labctl's own that is gone
-// afterwards. Proxy, sums and module cache are the user's.
+// askGo runs `go ARGS` in a temporary main module. Proxy, checksum database and
+// module cache are the user's.
 func askGo(ctx context.Context, args ...string) (*goModule, error) {
 	dir, err := os.MkdirTemp("", "labctl-gomod-")
 	if err != nil {
@@ -58,7 +58,7 @@ func askGo(ctx context.Context, args ...string) (*goModule, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off", "GO111MODULE=on")
-	// go starts helpers: all of them end with it.
+	// go starts child processes; kill the whole process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Second
@@ -69,7 +69,7 @@ func askGo(ctx context.Context, args ...string) (*goModule, error) {
 		return nil, context.Cause(ctx)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, fmt.Errorf("%w: it has no go command to fetch a Go module with; install Go, or give an image file: --kernel ./bzImage", ErrHostLacks)
+		return nil, fmt.Errorf("%w: the go command, to fetch a Go module; install Go, or use an image file: --kernel ./bzImage", ErrHostLacks)
 	}
 	var m goModule
 	bad := json.Unmarshal(stdout.Bytes(), &m)
@@ -83,7 +83,7 @@ func askGo(ctx context.Context, args ...string) (*goModule, error) {
 	return nil, fmt.Errorf("go %s: %s", strings.Join(args[:2], " "), text.Line(strings.Join(strings.Fields(said), " "), 400))
 }
 
-// latestModule is the version that a module's proxy serves today.
+// latestModule returns the latest version that the module proxy serves.
 func latestModule(ctx context.Context, module string) (string, error) {
 	m, err := askGo(ctx, "list", "-m", "-json", "--", module+"@latest")
 	if err != nil {
@@ -92,13 +92,13 @@ func latestModule(ctx context.Context, module string) (string, error) {
 	return m.Version, nil
 }
 
-// pullModule fetches a module, checked by go against the sums that it knows, and
-// takes from it what a kernel's folder has.
+// pullModule fetches a module, verified by the go command, and copies the
+// kernel's files from it into a kernel directory.
 func (c *Cache) pullModule(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
 	report(Progress{Stage: debian.StageDownload})
 	m, err := askGo(ctx, "mod", "download", "-json", "--", src.Module+"@"+cmp.Or(ref.Version, "latest"))
 	if err != nil && ref.Version != "" {
-		err = outcome.Default(outcome.BadInput, outcome.Said(err)) // there may be no such version
+		err = outcome.Default(outcome.BadInput, outcome.Said(err)) // the version may not exist
 	}
 	if err != nil {
 		return nil, err
@@ -119,10 +119,10 @@ func (c *Cache) pullModule(ctx context.Context, src *Source, ref Ref, arch strin
 	return k.install(ctx, dir, report)
 }
 
-// takeModule copies the files of a module's tree into the kernel's folder.
+// takeModule copies the files of a module's tree into the kernel's directory.
 func (k *Kernel) takeModule(ctx context.Context, tree string, a SourceArch, report func(Progress)) error {
 	report(Progress{Stage: debian.StageUnpack})
-	root, err := os.OpenRoot(tree) // no link leads out of it
+	root, err := os.OpenRoot(tree) // symlinks cannot escape it
 	if err != nil {
 		return err
 	}
@@ -171,8 +171,8 @@ func readLimited(files fs.FS, name string, limit int64) ([]byte, error) {
 	return bounded.ReadAll(f, limit)
 }
 
-// takeDTBs copies the device trees that lie in a folder, not those below it:
-// overlays are no trees.
+// takeDTBs copies the device trees in a directory. It does not descend into
+// subdirectories, which contain overlays.
 func (k *Kernel) takeDTBs(files fs.FS, from string) error {
 	names, err := fs.Glob(files, path.Join(from, "*.dtb"))
 	if err != nil || len(names) == 0 {
@@ -196,7 +196,7 @@ func (k *Kernel) takeDTBs(files fs.FS, from string) error {
 	return nil
 }
 
-// zipModules packs a folder of modules as modules.zip has it.
+// zipModules packs a directory of modules into a modules.zip.
 func zipModules(ctx context.Context, to string, files fs.FS, from string) (err error) {
 	f, err := os.Create(to)
 	if err != nil {

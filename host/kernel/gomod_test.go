@@ -119,7 +119,7 @@ func TestPullModule(t *testing.T) {
 	if got, err := c.ArchOf(ref); err != nil || got != "arm64" {
 		t.Errorf("ArchOf: %q, %v", got, err)
 	}
-	if _, err := c.Get(t.Context(), ref, "amd64", nil); err == nil || !strings.Contains(err.Error(), "none for amd64, but for arm64") {
+	if _, err := c.Get(t.Context(), ref, "amd64", nil); err == nil || !strings.Contains(err.Error(), "not available for amd64, only for arm64") {
 		t.Errorf("Get for amd64: %v", err)
 	}
 

@@ -7,17 +7,16 @@ import (
 	"labctl/host/kernel/image"
 )
 
-// ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
+// ErrNotKernel is wrapped when a file is not a known kind of kernel image.
 var ErrNotKernel = image.ErrNotKernel
 
-// ErrNoKallsyms is wrapped when an image has no table of symbols that can be
-// read.
+// ErrNoKallsyms is wrapped when an image has no readable kallsyms table.
 var ErrNoKallsyms = image.ErrNoKallsyms
 
-// Stage is a step of a pull.
+// Stage is a stage of a pull.
 type Stage = debian.Stage
 
-// The steps of a pull; see package debian.
+// The stages of a pull; see package debian.
 const (
 	StageWait     = debian.StageWait
 	StageDamaged  = debian.StageDamaged
@@ -28,8 +27,8 @@ const (
 	StageDone     = debian.StageDone
 )
 
-// Mirror is where Debian kernels would be pulled from.
+// Mirror returns the mirror that Debian kernels are pulled from.
 func Mirror(ctx context.Context) (string, error) { return debian.Mirror(ctx) }
 
-// Dir is labctl's cache folder.
+// Dir returns labctl's cache directory.
 func (c *Cache) Dir() string { return c.dir }

@@ -16,9 +16,9 @@ import (
 	"labctl/host/outcome"
 )
 
-// Info is what an image says of itself, without being booted.
+// Info describes a kernel image, as read from the image without booting it.
 type Info struct {
-	Name     string           `json:"name"` // a reference that finds this very kernel
+	Name     string           `json:"name"` // a reference that finds exactly this kernel
 	Release  string           `json:"release"`
 	Arch     string           `json:"arch"`
 	Banner   string           `json:"banner"` // "Linux version …"
@@ -33,47 +33,47 @@ type Info struct {
 	SHA256      string     `json:"sha256"`
 	Size        int64      `json:"size"`
 	Kind        image.Kind `json:"kind"`
-	Compression string     `json:"compression"` // "" for none
-	Unpacked    int64      `json:"unpacked"`    // bytes without compression
+	Compression string     `json:"compression"` // "" if not compressed
+	Unpacked    int64      `json:"unpacked"`    // size in bytes when decompressed
 	PVH         bool       `json:"pvh"`
 
-	// HasConfig says whether the configuration is known; without it nothing is
-	// said of Features.
+	// HasConfig reports whether the configuration is known; without it, Features
+	// is empty.
 	HasConfig bool      `json:"has_config"`
 	Features  []Feature `json:"features"`
 
-	BTF *BTFInfo `json:"btf"` // nil when it has none
-	ORC int      `json:"orc"` // entries of the unwinder's table; 0 for none
-	// Kallsyms is nil when the image has no table of symbols that can be read;
-	// NoKallsyms says why.
+	BTF *BTFInfo `json:"btf"` // nil without BTF
+	ORC int      `json:"orc"` // number of entries of the ORC unwind table; 0 without one
+	// Kallsyms is nil if the image has no readable kallsyms table; NoKallsyms is
+	// the reason.
 	Kallsyms   *KallsymsInfo `json:"kallsyms"`
 	NoKallsyms string        `json:"no_kallsyms,omitempty"`
 }
 
-// Feature says whether a kernel has the options of a feature.
+// Feature reports whether a kernel has the options of a feature.
 type Feature struct {
 	Name    string   `json:"name"`
 	Summary string   `json:"summary"`
 	Missing []string `json:"missing"` // "CONFIG_KPROBES is not set, want y"
 }
 
-// BTFInfo is the size of the types.
+// BTFInfo is the size of the kernel's BTF.
 type BTFInfo struct {
 	Bytes int `json:"bytes"`
 	Types int `json:"types"`
 }
 
-// KallsymsInfo is the kernel's own table of symbols.
+// KallsymsInfo describes the kernel's kallsyms table.
 type KallsymsInfo struct {
-	Bytes   int `json:"bytes"` // as /proc/kallsyms has it
+	Bytes   int `json:"bytes"` // in the form of /proc/kallsyms
 	Symbols int `json:"symbols"`
-	// Creation are the functions of the image by which tasks are made, by family
-	// (ksym.CreationFamilies), in the order of their names.
+	// Creation lists the image's task creation functions by family
+	// (ksym.CreationFamilies), sorted by name.
 	Creation map[string][]string `json:"creation"`
 }
 
-// Info reads the image and what was found in it. The symbols are decoded once
-// and kept, as by Kallsyms.
+// Info describes the kernel's image. The symbols are decoded once and cached, as
+// by Kallsyms.
 func (k *Kernel) Info(ctx context.Context) (*Info, error) {
 	img, err := k.open()
 	if err != nil {
@@ -104,12 +104,12 @@ func (k *Kernel) Info(ctx context.Context) (*Info, error) {
 	return out, nil
 }
 
-// From is the source that the kernel came from: "debian:trixie-cloud", "build".
+// From returns the kernel's source: "debian:trixie-cloud", "build".
 func (k *Kernel) From() string {
 	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module}).ref()
 }
 
-// features holds the configuration against every feature.
+// features checks the configuration against every feature.
 func (k *Kernel) features() []Feature {
 	var out []Feature
 	for _, f := range check.All() {
@@ -136,14 +136,14 @@ func (k *Kernel) btfInfo(ctx context.Context) (_ *BTFInfo, err error) {
 	out := &BTFInfo{Bytes: int(k.Files[btfFile].Size)}
 	for _, err := range spec.All() {
 		if err != nil {
-			return nil, fmt.Errorf("types of kernel %s: read BTF: %w", k, err)
+			return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 		}
 		out.Types++
 	}
 	return out, nil
 }
 
-// readKallsyms counts symbols and picks those that make tasks.
+// readKallsyms counts the symbols and collects those that create tasks.
 func readKallsyms(text []byte) *KallsymsInfo {
 	out := &KallsymsInfo{Bytes: len(text), Creation: map[string][]string{}}
 	for line := range bytes.Lines(text) {

@@ -9,13 +9,14 @@ import (
 	"labctl/host/outcome"
 )
 
-// kallsymsFile is derived from vmlinuz; the number rises with what is in it.
+// kallsymsFile is derived from vmlinuz; increment the number when its contents
+// change.
 const kallsymsFile = "kallsyms-1"
 
-// Kallsyms is the kernel's own symbols in the form of /proc/kallsyms, at the
-// addresses that it was linked to. They are decoded from the image on first use
-// and kept beside it. The error wraps image.ErrNoKallsyms when the image has no
-// table that can be read.
+// Kallsyms returns the kernel's symbols in the form of /proc/kallsyms, at their
+// link addresses. They are decoded from the image on first use and cached next to
+// it. The error wraps image.ErrNoKallsyms if the image has no readable kallsyms
+// table.
 func (k *Kernel) Kallsyms(ctx context.Context) (_ []byte, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(k.Dir, kallsymsFile)
@@ -33,7 +34,7 @@ func (k *Kernel) Kallsyms(ctx context.Context) (_ []byte, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("symbols of kernel %s: %w", k, err)
 	}
-	// A cache that cannot be written costs time on the next call, no more.
+	// If the cache is read-only, the next call merely decodes them again.
 	if err := writeFile(name, b); err != nil && !os.IsPermission(err) {
 		return nil, fmt.Errorf("symbols of kernel %s: %w", k, err)
 	}

@@ -1,18 +1,18 @@
-// Package kernel gets kernels, keeps them in a cache and answers questions about
-// them without booting: configuration, modules, device trees, types.
+// Package kernel fetches kernels, manages a cache of them and reads their
+// configuration, modules, device trees and BTF without booting them.
 //
-// A cached kernel is a directory that never changes once it is in place,
+// A cached kernel is a directory that never changes once it is in place:
 // <cache>/kernels/debian/<suite>-<arch>-<package version> or
-// <cache>/kernels/gomod/<module>-<arch>-<version> of a pulled one and
-// <cache>/kernels/build/<name>-<arch> of one that was built here:
+// <cache>/kernels/gomod/<module>-<arch>-<version> for a pulled kernel,
+// <cache>/kernels/build/<name>-<arch> for one built by labctl. It contains:
 //
 //	kernel.json  what it is and where it came from, with the sha256 of the files
 //	vmlinuz      the image as packaged
 //	config       its .config
-//	btf          its raw BTF blob, when it has one
+//	btf          its raw BTF blob, if it has one
 //	modules.zip  lib/modules/RELEASE; names relative to it
 //	dtb/         device trees, by vendor directory as packaged
-//	facts.json   derived from btf, see Facts; may be made again at any time
+//	facts.json   derived from btf, see Facts; can be regenerated at any time
 //	vmlinux      derived from vmlinuz, see Vmlinux; likewise
 package kernel
 
@@ -40,7 +40,7 @@ import (
 	"labctl/host/scratch"
 )
 
-// Names within a cached kernel's directory.
+// File names in a cached kernel's directory.
 const (
 	metaFile    = "kernel.json"
 	imageFile   = "vmlinuz"
@@ -52,24 +52,25 @@ const (
 	elfFile     = "vmlinux"
 )
 
-// Kernel is one kernel at hand. Its exported fields are kernel.json.
+// Kernel is a cached kernel or one in a file. Its exported fields are the contents
+// of kernel.json.
 type Kernel struct {
-	Ref      Ref              `json:"-"`                 // the reference that always finds this very kernel
-	Dir      string           `json:"-"`                 // where its files are
+	Ref      Ref              `json:"-"`                 // a reference that always finds exactly this kernel
+	Dir      string           `json:"-"`                 // directory of its files
 	Source   string           `json:"source"`            // KindDebian, KindModule, KindFile, KindBuild
-	Suite    string           `json:"suite"`             // "trixie"; "" for what is not Debian's
+	Suite    string           `json:"suite"`             // "trixie"; "" if not from Debian
 	Flavour  string           `json:"flavour,omitempty"` // "cloud"
 	Module   string           `json:"module,omitempty"`  // Go module's path
 	Sum      string           `json:"sum,omitempty"`     // Go module's sum, as in go.sum: "h1:…"
 	Series   string           `json:"series"`            // "6.12", from Release
 	Arch     string           `json:"arch"`              // GOARCH
 	Release  string           `json:"release"`           // uname -r
-	Version  string           `json:"version"`           // of the package or module; "" for a file
-	Path     string           `json:"path,omitempty"`    // the image, for a file
+	Version  string           `json:"version"`           // version of the package or module; "" for a file
+	Path     string           `json:"path,omitempty"`    // path of the image, for a file
 	Packages []debian.Package `json:"packages,omitempty"`
-	Files    map[string]File  `json:"files"` // vmlinuz, config, btf, modules.zip; absent ones left out
+	Files    map[string]File  `json:"files"` // vmlinuz, config, btf, modules.zip, as far as present
 	Pulled   time.Time        `json:"pulled"`
-	Build    *Built           `json:"build,omitempty"` // of KindBuild
+	Build    *Built           `json:"build,omitempty"` // for KindBuild
 
 	config func() (map[string]string, error)
 }
@@ -80,7 +81,7 @@ type File struct {
 	Size   int64  `json:"size"`
 }
 
-// CorruptError says that a cached file is not what was pulled.
+// CorruptError reports that a cached file no longer matches kernel.json.
 type CorruptError struct {
 	Kernel string // name of the kernel's directory
 	File   string // path of the damaged file
@@ -94,7 +95,7 @@ func (e *CorruptError) Error() string {
 // Outcome is BadInput.
 func (e *CorruptError) Outcome() outcome.Kind { return outcome.BadInput }
 
-// load reads a kernel's directory. Only kernel.json is read.
+// load loads a kernel from its directory. It reads kernel.json only.
 func load(dir string) (*Kernel, error) {
 	data, err := os.ReadFile(filepath.Join(dir, metaFile))
 	if err != nil {
@@ -105,13 +106,13 @@ func load(dir string) (*Kernel, error) {
 		return nil, &CorruptError{Kernel: filepath.Base(dir), File: filepath.Join(dir, metaFile), Why: err.Error()}
 	}
 	if _, ok := k.Files[imageFile]; !ok || k.Release == "" || k.Arch == "" {
-		return nil, &CorruptError{Kernel: filepath.Base(dir), File: filepath.Join(dir, metaFile), Why: "lacks the image, release or arch"}
+		return nil, &CorruptError{Kernel: filepath.Base(dir), File: filepath.Join(dir, metaFile), Why: "has no image, release or arch"}
 	}
 	k.init()
 	return k, nil
 }
 
-// init sets what is not in kernel.json.
+// init sets the fields that are not in kernel.json.
 func (k *Kernel) init() {
 	k.Ref = Ref{Release: k.Release}
 	switch {
@@ -125,7 +126,8 @@ func (k *Kernel) init() {
 	k.config = sync.OnceValues(k.readConfig)
 }
 
-// String is how messages call the kernel: "6.12.107+deb13-amd64 (debian:trixie)".
+// String returns the kernel's name in messages: "6.12.107+deb13-amd64
+// (debian:trixie)".
 func (k *Kernel) String() string {
 	switch k.Source {
 	case KindDebian:
@@ -136,7 +138,7 @@ func (k *Kernel) String() string {
 	return fmt.Sprintf("%s (%s)", k.Release, k.Path)
 }
 
-// Image is the path of the bootable image.
+// Image returns the path of the bootable image.
 func (k *Kernel) Image() string {
 	if k.Path != "" {
 		return k.Path
@@ -144,7 +146,7 @@ func (k *Kernel) Image() string {
 	return filepath.Join(k.Dir, imageFile)
 }
 
-// file is the path of one of the kernel's own files.
+// file returns the path of a file in the kernel's directory.
 func (k *Kernel) file(name string) string {
 	if name == imageFile {
 		return k.Image()
@@ -152,11 +154,11 @@ func (k *Kernel) file(name string) string {
 	return filepath.Join(k.Dir, name)
 }
 
-// Verify says whether the files are still what was pulled: the image and the
-// configuration by their sha256, unless they are as they were when that was last
-// found right, the others by their size, since modules.zip checks each module's
-// sum when it is read and btf is checked before it is parsed. The error is a
-// *CorruptError.
+// Verify checks that the files are still as they were stored. It checks the image
+// and the configuration by sha256, unless their stamps show that they have not
+// changed since the last check, and the other files by size, since each module's
+// checksum is verified when it is read from modules.zip, and btf before it is
+// parsed. The error is a *CorruptError.
 func (k *Kernel) Verify() error {
 	for name := range k.Files {
 		if err := k.verifyFile(name, name == imageFile || name == configFile); err != nil {
@@ -225,8 +227,9 @@ func hashFile(name string) (File, error) {
 	return hashOf(f)
 }
 
-// Option looks up a configuration option without its CONFIG_ prefix: "y", "m"
-// or a value without quotes; false when it is not set or there is no config.
+// Option returns the value of a configuration option, named without its CONFIG_
+// prefix: "y", "m" or a value without quotes. It returns false if the option is
+// not set or there is no config.
 func (k *Kernel) Option(name string) (string, bool) {
 	cfg, err := k.config()
 	if err != nil {
@@ -236,8 +239,8 @@ func (k *Kernel) Option(name string) (string, bool) {
 	return v, ok
 }
 
-// HasConfig says whether the kernel's configuration is known, so that Option's
-// false can be told from "cannot say".
+// HasConfig reports whether the kernel's configuration is known; if it is not,
+// false from Option means unknown.
 func (k *Kernel) HasConfig() bool {
 	cfg, err := k.config()
 	return err == nil && len(cfg) > 0
@@ -254,7 +257,7 @@ func (k *Kernel) readConfig() (map[string]string, error) {
 	return parseConfig(data), nil
 }
 
-// parseConfig reads a .config; lines of no set option are passed over.
+// parseConfig parses a .config; lines that do not set an option are skipped.
 func parseConfig(data []byte) map[string]string {
 	cfg := map[string]string{}
 	sc := bufio.NewScanner(bytes.NewReader(data))
@@ -276,9 +279,9 @@ func parseConfig(data []byte) map[string]string {
 	return cfg
 }
 
-// Vmlinux is the path of the image without compression: an ELF file on x86, the
-// flat Image on arm64. It is unpacked on first use, which takes about a second
-// for an xz image, and kept.
+// Vmlinux returns the path of the decompressed image: an ELF file on x86, the
+// flat Image on arm64. It is decompressed on first use, which takes about a second
+// for an xz image, and cached.
 func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
 	out := filepath.Join(k.Dir, elfFile)
 	if isFile(out) {
@@ -297,9 +300,9 @@ func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
 	return out, nil
 }
 
-// PVH is the path of the kernel as an ELF file that QEMU starts directly, and
-// false when it cannot be started so: the kernel was built without CONFIG_PVH,
-// or its image cannot be unpacked.
+// PVH returns the path of the kernel as an ELF file that QEMU can boot directly.
+// It returns false if the kernel was built without CONFIG_PVH or its image cannot
+// be decompressed.
 func (k *Kernel) PVH(ctx context.Context) (string, bool) {
 	path, err := k.Vmlinux(ctx)
 	if err != nil {
@@ -313,7 +316,7 @@ func (k *Kernel) PVH(ctx context.Context) (string, bool) {
 	return path, image.HasPVH(f)
 }
 
-// IsELF says whether the image as it is given is an ELF file, a vmlinux.
+// IsELF reports whether the image is an ELF file, a vmlinux.
 func (k *Kernel) IsELF() bool {
 	f, err := os.Open(k.Image())
 	if err != nil {
@@ -338,7 +341,7 @@ func (k *Kernel) open() (_ *image.Image, err error) {
 	return img, nil
 }
 
-// writeFile writes a file whole or not at all, also with two writers.
+// writeFile writes a file atomically, also with concurrent writers.
 func writeFile(name string, data []byte) error { return scratch.Write(name, data, 0o644) }
 
 func writeJSON(name string, v any) error {

@@ -20,34 +20,34 @@ import (
 	"labctl/host/outcome"
 )
 
-// maxModule bounds one module without compression; the largest of Debian's is
-// amdgpu, 25 MB.
+// maxModule limits the decompressed size of a module; Debian's largest is amdgpu,
+// 25 MB.
 const maxModule = 256 << 20
 
-// Module is a kernel module, or the knowledge that the kernel has it built in.
+// Module is a kernel module, loadable or built in.
 type Module struct {
-	Name    string // as in lsmod: virtio_pci
-	BuiltIn bool   // the kernel has it built in; there is nothing to load
-	File    string // path below lib/modules/RELEASE, without a suffix for compression
-	Data    []byte // the ELF object without compression
+	Name    string // as shown by lsmod: virtio_pci
+	BuiltIn bool   // built into the kernel; nothing to load
+	File    string // path below lib/modules/RELEASE, without the compression suffix
+	Data    []byte // the decompressed ELF object
 }
 
-// ErrNoModule is wrapped when a kernel has no module of a name, built in or not.
+// ErrNoModule is wrapped when a kernel has no module with a name, loadable or
+// built in.
 var ErrNoModule = outcome.New(outcome.BadInput, "no such module")
 
-// Modules gives the named modules and all that they depend on, in the order to
-// load them. A name may be written with dashes or underscores. A named module
-// that is built in is given with BuiltIn set and no data; dependencies that are
-// built in are left out. The dependencies are read from the modules themselves
-// (depends= of .modinfo, scripts/mod/modpost.c), for packages carry no
-// modules.dep.
+// Modules returns the named modules and their dependencies, in load order. Names
+// may be written with dashes or underscores. A named module that is built in is
+// returned with BuiltIn set and without data; built-in dependencies are left out.
+// Dependencies are read from the modules (depends= in .modinfo,
+// scripts/mod/modpost.c), because packages contain no modules.dep.
 func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(names) == 0 {
 		return nil, nil
 	}
 	if _, ok := k.Files[modulesFile]; !ok {
-		return nil, fmt.Errorf("modules %s of kernel %s: %w: it comes without modules", strings.Join(names, ", "), k, ErrNoModule)
+		return nil, fmt.Errorf("modules %s of kernel %s: %w: the kernel comes without modules", strings.Join(names, ", "), k, ErrNoModule)
 	}
 	zr, err := zip.OpenReader(k.file(modulesFile))
 	if err != nil {
@@ -82,16 +82,17 @@ func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 	return r.order, nil
 }
 
-// fold is how the kernel writes a module's name.
+// fold returns a module's name as the kernel writes it, with underscores.
 func fold(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-// moduleName is the name of the module in a file, false for other files.
+// moduleName returns the name of the module in a file, false for other files.
 func moduleName(file string) (string, bool) {
 	base, _, ok := strings.Cut(path.Base(file), ".ko")
 	return fold(base), ok && base != ""
 }
 
-// builtinNames reads modules.builtin: a path a line, as the module would have.
+// builtinNames reads modules.builtin, which lists the path that each built-in
+// module would have, one per line.
 func builtinNames(f *zip.File) (map[string]bool, error) {
 	names := map[string]bool{}
 	if f == nil {
@@ -109,7 +110,7 @@ func builtinNames(f *zip.File) (map[string]bool, error) {
 	return names, nil
 }
 
-// resolver walks dependencies depth first.
+// resolver resolves dependencies depth first.
 type resolver struct {
 	files   map[string]*zip.File
 	builtin map[string]bool
@@ -179,10 +180,10 @@ func keys(files map[string]*zip.File, builtin map[string]bool) []string {
 	})
 }
 
-// readEntry reads a zip entry whole and checks its sum.
+// readEntry reads a whole zip entry and verifies its checksum.
 func readEntry(f *zip.File) ([]byte, error) {
 	if f.UncompressedSize64 > maxModule {
-		return nil, fmt.Errorf("%s has %d bytes", f.Name, f.UncompressedSize64)
+		return nil, fmt.Errorf("%s: %d bytes is too large", f.Name, f.UncompressedSize64)
 	}
 	rc, err := f.Open()
 	if err != nil {
@@ -192,7 +193,7 @@ func readEntry(f *zip.File) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(rc, int64(f.UncompressedSize64)+1))
 }
 
-// readModule reads a module and undoes the compression that it was packaged with.
+// readModule reads a module and decompresses it.
 func readModule(f *zip.File) ([]byte, error) {
 	data, err := readEntry(f)
 	if err != nil {
@@ -213,7 +214,7 @@ func readModule(f *zip.File) ([]byte, error) {
 			r = d
 		}
 	default:
-		err = fmt.Errorf("%s: compression is not known", f.Name)
+		err = fmt.Errorf("%s: unknown compression", f.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -226,7 +227,7 @@ func readModule(f *zip.File) ([]byte, error) {
 	return out, err
 }
 
-// dependsOf reads depends= from a module's .modinfo section, which is a row of
+// dependsOf reads depends= from a module's .modinfo section, a sequence of
 // NUL-terminated key=value strings.
 func dependsOf(module []byte) ([]string, error) {
 	f, err := elf.NewFile(bytes.NewReader(module))
@@ -238,7 +239,7 @@ func dependsOf(module []byte) ([]string, error) {
 		return nil, errors.New("no .modinfo section: not a kernel module")
 	}
 	if s.Size > 1<<20 {
-		return nil, fmt.Errorf(".modinfo has %d bytes", s.Size)
+		return nil, fmt.Errorf(".modinfo: %d bytes is too large", s.Size)
 	}
 	info, err := s.Data()
 	if err != nil {

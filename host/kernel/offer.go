@@ -12,32 +12,32 @@ import (
 	"labctl/host/scratch"
 )
 
-// Offer is what a source serves today, for one architecture.
+// Offer is what a source currently serves for one architecture.
 type Offer struct {
-	Name    string `json:"name"` // what `--kernel` takes
+	Name    string `json:"name"` // as accepted by `--kernel`
 	From    string `json:"from"` // "debian:trixie"
 	Arch    string `json:"arch"`
 	Version string `json:"version"` // of the package or module; "" when Error is set
 	Package string `json:"package"` // the package with the image: "linux-image-6.12.107+deb13-amd64"; the Go module
-	Cached  bool   `json:"cached"`  // this very version is at hand
+	Cached  bool   `json:"cached"`  // exactly this version is cached
 	Error   string `json:"error,omitempty"`
 
-	Err error `json:"-"` // what Error says
+	Err error `json:"-"` // Error as an error value
 }
 
-// offersAtOnce is how many archives are asked at a time: each answer is an index
-// of megabytes to unpack.
+// offersAtOnce limits the number of archives queried concurrently: each answer is
+// an index of megabytes to decompress.
 const offersAtOnce = 4
 
-// Offers asks every source what it serves, in the order of the list. A source
-// that does not answer has its error in its row. An empty arch means all. report
-// may be called from several goroutines.
+// Offers queries every source and returns what each serves, in the order of the
+// list. If a source does not answer, its row has the error. An empty arch means
+// all. report may be called from several goroutines.
 func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]Offer, error) {
 	kernels, err := c.List()
 	if err != nil {
 		return nil, err
 	}
-	// One index serves all flavours of a suite: they are asked in a row.
+	// One index covers all flavours of a suite: query them together.
 	type index struct{ kind, of, arch string }
 	var order []index
 	groups := map[index][]int{}
@@ -88,8 +88,8 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 	return all, context.Cause(ctx)
 }
 
-// asker gives a function that asks a source for its version and package, and one
-// that ends it.
+// asker returns a function that queries a source for its version and package, and
+// a function that releases its resources.
 func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (version, pkg string, err error), done func(), err error) {
 	if kind == KindModule {
 		return func(ctx context.Context, src Source) (string, string, error) {
@@ -97,7 +97,7 @@ func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (ver
 			return version, src.Module, err
 		}, func() {}, nil
 	}
-	// Not the folder of a pull, which may be at work in it.
+	// Not the directory of a pull, which may be in use.
 	parent := filepath.Join(c.dir, "apt")
 	if err := cachedir.Make(parent, 0o755); err != nil {
 		return nil, func() {}, err

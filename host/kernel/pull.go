@@ -18,8 +18,8 @@ import (
 	"labctl/host/outcome"
 )
 
-// pull brings a source's kernel into the cache, unless a sound one that accept
-// takes is there once the lock is held.
+// pull downloads a source's kernel into the cache, unless an intact one that
+// accept accepts is cached once the lock is held.
 func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Progress), accept func(*Kernel) bool) (*Kernel, error) {
 	if report == nil {
 		report = func(Progress) {}
@@ -57,15 +57,15 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	}
 	k, err := from(ctx, src, ref, arch, report)
 	if err != nil {
-		// Whatever is wrong with an archive is not the user's to mend, unless the user
-		// named what it should have.
+		// Problems with an archive are not the user's, unless the user named something
+		// that it does not have.
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, outcome.Said(err)))
 	}
 	report(Progress{Stage: debian.StageDone, Note: k.String()})
 	return k, nil
 }
 
-// sourceFor finds the source of a reference and checks that it serves the
+// sourceFor returns the source of a reference after checking that it serves the
 // architecture.
 func sourceFor(ref Ref, arch string) (*Source, error) {
 	for _, src := range pulled() {
@@ -73,22 +73,22 @@ func sourceFor(ref Ref, arch string) (*Source, error) {
 			continue
 		}
 		if _, ok := src.Arch[arch]; !ok {
-			return nil, outcome.Inputf("kernel %s: there is none for %s, but for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
+			return nil, outcome.Inputf("kernel %s: not available for %s, only for %s", ref, arch, strings.Join(archNames(src.Arch), ", "))
 		}
 		return &src, nil
 	}
 	return nil, outcome.Inputf("kernel %s: no such source; known: %s", ref, strings.Join(knownRefs(), ", "))
 }
 
-// clearStale removes what killed pulls and removals left. The lock is held, so
-// nobody is at work in such a directory.
+// clearStale removes the leftovers of killed pulls and removals. The lock is held,
+// so no such directory is in use.
 func (c *Cache) clearStale(src *Source, arch string) error {
 	stale, err := filepath.Glob(filepath.Join(c.sourceDir(src.Kind), tmpPrefix(src.key(), arch)+"*"))
 	for _, dir := range stale {
 		err = cmp.Or(err, os.RemoveAll(dir))
 	}
 	if err != nil {
-		return outcome.Default(outcome.HostLacks, fmt.Errorf("clear unfinished pulls: %w", err))
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("remove unfinished pulls: %w", err))
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func (c *Cache) clearStale(src *Source, arch string) error {
 func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress)) (_ *Kernel, err error) {
 	repo := c.repository(*src, arch)
 	defer func() {
-		// What is half fetched helps the next pull, unless it is what fills the disk.
+		// A partial download helps the next pull, unless it is what fills the disk.
 		if errors.Is(outcome.Said(err), syscall.ENOSPC) {
 			err = errors.Join(err, repo.Drop())
 		}
@@ -113,7 +113,7 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	}
 	debs, err := repo.Download(ctx, pkgs, report)
 	if err != nil && ctx.Err() == nil && replaced(err) {
-		// The index is older than the archive: a point release came in between.
+		// The index is older than the archive: a point release was published meanwhile.
 		if pkgs, err = c.resolve(ctx, repo, src, ref, arch, report); err == nil {
 			debs, err = repo.Download(ctx, pkgs, report)
 		}
@@ -128,7 +128,7 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	defer os.RemoveAll(tmp)
 	tree, err := debian.Unpack(ctx, debs, pkgs, tmp, report)
 	if err != nil {
-		// The file cannot be what its sum promised; do not resume from it.
+		// The file does not match its checksum; do not resume from it.
 		return nil, errors.Join(err, repo.Drop())
 	}
 	k := &Kernel{
@@ -141,21 +141,21 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	return k, repo.Drop()
 }
 
-// resolve gives the packages of the suite's present kernel.
+// resolve returns the packages of the suite's current kernel.
 func (c *Cache) resolve(ctx context.Context, repo repository, src *Source, ref Ref, arch string, report func(Progress)) ([]debian.Package, error) {
 	pkgs, err := repo.Resolve(ctx, src.Arch[arch].Package, report)
 	if err != nil {
 		return nil, err
 	}
-	// A suite moves on. Better to say so before the download than to hand out
-	// another series under the name of the one that was asked for.
+	// A suite moves on to newer series. Report that before the download rather than
+	// return another series than the one requested.
 	if got := seriesOf(pkgs[0].Version); ref.Series != "" && got != ref.Series {
-		return nil, outcome.Inputf("%s now serves %s (%s), not series %s; use %s for what it serves", src.Suite, got, pkgs[0].Version, ref.Series, src.ref())
+		return nil, outcome.Inputf("%s now serves %s (%s), not series %s; use %s for the current one", src.Suite, got, pkgs[0].Version, ref.Series, src.ref())
 	}
 	return pkgs, nil
 }
 
-// makeTemp makes a folder for a kernel that is not whole yet. The lock is held.
+// makeTemp creates a directory for an incomplete kernel. The lock is held.
 func (c *Cache) makeTemp(src *Source, arch string) (string, error) {
 	tmp, err := os.MkdirTemp(c.sourceDir(src.Kind), tmpPrefix(src.key(), arch))
 	if err != nil {
@@ -164,7 +164,7 @@ func (c *Cache) makeTemp(src *Source, arch string) (string, error) {
 	return tmp, os.Chmod(tmp, 0o755)
 }
 
-// install looks into a kernel's image and moves its folder to where it belongs.
+// install inspects a kernel's image and moves its directory to its final path.
 func (k *Kernel) install(ctx context.Context, dir string, report func(Progress)) (*Kernel, error) {
 	report(Progress{Stage: debian.StageInspect})
 	k.Pulled = time.Now().UTC()
@@ -174,7 +174,7 @@ func (k *Kernel) install(ctx context.Context, dir string, report func(Progress))
 	if err := writeJSON(filepath.Join(k.Dir, metaFile), k); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(dir); err != nil { // a damaged one, or older packages of the same version
+	if err := os.RemoveAll(dir); err != nil { // a damaged kernel, or older packages of the same version
 		return nil, err
 	}
 	if err := os.Rename(k.Dir, dir); err != nil {
@@ -183,7 +183,8 @@ func (k *Kernel) install(ctx context.Context, dir string, report func(Progress))
 	return load(dir)
 }
 
-// replaced says whether a download ended because the archive has another file now.
+// replaced reports whether a download failed because the archive has replaced the
+// file.
 func replaced(err error) bool {
 	var changed *debian.ChangedError
 	return errors.As(err, &changed) || strings.Contains(err.Error(), " 404 ")
@@ -193,7 +194,7 @@ func samePackages(a, b []debian.Package) bool { return slices.Equal(a, b) }
 
 // inspect reads the image in the kernel's directory: it checks that it is a
 // kernel of the right architecture, extracts the BTF, derives the facts and
-// records the files' sums.
+// records the files' checksums.
 func (k *Kernel) inspect(ctx context.Context) error {
 	k.init()
 	img, err := k.open()
@@ -210,7 +211,7 @@ func (k *Kernel) inspect(ctx context.Context) error {
 	return err
 }
 
-// extract writes the files that are found in the image and records all sums.
+// extract writes the files extracted from the image and records all checksums.
 func (k *Kernel) extract(img *image.Image) error {
 	if btf := img.BTF(); btf != nil {
 		if err := writeFile(k.file(btfFile), btf); err != nil {

@@ -16,16 +16,16 @@ import (
 // Release, Path and Build is set.
 type Ref struct {
 	Suite   string // Debian suite: "trixie"
-	Flavour string // set with Suite for a kernel beside the usual one: "cloud"
+	Flavour string // set with Suite for a kernel other than the standard one: "cloud"
 	Series  string // set with Suite when the user named the series: "6.12"
 	Module  string // Go module: "github.com/gokrazy/kernel.rpi"
 	Version string // set with Module when the user named one: "v0.0.0-20251127164438-9778ec0261de"
 	Release string // `uname -r` of a cached kernel: "6.12.107+deb13-amd64"
-	Path    string // an image file, or the folder of a kernel tree
+	Path    string // an image file, or the directory of a kernel tree
 	Build   string // name of a kernel that labctl built: "lab-6.12"
 }
 
-// String is the form that ParseRef takes.
+// String returns the reference in the form that ParseRef accepts.
 func (r Ref) String() string {
 	switch {
 	case r.Build != "":
@@ -44,7 +44,7 @@ func (r Ref) String() string {
 	return s.ref()
 }
 
-// source is an entry of the list as far as a reference names it.
+// source returns a Source with the fields that the reference names.
 func (r Ref) source() *Source {
 	if r.Module != "" {
 		return &Source{Kind: KindModule, Module: r.Module}
@@ -52,12 +52,12 @@ func (r Ref) source() *Source {
 	return &Source{Kind: KindDebian, Suite: r.Suite, Flavour: r.Flavour, Series: r.Series}
 }
 
-// ParseRef reads what `--kernel` takes: a series, with its flavour if it has one
+// ParseRef parses the argument of `--kernel`: a series, optionally with a flavour
 // ("6.12", "6.12-cloud"), a source ("debian:trixie", "debian:trixie-cloud",
-// "gomod:github.com/gokrazy/kernel.rpi", the latter with a version if one is
-// wanted: "…@v0.0.0-20251127164438-9778ec0261de"), a kernel that was built
+// "gomod:github.com/gokrazy/kernel.rpi", the latter optionally with a version:
+// "…@v0.0.0-20251127164438-9778ec0261de"), a kernel built by labctl
 // ("build:lab-6.12"), the release of a cached kernel ("6.12.107+deb13-amd64") or
-// a path, which has a slash in it ("./bzImage", "./linux-6.12/").
+// a path, which contains a slash ("./bzImage", "./linux-6.12/").
 func ParseRef(s string) (_ Ref, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if _, err := loadSources(); err != nil {
@@ -65,7 +65,7 @@ func ParseRef(s string) (_ Ref, err error) {
 	}
 	if name, ok := strings.CutPrefix(s, KindBuild+":"); ok {
 		if !buildName.MatchString(name) {
-			return Ref{}, fmt.Errorf("kernel %q: a build's name has letters, digits and . _ + - in it: build:lab-6.12", s)
+			return Ref{}, fmt.Errorf("kernel %q: not a valid build name (want letters, digits and . _ + -): build:lab-6.12", s)
 		}
 		return Ref{Build: name}, nil
 	}
@@ -92,22 +92,22 @@ func ParseRef(s string) (_ Ref, err error) {
 	msg := fmt.Sprintf("kernel %q is not known", s)
 	near := Nearest(s, known)
 	if near == "" && !isDebian {
-		near = Nearest(KindDebian+":"+s, known) // a suite without its source
+		near = Nearest(KindDebian+":"+s, known) // a suite without "debian:"
 	}
 	if near != "" {
 		msg += fmt.Sprintf(": did you mean %s?", near)
 	}
 	if _, err := os.Stat(s); err == nil && s != "" {
-		msg += fmt.Sprintf(" (for the file of that name write ./%s)", s)
+		msg += fmt.Sprintf(" (for a file of that name use ./%s)", s)
 	}
-	return Ref{}, fmt.Errorf("%s; known: %s, the release of a cached kernel, build:NAME, or a path with a slash in it", msg, strings.Join(known, ", "))
+	return Ref{}, fmt.Errorf("%s; known: %s, the release of a cached kernel, build:NAME, or a path that contains a slash", msg, strings.Join(known, ", "))
 }
 
-// parseModule reads what follows "gomod:" in s.
+// parseModule parses what follows "gomod:" in s.
 func parseModule(s, name string) (Ref, error) {
 	name, version, named := strings.Cut(name, "@")
 	if named && (!semver.IsValid(version) || semver.Canonical(version)+semver.Build(version) != version) {
-		return Ref{}, fmt.Errorf("kernel %q: version %q: want one as v1.2.3 or v0.0.0-20251127164438-9778ec0261de; leave @ out for the latest", s, version)
+		return Ref{}, fmt.Errorf("kernel %q: version %q: want one such as v1.2.3 or v0.0.0-20251127164438-9778ec0261de; omit @ for the latest", s, version)
 	}
 	var known []string
 	for _, src := range pulled() {
@@ -123,15 +123,15 @@ func parseModule(s, name string) (Ref, error) {
 	if near := Nearest(KindModule+":"+name, known); near != "" {
 		msg += fmt.Sprintf(": did you mean %s?", near)
 	}
-	return Ref{}, fmt.Errorf("%s; known: %s; others go into labctl/kernels.yaml in the folder of your settings", msg, strings.Join(known, ", "))
+	return Ref{}, fmt.Errorf("%s; known: %s; add others to labctl/kernels.yaml in your configuration directory", msg, strings.Join(known, ", "))
 }
 
-// buildName is what kernels that labctl built may be called. It is part of the
-// name of a folder.
+// buildName matches the names allowed for kernels built by labctl. The name is
+// part of a directory name.
 var buildName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
 
-// knownRefs are the names that ParseRef knows, in the order of the list: the
-// short ones first.
+// knownRefs returns the names that ParseRef knows, in the order of the list, short
+// ones first.
 func knownRefs() []string {
 	var short, long []string
 	for _, s := range pulled() {
@@ -143,11 +143,11 @@ func knownRefs() []string {
 	return append(short, long...)
 }
 
-// newSeries is what follows the two numbers of a release before its first point
-// release: "7.3-rc7", and "7.3-amd64" as Debian has it.
+// newSeries matches what follows the two numbers of a release that precedes the
+// first point release: "7.3-rc7", and Debian's "7.3-amd64".
 var newSeries = regexp.MustCompile(`^-(rc[0-9]|([!-~]*-)?(amd64|arm64|armmp)$)`)
 
-// looksLikeRelease says whether s has the three numbers of a release; a series
+// looksLikeRelease reports whether s has the three numbers of a release; a series
 // has two.
 func looksLikeRelease(s string) bool {
 	series := seriesOf(s)
@@ -161,9 +161,9 @@ func looksLikeRelease(s string) bool {
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
-// Nearest gives the known name that got is most likely a slip of, or "" when
-// none is near: a third of its characters, and at least one, may differ. Of two
-// that are as near, the one of the same length wins.
+// Nearest returns the known name that got is most likely a misspelling of, or ""
+// if none is close: up to a third of its characters, and at least one, may differ.
+// Among equally close names, one of the same length is preferred.
 func Nearest(got string, known []string) string {
 	limit := max(1, len(got)/3)
 	best, bestCost := "", 2*limit+2
@@ -179,8 +179,9 @@ func Nearest(got string, known []string) string {
 	return best
 }
 
-// editDistance counts the single characters to insert, delete or replace, and
-// the neighbours to swap, to turn a into b (optimal string alignment).
+// editDistance returns the number of single-character insertions, deletions and
+// replacements and swaps of neighbours that turn a into b (optimal string
+// alignment).
 func editDistance(a, b string) int {
 	ra, rb := []rune(a), []rune(b)
 	var before, prev []int

@@ -23,29 +23,29 @@ import (
 type Source struct {
 	Kind string `yaml:"kind"` // KindDebian, KindModule or KindFile
 
-	// Of KindDebian.
+	// For KindDebian.
 	Suite     string `yaml:"suite"`
-	Flavour   string `yaml:"flavour"` // "cloud"; "" for the usual kernel
+	Flavour   string `yaml:"flavour"` // "cloud"; "" for the standard kernel
 	Series    string `yaml:"series"`
 	LongTerm  bool   `yaml:"long_term"`
 	Component string `yaml:"component"`
 
-	// Of KindModule.
+	// For KindModule.
 	Module string `yaml:"module"` // "github.com/gokrazy/kernel.rpi"
 
 	Arch map[string]SourceArch `yaml:"arch"` // by GOARCH
 }
 
-// SourceArch is what a source has for an architecture.
+// SourceArch describes a source's kernel for one architecture.
 type SourceArch struct {
-	// Of KindDebian.
-	Debian  string `yaml:"debian"`  // Debian's name of it; that of host/arch where the file has none
+	// For KindDebian.
+	Debian  string `yaml:"debian"`  // Debian's name of the architecture; default: from host/arch
 	Package string `yaml:"package"` // meta package that depends on the image
 
-	// Of KindModule: paths below the module's root.
+	// For KindModule: paths relative to the module's root.
 	Image   string `yaml:"image"`
-	DTBs    string `yaml:"dtbs"`    // folder of device trees, "." for the root
-	Modules string `yaml:"modules"` // folder with a folder for each release
+	DTBs    string `yaml:"dtbs"`    // directory of device trees, "." for the root
+	Modules string `yaml:"modules"` // directory with a subdirectory per release
 }
 
 // The kinds of sources.
@@ -53,15 +53,15 @@ const (
 	KindDebian = "debian"
 	KindModule = "gomod"
 	KindFile   = "file"
-	KindBuild  = "build" // made here, by labctl kernel build; not in the list
+	KindBuild  = "build" // built by labctl kernel build; not in the list
 )
 
-// SourcesEnv names the user's own list of sources in place of labctl/kernels.yaml
-// in os.UserConfigDir.
+// SourcesEnv is the environment variable that names the user's list of sources.
+// The default is labctl/kernels.yaml in os.UserConfigDir.
 const SourcesEnv = "LABCTL_KERNELS"
 
-// key tells sources apart, and names their folders: "trixie", "trixie-cloud",
-// "github.com+gokrazy+kernel.rpi". A module's path has no "+" in it.
+// key identifies a source and names its directories: "trixie", "trixie-cloud",
+// "github.com+gokrazy+kernel.rpi". A module path contains no "+".
 func (s *Source) key() string {
 	switch {
 	case s.Kind == KindModule:
@@ -72,7 +72,8 @@ func (s *Source) key() string {
 	return s.Suite
 }
 
-// ref is what the source is called, whatever it serves: "debian:trixie-cloud".
+// ref returns the source's name, independent of the series that it serves:
+// "debian:trixie-cloud".
 func (s *Source) ref() string {
 	switch s.Kind {
 	case KindModule:
@@ -83,7 +84,7 @@ func (s *Source) ref() string {
 	return s.Kind
 }
 
-// name is the short name, where there is one: "6.12-cloud".
+// name returns the source's short name, if it has one: "6.12-cloud".
 func (s *Source) name() string {
 	switch {
 	case s.Kind == KindModule:
@@ -107,7 +108,7 @@ var loadSources = sync.OnceValues(func() (*sourceList, error) {
 	file, named := os.Getenv(SourcesEnv), true
 	if file == "" {
 		dir, err := os.UserConfigDir()
-		if err != nil { // no home: no file of the user's
+		if err != nil { // no home directory, hence no user's list
 			return embeddedSources(), nil
 		}
 		file, named = filepath.Join(dir, "labctl", "kernels.yaml"), false
@@ -136,8 +137,8 @@ func sources() *sourceList {
 	return embeddedSources()
 }
 
-// embeddedSources is part of the program, so an error in it is a defect of the
-// build; TestEmbeddedSources keeps it from shipping.
+// embeddedSources returns the embedded list. It panics on an error in the list,
+// which TestEmbeddedSources would have found.
 func embeddedSources() *sourceList {
 	l, err := parseSources("images/kernels.yaml", images.Kernels, false)
 	if err != nil {
@@ -146,8 +147,8 @@ func embeddedSources() *sourceList {
 	return l
 }
 
-// merge puts a user's list over l: an entry of the same source replaces the old
-// one, in its place, others come last.
+// merge merges a user's list into l: an entry for a known source replaces the old
+// one in the same position, others are appended.
 func (l *sourceList) merge(file string, user *sourceList) (*sourceList, error) {
 	out := &sourceList{Fallback: l.Fallback, Sources: slices.Clone(l.Sources)}
 	for _, s := range user.Sources {
@@ -160,8 +161,8 @@ func (l *sourceList) merge(file string, user *sourceList) (*sourceList, error) {
 	if user.Fallback != "" {
 		out.Fallback = user.Fallback
 	}
-	// What each list has right may be wrong together. Only the user's can be at
-	// fault, and all of a merged list may be named by it.
+	// Two valid lists may conflict. The user's list is at fault then, and its
+	// fallback may name any entry of the merged list.
 	names := map[string]string{}
 	for i := range out.Sources {
 		s := &out.Sources[i]
@@ -169,24 +170,24 @@ func (l *sourceList) merge(file string, user *sourceList) (*sourceList, error) {
 			continue
 		}
 		if other, ok := names[s.name()]; ok {
-			return nil, fmt.Errorf("%s: %s and %s are both called %s: give one of them another series, or replace it by an entry of the same source", file, other, s.ref(), s.name())
+			return nil, fmt.Errorf("%s: %s and %s are both called %s: change the series of one of them, or replace it with an entry for the same source", file, other, s.ref(), s.name())
 		}
 		names[s.name()] = s.ref()
 	}
 	if _, ok := names[out.Fallback]; !ok {
-		return nil, fmt.Errorf("%s: fallback %q is no kernel of the list", file, out.Fallback)
+		return nil, fmt.Errorf("%s: fallback %q is not in the list", file, out.Fallback)
 	}
 	return out, nil
 }
 
 var (
-	// Suites, flavours and packages become arguments of apt and names of folders.
+	// Suites, flavours and packages become arguments of apt and directory names.
 	plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]{0,63}$`)
 	goarch    = regexp.MustCompile(`^[a-z0-9]{1,16}$`)
 )
 
-// parseSources reads a kernels.yaml strictly. Its errors are a *YAMLError, of
-// the first thing that is wrong. A user's list may leave fallback out.
+// parseSources parses a kernels.yaml strictly. Its errors are a *YAMLError for the
+// first problem found. A user's list may omit fallback.
 func parseSources(file string, data []byte, user bool) (*sourceList, error) {
 	var l sourceList
 	doc, err := decodeYAML(file, data, &l)
@@ -215,12 +216,12 @@ func parseSources(file string, data []byte, user bool) (*sourceList, error) {
 		seen[s.ref()], seen[s.name()] = true, true
 	}
 	if !user && !seen[l.Fallback] {
-		return nil, doc.fail("fallback", "%q is no kernel of the list", l.Fallback)
+		return nil, doc.fail("fallback", "%q is not in the list", l.Fallback)
 	}
 	return &l, nil
 }
 
-// nameForDebian fills in Debian's names of architectures.
+// nameForDebian fills in Debian's names of the architectures.
 func (s *Source) nameForDebian() {
 	for name, a := range s.Arch {
 		if row, ok := arch.Find(name); ok && s.Kind == KindDebian && a.Debian == "" {
@@ -230,13 +231,13 @@ func (s *Source) nameForDebian() {
 	}
 }
 
-// wrong says what is wrong with an entry, and in which field; "" when it is
-// right.
+// wrong returns what is wrong with an entry, and in which field; "" if it is
+// valid.
 func (s *Source) wrong() (field, msg string) {
 	extra := func(fields map[string]bool) (string, string) {
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
 			if fields[name] {
-				return name, fmt.Sprintf("kind %s does not take %s", s.Kind, name)
+				return name, fmt.Sprintf("kind %s does not allow %s", s.Kind, name)
 			}
 		}
 		return "", ""
@@ -275,7 +276,7 @@ func (s *Source) wrong() (field, msg string) {
 	}
 	for _, name := range archNames(s.Arch) {
 		if !goarch.MatchString(name) {
-			return "arch", fmt.Sprintf("arch %q: want Go's name of an architecture, as amd64", name)
+			return "arch", fmt.Sprintf("arch %q: want a GOARCH such as amd64", name)
 		}
 		if field, msg := s.Arch[name].wrong(s.Kind); msg != "" {
 			if field != "" {
@@ -293,24 +294,24 @@ func (a SourceArch) wrong(kind string) (field, msg string) {
 		case !plainName.MatchString(a.Package):
 			return "", "kind debian needs package: linux-image-arm64"
 		case !plainName.MatchString(a.Debian):
-			return "", "kind debian needs debian, Debian's name of an architecture that labctl does not know: riscv64"
+			return "", "kind debian needs debian (Debian's name) for an architecture that labctl does not know: riscv64"
 		case a.Image != "" || a.DTBs != "" || a.Modules != "":
-			return "", "kind debian takes package and debian alone"
+			return "", "kind debian allows only package and debian"
 		}
 		return "", ""
 	}
 	if a.Debian != "" || a.Package != "" {
-		return "", "kind gomod takes image, dtbs and modules alone"
+		return "", "kind gomod allows only image, dtbs and modules"
 	}
 	for _, f := range []struct{ name, path string }{{"image", a.Image}, {"dtbs", a.DTBs}, {"modules", a.Modules}} {
 		if !fs.ValidPath(f.path) && (f.path != "" || f.name == "image") || f.name == "image" && f.path == "." {
-			return f.name, fmt.Sprintf("%s is %q: want a path below the module's root", f.name, f.path)
+			return f.name, fmt.Sprintf("%s is %q: want a path relative to the module's root", f.name, f.path)
 		}
 	}
 	return "", ""
 }
 
-// pulled yields the entries that kernels are pulled from, in the order of the
+// pulled returns the sources that kernels are pulled from, in the order of the
 // file.
 func pulled() []Source {
 	var out []Source
@@ -322,7 +323,8 @@ func pulled() []Source {
 	return out
 }
 
-// seriesOf gives "6.12" for "6.12.107+deb13-amd64"; "" when s starts otherwise.
+// seriesOf returns "6.12" for "6.12.107+deb13-amd64", and "" if s does not start
+// with a series.
 func seriesOf(s string) string {
 	major, rest, ok := strings.Cut(s, ".")
 	if !ok || major == "" || strings.Trim(major, "0123456789") != "" {
@@ -335,11 +337,11 @@ func seriesOf(s string) string {
 	return major + "." + minor
 }
 
-// parseSeries splits "6.12" into numbers, to sort by.
+// parseSeries splits "6.12" into numbers, for sorting.
 func parseSeries(s string) ([2]int, error) {
 	var v [2]int
 	if n, err := fmt.Sscanf(s, "%d.%d", &v[0], &v[1]); n != 2 || err != nil || fmt.Sprintf("%d.%d", v[0], v[1]) != s {
-		return v, fmt.Errorf("series %q: want two numbers, as 6.12", s)
+		return v, fmt.Errorf("series %q: want two numbers, such as 6.12", s)
 	}
 	return v, nil
 }

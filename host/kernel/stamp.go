@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// stampsFile says which files were whole when they were last read, so that not
-// every start reads 40 MB again. It is worth no more than the hash it spares: a
-// file that was touched since, in whatever way, is hashed anew.
+// stampsFile records which files matched their hash when last read, so that not
+// every start reads 40 MB again. It only saves hashing: a file that was touched
+// since, in whatever way, is hashed again.
 const stampsFile = "stamps.json"
 
-// settled is how old a file's change must be before its stamp is believed.
+// settled is the minimum age of a file's last change for its stamp to be trusted.
 const settled = time.Second
 
-// stamp tells a file from what is later written in its place. The change time is
-// the kernel's own and cannot be set back by touch or tar.
+// stamp distinguishes a file from anything written in its place later. The change
+// time is set by the kernel; touch and tar cannot set it back.
 type stamp struct {
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
@@ -39,19 +39,19 @@ func stampOf(st fs.FileInfo, sum string) (stamp, bool) {
 	}, true
 }
 
-// known says whether the file was hashed as it is now.
+// known reports whether the file was hashed in its current state.
 func (k *Kernel) known(name string, st fs.FileInfo, sum string) bool {
 	now, ok := stampOf(st, sum)
 	return ok && k.stamps()[name] == now
 }
 
-// remember keeps the stamp of a file that was hashed, with st from before the
-// hashing. Two processes may write at once: one of the stamps is lost then, which
-// costs a hash.
+// remember records the stamp of a hashed file; st is from before the hashing. If
+// two processes write at once, one of the stamps is lost, which costs another
+// hash.
 func (k *Kernel) remember(name string, st fs.FileInfo, sum string) {
 	now, ok := stampOf(st, sum)
-	// The clock of file times ticks in milliseconds: what is written in the same
-	// tick looks the same.
+	// File times have a granularity of milliseconds: writes within the same tick look
+	// the same.
 	if !ok || time.Since(time.Unix(0, now.Ctime)) < settled {
 		return
 	}
@@ -60,7 +60,7 @@ func (k *Kernel) remember(name string, st fs.FileInfo, sum string) {
 		all = map[string]stamp{}
 	}
 	all[name] = now
-	_ = writeJSON(filepath.Join(k.Dir, stampsFile), all) // a cache that is read-only hashes each time
+	_ = writeJSON(filepath.Join(k.Dir, stampsFile), all) // with a read-only cache, each start hashes
 }
 
 func (k *Kernel) stamps() map[string]stamp {

@@ -26,7 +26,7 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	}
 	blob, err := os.ReadFile(k.file(btfFile))
 	if err != nil {
-		return nil, fmt.Errorf("types of kernel %s: %w", k, err)
+		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 	}
 	spec, err := ctype.Read(blob)
 	if err != nil {
@@ -59,5 +59,5 @@ func (k *Kernel) Prototypes(ctx context.Context, functions ...string) (map[strin
 	return out, nil
 }
 
-// ImageSHA256 is the sha256 of the image, hex.
+// ImageSHA256 returns the sha256 of the image, in hex.
 func (k *Kernel) ImageSHA256() string { return k.Files[imageFile].SHA256 }

@@ -13,11 +13,11 @@ import (
 	"labctl/host/text"
 )
 
-// YAMLError is one thing that is wrong with a list of kernel sources.
+// YAMLError is an error in a list of kernel sources.
 type YAMLError struct {
 	File  string
-	Line  int    // from 1
-	Field string // "sources[2].series"; "" where the file is not even YAML
+	Line  int    // starting at 1
+	Field string // "sources[2].series"; "" if the file is not YAML
 	Msg   string
 }
 
@@ -32,13 +32,13 @@ func (e *YAMLError) Error() string {
 // Outcome is BadInput.
 func (e *YAMLError) Outcome() outcome.Kind { return outcome.BadInput }
 
-// document is a YAML file that errors can point into.
+// document is a YAML file, used to locate errors in it.
 type document struct {
 	file string
 	tree *ast.File
 }
 
-// decodeYAML reads data into v; an unknown or doubled field is an error.
+// decodeYAML decodes data into v; an unknown or duplicate field is an error.
 func decodeYAML(file string, data []byte, v any) (*document, error) {
 	doc := &document{file: file}
 	tree, err := parser.ParseBytes(data, 0)
@@ -55,7 +55,7 @@ func decodeYAML(file string, data []byte, v any) (*document, error) {
 	return doc, nil
 }
 
-// located puts the reader's errors into one line.
+// located condenses the parser's errors to one line with a location.
 func (d *document) located(err error) error {
 	out := &YAMLError{File: d.file, Line: 1, Msg: text.Line(err.Error(), 200)}
 	var y yaml.Error
@@ -75,7 +75,7 @@ func (d *document) located(err error) error {
 	return out
 }
 
-// fieldFinder looks for the innermost field at an offset.
+// fieldFinder finds the innermost field at an offset.
 type fieldFinder struct {
 	offset int
 	path   string
@@ -88,8 +88,8 @@ func (f *fieldFinder) Visit(n ast.Node) ast.Visitor {
 	return f
 }
 
-// fail is an error about a field; of one that is not there, about the line of
-// what it would be in.
+// fail returns an error about a field. If the field is missing, the error refers
+// to the line of the enclosing one.
 func (d *document) fail(field, format string, args ...any) error {
 	return &YAMLError{File: d.file, Line: d.line(field), Field: field, Msg: fmt.Sprintf(format, args...)}
 }

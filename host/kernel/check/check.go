@@ -1,6 +1,6 @@
-// Package check holds a kernel's configuration against what labctl's features
-// need, so that a kernel that cannot do is refused by the name of the option
-// before it is booted, and not by a guest that hangs.
+// Package check compares a kernel's configuration with the options that labctl's
+// features need, so that an unsuitable kernel is rejected before it is booted,
+// with the name of the missing option, instead of hanging the guest.
 package check
 
 import (
@@ -26,18 +26,19 @@ type Feature struct {
 // Option is one option that a feature needs.
 type Option struct {
 	Name   string   `yaml:"name" json:"name"`     // without CONFIG_
-	Accept []string `yaml:"accept" json:"accept"` // values that will do
+	Accept []string `yaml:"accept" json:"accept"` // acceptable values
 	Why    string   `yaml:"why" json:"why"`
 }
 
-// Missing is an option that is not set as a feature needs it.
+// Missing is an option that does not have a value that a feature needs.
 type Missing struct {
 	Feature string `json:"feature"`
-	Option         // Name is "" when the feature itself is not known; Why says so
-	Got     string `json:"got"` // "" when not set
+	Option         // if the feature is unknown, Name is "" and Why says so
+	Got     string `json:"got"` // "" if not set
 }
 
-// String is one line: "CONFIG_KPROBES is not set, trace needs y: a probe on …".
+// String returns one line: "CONFIG_KPROBES is not set, trace needs y: a probe on
+// …".
 func (m Missing) String() string {
 	if m.Name == "" {
 		return m.Why
@@ -49,7 +50,7 @@ func (m Missing) String() string {
 	return fmt.Sprintf("CONFIG_%s %s, %s needs %s: %s", m.Name, got, m.Feature, strings.Join(m.Accept, " or "), m.Why)
 }
 
-// Error says which options a kernel lacks.
+// Error lists the options that a kernel lacks.
 type Error struct {
 	Kernel  string
 	Missing []Missing
@@ -60,17 +61,17 @@ func (e *Error) Error() string {
 	for i, m := range e.Missing {
 		lines[i] = m.String()
 	}
-	return fmt.Sprintf("kernel %s cannot do what is asked: %s", e.Kernel, strings.Join(lines, "; "))
+	return fmt.Sprintf("kernel %s lacks required options: %s", e.Kernel, strings.Join(lines, "; "))
 }
 
-// Outcome is BadInput: another kernel would do.
+// Outcome is BadInput: another kernel may work.
 func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
 
-// All gives the features in the order of the file.
+// All returns the features in the order of the file.
 func All() []Feature { return slices.Clone(features()) }
 
-// features is the embedded list. It is part of the program, so an error in it is
-// a defect of the build; TestEmbedded keeps it from shipping.
+// features returns the embedded list. It panics on an error in the list, which
+// TestEmbedded would have found.
 var features = sync.OnceValue(func() []Feature {
 	f, err := parse("kconfig/features.yaml", kconfig.Features)
 	if err != nil {
@@ -79,7 +80,7 @@ var features = sync.OnceValue(func() []Feature {
 	return f
 })
 
-// parse reads features.yaml strictly.
+// parse parses features.yaml strictly.
 func parse(file string, data []byte) ([]Feature, error) {
 	var doc struct {
 		Features []Feature `yaml:"features"`
@@ -94,7 +95,7 @@ func parse(file string, data []byte) ([]Feature, error) {
 		case f.Name == "" || len(f.Options) == 0:
 			return nil, fmt.Errorf("%s: needs a name and options", where)
 		case seen[f.Name]:
-			return nil, fmt.Errorf("%s: is there twice", where)
+			return nil, fmt.Errorf("%s: duplicate", where)
 		}
 		seen[f.Name] = true
 		for j := range f.Options {
@@ -110,10 +111,10 @@ func parse(file string, data []byte) ([]Feature, error) {
 	return doc.Features, nil
 }
 
-// Check gives the options that the named features need and the configuration
-// does not have, each once, in the order of the features. lookup gives the value
-// of an option named without CONFIG_, false when it is not set. A feature that
-// is not known counts as missing.
+// Check returns the options that the named features need and the configuration
+// lacks, without duplicates, in the order of the features. lookup returns the
+// value of an option, named without CONFIG_, or false if it is not set. An unknown
+// feature is reported as missing.
 func Check(lookup func(option string) (string, bool), names ...string) []Missing {
 	var out []Missing
 	seen := map[string]bool{}

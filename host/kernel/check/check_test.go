@@ -29,7 +29,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
 		{"unknown field", "features:\n  - name: a\n    option: []\n", "f.yaml: [3:5]"},
 		{"no options", "features:\n  - name: a\n", "features[0] a: needs a name and options"},
-		{"twice", "features:\n  - {name: a, options: [{name: A, why: w}]}\n  - {name: a, options: [{name: A, why: w}]}\n", "is there twice"},
+		{"twice", "features:\n  - {name: a, options: [{name: A, why: w}]}\n  - {name: a, options: [{name: A, why: w}]}\n", "duplicate"},
 		{"prefix", "features:\n  - {name: a, options: [{name: CONFIG_A, why: w}]}\n", "without CONFIG_"},
 		{"no reason", "features:\n  - {name: a, options: [{name: A}]}\n", "and why"},
 	} {
@@ -84,7 +84,7 @@ func TestCheck(t *testing.T) {
 		}
 		if len(missing) > 0 {
 			var e *Error
-			if err := error(&Error{"6.12", missing}); !errors.As(err, &e) || !strings.Contains(err.Error(), "kernel 6.12 cannot do what is asked: "+got[0]) {
+			if err := error(&Error{"6.12", missing}); !errors.As(err, &e) || !strings.Contains(err.Error(), "kernel 6.12 lacks required options: "+got[0]) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}

@@ -1,9 +1,9 @@
-// Package debian brings Debian's kernel packages to this host by apt, without
-// touching the host: every pull works in a private root, which has its own
-// sources, lists, cache and status, and runs none of the host's hooks. From the
-// host come only the mirror, the keyring and the Acquire settings (proxies and
-// the like). apt checks the signature of the suite's index against the keyring
-// and the sum of every package against the index.
+// Package debian downloads Debian's kernel packages with apt without changing the
+// host: every pull uses a private apt root, which has its own sources, lists,
+// cache and status, and runs none of the host's hooks. Only the mirror, the
+// keyring and the Acquire settings (proxies and the like) come from the host. apt
+// verifies the signature of the suite's index with the keyring, and the checksum
+// of every package with the index.
 package debian
 
 import (
@@ -28,16 +28,16 @@ import (
 )
 
 // Root is a private apt root for one suite and one architecture. It is not safe
-// for two users at once; the caller locks.
+// for concurrent use; the caller must lock it.
 type Root struct {
-	Dir       string // created when missing
+	Dir       string // created if missing
 	Suite     string // "trixie"
 	Component string // "main"
 	Arch      string // Debian's name: "arm64"
-	Updated   bool   // the index was fetched a moment ago and will do
+	Updated   bool   // the index was just fetched; do not fetch it again
 }
 
-// Package is one package as the suite's index describes it.
+// Package is a package's entry in the suite's index.
 type Package struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
@@ -49,15 +49,16 @@ func (r *Root) archives() string     { return filepath.Join(r.Dir, "archives") }
 func (r *Root) partialLists() string { return filepath.Join(r.Dir, "state/lists/partial") }
 func (r *Root) conf() string         { return filepath.Join(r.Dir, "apt.conf") }
 
-// archive is where apt puts a package, which is of one architecture or of "all".
+// archive returns the path where apt stores a package of an architecture or of
+// "all".
 func (r *Root) archive(p Package, arch string) string {
 	// apt quotes the colon of an epoch.
 	return filepath.Join(r.archives(), fmt.Sprintf("%s_%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"), arch))
 }
 
-// setUp writes the root anew from the host's present settings, and gives the files
-// with the keys that it trusts. Lists and partial downloads of earlier runs stay, for
-// apt to go on from.
+// setUp writes the root's configuration from the host's current settings and
+// returns the keyring files that it trusts. Lists and partial downloads of earlier
+// runs are kept, so that apt can resume.
 func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 	host, err := readHost(ctx)
 	if err != nil {
@@ -69,7 +70,7 @@ func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 	}
 	for _, d := range []string{"archives/partial", "cache", "state/lists/partial", "etc/none"} {
 		if err := cachedir.Make(filepath.Join(r.Dir, d), 0o755); err != nil {
-			return nil, fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("create apt root: %w", err)
 		}
 	}
 	trusted, trustedParts := filepath.Join(r.Dir, "etc/none/trusted.gpg"), filepath.Join(r.Dir, "etc/none")
@@ -77,7 +78,7 @@ func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 	if src.keyBlock != "" {
 		signedBy = []string{filepath.Join(r.Dir, "etc/mirror.asc")}
 		if err := os.WriteFile(signedBy[0], []byte(src.keyBlock), 0o644); err != nil {
-			return nil, fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("create apt root: %w", err)
 		}
 	}
 	options := "arch=" + r.Arch
@@ -105,7 +106,7 @@ func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 		{"Dir::Log", filepath.Join(r.Dir, "state")},
 		{"Dir::Etc", filepath.Join(r.Dir, "etc")},
 		{"Dir::Etc::main", "none/apt.conf"},
-		{"Dir::Etc::parts", "none"}, // the host's hooks live there
+		{"Dir::Etc::parts", "none"}, // that is where the host's hooks are
 		{"Dir::Etc::sourcelist", filepath.Join(r.Dir, "etc/sources.list")},
 		{"Dir::Etc::sourceparts", filepath.Join(r.Dir, "etc/none")},
 		{"Dir::Etc::preferences", filepath.Join(r.Dir, "etc/none/preferences")},
@@ -114,10 +115,10 @@ func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 		{"Dir::Etc::trustedparts", trustedParts},
 		{"APT::Architecture", r.Arch},
 		{"APT::Architectures", r.Arch},
-		// As root, apt would download as the user _apt, who cannot enter a
+		// As root, apt would download as the user _apt, who has no access to a
 		// private directory.
 		{"APT::Sandbox::User", "root"},
-		// A suite whose index is only partly fetched must not look fetched.
+		// A partly fetched index must count as an error.
 		{"APT::Update::Error-Mode", "any"},
 		{"Acquire::Languages", "none"},
 		{"Acquire::AllowInsecureRepositories", "false"},
@@ -134,18 +135,18 @@ func (r *Root) setUp(ctx context.Context) (keyrings []string, err error) {
 	}
 	for name, text := range files {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			return nil, fmt.Errorf("make apt root: %w", err)
+			return nil, fmt.Errorf("create apt root: %w", err)
 		}
 	}
 	return keyrings, r.forgetRefused()
 }
 
-// Resolve fetches the suite's index and gives the packages that a meta package
-// stands for: everything named linux-* that it depends on at an exact version,
-// and so on. Up to 6.12 that is one image package; from 7.x an image package
-// that depends on its parts. The image package comes first.
+// Resolve fetches the suite's index and resolves a meta package: it returns
+// every package named linux-* that the meta package depends on at an exact
+// version, recursively. Up to 6.12 that is one image package; from 7.x it is an
+// image package that depends on its parts. The image package comes first.
 func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) (_ []Package, err error) {
-	defer outcome.OrElse(outcome.HostLacks, &err) // what an archive has and says is no input of the user's
+	defer outcome.OrElse(outcome.HostLacks, &err) // problems with the archive are not the user's
 	if err := r.update(ctx, report); err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) 
 			break
 		}
 		if len(pkgs)+len(ask) > 32 {
-			return nil, fmt.Errorf("package %s stands for more than 32 packages", meta)
+			return nil, fmt.Errorf("package %s depends on more than 32 kernel packages", meta)
 		}
 		stanzas, err := r.show(ctx, ask)
 		if err != nil {
@@ -186,7 +187,7 @@ func (r *Root) Resolve(ctx context.Context, meta string, report func(Progress)) 
 		}
 	}
 	if len(pkgs) == 0 || !strings.HasPrefix(pkgs[0].Name, "linux-image-") {
-		return nil, fmt.Errorf("package %s of %s depends on no image package", meta, r.Suite)
+		return nil, fmt.Errorf("package %s of %s does not depend on an image package", meta, r.Suite)
 	}
 	return pkgs, nil
 }
@@ -213,7 +214,7 @@ func (r *Root) update(ctx context.Context, report func(Progress)) error {
 	return nil
 }
 
-// show gives one stanza a package, in the order asked.
+// show returns one stanza per package, in the order of deps.
 func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, error) {
 	args := []string{"show", "--no-all-versions", "--"}
 	for _, d := range deps {
@@ -240,8 +241,8 @@ func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, 
 	return stanzas, nil
 }
 
-// Download fetches the packages and gives their files, in order. What an earlier
-// try left is resumed; when that fails, it starts once more from nothing.
+// Download fetches the packages and returns their files, in the order of pkgs. It
+// resumes a partial download; if that fails, it starts again from scratch.
 func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progress)) (_ []string, err error) {
 	defer outcome.OrElse(outcome.HostLacks, &err)
 	var total int64
@@ -280,7 +281,7 @@ func (r *Root) Download(ctx context.Context, pkgs []Package, report func(Progres
 		}
 	}
 	if len(files) != len(pkgs) {
-		return nil, fmt.Errorf("download %s: apt said all is well, but %d of %d files are in %s", pkgs[0].Name, len(files), len(pkgs), r.archives())
+		return nil, fmt.Errorf("download %s: apt succeeded, but only %d of %d files are in %s", pkgs[0].Name, len(files), len(pkgs), r.archives())
 	}
 	return files, nil
 }
@@ -297,23 +298,23 @@ func (r *Root) hasPartial() bool {
 	return false
 }
 
-// Drop removes the root with all that was fetched into it: a kernel once pulled
-// needs neither its packages nor the 20 MB of the suite's index. A pull that did
-// not end keeps its root, for the next to go on from.
+// Drop removes the root with everything downloaded into it: once a kernel is in
+// the cache, neither its packages nor the 20 MB of the suite's index are needed.
+// An incomplete pull keeps its root, so that the next one can resume.
 func (r *Root) Drop() error {
 	if err := os.RemoveAll(r.Dir); err != nil {
-		return outcome.Default(outcome.HostLacks, fmt.Errorf("drop apt root: %w", err))
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("remove apt root: %w", err))
 	}
 	return nil
 }
 
-// clearArchives forgets downloaded packages, whole and partial.
+// clearArchives removes downloaded packages, complete and partial.
 func (r *Root) clearArchives() error {
 	if err := os.RemoveAll(r.archives()); err != nil {
-		return fmt.Errorf("drop downloads: %w", err)
+		return fmt.Errorf("remove downloads: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(r.archives(), "partial"), 0o755); err != nil {
-		return fmt.Errorf("drop downloads: %w", err)
+		return fmt.Errorf("remove downloads: %w", err)
 	}
 	return nil
 }
@@ -323,13 +324,13 @@ func fileExists(p string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// apt runs one of apt's programs in the root.
+// apt runs an apt program in the root.
 func (r *Root) apt(ctx context.Context, prog string, args []string, percent func(float64), stdout io.Writer) error {
 	if err := os.MkdirAll(filepath.Join(r.Dir, "cache"), 0o755); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, prog, args...)
-	cmd.Dir = r.archives() // `apt-get download` writes here
+	cmd.Dir = r.archives() // where `apt-get download` writes
 	cmd.Env = append(cleanEnv(), "APT_CONFIG="+r.conf())
 	cmd.Stdout = stdout
 	if percent != nil {
@@ -338,8 +339,8 @@ func (r *Root) apt(ctx context.Context, prog string, args []string, percent func
 	return run(ctx, cmd, percent)
 }
 
-// cleanEnv is the environment in which apt's messages are the ones parsed here
-// and asks nothing.
+// cleanEnv returns an environment in which apt asks no questions and its messages
+// are in the form that this package parses.
 func cleanEnv() []string {
 	var env []string
 	for _, e := range os.Environ() {
@@ -350,10 +351,9 @@ func cleanEnv() []string {
 	return append(env, "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 }
 
-// run starts cmd in a process group of its own and waits. When the context ends
-// the whole group is told to stop, and what is left of it afterwards is killed,
-// so none of apt's helpers outlives the call. When labctl itself is killed, the
-// kernel stops apt.
+// run runs cmd in its own process group. When the context ends, the whole group is
+// asked to terminate and then killed, so that none of apt's child processes
+// outlives the call. If labctl itself is killed, the kernel terminates apt.
 func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
 	// The parent-death signal is tied to the thread that started the child.
 	runtime.LockOSThread()
@@ -391,7 +391,7 @@ func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
 		return err
 	}
 	for _, f := range cmd.ExtraFiles {
-		f.Close() // the reader ends when apt and its helpers have
+		f.Close() // the reader ends when apt and its children have
 	}
 	err := cmd.Wait()
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
@@ -408,7 +408,7 @@ func run(ctx context.Context, cmd *exec.Cmd, percent func(float64)) error {
 	return nil
 }
 
-// readStatus reads apt's status lines, "dlstatus:ITEM:PERCENT:TEXT".
+// readStatus parses apt's status lines, "dlstatus:ITEM:PERCENT:TEXT".
 func readStatus(r io.Reader, percent func(float64)) {
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
@@ -423,8 +423,9 @@ func readStatus(r io.Reader, percent func(float64)) {
 	io.Copy(io.Discard, r)
 }
 
-// aptErrors are the last of apt's warnings and errors, where it often says what is
-// wrong in a warning and that it fails in an error; without any, what it said last.
+// aptErrors returns the last of apt's warnings and errors; apt often puts the cause
+// in a warning and only the failure in an error. Without either it returns the last
+// line of the output.
 func aptErrors(stderr string) string {
 	var warnings, errs, rest []string
 	for line := range strings.Lines(stderr) {
@@ -446,5 +447,5 @@ func aptErrors(stderr string) string {
 
 // errNoApt is the answer on a host without apt.
 func errNoApt(prog string) error {
-	return fmt.Errorf("%w: %s is not installed, so labctl cannot pull Debian kernels here; give an image file instead: --kernel ./bzImage", ErrHostLacks, prog)
+	return fmt.Errorf("%w: %s is not installed, so labctl cannot pull Debian kernels; use an image file instead: --kernel ./bzImage", ErrHostLacks, prog)
 }

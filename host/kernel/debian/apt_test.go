@@ -161,7 +161,7 @@ func TestRootVerifies(t *testing.T) {
 			{"signed by another key", func(t *testing.T, r *synth.Repo) {
 				r.Key = synth.NewKey(t, at(time.Minute))
 				r.Sign(inline, nil)
-			}, name + " is signed by no key in /"},
+			}, name + " is not signed by a key in /"},
 			{"with an expired signature", func(t *testing.T, r *synth.Repo) {
 				r.Trust(synth.NewKey(t, at(2*time.Hour)))
 				how := at(time.Hour)

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// parseControl reads stanzas of "Field: value" lines (deb-control(5), deb822(5)).
-// A line that begins with white space goes on the value before it, a "." alone
-// there is an empty line. Field names keep their case; comments are left out.
+// parseControl parses stanzas of "Field: value" lines (deb-control(5), deb822(5)).
+// A line that starts with white space continues the value before it; a lone "."
+// on it means an empty line. Field names keep their case; comments are dropped.
 func parseControl(text string) []map[string]string {
 	var out []map[string]string
 	var cur map[string]string
@@ -53,9 +53,9 @@ func (d exactDep) spec() string {
 	return d.name + "=" + d.version
 }
 
-// exactKernelDeps gives the linux-* packages that a stanza depends on at an
-// exact version. The rest of its dependencies (kmod, an initramfs maker) are of
-// no use in a guest.
+// exactKernelDeps returns the linux-* packages that a stanza depends on at an
+// exact version. The other dependencies (kmod, an initramfs generator) are not
+// needed in a guest.
 func exactKernelDeps(stanza map[string]string) []exactDep {
 	var out []exactDep
 	for _, dep := range strings.Split(stanza["Depends"], ",") {
@@ -68,8 +68,8 @@ func exactKernelDeps(stanza map[string]string) []exactDep {
 	return out
 }
 
-// validName and validVersion hold what becomes an argument or a file name to
-// the characters that Debian policy 5.6.1 and 5.6.12 allow.
+// validName and validVersion restrict strings that become arguments or file names
+// to the characters allowed by Debian policy 5.6.1 and 5.6.12.
 func validName(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == "" && s[0] != '-' && s[0] != '.'
 }
@@ -82,13 +82,13 @@ func packageOf(stanza map[string]string) (Package, error) {
 	p := Package{Name: stanza["Package"], Version: stanza["Version"], SHA256: stanza["SHA256"]}
 	var err error
 	if p.Size, err = strconv.ParseInt(stanza["Size"], 10, 64); err != nil || p.Size <= 0 || p.Size > maxDeb {
-		return p, fmt.Errorf("package %s: size %q in the index", p.Name, stanza["Size"])
+		return p, fmt.Errorf("package %s: invalid size %q in the index", p.Name, stanza["Size"])
 	}
 	if b, err := hex.DecodeString(p.SHA256); err != nil || len(b) != 32 {
-		return p, fmt.Errorf("package %s: SHA256 %q in the index", p.Name, p.SHA256)
+		return p, fmt.Errorf("package %s: invalid SHA256 %q in the index", p.Name, p.SHA256)
 	}
 	if !validName(p.Name) || !validVersion(p.Version) {
-		return p, fmt.Errorf("package %q, version %q in the index", p.Name, p.Version)
+		return p, fmt.Errorf("package %q, version %q: invalid name or version in the index", p.Name, p.Version)
 	}
 	return p, nil
 }

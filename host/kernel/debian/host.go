@@ -15,12 +15,12 @@ import (
 	"labctl/host/outcome"
 )
 
-// host is what a pull takes from this host's apt.
+// host is the part of the host's apt configuration that a pull uses.
 type host struct {
 	acquire []option
 	targets []map[string]string // `apt-get indextargets`
 	entries []entry             // the sources files
-	// Where the host keeps keys that no source names.
+	// Where the host keeps keys that apply to all sources.
 	trusted, trustedParts string
 	exists                func(path string) bool
 }
@@ -36,7 +36,7 @@ type entry struct {
 	keyBlock string   // Signed-By as an armored key in place
 }
 
-// origin is where to get Debian from and whom to believe.
+// origin is the mirror to download from and the keys to trust.
 type origin struct {
 	uri string
 	entryKeys
@@ -47,10 +47,10 @@ type entryKeys struct {
 	keyBlock string
 }
 
-// debianKeyring is where the package debian-archive-keyring puts it.
+// debianKeyring is the keyring installed by the package debian-archive-keyring.
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// readHost asks the host's apt for its settings. It reads, and changes nothing.
+// readHost reads the settings of the host's apt. It changes nothing.
 func readHost(ctx context.Context) (_ *host, err error) {
 	defer outcome.OrElse(outcome.HostLacks, &err)
 	ask := func(prog string, args ...string) (string, error) {
@@ -96,7 +96,7 @@ func cleanHostEnv() []string {
 	return env
 }
 
-// parseShell reads the NAME='value' lines of `apt-config shell`.
+// parseShell parses the NAME='value' lines of `apt-config shell`.
 func parseShell(out string) map[string]string {
 	m := map[string]string{}
 	for line := range strings.Lines(out) {
@@ -107,9 +107,9 @@ func parseShell(out string) map[string]string {
 	return m
 }
 
-// acquireOptions picks from `apt-config dump` how the host fetches: proxies,
-// timeouts, Check-Valid-Until for frozen mirrors. Which indexes it wants, and
-// anything that would weaken verification, stays behind.
+// acquireOptions selects the settings in `apt-config dump` that control how the
+// host downloads: proxies, timeouts, Check-Valid-Until for frozen mirrors. It
+// leaves out the choice of indexes and anything that would weaken verification.
 func acquireOptions(dump string) []option {
 	skip := []string{
 		"Acquire::IndexTargets", "Acquire::Languages", "Acquire::Changelogs", "Acquire::cdrom",
@@ -131,20 +131,20 @@ func acquireOptions(dump string) []option {
 	return out
 }
 
-// origin picks the mirror and the keys. override replaces the mirror, never the
-// check of signatures.
+// origin selects the mirror and the keys. override replaces the mirror, but
+// signatures are still verified.
 func (h *host) origin(override string) (origin, error) {
 	o := origin{uri: override}
 	if o.uri == "" {
 		o.uri = h.mirror()
 	}
 	if o.uri == "" {
-		return o, fmt.Errorf("%w: its apt has no Debian mirror among its sources; set LABCTL_DEBIAN_MIRROR to the address of one, or give an image file: --kernel ./bzImage", ErrHostLacks)
+		return o, fmt.Errorf("%w: its apt has no Debian mirror among its sources; set LABCTL_DEBIAN_MIRROR to the URL of one, or use an image file: --kernel ./bzImage", ErrHostLacks)
 	}
 	if strings.ContainsAny(o.uri, " \t\n\"[]") || !strings.Contains(o.uri, ":") {
-		return o, outcome.Inputf("mirror %q: want an address as scheme://host/debian", o.uri)
+		return o, outcome.Inputf("mirror %q: want a URL such as scheme://host/debian", o.uri)
 	}
-	// The keys that the host demands of this mirror, else of any Debian mirror.
+	// The keys that the host requires for this mirror, else for any Debian mirror.
 	for _, same := range []bool{true, false} {
 		for _, e := range h.entries {
 			if !isDebian(e) || (same && trimURI(e.uri) != trimURI(o.uri)) {
@@ -166,9 +166,9 @@ func (h *host) origin(override string) (origin, error) {
 	return o, nil // the host's trusted parts
 }
 
-// mirror is the address of the host's Debian archive, "" when it has none. The
-// downloaded indexes say who made them; where lists were never fetched, the
-// names of the suites must do.
+// mirror returns the URL of the host's Debian archive, "" if it has none. The
+// downloaded indexes name their origin; if no lists were ever fetched, the archive
+// is recognised by its suite names.
 func (h *host) mirror() string {
 	for _, t := range h.targets {
 		// Security, backports and ports have labels of their own and other paths.
@@ -197,19 +197,20 @@ func firstOf(ss ...string) string {
 
 func trimURI(s string) string { return strings.TrimRight(s, "/") }
 
-// suiteNames are the suites of Debian's main archive. Derivatives use others.
+// suiteNames are the suites of Debian's main archive; derivatives use other names.
 var suiteNames = []string{
 	"oldoldstable", "oldstable", "stable", "testing", "unstable", "sid", "experimental",
 	"buster", "bullseye", "bookworm", "trixie", "forky", "duke",
 }
 
-// isDebian says whether a source is Debian's main archive, by its suites.
+// isDebian reports whether a source is Debian's main archive, judging by its
+// suites.
 func isDebian(e entry) bool {
 	return slices.ContainsFunc(e.suites, func(s string) bool { return slices.Contains(suiteNames, s) })
 }
 
-// readSources reads the host's sources files. What cannot be read is passed over:
-// it is only one place to look.
+// readSources reads the host's sources files. Unreadable files are skipped: they
+// are only one way to find the mirror.
 func readSources(list, parts string) []entry {
 	files := []string{list}
 	for _, pattern := range []string{"*.list", "*.sources"} {
@@ -231,12 +232,12 @@ func readSources(list, parts string) []entry {
 	return out
 }
 
-// parseDeb822 reads a .sources file.
+// parseDeb822 parses a .sources file.
 func parseDeb822(text string) []entry {
 	var out []entry
 	for _, raw := range parseControl(text) {
 		s := map[string]string{}
-		for k, v := range raw { // field names are case-insensitive here
+		for k, v := range raw { // field names are case-insensitive
 			s[strings.ToLower(k)] = v
 		}
 		if !slices.Contains(strings.Fields(s["types"]), "deb") || slices.Contains([]string{"no", "false", "off", "0"}, strings.ToLower(s["enabled"])) {
@@ -257,7 +258,7 @@ func parseDeb822(text string) []entry {
 	return out
 }
 
-// parseOneLine reads a sources.list: deb [option=value …] URI suite component….
+// parseOneLine parses a sources.list: deb [option=value …] URI suite component….
 func parseOneLine(text string) []entry {
 	var out []entry
 	for line := range strings.Lines(text) {
@@ -290,8 +291,8 @@ func parseOneLine(text string) []entry {
 	return out
 }
 
-// keyPaths keeps the paths of a Signed-By value; it may also hold fingerprints,
-// which narrow a keyring that is not named here.
+// keyPaths returns the paths in a Signed-By value, which may also contain
+// fingerprints.
 func keyPaths(s string) []string {
 	var out []string
 	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {

@@ -143,7 +143,7 @@ func TestOrigin(t *testing.T) {
 	}
 	for _, bad := range []string{"https://a.example/ x main\ndeb", "mirror", `http://"`, "[trusted=yes] http://a"} {
 		h := host{exists: func(string) bool { return true }}
-		if _, err := h.origin(bad); err == nil || !strings.Contains(err.Error(), "want an address") {
+		if _, err := h.origin(bad); err == nil || !strings.Contains(err.Error(), "want a URL") {
 			t.Errorf("override %q: got %v", bad, err)
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"os"
 )
 
-// Mirror is the archive that a pull would use, from the host's apt settings or
-// LABCTL_DEBIAN_MIRROR. The error wraps ErrHostLacks when there is none, or no
-// key to check it with.
+// Mirror returns the URL of the archive that a pull would use, from the host's apt
+// settings or LABCTL_DEBIAN_MIRROR. The error wraps ErrHostLacks if there is none,
+// or no key to verify it with.
 func Mirror(ctx context.Context) (string, error) {
 	host, err := readHost(ctx)
 	if err != nil {

@@ -20,30 +20,31 @@ import (
 	"labctl/host/outcome"
 )
 
-// apt alone decides what to trust. This file explains why it refused something, since
-// its own words differ from version to version and with the program that checks
-// signatures for it (gpgv, sqv). apt leaves what it refused in the root, and the reason
-// is worked out from that.
+// Only apt decides what to trust. This file finds out why apt rejected something,
+// since apt's messages vary with its version and with the program that verifies
+// signatures for it (gpgv, sqv). apt leaves rejected files in the root; the reason
+// is derived from those.
 
-// maxRelease bounds what is read of a Release file or a signature, in bytes.
-// Debian's have 200 kB.
+// maxRelease limits the size of a Release file or a signature, in bytes. Debian's
+// are 200 kB.
 const maxRelease = 16 << 20
 
-// forgetRefused removes what an earlier update has left, lest it explain the next.
+// forgetRefused removes rejected files of an earlier update, so that they are not
+// mistaken for those of the next.
 func (r *Root) forgetRefused() error {
 	for _, pattern := range []string{"*Release", "*Release.gpg", "*.FAILED"} {
 		files, _ := filepath.Glob(filepath.Join(r.partialLists(), pattern))
 		for _, f := range files {
 			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("remove what an earlier update left: %w", err)
+				return fmt.Errorf("remove files of an earlier update: %w", err)
 			}
 		}
 	}
 	return nil
 }
 
-// refusedIndex is why apt did not take the suite's index, with the keys of these
-// files; nil when that was for another reason than what the mirror sent.
+// refusedIndex returns why apt rejected the suite's index, given the trusted
+// keyrings; nil if the reason was not in what the mirror sent.
 func (r *Root) refusedIndex(keyrings []string) error {
 	name, signed, signature, err := r.release()
 	if err != nil {
@@ -55,26 +56,27 @@ func (r *Root) refusedIndex(keyrings []string) error {
 		}
 	}
 	if lists, _ := filepath.Glob(filepath.Join(r.partialLists(), "*_Packages*.FAILED")); len(lists) > 0 {
-		return errors.New("the mirror's list of packages does not match its signed Release: it is being updated, or its answer was changed on the way")
+		return errors.New("the mirror's list of packages does not match its signed Release: it is being updated, or its response was altered in transit")
 	}
 	return nil
 }
 
-// release is the Release file that apt did not move to its lists, and the packets
-// of its signature, from InRelease or from two files; nothing when all is in the lists.
+// release returns the Release file that apt did not move to its lists, and the
+// packets of its signature, from InRelease or from two files. It returns nothing if
+// everything is in the lists.
 func (r *Root) release() (name string, signed, signature []byte, err error) {
 	text := r.leftover("*_InRelease")
 	if text != nil {
 		block, _ := clearsign.Decode(text)
 		if block == nil {
-			return "", nil, nil, errors.New("InRelease has no signature: what came is no index of a mirror (a network that asks for a login answers so)")
+			return "", nil, nil, errors.New("InRelease has no signature: the response is not a mirror's index (perhaps the login page of a captive portal)")
 		}
 		signature, err = io.ReadAll(block.ArmoredSignature.Body)
 		name, signed = "InRelease", block.Bytes
 	} else if signed = r.leftover("*_Release"); signed == nil {
 		return "", nil, nil, nil
 	} else if text = r.leftover("*_Release.gpg"); text == nil {
-		return "", nil, nil, errors.New("it is not signed: the mirror has no InRelease and no Release.gpg for it")
+		return "", nil, nil, errors.New("it is not signed: the mirror has neither InRelease nor Release.gpg")
 	} else {
 		var block *armor.Block
 		if block, err = armor.Decode(bytes.NewReader(text)); err == nil {
@@ -83,12 +85,13 @@ func (r *Root) release() (name string, signed, signature []byte, err error) {
 		name = "Release"
 	}
 	if err != nil || len(signers(signature)) == 0 {
-		return "", nil, nil, fmt.Errorf("the signature of %s is damaged: no signature can be read from it", name)
+		return "", nil, nil, fmt.Errorf("the signature of %s is damaged: cannot parse it", name)
 	}
 	return name, signed, signature, nil
 }
 
-// leftover is the file of this name, or what apt calls it when it has refused it.
+// leftover returns the file of this name, or the name that apt gives it after
+// rejecting it.
 func (r *Root) leftover(pattern string) []byte {
 	for _, p := range []string{pattern + ".FAILED", pattern} {
 		if files, _ := filepath.Glob(filepath.Join(r.partialLists(), p)); len(files) > 0 {
@@ -107,8 +110,8 @@ func (r *Root) leftover(pattern string) []byte {
 	return nil
 }
 
-// checkSignature says what is wrong with a signature, as a continuation of "is". It
-// says nothing where it finds nothing wrong, or cannot read the keys.
+// checkSignature returns what is wrong with a signature, worded to follow "is". It
+// returns nil if it finds nothing wrong or cannot read the keys.
 func checkSignature(signed, signature []byte, keyrings []string) error {
 	keys, err := readKeys(keyrings)
 	if err != nil {
@@ -124,7 +127,7 @@ func checkSignature(signed, signature []byte, keyrings []string) error {
 	var mismatch pgp.SignatureError
 	switch {
 	case errors.Is(err, pgp.ErrUnknownIssuer):
-		return fmt.Errorf("signed by no key in %s, but by %s%s", where, by, newer)
+		return fmt.Errorf("not signed by a key in %s, but by %s%s", where, by, newer)
 	case errors.Is(err, pgp.ErrKeyExpired):
 		return fmt.Errorf("signed by an expired key (%s)%s", by, newer)
 	case errors.Is(err, pgp.ErrKeyRevoked):
@@ -132,12 +135,12 @@ func checkSignature(signed, signature []byte, keyrings []string) error {
 	case errors.Is(err, pgp.ErrSignatureExpired):
 		return fmt.Errorf("signed by %s, but the signature has expired: the mirror is no longer updated, or this host's clock is wrong", by)
 	case errors.As(err, &mismatch):
-		return fmt.Errorf("not what %s signed: it was changed or damaged since", by)
+		return fmt.Errorf("not what %s signed: it was altered or damaged since", by)
 	}
 	return nil
 }
 
-// signers are the ids of the keys that made these signatures.
+// signers returns the IDs of the keys that made these signatures.
 func signers(signature []byte) (ids []string) {
 	for packets := packet.NewReader(bytes.NewReader(signature)); ; {
 		p, err := packets.Next()
@@ -150,7 +153,8 @@ func signers(signature []byte) (ids []string) {
 	}
 }
 
-// readKeys reads keyrings, armored or not. To apt, one that is not there is empty.
+// readKeys reads keyrings, armored or not. Like apt, it treats a missing one as
+// empty.
 func readKeys(files []string) (openpgp.EntityList, error) {
 	var keys openpgp.EntityList
 	for _, f := range files {
@@ -174,14 +178,14 @@ func readKeys(files []string) (openpgp.EntityList, error) {
 	return keys, nil
 }
 
-// ChangedError is a package that the mirror has otherwise than its signed index says.
+// ChangedError reports that a package on the mirror differs from the signed index.
 type ChangedError struct {
 	Package
-	Got string // SHA-256 of what came
+	Got string // SHA-256 of the downloaded file
 }
 
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("the mirror's %s %s has SHA-256 %s, its signed index has %s", e.Name, e.Version, e.Got, e.SHA256)
+	return fmt.Sprintf("the mirror's %s %s has SHA-256 %s, but its signed index lists %s", e.Name, e.Version, e.Got, e.SHA256)
 }
 
 // Outcome is HostLacks.

@@ -6,7 +6,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// Lookup fetches the suite's index and gives one package as it describes it.
+// Lookup fetches the suite's index and returns its entry for one package.
 func (r *Root) Lookup(ctx context.Context, name string, report func(Progress)) (_ Package, err error) {
 	defer outcome.OrElse(outcome.HostLacks, &err)
 	if err := r.update(ctx, report); err != nil {

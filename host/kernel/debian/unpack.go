@@ -25,8 +25,8 @@ import (
 	"labctl/host/outcome"
 )
 
-// Bounds on what a package may hold, in bytes. Debian's largest kernel package
-// is 110 MB and unpacks to 320 MB.
+// Limits on the size of a package, in bytes. Debian's largest kernel package is
+// 110 MB and unpacks to 320 MB.
 const (
 	maxDeb   = 2 << 30
 	maxTotal = 8 << 30
@@ -34,22 +34,22 @@ const (
 	maxFiles = 100_000
 )
 
-// Tree is what Unpack found.
+// Tree describes what Unpack extracted.
 type Tree struct {
 	Release string // `uname -r`: the name of the directory under lib/modules
-	Modules int    // modules in modules.zip
+	Modules int    // number of modules in modules.zip
 	DTBs    int
 }
 
-// ZipZstd is the method of the zip entries that Unpack compresses itself
+// ZipZstd is the compression method of the zip entries that Unpack compresses
 // (APPNOTE.TXT 4.4.5). Readers register zstd.ZipDecompressor for it.
 const ZipZstd = zstd.ZipMethodWinZip
 
-// Unpack reads kernel packages in one pass each and writes into dir: vmlinuz,
-// config, dtb/ and modules.zip, whose names are relative to lib/modules/RELEASE.
-// Modules that are compressed in the package are stored as they are, others are
-// packed with zstd. The sum of each file is checked against its package; nothing
-// in dir may be used when the error is not nil.
+// Unpack reads each kernel package in one pass and writes to dir: vmlinuz, config,
+// dtb/ and modules.zip, whose names are relative to lib/modules/RELEASE. Modules
+// that are compressed in the package are stored unchanged, others are compressed
+// with zstd. The checksum of each package is verified; if the error is not nil, the
+// contents of dir must not be used.
 func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, report func(Progress)) (_ *Tree, err error) {
 	defer outcome.OrElse(outcome.HostLacks, &err)
 	u := &unpacker{ctx: ctx, dir: dir, report: report, haveFile: map[string]bool{}}
@@ -76,7 +76,7 @@ func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, repo
 		return nil, fmt.Errorf("write modules.zip: %w", err)
 	}
 	if !u.haveFile["vmlinuz"] || !u.haveFile["config"] || u.tree.Release == "" {
-		return nil, errors.New("the packages hold no kernel image with its configuration")
+		return nil, errors.New("the packages contain no kernel image with its configuration")
 	}
 	return &u.tree, nil
 }
@@ -93,7 +93,7 @@ type unpacker struct {
 	tree        Tree
 }
 
-// deb unpacks one package and checks its sum.
+// deb unpacks one package and verifies its checksum.
 func (u *unpacker) deb(name string, pkg Package) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -114,7 +114,7 @@ func (u *unpacker) deb(name string, pkg Package) error {
 	return nil
 }
 
-// source counts, sums and reports what is read of a package.
+// source hashes, counts and reports the bytes read from a package.
 type source struct {
 	u   *unpacker
 	r   io.Reader
@@ -177,8 +177,8 @@ const (
 //
 //	name/16 time/12 owner/6 group/6 mode/8 size/10 "`\n"
 //
-// all of it text, filled up with spaces. deb(5) has no long names, so a "/" ends
-// a name, as GNU ar writes it.
+// all of it text, padded with spaces. deb(5) has no long names, so a "/" ends a
+// name, as GNU ar writes it.
 func arMember(r io.Reader) (name string, size int64, err error) {
 	var h [60]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -187,7 +187,7 @@ func arMember(r io.Reader) (name string, size int64, err error) {
 	name = strings.TrimSuffix(strings.TrimRight(string(h[:16]), " "), "/")
 	size, err = strconv.ParseInt(strings.TrimRight(string(h[48:58]), " "), 10, 64)
 	if err != nil || size < 0 || size > maxDeb || string(h[58:]) != "`\n" {
-		return "", 0, fmt.Errorf("broken ar header %q", h)
+		return "", 0, fmt.Errorf("invalid ar header %q", h)
 	}
 	return name, size, nil
 }
@@ -208,7 +208,7 @@ func decompressor(suffix string, r io.Reader) (io.ReadCloser, error) {
 		}
 		return z.IOReadCloser(), nil
 	}
-	return nil, fmt.Errorf("compression %q is not known", suffix)
+	return nil, fmt.Errorf("unknown compression %q", suffix)
 }
 
 func (u *unpacker) tar(r io.Reader) error {
@@ -222,7 +222,7 @@ func (u *unpacker) tar(r io.Reader) error {
 			return err
 		}
 		if h.Typeflag != tar.TypeReg {
-			continue // nothing that is wanted is a link
+			continue // none of the wanted files is a link
 		}
 		u.files++
 		u.unpacked += h.Size
@@ -235,7 +235,7 @@ func (u *unpacker) tar(r io.Reader) error {
 	}
 }
 
-// file puts one file of the package where it belongs, by its clean name:
+// file stores one file of the package by its cleaned name:
 //
 //	boot/vmlinuz-R, [usr/]lib/modules/R/vmlinuz   vmlinuz
 //	boot/config-R, [usr/]lib/modules/R/config     config
@@ -273,7 +273,7 @@ func (u *unpacker) file(name string, size int64, r io.Reader) error {
 			return err
 		}
 		if u.haveFile[rest] {
-			return errors.New("is in the packages twice")
+			return errors.New("is in the packages more than once")
 		}
 		u.haveFile[rest] = true
 		if isModule(rest) {
@@ -298,8 +298,8 @@ func isModule(name string) bool {
 	return false
 }
 
-// readAll reads size bytes; the header of a tar may promise more than there is,
-// so the buffer grows with what comes.
+// readAll reads size bytes. A tar header may claim more than there is, so the
+// buffer grows as data arrives.
 func readAll(r io.Reader, size int64) ([]byte, error) {
 	buf := bytes.NewBuffer(make([]byte, 0, min(size, 16<<20)+bytes.MinRead))
 	n, err := io.Copy(buf, r)
@@ -309,10 +309,10 @@ func readAll(r io.Reader, size int64) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// release holds all files to one kernel.
+// release checks that all files belong to one kernel.
 func (u *unpacker) release(name string) error {
 	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\\") {
-		return fmt.Errorf("release %q", name)
+		return fmt.Errorf("invalid release %q", name)
 	}
 	if u.tree.Release != "" && u.tree.Release != name {
 		return fmt.Errorf("belongs to %s, the rest to %s", name, u.tree.Release)
@@ -339,10 +339,10 @@ func (u *unpacker) dtb(release, rest string, r io.Reader) error {
 	return u.write("dtb/"+rest, r)
 }
 
-// write makes a file below dir; name is clean and relative.
+// write creates a file below dir; name is clean and relative.
 func (u *unpacker) write(name string, r io.Reader) error {
 	if u.haveFile[name] {
-		return errors.New("is in the packages twice")
+		return errors.New("is in the packages more than once")
 	}
 	u.haveFile[name] = true
 	dst := filepath.Join(u.dir, filepath.FromSlash(name))
@@ -357,8 +357,8 @@ func (u *unpacker) write(name string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// zipper writes modules.zip beside the decompression, which takes the longer of
-// the two.
+// zipper writes modules.zip concurrently with the decompression, which takes
+// longer.
 type zipper struct {
 	files chan zipFile
 	done  chan struct{}
@@ -399,7 +399,7 @@ func (z *zipper) run() {
 	}
 }
 
-// add hands a file over; an error shows in close at the latest.
+// add queues a file; errors are reported by close at the latest.
 func (z *zipper) add(name string, data []byte) error {
 	z.files <- zipFile{name, data}
 	return nil

@@ -17,10 +17,11 @@ var magics = []struct{ name, magic string }{
 	{"gzip", "\x1f\x8b\x08"},
 	{"xz", "\xfd7zXZ\x00"},
 	{"zstd", "\x28\xb5\x2f\xfd"},
-	{"lz4", "\x02\x21\x4c\x18"}, // the legacy frame, which the kernel uses
+	{"lz4", "\x02\x21\x4c\x18"}, // the legacy frame format, which the kernel uses
 }
 
-// compressionOf names the compression that b begins with, "" for none known.
+// compressionOf returns the name of the compression format of b, "" if it is not
+// a known one.
 func compressionOf(b []byte) string {
 	for _, m := range magics {
 		if len(b) > len(m.magic) && string(b[:len(m.magic)]) == m.magic {
@@ -30,13 +31,13 @@ func compressionOf(b []byte) string {
 	return ""
 }
 
-// errTooLarge keeps a small file from filling the memory.
-var errTooLarge = errors.New("decompresses to more than a kernel has")
+// errTooLarge protects against decompression bombs.
+var errTooLarge = errors.New("decompresses to more than the size of any kernel")
 
 func decompress(name string, b []byte) ([]byte, error) { return decompressMax(name, b, MaxSize) }
 
-// decompressMax reads one stream. Bytes after its end are passed over: the
-// kernel's build appends the length to all but gzip.
+// decompressMax decompresses one stream and ignores bytes after its end: the
+// kernel's build appends the length to all formats but gzip.
 func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 	var r io.Reader
 	switch name {
@@ -48,10 +49,10 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 		z.Multistream(false)
 		r = z
 	case "xz":
-		// The dictionary is allocated as the stream asks, up to this bound;
-		// the kernel's xz_wrap.sh asks for 32 MiB, newer ones for 128 MiB. For x86
-		// it also asks for a BCJ filter, which of the readers in Go only this one
-		// and its forks undo.
+		// The stream sets the dictionary size, up to this limit; the kernel's
+		// xz_wrap.sh uses 32 MiB, newer ones 128 MiB. For x86 it also uses a BCJ
+		// filter, which of the xz readers in Go only this one and its forks
+		// support.
 		z, err := xz.NewReader(bytes.NewReader(b), 256<<20)
 		if err != nil {
 			return nil, err
@@ -63,9 +64,9 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 	case "lz4":
 		return unlz4(b, limit)
 	default:
-		return nil, fmt.Errorf("compression %q is not known", name)
+		return nil, fmt.Errorf("unknown compression %q", name)
 	}
-	// Four times the packed size is about what kernels need.
+	// Kernels decompress to about four times their compressed size.
 	out := bytes.NewBuffer(make([]byte, 0, min(int64(len(b))*4+512, limit+512)))
 	_, err := io.Copy(out, io.LimitReader(r, limit+1))
 	if int64(out.Len()) > limit {
@@ -77,8 +78,8 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// unzstd decodes the first frame. The decoder would go on to the next frame and
-// fail on the appended length, so it is given the frame alone.
+// unzstd decodes the first frame. The decoder would continue with the next frame
+// and fail on the appended length, so unzstd passes it the frame only.
 func unzstd(b []byte, limit int64) ([]byte, error) {
 	n, err := zstdFrameSize(b)
 	if err != nil {
@@ -96,7 +97,8 @@ func unzstd(b []byte, limit int64) ([]byte, error) {
 	return out, err
 }
 
-// zstdFrameSize walks the blocks of a frame (RFC 8878, 3.1.1).
+// zstdFrameSize returns the size of a frame by walking its blocks (RFC 8878,
+// 3.1.1).
 func zstdFrameSize(b []byte) (int, error) {
 	var h zstd.Header
 	if err := h.Decode(b); err != nil {
@@ -109,7 +111,7 @@ func zstdFrameSize(b []byte) (int, error) {
 		}
 		v := uint32(b[n]) | uint32(b[n+1])<<8 | uint32(b[n+2])<<16
 		size := int(v >> 3)
-		if v>>1&3 == 1 { // RLE: one byte stands for size
+		if v>>1&3 == 1 { // RLE: one byte represents size bytes
 			size = 1
 		}
 		if n += 3 + size; n > len(b) {
@@ -128,9 +130,9 @@ func zstdFrameSize(b []byte) (int, error) {
 	return n, nil
 }
 
-// unlz4 decodes the legacy frame: magic, then blocks of at most 8 MiB, each
-// behind its packed size. There is no end mark; the last block is the first that
-// is not full, or the one after which only the appended length is left.
+// unlz4 decodes the legacy frame format: magic, then blocks of at most 8 MiB, each
+// preceded by its compressed size. There is no end mark; the last block is the
+// first that is not full, or the one after which only the appended length is left.
 func unlz4(b []byte, limit int64) ([]byte, error) {
 	const blockMax = 8 << 20
 	var out []byte

@@ -1,12 +1,12 @@
-// Package image reads a kernel image without booting it: its kind and
-// architecture, the kernel behind the compression, and what that carries: the
-// release, BTF, the PVH entry and an embedded configuration.
+// Package image parses a kernel image without booting it: its kind and
+// architecture, the decompressed kernel, and what that contains: the release,
+// BTF, the PVH entry and an embedded configuration.
 //
 // Formats: x86 bzImage (Documentation/arch/x86/boot.rst), arm64 Image
 // (Documentation/arch/arm64/booting.rst), EFI zboot
 // (drivers/firmware/efi/libstub/zboot-header.S), arm zImage
-// (arch/arm/boot/compressed/head.S) and ELF vmlinux. Whatever is found is
-// checked against the file's own size; an image is not trusted.
+// (arch/arm/boot/compressed/head.S) and ELF vmlinux. Images are not trusted: every
+// offset is checked against the file size.
 package image
 
 import (
@@ -23,11 +23,12 @@ import (
 	"labctl/host/outcome"
 )
 
-// MaxSize bounds an image and anything decompressed from one, in bytes.
+// MaxSize limits the size of an image and of anything decompressed from one, in
+// bytes.
 const MaxSize = 512 << 20
 
-// ErrNotKernel is wrapped when a file is no kernel image that labctl knows.
-var ErrNotKernel = outcome.New(outcome.BadInput, "not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; gzip, xz, zstd or lz4 around it is fine)")
+// ErrNotKernel is wrapped when a file is not a known kind of kernel image.
+var ErrNotKernel = outcome.New(outcome.BadInput, "not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; optionally compressed with gzip, xz, zstd or lz4)")
 
 // Kind is the outermost format of an image.
 type Kind string
@@ -40,24 +41,24 @@ const (
 	ELF        Kind = "vmlinux"
 )
 
-// Image is a kernel image, taken apart.
+// Image is a parsed kernel image.
 type Image struct {
 	Kind        Kind
 	Arch        string // GOARCH: amd64, 386, arm64, arm
-	Compression string // of the payload: gzip, xz, zstd, lz4; "" for none
+	Compression string // of the payload: gzip, xz, zstd, lz4; "" if not compressed
 	Release     string // `uname -r`, from the banner
 	Banner      string // "Linux version …", one line
-	// Kernel is the kernel without compression: an ELF file on x86, where Kind
-	// is ELF, and the flat Image elsewhere.
+	// Kernel is the decompressed kernel: an ELF file on x86 and if Kind is ELF,
+	// else the flat Image.
 	Kernel []byte
 }
 
-// Parse takes an image apart. The error wraps ErrNotKernel when data is nothing
-// like a kernel, and says what is wrong when it is a damaged one.
+// Parse parses an image. The error wraps ErrNotKernel if data is not a kernel
+// image; for a damaged image it describes the damage.
 func Parse(data []byte) (_ *Image, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%d bytes is more than a kernel has: %w", len(data), ErrNotKernel)
+		return nil, fmt.Errorf("%d bytes is larger than any kernel: %w", len(data), ErrNotKernel)
 	}
 	img, err := parse(data)
 	if err != nil {
@@ -85,7 +86,7 @@ func parse(data []byte) (*Image, error) {
 	return parseBare(data)
 }
 
-// parseBare takes apart what is not itself compressed.
+// parseBare parses an image that is not compressed as a whole.
 func parseBare(data []byte) (*Image, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte(elf.ELFMAG)):
@@ -116,9 +117,9 @@ func parseELF(data []byte) (*Image, error) {
 
 func parseBzImage(data []byte) (*Image, error) {
 	le := binary.LittleEndian
-	// payload_offset and payload_length came with protocol 2.08 (2.6.26).
+	// payload_offset and payload_length were added in protocol 2.08 (2.6.26).
 	if v := le.Uint16(data[0x206:]); v < 0x208 {
-		return nil, fmt.Errorf("bzImage: boot protocol %#x is older than 0x208 and does not say where its payload is", v)
+		return nil, fmt.Errorf("bzImage: boot protocol %#x is older than 0x208, which added the payload's offset", v)
 	}
 	setup := int64(data[0x1f1])
 	if setup == 0 {
@@ -147,13 +148,13 @@ func parseZboot(data []byte) (*Image, error) {
 		return nil, err
 	}
 	if len(img.Kernel) < 64 || string(img.Kernel[56:60]) != "ARM\x64" {
-		return nil, fmt.Errorf("zboot payload is no arm64 Image: %w", ErrNotKernel)
+		return nil, fmt.Errorf("zboot payload is not an arm64 Image: %w", ErrNotKernel)
 	}
 	return img, nil
 }
 
-// parseZImage looks for the payload: the header of a zImage does not say where
-// it is, and the code before it may hold the same few magic bytes by chance.
+// parseZImage searches for the payload: a zImage's header does not have its
+// offset, and the code before it may contain the same magic bytes by chance.
 func parseZImage(data []byte) (*Image, error) {
 	const tries = 64
 	n := 0
@@ -167,12 +168,12 @@ func parseZImage(data []byte) (*Image, error) {
 			return img, nil
 		}
 	}
-	return nil, errors.New("zImage: no payload that can be decompressed (gzip, xz, zstd, lz4)")
+	return nil, errors.New("zImage: no payload compressed with gzip, xz, zstd or lz4")
 }
 
 func unpack(kind Kind, arch, compression string, payload []byte) (*Image, error) {
 	if compression == "" {
-		return nil, fmt.Errorf("%s: payload is compressed in a way that labctl cannot read (begins % x; bzip2, lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
+		return nil, fmt.Errorf("%s: unsupported compression of the payload (it starts with % x; bzip2, lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
 	}
 	kernel, err := decompress(compression, payload)
 	if err != nil {
@@ -181,17 +182,17 @@ func unpack(kind Kind, arch, compression string, payload []byte) (*Image, error)
 	return &Image{Kind: kind, Arch: arch, Compression: compression, Kernel: kernel}, nil
 }
 
-// slice is data[off:off+n] when that lies within data.
+// slice returns data[off:off+n] if that is within data.
 func slice(data []byte, off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || off > int64(len(data)) || n > int64(len(data))-off {
-		return nil, fmt.Errorf("bytes %d to %d lie outside the file of %d bytes: truncated?", off, off+n, len(data))
+		return nil, fmt.Errorf("bytes %d to %d are beyond the file's %d bytes: truncated?", off, off+n, len(data))
 	}
 	return data[off : off+n], nil
 }
 
-// The banner is linux_banner of init/version.c; there may be a second copy with
-// %s in it, linux_proc_banner. Counted repeats take milliseconds to compile, and
-// most runs of labctl look at no image.
+// bannerRE matches linux_banner (init/version.c); there may be a second copy that
+// contains %s, linux_proc_banner. Counted repetitions take milliseconds to
+// compile, and most runs of labctl read no image.
 var bannerRE = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`Linux version (\d{1,4}\.\d{1,4}[!-~]{0,128}) \([^\n\x00]{0,999}`)
 })
@@ -212,20 +213,20 @@ func findBanner(kernel []byte) string {
 	}
 }
 
-// VmlinuxELF is the kernel as an ELF file, and false where the format carries a
-// flat image.
+// VmlinuxELF returns the kernel as an ELF file, or false if the image contains a
+// flat one.
 func (img *Image) VmlinuxELF() ([]byte, bool) {
 	return img.Kernel, bytes.HasPrefix(img.Kernel, []byte(elf.ELFMAG))
 }
 
-// HasPVH says whether the ELF has the note XEN_ELFNOTE_PHYS32_ENTRY, by which
-// QEMU starts a vmlinux directly (include/xen/interface/elfnote.h).
+// HasPVH reports whether the ELF file has the note XEN_ELFNOTE_PHYS32_ENTRY, which
+// QEMU uses to boot a vmlinux directly (include/xen/interface/elfnote.h).
 func (img *Image) HasPVH() bool {
 	data, ok := img.VmlinuxELF()
 	return ok && HasPVH(bytes.NewReader(data))
 }
 
-// HasPVH is [Image.HasPVH] of an ELF file that is not in memory.
+// HasPVH is [Image.HasPVH] for an ELF file that is not in memory.
 func HasPVH(r io.ReaderAt) bool {
 	f, err := elf.NewFile(r)
 	if err != nil {
@@ -243,8 +244,8 @@ func HasPVH(r io.ReaderAt) bool {
 	return false
 }
 
-// hasNote walks ELF notes: name size, descriptor size, type, then name and
-// descriptor, each padded to four bytes.
+// hasNote reports whether the ELF notes in b include one. A note is name size,
+// descriptor size, type, then name and descriptor, each padded to four bytes.
 func hasNote(b []byte, order binary.ByteOrder, name string, typ uint32) bool {
 	pad := func(n uint32) uint64 { return (uint64(n) + 3) &^ 3 }
 	for len(b) >= 12 {
@@ -261,9 +262,9 @@ func hasNote(b []byte, order binary.ByteOrder, name string, typ uint32) bool {
 	return false
 }
 
-// BTF is the kernel's raw BTF blob (Documentation/bpf/btf.rst), nil when it has
-// none. It is the .BTF section of an ELF file; in a flat image it is found by
-// its header, and the largest blob is the kernel's own.
+// BTF returns the kernel's raw BTF blob (Documentation/bpf/btf.rst), nil if it has
+// none. In an ELF file it is the .BTF section; in a flat image it is found by its
+// header, and the largest blob is the kernel's.
 func (img *Image) BTF() []byte {
 	if data, ok := img.VmlinuxELF(); ok {
 		if f, err := elf.NewFile(bytes.NewReader(data)); err == nil {
@@ -291,10 +292,10 @@ func (img *Image) BTF() []byte {
 	}
 }
 
-// btfSize is the length of the BTF blob that b begins with, 0 when it does not.
-// The header is magic (2), version, flags, hdr_len (4), then offset and length
-// of types and of strings, counted from the header's end. The kernel lays types
-// first and strings, which begin and end with NUL, last.
+// btfSize returns the length of the BTF blob at the start of b, 0 if there is none.
+// The header is magic (2), version, flags, hdr_len (4), then offset and length of
+// types and of strings, relative to the header's end. The kernel puts types first
+// and strings, which start and end with NUL, last.
 func btfSize(b []byte) int {
 	const hdrLen = 24
 	le := binary.LittleEndian
@@ -312,8 +313,8 @@ func btfSize(b []byte) int {
 	return int(end)
 }
 
-// Config is the configuration embedded by CONFIG_IKCONFIG as /proc/config.gz
-// (kernel/configs.c), nil when there is none.
+// Config returns the configuration embedded by CONFIG_IKCONFIG, the contents of
+// /proc/config.gz (kernel/configs.c), nil if there is none.
 func (img *Image) Config() []byte {
 	_, rest, ok := bytes.Cut(img.Kernel, []byte("IKCFG_ST"))
 	if !ok {

@@ -166,10 +166,10 @@ func TestParseRefuses(t *testing.T) {
 		{"program", synth.ELF(synth.Exec, synth.X86_64, synth.Section{Name: ".text", Data: []byte("code")}), true, "without a Linux banner"},
 		{"program of another machine", synth.ELF(synth.Exec, 8, synth.Section{Name: ".rodata", Data: synth.Banner(release)}), true, "not a kernel image"},
 		{"core", edited(vmlinux(), 16, 4), true, "not a kernel image"},
-		{"zboot of no Image", zboot(synth.Gzip(synth.Banner(release + strings.Repeat("x", 100)))), true, "no arm64 Image"},
-		{"zboot of next to nothing", zboot(synth.Gzip([]byte("x"))), true, "no arm64 Image"},
+		{"zboot of no Image", zboot(synth.Gzip(synth.Banner(release + strings.Repeat("x", 100)))), true, "not an arm64 Image"},
+		{"zboot of next to nothing", zboot(synth.Gzip([]byte("x"))), true, "not an arm64 Image"},
 		{"module", synth.Module(""), true, "not a kernel image"},
-		{"truncated bzImage", whole[:len(whole)-64], false, "outside the file"},
+		{"truncated bzImage", whole[:len(whole)-64], false, "beyond the file's"},
 		{"old bzImage", old, false, "boot protocol"},
 		{"damaged bzImage", damaged, false, "decompress payload (gzip)"},
 		{"lzma bzImage", synth.BzImage([]byte("\x5d\x00\x00\x80\x00 lzma here")), false, "lzma and lzo are not supported"},
@@ -280,7 +280,7 @@ func TestSlice(t *testing.T) {
 			t.Errorf("slice(%d, %d) = %q, %v; want %q, no error: %t", tt.off, tt.n, got, err, tt.want, tt.ok)
 		}
 	}
-	if _, err := slice([]byte("abcd"), 2, 3); err == nil || !strings.Contains(err.Error(), "bytes 2 to 5 lie outside the file of 4 bytes") {
+	if _, err := slice([]byte("abcd"), 2, 3); err == nil || !strings.Contains(err.Error(), "bytes 2 to 5 are beyond the file's 4 bytes") {
 		t.Errorf("slice(2, 3) = %v", err)
 	}
 }
@@ -333,7 +333,7 @@ func TestORC(t *testing.T) {
 		want   int
 	}{
 		{"with", vmlinux(orc), 10}, {"without", vmlinux(), 0}, {"flat", arm64Image(nil), 0},
-		{"broken ELF", []byte("\x7fELF\x02\x01\x01"), 0}, {"outside the file", edited(cut, at+3, 1), 0},
+		{"broken ELF", []byte("\x7fELF\x02\x01\x01"), 0}, {"beyond the file's", edited(cut, at+3, 1), 0},
 	} {
 		if got := (&Image{Kernel: tt.kernel}).ORC(); got != tt.want {
 			t.Errorf("%s: %d entries, want %d", tt.name, got, tt.want)

@@ -10,39 +10,39 @@ import (
 	"labctl/host/outcome"
 )
 
-// ErrNoKallsyms is wrapped when a kernel has no symbol table that can be read:
-// it was built without CONFIG_KALLSYMS, or lays the table out in a way that
-// labctl does not know.
+// ErrNoKallsyms is wrapped when a kernel has no readable kallsyms table: it was
+// built without CONFIG_KALLSYMS, or its table has a layout unknown to labctl.
 var ErrNoKallsyms = outcome.New(outcome.BadInput, "no kallsyms table")
 
-// Bounds of a table that is believed.
+// Limits on a plausible table.
 const (
 	minSymbols = 1000
 	maxSymbols = 2_000_000
-	maxText    = 128 << 20 // bytes of the whole text
+	maxText    = 128 << 20 // bytes of the text form
 )
 
-// group is how many names lie between two markers.
+// group is the number of names per marker.
 const group = 256
 
-// flatBase stands for the address of an Image's first byte, which its header does
-// not tell: where arm64 links a kernel with 48-bit addresses (KIMAGE_VADDR).
+// flatBase is the assumed address of the first byte of an Image, whose header does
+// not contain it: the link address of an arm64 kernel with 48-bit addresses
+// (KIMAGE_VADDR).
 const flatBase = 0xffff800080000000
 
-// Kallsyms is the kernel's own symbols in the form of /proc/kallsyms,
-// "ffffffff81000000 T _text", at the addresses that the kernel was linked to. A
-// flat image whose table does not tell them counts from flatBase.
+// Kallsyms returns the kernel's symbols in the form of /proc/kallsyms,
+// "ffffffff81000000 T _text", at their link addresses. For a flat image whose table
+// does not determine them, addresses are relative to flatBase.
 //
-// The tables have no header and no fixed place. They are written by
-// scripts/kallsyms.c in one of three orders, in all of which the token table is
-// followed by its index, and the number of names by the names:
+// The tables have no header and no fixed offset. scripts/kallsyms.c writes them in
+// one of three orders. In each the token table is followed by its index, and the
+// number of names by the names:
 //
 //	offsets, base, number, names, markers, token table, token index   (to 6.3)
 //	number, names, markers, token table, token index, offsets, base   (from 6.4)
-//	the same with offsets relative to their own place and no base     (7.x)
+//	the same with offsets relative to their own address and no base   (7.x)
 //
-// A name is a length and as many bytes, each standing for a token; its first
-// letter is the type. Markers are the places of every 256th name.
+// A name is a length and that many bytes, each the index of a token; its first
+// letter is the type. Markers are the offsets of every 256th name.
 func (img *Image) Kallsyms() ([]byte, error) {
 	t := kallsyms{b: img.Kernel, long: arch.Bits(img.Arch) / 8}
 	t.address = func(off int) (uint64, bool) { return flatBase + uint64(off), true }
@@ -56,7 +56,7 @@ func (img *Image) Kallsyms() ([]byte, error) {
 	return t.read()
 }
 
-// elfAddress is the address that a byte of an ELF file is loaded to.
+// elfAddress returns the address that a byte of an ELF file is loaded at.
 func elfAddress(f *elf.File, off uint64) (uint64, bool) {
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_LOAD && off >= p.Off && off-p.Off < p.Filesz {
@@ -66,19 +66,19 @@ func elfAddress(f *elf.File, off uint64) (uint64, bool) {
 	return 0, false
 }
 
-// kallsyms is the search for the tables in the bytes of a kernel. Places are
-// offsets in b.
+// kallsyms is the state of the search for the tables in a kernel. All positions
+// are offsets in b.
 type kallsyms struct {
 	b       []byte
-	long    int                                  // bytes of the kernel's unsigned long
-	address func(off int) (addr uint64, ok bool) // of a byte of b
+	long    int                                  // size of the kernel's unsigned long
+	address func(off int) (addr uint64, ok bool) // address of a byte of b
 
 	tokens  [256][]byte
-	index   int // the token index
-	num     int // how many names
-	numAt   int // where that number is
-	names   int // the first name
-	lengths int // bytes of all names, written out, with their types
+	index   int // offset of the token index
+	num     int // number of names
+	numAt   int // offset of that number
+	names   int // offset of the first name
+	lengths int // total length of the expanded names, with their types
 }
 
 func (t *kallsyms) read() ([]byte, error) {
@@ -101,9 +101,9 @@ func (t *kallsyms) u32(off int) uint32 {
 	return binary.LittleEndian.Uint32(t.b[off:])
 }
 
-// findTokens looks, from a place on, for the token index: 256 rising numbers of
-// two bytes that begin with 0. They are the places of as many strings in the
-// token table, which ends just before.
+// findTokens searches for the token index, starting at an offset: 256 ascending
+// two-byte numbers, the first of them 0. They are the offsets of that many strings
+// in the token table, which ends just before the index.
 func (t *kallsyms) findTokens(from int) (table int, ok bool) {
 	for at := from; at+2*256 <= len(t.b); at += 4 {
 		if t.u16(at) != 0 || !t.rising(at) {
@@ -111,7 +111,7 @@ func (t *kallsyms) findTokens(from int) (table int, ok bool) {
 		}
 		t.index = at
 		last := t.u16(at + 2*255)
-		// The last token is short, and behind it is padding to a multiple of 8.
+		// The last token is short and is followed by padding to a multiple of 8.
 		for table := at - last - 2; table >= max(0, at-last-80); table-- {
 			if t.cutTokens(table) {
 				return table, true
@@ -130,8 +130,8 @@ func (t *kallsyms) rising(at int) bool {
 	return true
 }
 
-// cutTokens cuts the table at the places that the index names. Each string ends
-// where the next begins.
+// cutTokens splits the table at the offsets in the index. Each string ends where
+// the next starts.
 func (t *kallsyms) cutTokens(table int) bool {
 	for i := range 256 {
 		start := table + t.u16(t.index+2*i)
@@ -144,7 +144,7 @@ func (t *kallsyms) cutTokens(table int) bool {
 	return true
 }
 
-// findNames finds the markers in front of the token table, and by them the names.
+// findNames finds the markers before the token table, and with them the names.
 func (t *kallsyms) findNames(table int) bool {
 	const reach = 32 << 20 // names are a few megabytes
 	for at := table &^ 3; at >= max(8, table-reach); at -= 4 {
@@ -157,11 +157,11 @@ func (t *kallsyms) findNames(table int) bool {
 	return false
 }
 
-// marker is the i-th of the markers at a place.
+// marker returns the i-th of the markers at an offset.
 func (t *kallsyms) marker(at, i, width int) uint32 { return t.u32(at + i*width) }
 
-// markers counts the numbers at a place that can be markers: the first is 0 and
-// each is the bytes of 256 names more.
+// markers counts the numbers at an offset that can be markers: the first is 0 and
+// each next one is larger by the size of 256 names.
 func (t *kallsyms) markers(at, width, end int) int {
 	if at+2*width > end || t.u32(at) != 0 {
 		return 0
@@ -176,9 +176,9 @@ func (t *kallsyms) markers(at, width, end int) int {
 	}
 }
 
-// namesBefore finds the number of names and the names, which end at the markers
-// but for padding. n may count too many markers: what is behind them can look
-// like one more.
+// namesBefore finds the number of names and the names, which end at the markers,
+// apart from padding. n may be too large: the bytes after the markers can look
+// like another one.
 func (t *kallsyms) namesBefore(markers, n, width int) bool {
 	for count := n; count > n-2 && count > 0; count-- {
 		// The names of the last group end at the markers.
@@ -198,7 +198,7 @@ func (t *kallsyms) namesBefore(markers, n, width int) bool {
 	return false
 }
 
-// walk goes over all names and holds each 256th against its marker.
+// walk walks all names and checks each 256th against its marker.
 func (t *kallsyms) walk(names, num, markers, width int) bool {
 	t.names, t.num, t.lengths = names, num, 0
 	off := names
@@ -218,8 +218,8 @@ func (t *kallsyms) walk(names, num, markers, width int) bool {
 	return markers-off < 16 && t.lengths <= maxText
 }
 
-// name is the tokens of the name at a place. Lengths from 128 on take two bytes
-// (from 6.1 on).
+// name returns the tokens of the name at an offset. Lengths of 128 and more take
+// two bytes (since 6.1).
 func (t *kallsyms) name(off, end int) (tokens []byte, next int, ok bool) {
 	if off+2 > end {
 		return nil, 0, false
@@ -236,8 +236,8 @@ func (t *kallsyms) name(off, end int) (tokens []byte, next int, ok bool) {
 	return t.b[off : off+n], off + n, true
 }
 
-// addresses reads the offsets in the first order that makes them rise, as the
-// names do.
+// addresses decodes the addresses with the first layout in which they ascend, since
+// the table is sorted.
 func (t *kallsyms) addresses() ([]uint64, bool) {
 	up := func(n int) int { return (n + t.long - 1) &^ (t.long - 1) }
 	size := 4 * t.num
@@ -253,9 +253,9 @@ func (t *kallsyms) addresses() ([]uint64, bool) {
 	return t.fromPlace(behind)
 }
 
-// fromBase reads offsets from a base. With per-CPU symbols that begin at 0
-// (CONFIG_KALLSYMS_ABSOLUTE_PERCPU) an offset of 0 and more is the address, and
-// one below counts up from the base: -1 is the base itself.
+// fromBase decodes offsets relative to a base. With per-CPU symbols that start at
+// 0 (CONFIG_KALLSYMS_ABSOLUTE_PERCPU) a non-negative offset is the address itself,
+// and a negative one counts up from the base: -1 is the base.
 func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
 	if offsets < 0 || base < 0 || base+t.long > len(t.b) || offsets+4*t.num > len(t.b) {
 		return nil, false
@@ -264,7 +264,7 @@ func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
 	if t.long == 8 {
 		start = binary.LittleEndian.Uint64(t.b[base:])
 	}
-	if start == 0 { // to be relocated: to the first symbol, which begins the image
+	if start == 0 { // not relocated yet: use the first symbol, at the image's start
 		start, _ = t.address(0)
 	}
 	if start>>(8*t.long-1) == 0 { // not in the kernel's half of the address space
@@ -288,7 +288,7 @@ func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
 	})
 }
 
-// fromPlace reads offsets from each offset's own address.
+// fromPlace decodes offsets relative to the address of each offset.
 func (t *kallsyms) fromPlace(offsets int) ([]uint64, bool) {
 	if offsets+4*t.num > len(t.b) {
 		return nil, false
@@ -300,7 +300,7 @@ func (t *kallsyms) fromPlace(offsets int) ([]uint64, bool) {
 	})
 }
 
-// rise collects addresses, which go down nowhere: the table is sorted.
+// rise collects the addresses, and fails if they are not in ascending order.
 func (t *kallsyms) rise(address func(i int) (uint64, bool)) ([]uint64, bool) {
 	addrs := make([]uint64, t.num)
 	for i := range addrs {
@@ -310,12 +310,12 @@ func (t *kallsyms) rise(address func(i int) (uint64, bool)) ([]uint64, bool) {
 		}
 		addrs[i] = a
 	}
-	// All at one place would rise, too.
+	// Identical addresses would be in ascending order, too.
 	return addrs, addrs[len(addrs)-1]-addrs[0] > uint64(t.num)
 }
 
-// text writes the symbols out. Bytes that no symbol has become question marks,
-// so that a line stays a line.
+// text formats the symbols. Bytes that are not valid in a symbol become question
+// marks, so that each symbol stays on one line.
 func (t *kallsyms) text(addrs []uint64) []byte {
 	out := make([]byte, 0, t.lengths+t.num*(2*t.long+3))
 	const digits = "0123456789abcdef"

@@ -5,9 +5,9 @@ import (
 	"debug/elf"
 )
 
-// ORC is the number of entries in the table by which x86 kernels unwind their
-// stacks (Documentation/arch/x86/orc-unwinder.rst), 0 where there is none: the
-// section .orc_unwind_ip has four bytes for each.
+// ORC returns the number of entries in the ORC unwind table of an x86 kernel
+// (Documentation/arch/x86/orc-unwinder.rst), 0 if there is none. The section
+// .orc_unwind_ip has four bytes per entry.
 func (img *Image) ORC() int {
 	data, ok := img.VmlinuxELF()
 	if !ok {
@@ -21,7 +21,7 @@ func (img *Image) ORC() int {
 	if s == nil || s.Type == elf.SHT_NOBITS {
 		return 0
 	}
-	// What the header says is believed as far as the file goes.
+	// The section header is not trusted beyond the end of the file.
 	table, err := slice(data, int64(s.Offset), int64(s.Size))
 	if err != nil {
 		return 0

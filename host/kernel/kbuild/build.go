@@ -1,15 +1,14 @@
-// Package kbuild makes kernels from source: a tree, a tarball or Debian's
-// linux-source package, configured with the fragments of kconfig/.
+// Package kbuild builds kernels from source: a tree, a tarball or Debian's
+// linux-source package, configured with the fragments in kconfig/.
 //
-// The tree's own programs do the work: scripts/kconfig/merge_config.sh merges
-// the fragments over allnoconfig, make olddefconfig settles the rest, make
-// builds outside of the tree. Every option that was asked for is then looked up
-// in the result; one that did not survive is an error that names the dependency
-// that killed it.
+// It uses the tree's own tools: scripts/kconfig/merge_config.sh merges the
+// fragments into allnoconfig, make olddefconfig sets the remaining options, and
+// make builds out of tree. Every requested option is then checked in the result;
+// an option that was dropped is an error that names the unmet dependency.
 //
-// A build works in three folders of the cache, each held by one process at a
-// time: kernels/src/ has sources that labctl unpacked, kernels/obj/NAME-ARCH the
-// objects, which the next build of the name goes on from, and
+// A build uses three directories of the cache, each locked by one process at a
+// time: kernels/src/ has the sources that labctl unpacked, kernels/obj/NAME-ARCH
+// the objects, which the next build of that name reuses, and
 // kernels/build/NAME-ARCH the finished kernel.
 package kbuild
 
@@ -45,41 +44,41 @@ import (
 	"labctl/host/text"
 )
 
-// recipe is part of every key: a build by other steps is another kernel.
+// recipe is part of every key; increment it when the build steps change.
 const recipe = "1"
 
-// Builder builds kernels into a cache. Its methods may be called by several
-// processes at once.
+// Builder builds kernels into a cache. Several processes may build at the same
+// time.
 type Builder struct {
 	cache            *kernel.Cache
 	sources, objects string
 
-	// Say takes a line about the build's steps, Pull what apt fetches, Made what
-	// make has made. Each may be nil.
+	// Say is called with messages about the build's steps, Pull with the progress
+	// of apt, Made with the progress of make. Each may be nil.
 	Say  func(line string)
 	Pull func(what string, p debian.Progress)
 	Made func(Progress)
 }
 
-// Progress is how far make has come.
+// Progress is the progress of make.
 type Progress struct {
 	Arch   string
 	Done   int    // objects
-	Total  int    // as estimated from an earlier build; 0 where there was none
-	Object string // the last
+	Total  int    // estimated from an earlier build; 0 without one
+	Object string // the most recent one
 }
 
-// Request is a kernel to be built.
+// Request describes a kernel to build.
 type Request struct {
-	Name   string // "" for PROFILE-SERIES
+	Name   string // default: PROFILE-SERIES
 	Arch   string
 	Source Source
-	Fresh  bool // ask Debian for its newest source package
+	Fresh  bool // check Debian for a newer source package
 	Plan   *Plan
-	Jobs   int // 0 for one a CPU
+	Jobs   int // 0: one per CPU
 }
 
-// New gives a builder that works in a cache.
+// New returns a builder that stores kernels in cache.
 func New(cache *kernel.Cache) (*Builder, error) {
 	b := &Builder{cache: cache}
 	b.sources, b.objects = cache.BuildDirs()
@@ -94,27 +93,27 @@ func New(cache *kernel.Cache) (*Builder, error) {
 	return b, nil
 }
 
-// Result is a kernel that was built, now or before.
+// Result is a kernel that was built or found in the cache.
 type Result struct {
 	*kernel.Kernel
-	Cached  bool   `json:"cached"`  // it was there, made of just this
-	Objects string `json:"objects"` // folder of the objects, with vmlinux and its symbols
+	Cached  bool   `json:"cached"`  // a cached build with the same key was used
+	Objects string `json:"objects"` // directory of the objects, with vmlinux and its symbols
 }
 
-// job is one build under way.
+// job is a running build.
 type job struct {
 	*Builder
 	Request
 	arch    arch.Arch
 	tree    *tree
-	obj     string // folder of the objects
+	obj     string // directory of the objects
 	options []Option
 	fixes   []fix
 	built   kernel.Built
 	log     *os.File
 }
 
-// Build builds a kernel, or finds it built.
+// Build builds a kernel, or returns a cached build with the same key.
 func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
 	a, err := archOf(req.Arch)
 	if err != nil {
@@ -146,7 +145,7 @@ func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
 
 var series = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
 
-// defaultName is PROFILE-SERIES: "lab-6.12".
+// defaultName returns PROFILE-SERIES: "lab-6.12".
 func defaultName(p *Plan, release string) string {
 	name := "own"
 	if p.Profile != nil {
@@ -179,7 +178,7 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 	if k := j.cache.FindBuild(j.Name, j.Arch, j.built.Key); k != nil {
 		return &Result{Kernel: k, Cached: true, Objects: j.obj}, nil
 	}
-	lock, err := j.lock(ctx, j.obj+".lock", "another labctl builds "+j.Name)
+	lock, err := j.lock(ctx, j.obj+".lock", "another labctl is building "+j.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +212,7 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 	return &Result{Kernel: k, Objects: j.obj}, nil
 }
 
-// lock takes a lock; wait is said when another has it.
+// lock acquires a lock; if another process holds it, lock reports wait.
 func (b *Builder) lock(ctx context.Context, path, wait string) (*scratch.Lock, error) {
 	lock, err := scratch.TryLock(path)
 	if errors.Is(err, scratch.ErrLocked) {
@@ -223,7 +222,7 @@ func (b *Builder) lock(ctx context.Context, path, wait string) (*scratch.Lock, e
 	return lock, err
 }
 
-// key is the sum of all that a kernel is made of.
+// key returns the hash of all inputs of the build.
 func (j *job) key(ctx context.Context) (string, error) {
 	type line struct {
 		Line    string
@@ -233,7 +232,7 @@ func (j *job) key(ctx context.Context) (string, error) {
 	for _, o := range j.Plan.Options {
 		lines = append(lines, line{o.line(), o.IfKnown})
 	}
-	pahole, _ := compiler{ctx: ctx, command: []string{"pahole"}}.version() // none: no types
+	pahole, _ := compiler{ctx: ctx, command: []string{"pahole"}}.version() // "" without pahole: no BTF
 	data, err := json.Marshal(struct {
 		Recipe, Source, Arch, Compiler, Pahole string
 		Options                                []line
@@ -254,7 +253,7 @@ func (j *job) features() []string {
 	return j.Plan.Profile.FeaturesOf(j.Arch)
 }
 
-// args are the variables that every run of make gets.
+// args returns the variables passed to every run of make.
 func (j *job) args(more ...string) []string {
 	cc, hostCC := []string{j.arch.CrossCompile() + "gcc"}, []string{"gcc"}
 	var kcflags []string
@@ -267,7 +266,7 @@ func (j *job) args(more ...string) []string {
 	args := []string{
 		"-C", j.tree.dir, "O=" + j.obj, "ARCH=" + j.arch.Build.ARCH, "CROSS_COMPILE=" + j.arch.CrossCompile(),
 		"CC=" + strings.Join(cc, " "), "HOSTCC=" + strings.Join(hostCC, " "),
-		// The same input gives the same image, and ccache finds what it had.
+		// Make builds reproducible, also for ccache.
 		"KBUILD_BUILD_USER=labctl", "KBUILD_BUILD_HOST=labctl", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=" + j.timestamp(),
 		"LOCALVERSION=", // no "+" for a tree under git
 	}
@@ -277,7 +276,7 @@ func (j *job) args(more ...string) []string {
 	return append(args, more...)
 }
 
-// timestamp is the time of the tree, as date(1) writes it.
+// timestamp returns the tree's time in the format of date(1).
 func (j *job) timestamp() string {
 	when := time.Unix(0, 0)
 	if st, err := os.Stat(filepath.Join(j.tree.dir, "Makefile")); err == nil {
@@ -286,7 +285,7 @@ func (j *job) timestamp() string {
 	return when.UTC().Format("Mon Jan _2 15:04:05 UTC 2006")
 }
 
-// configure merges the options and gives the configuration that came of it.
+// configure merges the options and returns the resulting configuration.
 func (j *job) configure(ctx context.Context) (values, error) {
 	kc, err := readRules(j.tree.dir, j.arch.Build.Source)
 	if err != nil {
@@ -317,8 +316,8 @@ func (j *job) configure(ctx context.Context) (values, error) {
 	if err := os.WriteFile(asked, []byte(lines.String()), 0o644); err != nil {
 		return nil, err
 	}
-	// merge_config.sh calls plain make, so the variables go by the environment;
-	// it is asked to merge only.
+	// merge_config.sh calls plain make, so the variables are passed in the
+	// environment; it is run to merge only.
 	base := filepath.Join(work, ".config")
 	for _, step := range [][]string{
 		append(j.args("KCONFIG_CONFIG="+base), "allnoconfig"),
@@ -352,12 +351,12 @@ func (j *job) configure(ctx context.Context) (values, error) {
 			missing = append(missing, m)
 			continue
 		}
-		j.Say(fmt.Sprintf("%s does not know CONFIG_%s, so this kernel cannot do what feature %s is for: %s", j.tree.source.Release, m.Name, m.Feature, m.Why))
+		j.Say(fmt.Sprintf("%s has no CONFIG_%s, so this kernel lacks feature %s: %s", j.tree.source.Release, m.Name, m.Feature, m.Why))
 	}
 	if len(missing) > 0 {
 		return nil, &check.Error{Kernel: j.tree.source.Release, Missing: missing}
 	}
-	// An unchanged file keeps its time, so make does not start anew.
+	// Keep the time of an unchanged file, so that make does not rebuild everything.
 	if string(before) != string(after) {
 		if err := scratch.Write(file, after, 0o644); err != nil {
 			return nil, err
@@ -366,9 +365,9 @@ func (j *job) configure(ctx context.Context) (values, error) {
 	return cfg, nil
 }
 
-// merge runs the tree's own merge_config.sh over base.
+// merge merges a fragment into base with the tree's merge_config.sh.
 func (j *job) merge(ctx context.Context, work, base, asked string) error {
-	// It writes its result as .config in its output folder, which is base.
+	// It writes .config in its output directory, which is base.
 	cmd := exec.CommandContext(ctx, "sh", filepath.Join(j.tree.dir, "scripts/kconfig/merge_config.sh"), "-m", "-O", work, base, asked)
 	cmd.Dir, cmd.Env = j.tree.dir, makeEnv()
 	out, err := cmd.CombinedOutput()
@@ -386,8 +385,7 @@ func (j *job) merge(ctx context.Context, work, base, asked string) error {
 	return nil
 }
 
-// make builds the image, the modules and the device trees of the machines that
-// labctl has.
+// make builds the image, the modules and the device trees of labctl's machines.
 func (j *job) make(ctx context.Context, cfg values) error {
 	jobs := j.Jobs
 	if jobs == 0 {
@@ -400,7 +398,7 @@ func (j *job) make(ctx context.Context, cfg values) error {
 	goals = append(goals, j.deviceTrees(cfg)...)
 	whole := !isFile(filepath.Join(j.obj, "vmlinux"))
 	done, total := 0, 0
-	if whole { // of a part of it make knows what is left to do, and does not tell
+	if whole { // for an incremental build the number of objects cannot be estimated
 		total = estimateOf(j.Arch, len(cfg))
 	}
 	j.Made(Progress{Arch: j.Arch, Total: total})
@@ -418,7 +416,7 @@ func (j *job) make(ctx context.Context, cfg values) error {
 	return nil
 }
 
-// effort is how many objects a build had, with how many options set.
+// effort is the number of objects of a build and the number of options set.
 type effort struct{ Options, Objects int }
 
 const effortNote = "kernelbuild-%s.json"
@@ -427,8 +425,8 @@ func remember(goarch string, options, objects int) {
 	_ = cachedir.Remember(fmt.Sprintf(effortNote, goarch), effort{options, objects}) // only an estimate
 }
 
-// estimateOf scales the last whole build for an architecture; 0 when there was
-// none.
+// estimateOf estimates the number of objects from the last full build for an
+// architecture; 0 if there was none.
 func estimateOf(goarch string, options int) int {
 	var e effort
 	if !cachedir.Recall(fmt.Sprintf(effortNote, goarch), &e) || e.Options <= 0 || e.Objects <= 0 || e.Objects > 1_000_000 {
@@ -437,8 +435,8 @@ func estimateOf(goarch string, options int) int {
 	return e.Objects * options / e.Options
 }
 
-// deviceTrees are the device trees of labctl's machines that this configuration
-// builds, as goals of make: "broadcom/bcm2837-rpi-3-b.dtb".
+// deviceTrees returns the device trees of labctl's machines that this configuration
+// builds, as make targets: "broadcom/bcm2837-rpi-3-b.dtb".
 func (j *job) deviceTrees(cfg values) []string {
 	var out []string
 	if cfg["ARCH_BCM2835"] != "y" {
@@ -448,7 +446,7 @@ func (j *job) deviceTrees(cfg values) []string {
 		if t.Arch != j.Arch || t.DTB == "" {
 			continue
 		}
-		// 32-bit trees moved into vendor folders in 6.5.
+		// 32-bit device trees moved into vendor directories in 6.5.
 		for _, name := range []string{t.DTB, "broadcom/" + t.DTB} {
 			if isFile(filepath.Join(j.tree.dir, j.arch.Build.DTBs, strings.TrimSuffix(name, ".dtb")+".dts")) {
 				out = append(out, name)
@@ -464,7 +462,7 @@ func isFile(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// collect puts the files of the finished kernel into dir.
+// collect copies the files of the finished kernel to dir.
 func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 	files := map[string]string{j.arch.Build.Images[0]: "vmlinuz", ".config": "config"}
 	for _, dtb := range j.deviceTrees(cfg) {
@@ -473,7 +471,7 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 	for from, to := range files {
 		data, err := os.ReadFile(filepath.Join(j.obj, from))
 		if err != nil {
-			return outcome.Default(outcome.BadInput, fmt.Errorf("the tree did not make what it should: %w", err))
+			return outcome.Default(outcome.BadInput, fmt.Errorf("missing build output: %w", err))
 		}
 		to = filepath.Join(dir, to)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
@@ -491,7 +489,7 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(stage)
-	// No depmod: who loads modules reads what they depend on from themselves.
+	// No depmod: dependencies are read from the modules when they are loaded.
 	err = makeRun{step: "install the modules", dir: j.obj, log: j.log,
 		args: append(j.args("INSTALL_MOD_PATH="+stage, "INSTALL_MOD_STRIP=1", "DEPMOD=true"), "modules_install")}.run(ctx)
 	if err != nil {
@@ -504,7 +502,7 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 func zipModules(stage, to string) error {
 	roots, err := filepath.Glob(filepath.Join(stage, "lib", "modules", "*"))
 	if err != nil || len(roots) != 1 {
-		return outcome.Inputf("modules were installed into %d folders; want one", len(roots))
+		return outcome.Inputf("modules were installed into %d directories; want one", len(roots))
 	}
 	f, err := os.Create(to)
 	if err != nil {

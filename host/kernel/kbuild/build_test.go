@@ -74,7 +74,7 @@ func fakeTree(t testing.TB, rule string) string {
 		"pktgen.ko":   string(synth.Module("")),
 		"init/main.c": "",
 		"Kconfig":     "config A\n\tbool \"a\"\nconfig KILLED\n\tbool \"k\"\n\tdepends on A && PARENT\nconfig PARENT\n\tbool \"p\"\nconfig MODULES\n\tbool \"m\"\n",
-		// A fragment's option KILLED does not survive.
+		// A fragment's option KILLED is dropped.
 		"scripts/kconfig/merge_config.sh": "#!/bin/sh\n[ \"$1 $2\" = \"-m -O\" ] || exit 1\ncat \"$4\" \"$5\" > \"$3/merged\" && mv \"$3/merged\" \"$3/.config\"\n",
 		"Makefile": `VERSION = 6
 PATCHLEVEL = 99
@@ -191,12 +191,12 @@ func TestBuildFails(t *testing.T) {
 		is    error
 	}{
 		{"a lost option", "true", []string{"CONFIG_A=y", "CONFIG_KILLED=y"},
-			"build kernel mine for arm64: configure 6.99.1 for arm64: 1 option did not survive: CONFIG_KILLED: asked y (", nil},
+			"build kernel mine for arm64: configure 6.99.1 for arm64: 1 option dropped by Kconfig: CONFIG_KILLED: requested y (", nil},
 		{"the compiler", "echo 'init/main.c:7:2: error: #error no'; echo 'make: *** [x] Error 1'; false", []string{"CONFIG_A=y"},
 			"build kernel mine for arm64: make: init/main.c:7:2: error: #error no (log: ", nil},
 		{"make alone", "echo '  CC  x'; exit 3", []string{"CONFIG_A=y"}, "make: make: *** [Makefile:", nil},
 		{"a full disk", "echo 'fatal error: error writing to x.s: No space left on device'; false", []string{"CONFIG_A=y"},
-			"make: no space left on the disk of the cache", syscall.ENOSPC},
+			"make: no space left on the cache's disk", syscall.ENOSPC},
 		{"an image of another kind", "echo no > image", []string{"CONFIG_A=y"}, "build kernel mine for arm64: ", kernel.ErrNotKernel},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -212,8 +212,8 @@ func TestBuildFails(t *testing.T) {
 	}
 }
 
-// TestBuildProfile: a profile's features are held against the result. What the
-// tree does not know is only told.
+// TestBuildProfile: the result is checked for a profile's features. An option that
+// the tree does not have is only reported.
 func TestBuildProfile(t *testing.T) {
 	fakeTools(t)
 	b := newBuilder(t, t.TempDir())
@@ -226,7 +226,7 @@ func TestBuildProfile(t *testing.T) {
 	if !errors.As(err, &lacks) || !strings.HasPrefix(err.Error(), "build kernel p-6.99 for arm64: ") || len(lacks.Missing) != 1 || lacks.Missing[0].Name != "MODULES" {
 		t.Errorf("got %v, want an error about MODULES alone", err)
 	}
-	if len(said) != 1 || !strings.HasPrefix(said[0], "6.99.1 does not know CONFIG_DEBUG_INFO_BTF, ") {
+	if len(said) != 1 || !strings.HasPrefix(said[0], "6.99.1 has no CONFIG_DEBUG_INFO_BTF, ") {
 		t.Errorf("said %q, want a line about DEBUG_INFO_BTF", said)
 	}
 }

@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// maxExprDepth bounds how deep parentheses may be nested.
+// maxExprDepth limits the nesting of parentheses.
 const maxExprDepth = 64
 
-// expr is an expression of Kconfig: symbols and constants under !, &&, ||, = and
-// the like. The zero value stands for one that could not be read.
+// expr is a Kconfig expression: symbols and constants combined with !, &&, ||, =
+// and other comparisons. The zero value is an expression that could not be parsed.
 type expr struct {
 	op   string // "", "!", "&&", "||", "=", "!=", "<", "<=", ">", ">="
 	args []expr
 	leaf string // with op "": a symbol, or a constant in double quotes, or a macro
 }
 
-// truth is a tristate, or that nobody can tell.
+// truth is a tristate, or unknown.
 type truth int
 
 const (
@@ -26,7 +26,7 @@ const (
 	cannotTell truth = -1
 )
 
-// values is a .config: option → value, as kernel.ParseConfig gives it.
+// values is a .config: option → value, as returned by kernel.ParseConfig.
 type values map[string]string
 
 func (v values) truth(name string) truth {
@@ -39,8 +39,8 @@ func (v values) truth(name string) truth {
 	return no
 }
 
-// parseExpr reads an expression. What it cannot read is a leaf whose truth
-// cannot be told.
+// parseExpr parses an expression. What it cannot parse becomes a leaf of unknown
+// truth.
 func parseExpr(s string) expr {
 	p := exprParser{tokens: tokenize(s)}
 	e, ok := p.or(0)
@@ -181,7 +181,7 @@ func (p *exprParser) leaf() (expr, bool) {
 func (e expr) isMacro() bool    { return strings.Contains(e.leaf, "$") }
 func (e expr) isConstant() bool { return strings.HasPrefix(e.leaf, `"`) }
 
-// value is what a leaf compares as.
+// value returns the value of a leaf in a comparison.
 func (e expr) value(cfg values) string {
 	switch {
 	case e.isConstant():
@@ -198,8 +198,8 @@ func (e expr) value(cfg values) string {
 	return "n"
 }
 
-// eval gives the truth of the expression under a configuration. A side that
-// cannot be told matters only where the other does not decide.
+// eval evaluates the expression for a configuration. An operand of unknown truth
+// matters only if the other does not determine the result.
 func (e expr) eval(cfg values) truth {
 	switch e.op {
 	case "":
@@ -256,7 +256,7 @@ func (e expr) eval(cfg values) truth {
 	return no
 }
 
-// String writes the expression as Kconfig would.
+// String formats the expression in Kconfig syntax.
 func (e expr) String() string {
 	switch e.op {
 	case "":
@@ -280,10 +280,9 @@ func (e expr) part() string {
 	return e.String()
 }
 
-// blame says what keeps an expression below want, in words of symbols:
-// "BPF_SYSCALL is not set", "PAHOLE_VERSION >= 116 (it is 0)". It is empty when
-// nothing does, or nothing that can be told. culprits are the symbols that would
-// have to be set.
+// blame describes what keeps an expression below want: "BPF_SYSCALL is not set",
+// "PAHOLE_VERSION >= 116 (it is 0)". It is empty if nothing does, or the cause is
+// unknown. culprits are the symbols that would have to be set.
 func (e expr) blame(cfg values, want truth) (words string, culprits []string) {
 	if t := e.eval(cfg); t >= want || t == cannotTell {
 		return "", nil
@@ -310,7 +309,7 @@ func (e expr) blame(cfg values, want truth) (words string, culprits []string) {
 		}
 		joint := " and "
 		if e.op == "||" && len(parts) > 3 {
-			return "none of " + e.String() + " holds", nil
+			return "none of " + e.String() + " is true", nil
 		}
 		return strings.Join(parts, joint), culprits
 	}
@@ -328,5 +327,5 @@ func (e expr) blame(cfg values, want truth) (words string, culprits []string) {
 		}
 		are = append(are, a.leaf+" is "+v)
 	}
-	return e.String() + " does not hold: " + strings.Join(are, ", "), nil
+	return e.String() + " is false: " + strings.Join(are, ", "), nil
 }

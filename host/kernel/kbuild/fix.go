@@ -18,10 +18,10 @@ import (
 // fix is one entry of kconfig/compilers.yaml.
 type fix struct {
 	Name     string        `yaml:"name"`
-	Symptom  string        `yaml:"symptom"` // what the build says without it
+	Symptom  string        `yaml:"symptom"` // the error message of a build without it
 	Why      string        `yaml:"why"`
-	Tried    string        `yaml:"tried"` // where it was seen to help
-	Arch     []string      `yaml:"arch"`  // GOARCH; all when empty
+	Tried    string        `yaml:"tried"` // versions with which it was tested
+	Arch     []string      `yaml:"arch"`  // GOARCH; empty means all
 	Tree     []treeFact    `yaml:"tree"`
 	Compiler *compilerFact `yaml:"compiler"`
 
@@ -32,14 +32,14 @@ type fix struct {
 	Refuse  string   `yaml:"refuse"`
 }
 
-// treeFact is a fact of one file of a tree.
+// treeFact is a condition on a file of the tree.
 type treeFact struct {
 	File  string `yaml:"file"`
 	Has   string `yaml:"has"`
 	Lacks string `yaml:"lacks"`
 }
 
-// compilerFact is a fact of a compiler.
+// compilerFact is a condition on a compiler.
 type compilerFact struct {
 	Of      string   `yaml:"of"`
 	Takes   []string `yaml:"takes"`
@@ -47,16 +47,16 @@ type compilerFact struct {
 	Refuses string   `yaml:"refuses"`
 }
 
-// asker answers facts of a compiler.
+// asker tests the conditions on a compiler.
 type asker interface {
 	takes(options ...string) bool
 	builds(program string) bool
 }
 
-// maxFactFile bounds a file of a tree that is looked at.
+// maxFactFile limits the size of a file that is searched.
 const maxFactFile = 4 << 20
 
-// holds says whether the fact is one of the tree.
+// holds reports whether the condition is true for the tree.
 func (f treeFact) holds(tree string) bool {
 	data, err := bounded.ReadFile(filepath.Join(tree, f.File), maxFactFile)
 	if err != nil {
@@ -77,7 +77,8 @@ func (f *compilerFact) holds(host, target asker) bool {
 	return (len(f.Takes) == 0 || c.takes(f.Takes...)) && (f.Builds == "" || c.builds(f.Builds)) && (f.Refuses == "" || !c.builds(f.Refuses))
 }
 
-// fixesFor gives what a tree needs for an architecture with these compilers.
+// fixesFor returns the fixes that a tree needs for an architecture with these
+// compilers.
 func fixesFor(all []fix, tree, arch string, host, target asker) []fix {
 	var out []fix
 	for _, f := range all {
@@ -94,7 +95,8 @@ func fixesFor(all []fix, tree, arch string, host, target asker) []fix {
 	return out
 }
 
-// fixes is the embedded list; TestFixes keeps an error in it from shipping.
+// fixes returns the embedded list. It panics on an error in the list, which
+// TestFixes would have found.
 var fixes = sync.OnceValue(func() []fix {
 	f, err := parseFixes("kconfig/compilers.yaml", kconfig.Compilers)
 	if err != nil {
@@ -113,7 +115,7 @@ func parseFixes(file string, data []byte) ([]fix, error) {
 	for i, f := range doc.Fixes {
 		where := fmt.Sprintf("%s: fixes[%d] %s", file, i, f.Name)
 		if f.Name == "" || f.Symptom == "" || f.Why == "" || f.Tried == "" || len(f.Tree) == 0 {
-			return nil, fmt.Errorf("%s: needs a name, symptom, why, tried and facts of the tree", where)
+			return nil, fmt.Errorf("%s: needs name, symptom, why, tried and tree", where)
 		}
 		if len(f.HostCC)+len(f.CC)+len(f.KCFlags)+len(f.Config) == 0 && f.Refuse == "" {
 			return nil, fmt.Errorf("%s: changes nothing", where)
@@ -125,7 +127,7 @@ func parseFixes(file string, data []byte) ([]fix, error) {
 		}
 		for _, t := range f.Tree {
 			if !filepath.IsLocal(t.File) || t.Has == "" && t.Lacks == "" {
-				return nil, fmt.Errorf("%s: a fact of a tree needs a file, and what it has or lacks", where)
+				return nil, fmt.Errorf("%s: an entry of tree needs file, and has or lacks", where)
 			}
 			for _, p := range []string{t.Has, t.Lacks} {
 				if _, err := regexp.Compile("(?m)" + p); err != nil {

@@ -130,14 +130,14 @@ func TestFixesKnowRealCompiler(t *testing.T) {
 func TestParseFixes(t *testing.T) {
 	good := "name: a, symptom: s, why: w, tried: t, cc: [-x]"
 	for _, tt := range []struct{ in, want string }{
-		{"fixes: [{name: a}]", "fixes[0] a: needs a name, symptom, why, tried and facts"},
+		{"fixes: [{name: a}]", "fixes[0] a: needs name, symptom, why, tried and tree"},
 		{"fixes: [{name: a, symptom: s, why: w, tried: t, tree: [{file: f, has: x}]}]", "changes nothing"},
-		{"fixes: [{" + good + ", tree: [{file: ../f, has: x}]}]", "needs a file"},
+		{"fixes: [{" + good + ", tree: [{file: ../f, has: x}]}]", "needs file"},
 		{"fixes: [{" + good + ", tree: [{file: f}]}]", "has or lacks"},
 		{"fixes: [{" + good + ", tree: [{file: f, has: '('}]}]", "missing closing"},
 		{"fixes: [{" + good + ", tree: [{file: f, has: x}], arch: [mips]}]", `"mips" is not known`},
 		{"fixes: [{" + good + ", tree: [{file: f, has: x}], compiler: {of: mine}}]", "want host or target"},
-		{"fixes: [{" + good + ", tree: [{file: f, has: x}], config: [A=y]}]", "no line of a configuration"},
+		{"fixes: [{" + good + ", tree: [{file: f, has: x}], config: [A=y]}]", "not a line of a .config"},
 		{"fixes: [{" + good + ", tree: [{file: f, has: x}], version: 4.14}]", "version"},
 	} {
 		if _, err := parseFixes("c.yaml", []byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -9,17 +9,19 @@ import (
 	"strings"
 )
 
-// Bounds on a tree's Kconfig files; 6.12 has 1,740 of them, 13 MB, eight deep.
+// Limits on a tree's Kconfig files; 6.12 has 1,740 of them, 13 MB, nested eight
+// deep.
 const (
 	maxKconfigFile  = 4 << 20
 	maxKconfigFiles = 20_000
 	maxKconfigDepth = 32
 )
 
-// rules is what a tree's Kconfig files say of its options: what each depends
-// on, by itself and by the menus around it, and what selects it. Documented in
-// Documentation/kbuild/kconfig-language.rst. It is read to explain why an option
-// was lost, after the tree's own program has decided; macros are not expanded.
+// rules is what a tree's Kconfig files define: what each option depends on, by
+// itself and through the menus around it, and what selects it. The language is
+// documented in Documentation/kbuild/kconfig-language.rst. It is parsed only to
+// explain why the tree's own conf program dropped an option; macros are not
+// expanded.
 type rules struct {
 	symbols map[string]*symbol
 	vars    map[string]string
@@ -33,26 +35,26 @@ type symbol struct {
 	selected []selection
 }
 
-// definition is one place where a symbol is configured. A symbol may have many.
+// definition is one definition of a symbol. A symbol may have several.
 type definition struct {
 	symbol *symbol
 	where  string // "arch/x86/Kconfig:812"
-	deps   []expr // of its own and of what is around it; all must hold
-	prompt bool   // a person may set it
-	asked  []expr // when; all must hold
+	deps   []expr // of the symbol and its enclosing scopes; all must be true
+	prompt bool   // the user can set it
+	asked  []expr // conditions of the prompt; all must be true
 	choice *choice
 }
 
-// choice is a set of symbols of which one is y.
+// choice is a set of symbols, exactly one of which is y.
 type choice struct{ members []*symbol }
 
-// selection says that a symbol is set by another.
+// selection records that another symbol selects or implies a symbol.
 type selection struct {
 	by   *definition
-	when *expr // nil for always
+	when *expr // nil: always
 }
 
-// scope is a menu, an "if" or a choice around definitions.
+// scope is a menu, "if" or choice that encloses definitions.
 type scope struct {
 	kind    string // "menu", "if", "choice"
 	deps    []expr
@@ -60,8 +62,8 @@ type scope struct {
 	choice  *choice
 }
 
-// readRules reads the Kconfig files of a tree for an architecture as the tree
-// calls it ("x86").
+// readRules reads the Kconfig files of a tree for an architecture, named as in the
+// tree ("x86").
 func readRules(tree, srcarch string) (*rules, error) {
 	k := &rules{symbols: map[string]*symbol{}, tree: tree, vars: map[string]string{"SRCARCH": srcarch, "srctree": ".", "ARCH": srcarch, "HEADER_ARCH": srcarch}}
 	if err := k.file("Kconfig", nil, 0); err != nil {
@@ -78,19 +80,19 @@ func (k *rules) expand(s string) string {
 	})
 }
 
-// file reads one file and those that it includes, within the scopes around it.
+// file reads one file and those that it includes, within the enclosing scopes.
 func (k *rules) file(name string, around []scope, depth int) error {
 	k.files++
 	name = path.Clean(name)
 	if depth > maxKconfigDepth || k.files > maxKconfigFiles || !filepath.IsLocal(name) {
-		return fmt.Errorf("read %s: the tree's Kconfig files include one another without an end, or what is not in the tree", name)
+		return fmt.Errorf("read %s: the tree's Kconfig files include each other in a loop, or a file outside the tree", name)
 	}
 	st, err := os.Stat(filepath.Join(k.tree, name))
 	if err != nil {
 		return fmt.Errorf("read Kconfig: %w", err)
 	}
 	if st.Size() > maxKconfigFile {
-		return fmt.Errorf("read %s: %d bytes are more than a Kconfig file has", name, st.Size())
+		return fmt.Errorf("read %s: %d bytes is too large for a Kconfig file", name, st.Size())
 	}
 	data, err := os.ReadFile(filepath.Join(k.tree, name))
 	if err != nil {
@@ -100,19 +102,19 @@ func (k *rules) file(name string, around []scope, depth int) error {
 	return r.read(string(data), depth)
 }
 
-// rulesReader is at one line of one file.
+// rulesReader is the parser's state within one file.
 type rulesReader struct {
 	k      *rules
 	file   string
 	scopes []scope
-	base   int         // scopes of the files around this one
-	def    *definition // the config entry that lines belong to
-	menu   bool        // lines belong to the innermost scope
-	other  bool        // lines belong to what is of no interest, a comment
+	base   int         // number of scopes of the including files
+	def    *definition // the current config entry
+	menu   bool        // the current entry is the innermost scope
+	other  bool        // the current entry is ignored, such as a comment
 }
 
 func (r *rulesReader) read(text string, depth int) error {
-	helpIndent := -2 // -2: no help; -1: its first line is to come
+	helpIndent := -2 // -2: not in help text; -1: before its first line
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
 		start := i + 1
@@ -148,7 +150,7 @@ func (r *rulesReader) read(text string, depth int) error {
 			r.end()
 			name := r.k.expand(strings.Trim(rest, `"'`))
 			if _, err := os.Stat(filepath.Join(r.k.tree, name)); err != nil {
-				continue // of another architecture, or of a macro
+				continue // for another architecture, or it contains a macro
 			}
 			if err := r.k.file(name, r.scopes, depth+1); err != nil {
 				return err
@@ -175,7 +177,7 @@ func indent(s string) int {
 	return n
 }
 
-// cutComment takes off what follows a # outside of quotes.
+// cutComment removes what follows a # outside quotes.
 func cutComment(s string) string {
 	quote := byte(0)
 	for i := 0; i < len(s); i++ {
@@ -195,7 +197,7 @@ func cutComment(s string) string {
 	return s
 }
 
-// end ends the entry that lines belonged to.
+// end ends the current entry.
 func (r *rulesReader) end() { r.def, r.menu, r.other = nil, false, false }
 
 func (r *rulesReader) push(s scope) {
@@ -269,7 +271,7 @@ func (r *rulesReader) line(word, rest string, at int) {
 	}
 }
 
-// cutIf parts `X if Y` where the "if" is outside of quotes.
+// cutIf splits `X if Y` at an "if" outside quotes.
 func cutIf(s string) (before, cond string, ok bool) {
 	quote := byte(0)
 	for i := 0; i < len(s); i++ {
@@ -315,7 +317,7 @@ func (k *rules) define(name, where string, around []scope) *definition {
 	return d
 }
 
-// known says whether the tree has an option of the name for the architecture.
+// known reports whether the tree has an option with that name for the architecture.
 func (k *rules) known(name string) bool {
 	s := k.symbols[name]
 	return s != nil && len(s.defs) > 0

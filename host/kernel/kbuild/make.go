@@ -18,12 +18,12 @@ import (
 	"labctl/host/text"
 )
 
-// MakeError is a step of a build that failed.
+// MakeError reports that a step of a build failed.
 type MakeError struct {
 	Step  string // "build", "configure"
-	First string // the first line that tells of an error; "" when none did
-	Log   string // file with all that was said
-	Err   error  // how make ended; ENOSPC where the disk was full
+	First string // the first line that reports an error; "" if none does
+	Log   string // file with the complete output
+	Err   error  // how make ended; ENOSPC if the disk was full
 }
 
 func (e *MakeError) Error() string {
@@ -32,15 +32,15 @@ func (e *MakeError) Error() string {
 		what = e.Err.Error()
 	}
 	if errors.Is(e.Err, syscall.ENOSPC) {
-		what = "no space left on the disk of the cache; objects and symbols of a kernel take 1 to 2 GB"
+		what = "no space left on the cache's disk; a kernel's objects and symbols need 1 to 2 GB"
 	}
 	return fmt.Sprintf("%s: %s (log: %s)", e.Step, what, e.Log)
 }
 
 func (e *MakeError) Unwrap() error { return e.Err }
 
-// Outcome is that of the error, a full disk; else BadInput: the source, or what is
-// asked of it, is not to be built here.
+// Outcome is that of Err, such as a full disk, else BadInput: the source cannot be
+// built as requested.
 func (e *MakeError) Outcome() outcome.Kind {
 	return outcome.Of(outcome.Default(outcome.BadInput, e.Err))
 }
@@ -51,25 +51,24 @@ type makeRun struct {
 	dir   string
 	args  []string
 	log   *os.File
-	count func(object string) // called for each line that says what is made
+	count func(object string) // called for each object that make reports
 }
 
-// maxLine bounds a line of make's output that is looked at; a longer one goes to
-// the log in parts.
+// maxLine limits the length of a line of make's output; longer lines are split.
 const maxLine = 16 << 10
 
-// object matches kbuild's short lines, "  CC      kernel/fork.o" and
+// object matches kbuild's short command lines, "  CC      kernel/fork.o" and
 // "  CC [M]  net/core/pktgen.o" (scripts/Kbuild.include, quiet_cmd).
 var object = regexp.MustCompile(`^  (CC|AS|LD|AR|HOSTCC|HOSTLD|CPP|LDS|DTC|BTF|OBJCOPY|ZOFFSET|VOFFSET|BUILD|KSYMS?|NM|GZIP|GEN|MODPOST)(?: \[M\])? +(\S.*)$`)
 
-// wrong and stopped match lines that tell of an error: what a program says, and
-// what make says of it.
+// wrong and stopped match lines that report an error: a program's message, and
+// make's message about it.
 var (
 	wrong   = regexp.MustCompile(`(?:^|[\s:])(?:fatal )?error(?: \w+)?:|[Ee]rror: |undefined reference to|multiple definition of|cannot find -l|No rule to make target|FAILED|No space left on device|command not found|Killed`)
 	stopped = regexp.MustCompile(`\*\*\*`)
 )
 
-// firstError keeps the first line of an output that tells of an error.
+// firstError records the first line of output that reports an error.
 type firstError struct {
 	said, make string
 	full       bool // the disk was full
@@ -94,8 +93,8 @@ func (f *firstError) String() string {
 	return f.make
 }
 
-// run runs make in a process group of its own, which ends whole with the
-// context, and with labctl. All output goes to the log.
+// run runs make in its own process group, which is killed when the context ends
+// and when labctl ends. All output goes to the log.
 func (m makeRun) run(ctx context.Context) error {
 	// The parent-death signal is tied to the thread that started the child.
 	runtime.LockOSThread()
@@ -116,7 +115,7 @@ func (m makeRun) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Whoever of the group outlives make would keep the pipe open.
+	// A process of the group that outlives make would keep the pipe open.
 	done := make(chan error, 1)
 	go func() {
 		err := cmd.Wait()
@@ -140,7 +139,7 @@ func (m makeRun) run(ctx context.Context) error {
 	return &MakeError{Step: m.step, First: first.String(), Log: m.log.Name(), Err: err}
 }
 
-// follow reads the output to its end, also when the log cannot be written.
+// follow reads the output to its end, even if the log cannot be written.
 func (m makeRun) follow(r io.Reader, first *firstError) error {
 	var logErr error
 	in := bufio.NewReaderSize(r, maxLine)
@@ -162,7 +161,7 @@ func (m makeRun) follow(r io.Reader, first *firstError) error {
 	}
 }
 
-// makeEnv is an environment that has no say in what is built.
+// makeEnv returns an environment without variables that would affect the build.
 func makeEnv() []string {
 	var env []string
 	for _, e := range os.Environ() {
@@ -177,7 +176,7 @@ func makeEnv() []string {
 		}
 		env = append(env, e)
 	}
-	// Builds of two names work in two folders, which ccache would hold against
-	// each other for the sake of a path in the debug information.
+	// Each build name has its own directory, whose path is in the debug information;
+	// without this, ccache would not share objects between them.
 	return append(env, "LC_ALL=C", "CCACHE_NOHASHDIR=1")
 }

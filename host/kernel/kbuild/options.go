@@ -24,19 +24,19 @@ import (
 	"labctl/kconfig"
 )
 
-// maxFragment bounds a fragment, in bytes; a whole .config has a fifth of it.
+// maxFragment limits a fragment, in bytes; a full .config is a fifth of that.
 const maxFragment = 1 << 20
 
-// Option is one option that a kernel is to be configured with.
+// Option is a requested configuration option.
 type Option struct {
 	Name  string // without CONFIG_
-	Value string // y, m, n, a number, or a string in its quotes
-	// IfKnown asks for it only in trees that have an option of the name.
+	Value string // y, m, n, a number, or a string with quotes
+	// IfKnown requests the option only in trees that have it.
 	IfKnown bool
 	Where   string // "base.config:12"
 }
 
-// line is the option as .config writes it.
+// line returns the option's line in a .config.
 func (o Option) line() string {
 	if o.Value == "n" {
 		return "# CONFIG_" + o.Name + " is not set"
@@ -49,11 +49,11 @@ var (
 	unsetLine = regexp.MustCompile(`^# CONFIG_([A-Za-z0-9_]+) is not set$`)
 )
 
-// ParseFragment reads the lines of a .config. The line "#? WHY" before an option
-// sets its IfKnown; other comments mean nothing.
+// ParseFragment parses the lines of a .config. A line "#? WHY" before an option
+// sets its IfKnown; other comments are ignored.
 func ParseFragment(file string, data []byte) ([]Option, error) {
 	if len(data) > maxFragment {
-		return nil, fmt.Errorf("%s: %d bytes are more than a fragment has", file, len(data))
+		return nil, fmt.Errorf("%s: %d bytes is too large for a fragment", file, len(data))
 	}
 	var out []Option
 	ifKnown := false
@@ -70,7 +70,7 @@ func ParseFragment(file string, data []byte) ([]Option, error) {
 			ifKnown = strings.HasPrefix(line, "#?")
 			continue
 		} else {
-			return nil, fmt.Errorf("%s: %q is no line of a configuration; want CONFIG_NAME=y, m, n, a number or a \"string\", or # CONFIG_NAME is not set",
+			return nil, fmt.Errorf("%s: %q: not a line of a .config; want CONFIG_NAME=y, m, n, a number or a \"string\", or # CONFIG_NAME is not set",
 				o.Where, text.Line(line, 60))
 		}
 		ifKnown = false
@@ -79,7 +79,8 @@ func ParseFragment(file string, data []byte) ([]Option, error) {
 	return out, nil
 }
 
-// merge gives each option once, as it was asked for last, in the order of those.
+// merge merges lists of options. The last request for an option wins, and the
+// result is in the order of those requests.
 func merge(lists ...[]Option) []Option {
 	all := slices.Concat(lists...)
 	last := map[string]int{}
@@ -104,22 +105,22 @@ type Profile struct {
 	Arch      map[string]ProfileArch `yaml:"arch"`     // by GOARCH
 }
 
-// ProfileArch is what a profile has on one architecture alone.
+// ProfileArch is the part of a profile that is specific to an architecture.
 type ProfileArch struct {
 	Features []string `yaml:"features"`
-	Without  []string `yaml:"without"` // features that the architecture cannot have
+	Without  []string `yaml:"without"` // features that are not available on the architecture
 }
 
-// FeaturesOf are the features of a kernel of the profile.
+// FeaturesOf returns the features of a kernel built with the profile.
 func (p Profile) FeaturesOf(arch string) []string {
 	a := p.Arch[arch]
 	return slices.DeleteFunc(slices.Concat(p.Features, a.Features), func(f string) bool { return slices.Contains(a.Without, f) })
 }
 
-// Profiles gives the profiles in the order of the file.
+// Profiles returns the profiles in the order of the file.
 func Profiles() []Profile { return slices.Clone(profiles()) }
 
-// Fragments are the names of the fragments that come with labctl.
+// Fragments returns the names of the embedded fragments.
 func Fragments() []string {
 	entries, err := fs.ReadDir(kconfig.Fragments, ".")
 	if err != nil {
@@ -138,8 +139,8 @@ func Fragments() []string {
 	return names
 }
 
-// profiles is the embedded list. It is part of the program, so an error in it is
-// a defect of the build; TestProfiles keeps it from shipping.
+// profiles returns the embedded list. It panics on an error in the list, which
+// TestProfiles would have found.
 var profiles = sync.OnceValue(func() []Profile {
 	p, err := parseProfiles("kconfig/profiles.yaml", kconfig.Profiles)
 	if err != nil {
@@ -166,7 +167,7 @@ func parseProfiles(file string, data []byte) ([]Profile, error) {
 		}
 		for _, f := range p.Fragments {
 			if !slices.Contains(Fragments(), f) {
-				return nil, fmt.Errorf("%s: there is no fragment %s", where, f)
+				return nil, fmt.Errorf("%s: no such fragment: %s", where, f)
 			}
 		}
 		features := slices.Clone(p.Features)
@@ -178,23 +179,23 @@ func parseProfiles(file string, data []byte) ([]Profile, error) {
 		}
 		for _, f := range features {
 			if !slices.Contains(known, f) {
-				return nil, fmt.Errorf("%s: there is no feature %s", where, f)
+				return nil, fmt.Errorf("%s: no such feature: %s", where, f)
 			}
 		}
 	}
 	return doc.Profiles, nil
 }
 
-// Plan is what a kernel is configured with, before its tree is looked at.
+// Plan is the requested configuration of a kernel, independent of its tree.
 type Plan struct {
-	Profile   *Profile // nil for none
-	Fragments []string // those of the profile and those beside it, as asked for
-	Options   []Option // each once
+	Profile   *Profile // nil without one
+	Fragments []string // those of the profile, then the additional ones, as requested
+	Options   []Option // without duplicates
 }
 
-// NewPlan puts a profile, "" for none, and further fragments together. A
-// fragment is a name of those that come with labctl, or a file, which has a
-// slash in it or ends in .config.
+// NewPlan combines a profile, "" for none, with further fragments. A fragment is
+// the name of an embedded one, or a file, whose name contains a slash or ends in
+// .config.
 func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	p := &Plan{}
@@ -212,7 +213,7 @@ func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
 	}
 	p.Fragments = append(p.Fragments, fragments...)
 	if len(p.Fragments) == 0 {
-		return nil, errors.New("no profile and no fragment: a kernel of nothing does not boot")
+		return nil, errors.New("no profile and no fragment: a kernel without options does not boot")
 	}
 	var lists [][]Option
 	for _, name := range p.Fragments {
@@ -226,8 +227,8 @@ func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
 	return p, nil
 }
 
-// readFragment gives the options of a fragment, and of the part of it that is
-// for the architecture.
+// readFragment returns the options of a fragment, and those of its
+// architecture-specific part.
 func readFragment(arch, name string) ([][]Option, error) {
 	if strings.ContainsRune(name, '/') || strings.HasSuffix(name, ".config") {
 		data, err := bounded.ReadFile(name, maxFragment)
@@ -236,7 +237,7 @@ func readFragment(arch, name string) ([][]Option, error) {
 		}
 		list, err := ParseFragment(name, data)
 		if err == nil && len(list) == 0 {
-			err = fmt.Errorf("fragment %s: there is no option in it", name)
+			err = fmt.Errorf("fragment %s: no options in it", name)
 		}
 		return [][]Option{list}, err
 	}
@@ -258,14 +259,14 @@ func readFragment(arch, name string) ([][]Option, error) {
 	if !slices.Contains(Fragments(), name) {
 		hint := ""
 		if _, err := os.Stat(name); err == nil {
-			hint = fmt.Sprintf(" (for the file of that name write .%c%s)", filepath.Separator, path.Base(name))
+			hint = fmt.Sprintf(" (for a file of that name use .%c%s)", filepath.Separator, path.Base(name))
 		}
 		return nil, fmt.Errorf("%w%s", unknown("fragment", name, Fragments()), hint)
 	}
 	return lists, nil
 }
 
-// unknown is the error for a name that is not among the known ones.
+// unknown returns the error for a name that is not among the known ones.
 func unknown(what, got string, known []string) error {
 	hint := ""
 	if near := kernel.Nearest(got, known); near != "" {

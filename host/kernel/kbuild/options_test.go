@@ -146,8 +146,8 @@ func TestFragments(t *testing.T) {
 func TestParseProfiles(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"profiles: [{name: a}]", "needs a name and fragments"},
-		{"profiles: [{name: a, fragments: [bases]}]", "there is no fragment bases"},
-		{"profiles: [{name: a, fragments: [base], features: [fly]}]", "there is no feature fly"},
+		{"profiles: [{name: a, fragments: [bases]}]", "no such fragment: bases"},
+		{"profiles: [{name: a, fragments: [base], features: [fly]}]", "no such feature: fly"},
 		{"profiles: [{name: a, fragments: [base], arch: {riscv: {}}}]", `architecture "riscv" is not known`},
 		{"profiles: [{name: a, fragments: [base], colour: red}]", "colour"},
 	} {

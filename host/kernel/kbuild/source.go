@@ -26,14 +26,14 @@ import (
 	"labctl/host/scratch"
 )
 
-// Source is where a kernel's tree comes from, as `--source` names it.
+// Source is the source of a kernel, as named by `--source`.
 type Source struct {
-	Debian kernel.Ref // a series or suite of Debian; zero for none
+	Debian kernel.Ref // a Debian series or suite; zero for another source
 	Path   string     // a tree or a tarball
 }
 
-// ParseSource reads what `--source` takes: debian:6.12, debian:trixie, a folder
-// or a tarball.
+// ParseSource parses the argument of `--source`: debian:6.12, debian:trixie, a
+// directory or a tarball.
 func ParseSource(s string) (_ Source, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name, isDebian := strings.CutPrefix(s, kernel.KindDebian+":")
@@ -43,11 +43,11 @@ func ParseSource(s string) (_ Source, err error) {
 		case err == nil && st.IsDir():
 		case err == nil && st.Mode().IsRegular() && tarball.MatchString(s):
 		case err == nil:
-			return Source{}, fmt.Errorf("source %s: want the folder of a kernel tree, or a tarball (.tar, .tar.xz, .tar.gz, .tar.bz2, .tar.zst)", s)
+			return Source{}, fmt.Errorf("source %s: want the directory of a kernel tree, or a tarball (.tar, .tar.xz, .tar.gz, .tar.bz2, .tar.zst)", s)
 		default:
 			hint := ""
 			if ref, bad := kernel.ParseRef(s); bad == nil && ref.Suite != "" {
-				hint = fmt.Sprintf("; for Debian's source write --source debian:%s", s)
+				hint = fmt.Sprintf("; for Debian's source use --source debian:%s", s)
 			}
 			return Source{}, fmt.Errorf("source: %w%s", err, hint)
 		}
@@ -61,21 +61,21 @@ func ParseSource(s string) (_ Source, err error) {
 	}
 	_, err = kernel.ParseRef(s)
 	if err == nil {
-		err = fmt.Errorf("kernel %q has no source of its own", s)
+		err = fmt.Errorf("kernel %q has no source package", s)
 	}
 	return Source{}, fmt.Errorf("source %s: %w", s, err)
 }
 
 var tarball = regexp.MustCompile(`\.(tar|tar\.(xz|gz|bz2|zst)|tgz|txz)$`)
 
-// tree is a kernel's source, unpacked.
+// tree is an unpacked kernel source.
 type tree struct {
 	dir    string
 	source kernel.BuildSource
 }
 
-// open gives the tree of a source, unpacked in sources where it has to be. fresh
-// asks Debian for its newest package also when one is there.
+// open returns the tree of a source, and unpacks it if necessary. If fresh is set,
+// it checks Debian for a newer package even if one is unpacked already.
 func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error) {
 	t := &tree{dir: s.Path}
 	var err error
@@ -100,18 +100,17 @@ func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error)
 	return t, nil
 }
 
-// checkTree says whether a folder is a kernel tree that can be built outside of
-// itself.
+// checkTree checks that a directory is a kernel tree that can be built out of tree.
 func checkTree(dir string) error {
 	for _, name := range []string{"Makefile", "Kconfig", "scripts/kconfig/merge_config.sh", "init/main.c"} {
 		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || !st.Mode().IsRegular() {
-			return fmt.Errorf("source %s: not a kernel tree: it has no file %s", dir, name)
+			return fmt.Errorf("source %s: not a kernel tree: no file %s", dir, name)
 		}
 	}
-	// The top Makefile refuses such a tree, after a while.
+	// The top-level Makefile rejects such a tree too, but later.
 	for _, name := range []string{".config", "include/config"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return fmt.Errorf("source %s: the tree was configured in place (%s is there); clean it first: make -C %s mrproper", dir, name, dir)
+			return fmt.Errorf("source %s: the tree was configured in place (%s exists); clean it first: make -C %s mrproper", dir, name, dir)
 		}
 	}
 	return nil
@@ -119,8 +118,8 @@ func checkTree(dir string) error {
 
 var makefileVar = regexp.MustCompile(`(?m)^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*([^\n]*)$`)
 
-// releaseOf reads the version out of the top Makefile: "6.12.107". It is only
-// shown, and part of names.
+// releaseOf reads the version from the top-level Makefile: "6.12.107". It is used
+// in messages and names only.
 func releaseOf(dir string) (string, error) {
 	f, err := os.Open(filepath.Join(dir, "Makefile"))
 	if err != nil {
@@ -141,16 +140,16 @@ func releaseOf(dir string) (string, error) {
 	}
 	release += v["EXTRAVERSION"]
 	if !releasePattern.MatchString(release) {
-		return "", fmt.Errorf("source %s: its Makefile does not say which Linux it is", dir)
+		return "", fmt.Errorf("source %s: no kernel version in its Makefile", dir)
 	}
 	return release, nil
 }
 
 var releasePattern = regexp.MustCompile(`^[0-9]+\.[0-9]+[A-Za-z0-9.+_-]{0,40}$`)
 
-// hashTree tells states of a tree apart, by the names, sizes and times of its
-// files. Reading them all would take longer than make takes to see that nothing
-// has changed.
+// hashTree hashes the state of a tree: the names, sizes and times of its files.
+// Reading their contents would take longer than make needs to find that nothing has
+// changed.
 func hashTree(ctx context.Context, dir string) (string, error) {
 	h := sha256.New()
 	w := bufio.NewWriterSize(h, 64<<10)
@@ -166,7 +165,7 @@ func hashTree(ctx context.Context, dir string) (string, error) {
 		}
 		info, err := d.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // an editor's file that came and went
+			return nil // such as an editor's temporary file
 		}
 		if err != nil {
 			return err
@@ -176,13 +175,13 @@ func hashTree(ctx context.Context, dir string) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("look through %s: %w", dir, err)
+		return "", fmt.Errorf("walk %s: %w", dir, err)
 	}
 	w.Flush()
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// tarball unpacks a tarball into a folder that is named by its hash.
+// tarball unpacks a tarball into a directory that is named by its hash.
 func (b *Builder) tarball(ctx context.Context, path string) (*tree, error) {
 	sum, err := hashFile(path)
 	if err != nil {
@@ -203,8 +202,8 @@ func hashFile(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-// debian gives the tree of Debian's source package: the newest that was unpacked
-// here, else, or when it is to be fresh, the one that the suite has today.
+// debian returns the tree of Debian's source package: the newest unpacked one, or,
+// if there is none or fresh is set, the suite's current one.
 func (b *Builder) debian(ctx context.Context, ref kernel.Ref, fresh bool) (*tree, error) {
 	root, name, err := b.cache.SourcePackage(ref)
 	if err != nil {
@@ -215,12 +214,12 @@ func (b *Builder) debian(ctx context.Context, ref kernel.Ref, fresh bool) (*tree
 			return t, nil
 		}
 	}
-	lock, err := b.lock(ctx, filepath.Join(b.sources, ".lock-"+name), "another labctl fetches "+name)
+	lock, err := b.lock(ctx, filepath.Join(b.sources, ".lock-"+name), "another labctl is fetching "+name)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Release()
-	if !fresh { // it may be there now
+	if !fresh { // it may have been unpacked meanwhile
 		if t := newestDebian(b.sources, name); t != nil {
 			return t, nil
 		}
@@ -252,7 +251,7 @@ func (b *Builder) debian(ctx context.Context, ref kernel.Ref, fresh bool) (*tree
 	return t, root.Drop()
 }
 
-// debianNote is a file that labctl leaves in a tree that it unpacked: the sum
+// debianNote is a file that labctl writes into an unpacked tree, with the checksum
 // and size of the package.
 const debianNote = ".labctl-package"
 
@@ -261,7 +260,7 @@ func debianTree(sources string, pkg debian.Package) *tree {
 	return &tree{dir: dir, source: kernel.BuildSource{Kind: "debian", Package: &pkg, Hash: pkg.SHA256}}
 }
 
-// newestDebian is the tree of a package that was unpacked last, nil for none.
+// newestDebian returns the most recently unpacked tree of a package, or nil.
 func newestDebian(sources, name string) *tree {
 	var best *tree
 	var when time.Time
@@ -283,12 +282,12 @@ func newestDebian(sources, name string) *tree {
 	return best
 }
 
-// unpacked makes dir by fill, whole or not at all; dir may be there already.
+// unpacked creates dir with fill, atomically, unless dir exists already.
 func (b *Builder) unpacked(ctx context.Context, dir string, fill func(tmp string) error) error {
 	if checkTree(dir) == nil {
 		return nil
 	}
-	lock, err := b.lock(ctx, dir+".lock", "another labctl unpacks the source")
+	lock, err := b.lock(ctx, dir+".lock", "another labctl is unpacking the source")
 	if err != nil {
 		return err
 	}
@@ -317,7 +316,7 @@ func (b *Builder) unpacked(ctx context.Context, dir string, fill func(tmp string
 	return folder.Keep(dir)
 }
 
-// untar unpacks a tarball whose files are all in one folder.
+// untar unpacks a tarball whose files are all in one directory.
 func (b *Builder) untar(ctx context.Context, path, dir string) error {
 	return pipe(ctx, exec.Command("tar", "-x", "--strip-components=1", "--no-same-owner", "-C", dir, "-f", path))
 }
@@ -338,8 +337,8 @@ func (b *Builder) undeb(ctx context.Context, deb, dir string) error {
 	return b.untar(ctx, inner.Name(), dir)
 }
 
-// pipe runs commands, each reading what the one before writes, in process groups
-// that end with the context.
+// pipe runs commands as a pipeline, in process groups that are killed when the
+// context ends.
 func pipe(ctx context.Context, cmds ...*exec.Cmd) error {
 	// The parent-death signal is tied to the thread that started the child.
 	runtime.LockOSThread()

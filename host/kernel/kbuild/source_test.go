@@ -32,7 +32,7 @@ func TestParseSource(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct{ in, want string }{
-		{"6.12", "for Debian's source write --source debian:6.12"},
+		{"6.12", "for Debian's source use --source debian:6.12"},
 		{"debian:6.13", "is not known"},
 		{"debian:6.12.107+deb13-amd64", "is not known"},
 		{filepath.Join(dir, "gone"), "no such file"},
@@ -52,7 +52,7 @@ func TestCheckTree(t *testing.T) {
 		want  string
 	}{
 		{"good", good, ""},
-		{"empty", nil, "not a kernel tree: it has no file Makefile"},
+		{"empty", nil, "not a kernel tree: no file Makefile"},
 		{"built in place", with(good, ".config", ""), "clean it first: make -C "},
 	} {
 		dir := t.TempDir()

@@ -14,11 +14,12 @@ import (
 	"labctl/host/outcome"
 )
 
-// tool is a program that a build runs.
+// tool is a program that a build needs.
 type tool struct{ program, pkg string }
 
-// missing says which programs a build for an architecture lacks here, and the
-// packages of Debian that have them. wantBTF adds the program that makes BTF.
+// missing returns the programs missing on this host for a build for an
+// architecture, and the Debian packages that contain them. wantBTF adds pahole,
+// which generates BTF.
 func missing(a arch.Arch, wantBTF bool, look func(string) (string, error), builds func(program string) bool) (programs, packages []string) {
 	tools := []tool{
 		{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"},
@@ -44,8 +45,8 @@ func missing(a arch.Arch, wantBTF bool, look func(string) (string, error), build
 	return programs, packages
 }
 
-// checkTools gives an error that wraps kernel.ErrHostLacks and says in one line
-// what to install.
+// checkTools checks that the programs for a build are installed. The error wraps
+// kernel.ErrHostLacks and says in one line what to install.
 func checkTools(ctx context.Context, a arch.Arch, wantBTF bool) error {
 	host := compiler{ctx: ctx, command: []string{"gcc"}}
 	programs, packages := missing(a, wantBTF, exec.LookPath, func(p string) bool { return host.builds(p) })
@@ -59,7 +60,7 @@ func checkTools(ctx context.Context, a arch.Arch, wantBTF bool) error {
 	return fmt.Errorf("%w: %s; on Debian: %sapt-get install %s", kernel.ErrHostLacks, strings.Join(programs, ", "), sudo, strings.Join(packages, " "))
 }
 
-// compiler is a C compiler that can be asked about itself.
+// compiler is a C compiler whose version and abilities can be tested.
 type compiler struct {
 	ctx     context.Context
 	command []string
@@ -75,23 +76,23 @@ func (c compiler) run(stdin string, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// version is the compiler's own first line of --version.
+// version returns the first line of the compiler's --version.
 func (c compiler) version() (string, error) {
 	out, err := c.run("", "--version")
 	line, _, _ := strings.Cut(out, "\n")
 	if err != nil || line == "" {
-		return "", outcome.Hostf("ask %s for its version: %w", c.command[0], err)
+		return "", outcome.Hostf("run %s --version: %w", c.command[0], err)
 	}
 	return line, nil
 }
 
-// takes says whether the compiler takes options.
+// takes reports whether the compiler accepts the options.
 func (c compiler) takes(options ...string) bool {
 	_, err := c.run("", slices.Concat(options, []string{"-Werror", "-S", "-x", "c", "-", "-o", "/dev/null"})...)
 	return err == nil
 }
 
-// builds says whether the compiler builds a program.
+// builds reports whether the compiler can build a program.
 func (c compiler) builds(program string) bool {
 	_, err := c.run(program, "-S", "-x", "c", "-", "-o", "/dev/null")
 	return err == nil

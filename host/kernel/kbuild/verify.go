@@ -10,19 +10,18 @@ import (
 	"labctl/host/outcome"
 )
 
-// Lost is an option that was asked for and is not in the configuration that the
-// tree made of it.
+// Lost is a requested option that is missing from the resulting configuration.
 type Lost struct {
 	Option
-	Got string // "n" for not set
-	Why string // the dependency that killed it, or that this cannot be told
+	Got string // "n" if not set
+	Why string // the unmet dependency, or that the reason is unknown
 }
 
 func (l Lost) String() string {
-	return fmt.Sprintf("CONFIG_%s: asked %s (%s), got %s: %s", l.Name, l.Value, l.Where, l.Got, l.Why)
+	return fmt.Sprintf("CONFIG_%s: requested %s (%s), got %s: %s", l.Name, l.Value, l.Where, l.Got, l.Why)
 }
 
-// LostError says which options did not survive the tree's own rules.
+// LostError lists the options that the tree's Kconfig rules dropped.
 type LostError struct {
 	Release string
 	Arch    string
@@ -32,7 +31,7 @@ type LostError struct {
 // Outcome is BadInput.
 func (e *LostError) Outcome() outcome.Kind { return outcome.BadInput }
 
-// maxLostShown bounds the options that an error names; the log has them all.
+// maxLostShown limits the options that an error names; the log has them all.
 const maxLostShown = 6
 
 func (e *LostError) Error() string {
@@ -48,15 +47,16 @@ func (e *LostError) Error() string {
 	if len(e.Lost) > 1 {
 		n = fmt.Sprintf("%d options", len(e.Lost))
 	}
-	return fmt.Sprintf("configure %s for %s: %s did not survive: %s", e.Release, e.Arch, n, strings.Join(parts, "; "))
+	return fmt.Sprintf("configure %s for %s: %s dropped by Kconfig: %s", e.Release, e.Arch, n, strings.Join(parts, "; "))
 }
 
-// applicable leaves out what is asked for only of trees that know it.
+// applicable leaves out options that are requested only for trees that have them,
+// if this tree does not.
 func applicable(k *rules, options []Option) []Option {
 	return slices.DeleteFunc(slices.Clone(options), func(o Option) bool { return o.IfKnown && !k.known(o.Name) })
 }
 
-// verify holds a configuration against what was asked for, option by option.
+// verify compares a configuration with the requested options.
 func verify(k *rules, cfg values, options []Option) []Lost {
 	var lost []Lost
 	for _, o := range options {
@@ -72,7 +72,7 @@ func verify(k *rules, cfg values, options []Option) []Lost {
 	return lost
 }
 
-// sameValue says whether got is what was asked, or more: y for m.
+// sameValue reports whether got is the requested value or better: y for m.
 func sameValue(asked, got string) bool {
 	if asked == "m" && got == "y" {
 		return true
@@ -85,7 +85,7 @@ func sameValue(asked, got string) bool {
 	return strings.Trim(asked, `"`) == strings.Trim(got, `"`)
 }
 
-// why says what made o into got.
+// why returns the reason why o became got.
 func (k *rules) why(cfg values, o Option, got string) string {
 	s := k.symbols[o.Name]
 	if s == nil || len(s.defs) == 0 {
@@ -102,7 +102,7 @@ func (k *rules) why(cfg values, o Option, got string) string {
 	for _, d := range s.defs {
 		w := k.whyNot(cfg, d, want, 0)
 		if w == "" {
-			// The dependencies of this definition hold: it is not they.
+			// The dependencies of this definition are met.
 			return k.unasked(cfg, s, o)
 		}
 		words = append(words, w)
@@ -112,7 +112,7 @@ func (k *rules) why(cfg values, o Option, got string) string {
 }
 
 func (k *rules) noSuch(name string) string {
-	msg := "no Kconfig of this tree has it for this architecture"
+	msg := "not in this tree's Kconfig for this architecture"
 	var names []string
 	for n, s := range k.symbols {
 		if len(s.defs) > 0 && max(len(n), len(name))-min(len(n), len(name)) <= 3 {
@@ -126,7 +126,8 @@ func (k *rules) noSuch(name string) string {
 	return msg
 }
 
-// whyNot says which dependency keeps a definition below want; "" when none does.
+// whyNot returns the dependency that keeps a definition below want; "" if none
+// does.
 func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string {
 	for _, dep := range d.deps {
 		words, culprits := dep.blame(cfg, want)
@@ -137,7 +138,7 @@ func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string 
 		if dep.op == "" {
 			text = strings.Replace(words, " ", ", which ", 1) + " (" + d.where + ")"
 		}
-		// What is not set may itself have been killed by something further down.
+		// A symbol that is not set may itself have an unmet dependency.
 		if len(culprits) == 1 && depth < 3 {
 			if deeper := k.whyMissing(cfg, culprits[0], want, depth+1); deeper != "" {
 				text += ", and " + culprits[0] + " " + deeper
@@ -148,12 +149,12 @@ func (k *rules) whyNot(cfg values, d *definition, want truth, depth int) string 
 	return ""
 }
 
-// whyMissing says why a symbol that another needs is not set: "" when it is only
-// that nobody asked for it.
+// whyMissing returns why a symbol that another one needs is not set; "" if it was
+// merely not requested.
 func (k *rules) whyMissing(cfg values, name string, want truth, depth int) string {
 	s := k.symbols[name]
 	if s == nil || len(s.defs) == 0 {
-		return "is in no Kconfig of this tree for this architecture"
+		return "is not in this tree's Kconfig for this architecture"
 	}
 	prompt := false
 	for _, d := range s.defs {
@@ -165,7 +166,7 @@ func (k *rules) whyMissing(cfg values, name string, want truth, depth int) strin
 		return "needs " + w
 	}
 	if !prompt {
-		return "cannot be set by hand: " + selectors(s)
+		return "cannot be set directly: " + selectors(s)
 	}
 	return ""
 }
@@ -179,14 +180,14 @@ func selectors(s *symbol) string {
 	by = slices.Compact(by)
 	switch {
 	case len(by) == 0:
-		return "it follows from other options or from the compiler"
+		return "it depends on other options or on the compiler"
 	case len(by) > 4:
 		return fmt.Sprintf("it is set by %s and %d others", strings.Join(by[:4], ", "), len(by)-4)
 	}
 	return "it is set by " + strings.Join(by, ", ")
 }
 
-// unasked is for an option whose dependencies hold and that still was not taken.
+// unasked returns why an option whose dependencies are met was dropped anyway.
 func (k *rules) unasked(cfg values, s *symbol, o Option) string {
 	var hidden string
 	for _, d := range s.defs {
@@ -196,28 +197,28 @@ func (k *rules) unasked(cfg values, s *symbol, o Option) string {
 		if d.choice != nil {
 			for _, m := range d.choice.members {
 				if m != s && cfg[m.name] == "y" {
-					return fmt.Sprintf("of its choice %s is set (%s)", m.name, d.where)
+					return fmt.Sprintf("%s of the same choice is set (%s)", m.name, d.where)
 				}
 			}
 		}
 		open := true
 		for _, a := range d.asked {
 			if words, _ := a.blame(cfg, yes); words != "" {
-				hidden, open = fmt.Sprintf("it can be set by hand only where %s, and %s (%s)", a, words, d.where), false
+				hidden, open = fmt.Sprintf("it can be set directly only if %s, and %s (%s)", a, words, d.where), false
 				break
 			}
 		}
 		if open {
-			return fmt.Sprintf("what it depends on holds as far as can be told (%s); see the tree's own words in the log", d.where)
+			return fmt.Sprintf("its dependencies seem to be met (%s); see Kconfig's output in the log", d.where)
 		}
 	}
 	if hidden != "" {
 		return hidden
 	}
-	return fmt.Sprintf("it cannot be set by hand (%s): %s", s.defs[0].where, selectors(s))
+	return fmt.Sprintf("it cannot be set directly (%s): %s", s.defs[0].where, selectors(s))
 }
 
-// whySet says who sets an option that was to be off.
+// whySet returns why an option that was requested off is set.
 func (k *rules) whySet(cfg values, s *symbol) string {
 	var by []string
 	for _, sel := range s.selected {
@@ -239,10 +240,10 @@ func (k *rules) whySet(cfg values, s *symbol) string {
 		}
 		for _, a := range d.asked {
 			if words, _ := a.blame(cfg, yes); words != "" {
-				return fmt.Sprintf("it can be unset only where %s, and %s (%s)", a, words, d.where)
+				return fmt.Sprintf("it can be unset only if %s, and %s (%s)", a, words, d.where)
 			}
 		}
-		return fmt.Sprintf("nothing selects it as far as can be told (%s); see the tree's own words in the log", d.where)
+		return fmt.Sprintf("nothing seems to select it (%s); see Kconfig's output in the log", d.where)
 	}
-	return fmt.Sprintf("it cannot be unset by hand (%s)", s.defs[0].where)
+	return fmt.Sprintf("it cannot be unset directly (%s)", s.defs[0].where)
 }

@@ -117,20 +117,20 @@ func TestVerify(t *testing.T) {
 		{"NAME", `"a b"`, "", ""},
 		{"FORCED", "m", "", ""},
 		{"GONE", "n", "", ""},
-		{"NOT_AN_OPTION", "y", "n", "no Kconfig of this tree has it"},
+		{"NOT_AN_OPTION", "y", "n", "not in this tree's Kconfig"},
 		{"EXPORTS", "y", "n", "did you mean CONFIG_EXPERTS?"},
 		{"DEEP", "y", "n", "it needs BASE, which is not set (arch/x86/Kconfig:15)"},
 		{"TOP", "y", "n", "it needs X86 && DEEP, and DEEP is not set (arch/x86/Kconfig:19), and DEEP needs BASE, which is not set (arch/x86/Kconfig:15)"},
 		{"IN_MENU", "m", "n", "it needs BASE, which is not set"},
-		{"ELSEWHERE", "y", "n", "it needs !X86, and X86 is y (arch/x86/Kconfig:33), or elsewhere NEEDS_VERSION >= 20, and NEEDS_VERSION >= 20 does not hold: NEEDS_VERSION is 18"},
-		{"TWO", "y", "n", "of its choice ONE is set"},
-		{"HIDDEN", "y", "n", "it cannot be set by hand (arch/x86/Kconfig:53): it follows from other options"},
+		{"ELSEWHERE", "y", "n", "it needs !X86, and X86 is y (arch/x86/Kconfig:33), or elsewhere NEEDS_VERSION >= 20, and NEEDS_VERSION >= 20 is false: NEEDS_VERSION is 18"},
+		{"TWO", "y", "n", "ONE of the same choice is set"},
+		{"HIDDEN", "y", "n", "it cannot be set directly (arch/x86/Kconfig:53): it depends on other options"},
 		{"WANTED", "y", "n", "it is set by X86"},
-		{"EXPERTS", "y", "n", "it can be set by hand only where EXPERT, and EXPERT is not set"},
+		{"EXPERTS", "y", "n", "it can be set directly only if EXPERT, and EXPERT is not set"},
 		{"FORCED", "n", "y", "it is selected by X86 (arch/x86/Kconfig:2)"},
-		{"TOOLCHAIN", "y", "n", "holds as far as can be told"},
-		{"MEMORY", "65", "64", "holds as far as can be told"},
-		{"OLD", "y", "n", "holds as far as can be told (arch/x86/old:1)"},
+		{"TOOLCHAIN", "y", "n", "its dependencies seem to be met"},
+		{"MEMORY", "65", "64", "its dependencies seem to be met"},
+		{"OLD", "y", "n", "its dependencies seem to be met (arch/x86/old:1)"},
 	} {
 		o := Option{Name: tt.name, Value: tt.asked, Where: "f:1"}
 		lost := verify(k, cfg, []Option{o})
@@ -156,7 +156,7 @@ func TestLostError(t *testing.T) {
 		e.Lost = append(e.Lost, Lost{Option: Option{Name: "A", Value: "y", Where: "f:1"}, Got: "n", Why: "w"})
 	}
 	got := e.Error()
-	if !strings.HasPrefix(got, "configure 6.12.1 for arm64: 8 options did not survive: CONFIG_A: asked y (f:1), got n: w; ") || !strings.HasSuffix(got, "; and 2 more") {
+	if !strings.HasPrefix(got, "configure 6.12.1 for arm64: 8 options dropped by Kconfig: CONFIG_A: requested y (f:1), got n: w; ") || !strings.HasSuffix(got, "; and 2 more") {
 		t.Error(got)
 	}
 }
@@ -167,8 +167,8 @@ func TestReadRulesErrors(t *testing.T) {
 		want  string
 	}{
 		{map[string]string{"x": ""}, "read Kconfig"},
-		{map[string]string{"Kconfig": "source \"Kconfig\"\n"}, "without an end"},
-		{map[string]string{"Kconfig": "source \"../Kconfig\"\n"}, "not in the tree"},
+		{map[string]string{"Kconfig": "source \"Kconfig\"\n"}, "in a loop"},
+		{map[string]string{"Kconfig": "source \"../Kconfig\"\n"}, "outside the tree"},
 	} {
 		dir := filepath.Join(t.TempDir(), "tree")
 		writeTree(t, dir, tt.files)

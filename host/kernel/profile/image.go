@@ -26,41 +26,43 @@ import (
 	"labctl/host/text"
 )
 
-// structs are those whose layout is kept: what labs teach of tasks.
+// structs lists the structs whose layout is recorded: those that the labs cover.
 var structs = []string{
 	"clone_args", "cred", "files_struct", "fs_struct", "kernel_clone_args", "kthread_create_info", "mm_struct",
 	"nsproxy", "pid", "sighand_struct", "signal_struct", "task_struct", "thread_info",
 }
 
-// subjects are in the prototype of a function that deals with tasks.
+// subjects are the types in the prototype of a function that works on tasks.
 var subjects = []string{"struct task_struct *", "struct kernel_clone_args *"}
 
-// glue begins the names of functions that tracepoints are made of.
+// glue are the prefixes of functions that implement tracepoints.
 var glue = []string{
 	"__bpf_trace_", "__traceiter_", "__probestub_", "perf_trace_", "do_perf_trace_", "trace_event_raw_event_", "do_trace_event_raw_event_",
 	"trace_raw_output_", "btf_trace_", "__do_trace_",
 }
 
-// noCalls are what else begins as a system call does: the entry of numbers without a call, the table,
-// and functions of frame buffers and of drivers.
+// noCalls are names that start like a system call but are not one: the entry for
+// unassigned numbers, the table, and functions of frame buffers and drivers.
 var noCalls = []string{"ni_syscall", "call_table", "copyarea", "fillrect", "imageblit", "info", "info_parse_param"}
 
-// tracepointMarks begin the symbols of a tracepoint. The first is a function, from
-// 5.10: data is in a table by CONFIG_KALLSYMS_ALL alone, and __tracepoint_ext_
-// of 7.x is another name of the same.
+// tracepointMarks are the prefixes of a tracepoint's symbols. The first is a
+// function, since 5.10; the second is data, which is in kallsyms only with
+// CONFIG_KALLSYMS_ALL. __tracepoint_ext_ of 7.x is another name for the same.
 var tracepointMarks = []string{"__traceiter_", "__tracepoint_"}
 
-// padding begins the names of what x86 kernels put before a function (6.2 and on).
+// padding is the prefix of the symbols for the padding before functions in x86
+// kernels (since 6.2).
 const padding = "__pfx_"
 
-// file is the cache beside the kernel; the number rises with what is in it.
+// file is the cached profile in the kernel's directory; increment the number when
+// its contents change.
 const file = "profile-1.json"
 
-// making lets one profile be made at a time: it takes a second and 200 MB.
+// making serializes the computation of profiles, which takes a second and 200 MB.
 var making sync.Mutex
 
-// JSON gives the bytes of kernel.json of a kernel. They are made once, from the
-// image, and kept beside it; later calls read a file of some 150 KB.
+// JSON returns a kernel's profile encoded as kernel.json. It is computed from the
+// image once and cached next to it; later calls read a file of some 150 KB.
 func JSON(ctx context.Context, k *kernel.Kernel) ([]byte, error) {
 	path := filepath.Join(k.Dir, file)
 	if b, ok := cached(path, k); ok {
@@ -79,22 +81,22 @@ func JSON(ctx context.Context, k *kernel.Kernel) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
 	}
-	// A cache that cannot be written costs time on the next call, no more.
+	// If the cache is read-only, the next call merely computes this again.
 	if err := scratch.Write(path, b, 0o644); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("profile of kernel %s: %w", k, err))
 	}
 	return b, nil
 }
 
-// cached reads the file, which is whole or not there, and is believed when its
-// head names the very image.
+// cached reads the cached profile, which was written atomically. It is valid only
+// if its head names exactly this image.
 func cached(path string, k *kernel.Kernel) ([]byte, bool) {
 	b, err := os.ReadFile(path)
 	sum := k.ImageSHA256()
 	return b, err == nil && sum != "" && bytes.Contains(b[:min(len(b), 1024)], []byte(sum))
 }
 
-// Of makes the profile of a kernel. What the image does not have is a gap.
+// Of computes the profile of a kernel. What the image lacks is reported in Gaps.
 func Of(ctx context.Context, k *kernel.Kernel) (*Profile, error) {
 	p := &Profile{Schema: Schema, Release: text.Line(k.Release, maxName), Arch: k.Arch, SHA256: k.ImageSHA256()}
 	functions := map[string]Function{}
@@ -132,11 +134,11 @@ func sorted(functions map[string]Function) (all []Function) {
 
 func (p *Profile) gap(err error) { p.Gaps = append(p.Gaps, text.Line(err.Error(), 300)) }
 
-// readSymbols takes tracepoints, system calls and families out of a text in the
-// form of /proc/kallsyms.
+// readSymbols extracts tracepoints, system calls and function families from text
+// in the form of /proc/kallsyms.
 func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 	p.Symbols = true
-	marked := map[string][]string{} // by mark or prefix of a system call
+	marked := map[string][]string{} // by tracepoint mark or system call prefix
 	calls := ksym.TablePrefixes(p.Arch)
 	wanted := slices.Concat(tracepointMarks, calls)
 	for sc := bufio.NewScanner(bytes.NewReader(kallsyms)); sc.Scan(); {
@@ -146,7 +148,7 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 			continue
 		}
 		for _, prefix := range wanted {
-			// A weak system call is one that this kernel was built without.
+			// A weak symbol is a system call that this kernel was built without.
 			if tail, ok := strings.CutPrefix(name, prefix); ok && tail != "" && (prefix[0] == '_' && kind != "W" || kind == "T") {
 				marked[prefix] = append(marked[prefix], tail)
 			}
@@ -171,7 +173,7 @@ func (p *Profile) readSymbols(kallsyms []byte, functions map[string]Function) {
 	}
 }
 
-// set is names without a compiler's suffix, sorted, each once.
+// set returns the names without compiler suffixes, sorted and without duplicates.
 func set(names []string) []string {
 	var out []string
 	for _, n := range names {
@@ -184,7 +186,7 @@ func set(names []string) []string {
 	return out[:min(len(out), maxNames)]
 }
 
-// readTypes takes layouts and prototypes out of BTF.
+// readTypes extracts struct layouts and prototypes from BTF.
 func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error {
 	p.BTF = true
 	for _, name := range structs {
@@ -213,7 +215,7 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 		proto := ctype.String(fn.Type, name)
 		deals := slices.ContainsFunc(subjects, func(s string) bool { return strings.Contains(proto, s) })
 		made := slices.ContainsFunc(glue, func(g string) bool { return strings.HasPrefix(name, g) })
-		// Static functions may share a name: the first stands for them.
+		// Static functions may share a name: use the first.
 		if known.Proto == "" && (family || deals && !made) && isText(proto) {
 			known.Name, known.Proto = name, proto
 			functions[name] = known

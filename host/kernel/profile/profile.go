@@ -1,7 +1,7 @@
-// Package profile is what labs care of in a kernel, read from its image: layouts
-// of structures, tracepoints, system calls and the functions that deal with tasks.
-// It is kept in run records, so that kernels are compared later and elsewhere,
-// where their images are not.
+// Package profile describes what the labs use of a kernel, read from its image:
+// struct layouts, tracepoints, system calls and the functions that work on tasks.
+// The profile is stored in run records, so that kernels can be compared later and
+// elsewhere, without their images.
 package profile
 
 import (
@@ -22,8 +22,8 @@ import (
 // Schema is the value of Profile.Schema that this package writes and reads.
 const Schema = "labctl/kernel/v1"
 
-// Profile is kernel.json of a run record. Lists are sorted by name, but members,
-// which are in the order of their declaration.
+// Profile is kernel.json of a run record. Lists are sorted by name, except
+// members, which are in declaration order.
 type Profile struct {
 	Schema  string `json:"schema"`
 	Release string `json:"release"` // uname -r
@@ -32,38 +32,38 @@ type Profile struct {
 	// BTF says that the image has types. Without them there are no Structs, and
 	// Functions has the families of guest/ksym alone, without prototypes.
 	BTF bool `json:"btf"`
-	// Symbols says that the image's symbol table could be read. Without it there
-	// are no Tracepoints and Syscalls.
+	// Symbols reports whether the image has a readable kallsyms table. Without it
+	// there are no Tracepoints and no Syscalls.
 	Symbols bool `json:"symbols"`
-	// Gaps says what could not be read, and why.
+	// Gaps lists what could not be read, and why.
 	Gaps        []string   `json:"gaps,omitempty"`
 	Structs     []Struct   `json:"structs,omitempty"`
-	Tracepoints []string   `json:"tracepoints,omitempty"` // of the image; modules have more
-	Syscalls    []string   `json:"syscalls,omitempty"`    // that the kernel implements for its own architecture
+	Tracepoints []string   `json:"tracepoints,omitempty"` // in the image; modules may have more
+	Syscalls    []string   `json:"syscalls,omitempty"`    // those implemented for the kernel's architecture
 	Functions   []Function `json:"functions,omitempty"`
-	// Known is what the image tells of all its functions: older compilers' tools
-	// left the types of many out.
+	// Known counts the image's functions: older toolchains left many of them out
+	// of BTF.
 	Known struct {
 		Symbols int `json:"symbols"` // functions in the symbol table
-		Types   int `json:"types"`   // and those whose prototype is in BTF
+		Types   int `json:"types"`   // functions whose prototype is in BTF
 	} `json:"known_functions"`
 }
 
-// Struct is a structure's layout, in bytes.
+// Struct is a struct's layout, in bytes.
 type Struct struct {
 	Name    string   `json:"name"`
 	Size    int      `json:"size"`
 	Members []Member `json:"members"`
 }
 
-// Member is a member's place. Those of anonymous members are told by their own
-// names, at their place in the whole.
+// Member is a member's type and offset. Members of anonymous structs and unions
+// are listed under their own names, with offsets in the enclosing struct.
 type Member struct {
 	Name   string `json:"name"`
 	Type   string `json:"type"` // in C
 	Offset int    `json:"offset"`
 	Size   int    `json:"size"`
-	// Bits and Shift are set for a bit field: the value is Bits wide and begins
+	// Bits and Shift are set for a bit field: the value is Bits wide and starts
 	// Shift bits above the lowest bit of the Size bytes at Offset.
 	Bits  int `json:"bits,omitempty"`
 	Shift int `json:"shift,omitempty"`
@@ -72,15 +72,15 @@ type Member struct {
 // Function is a function that takes or gives a task or the arguments of its
 // creation, or that belongs to a family of guest/ksym.
 type Function struct {
-	Name   string `json:"name"`             // without a compiler's suffix
+	Name   string `json:"name"`             // without compiler suffixes
 	Proto  string `json:"proto,omitempty"`  // in C: "pid_t kernel_clone(struct kernel_clone_args *)"
 	Family string `json:"family,omitempty"` // of guest/ksym
 }
 
-// Bounds of a profile that is believed.
+// Limits on a valid profile.
 const (
 	maxStructs = 64
-	maxMembers = 2048 // of a structure
+	maxMembers = 2048 // of a struct
 	maxNames   = 8192 // tracepoints, system calls, functions
 	maxGaps    = 16
 	maxName    = 512 // bytes: KSYM_NAME_LEN
@@ -94,7 +94,7 @@ var format = strictjson.Format{Schema: Schema, Max: 4 << 20}
 func Encode(p *Profile) ([]byte, error) {
 	p.Schema = Schema
 	var b bytes.Buffer
-	e := json.NewEncoder(&b) // without indents: they are a third of it
+	e := json.NewEncoder(&b) // not indented: indentation would be a third of it
 	e.SetEscapeHTML(false)
 	err := e.Encode(p)
 	return b.Bytes(), err
@@ -114,8 +114,8 @@ func Read(path string) (_ *Profile, err error) {
 	return p, nil
 }
 
-// Decode reads kernel.json strictly: another schema, an unknown field, a name
-// that no kernel has, a list out of order or bytes after the document are errors.
+// Decode parses kernel.json strictly: another schema, an unknown field, an invalid
+// name, an unsorted list and trailing data are errors.
 func Decode(b []byte) (*Profile, error) {
 	p := new(Profile)
 	if err := format.Decode(b, p); err != nil {
@@ -126,7 +126,7 @@ func Decode(b []byte) (*Profile, error) {
 
 func (p *Profile) check() error {
 	if p.Known.Symbols < 0 || p.Known.Types < 0 {
-		return errors.New("known_functions: less than none")
+		return errors.New("known_functions: negative count")
 	}
 	if sum, err := hex.DecodeString(p.SHA256); err != nil || len(sum) != 32 {
 		return fmt.Errorf("sha256 is %.80q; want 64 hexadecimal digits", p.SHA256)
@@ -142,7 +142,7 @@ func (p *Profile) check() error {
 	}
 	for _, g := range p.Gaps {
 		if !isText(g) {
-			return fmt.Errorf("gaps: %.40q is no line of text", g)
+			return fmt.Errorf("gaps: %.40q is not a line of text", g)
 		}
 	}
 	if err := checkNames("tracepoints", maxNames, p.Tracepoints); err != nil {
@@ -155,7 +155,7 @@ func (p *Profile) check() error {
 	for i, f := range p.Functions {
 		names[i] = f.Name
 		if f.Proto != "" && !isText(f.Proto) || f.Family != "" && !isName(f.Family) || f.Proto == "" && f.Family == "" {
-			return fmt.Errorf("functions: %.60q: neither a prototype nor a family, or no text", f.Name)
+			return fmt.Errorf("functions: %.60q: want a prototype or a family, as text", f.Name)
 		}
 	}
 	if err := checkNames("functions", maxNames, names); err != nil {
@@ -176,34 +176,35 @@ func (s *Struct) check() error {
 		return fmt.Errorf("%d members, more than %d", len(s.Members), maxMembers)
 	}
 	if s.Size < 0 || s.Size > maxPlace {
-		return fmt.Errorf("size %d", s.Size)
+		return fmt.Errorf("invalid size %d", s.Size)
 	}
 	seen := map[string]bool{}
 	for _, m := range s.Members {
 		if !isName(m.Name) || !isText(m.Type) || seen[m.Name] {
-			return fmt.Errorf("member %.60q: twice, or no name or type", m.Name)
+			return fmt.Errorf("member %.60q: duplicate, or without name or type", m.Name)
 		}
 		seen[m.Name] = true
 		for _, n := range []int{m.Offset, m.Size, m.Bits, m.Shift} {
 			if n < 0 || n > maxPlace {
-				return fmt.Errorf("member %s: place %d", m.Name, n)
+				return fmt.Errorf("member %s: invalid offset or size %d", m.Name, n)
 			}
 		}
 	}
 	return nil
 }
 
-// checkNames wants names of kernel symbols, sorted, none twice.
+// checkNames checks that names are valid kernel symbols, sorted, without
+// duplicates.
 func checkNames(what string, most int, names []string) error {
 	if len(names) > most {
 		return fmt.Errorf("%s: %d, more than %d", what, len(names), most)
 	}
 	for i, n := range names {
 		if !isName(n) {
-			return fmt.Errorf("%s: %.60q is no name", what, n)
+			return fmt.Errorf("%s: %.60q is not a valid name", what, n)
 		}
 		if i > 0 && names[i-1] >= n {
-			return fmt.Errorf("%s: %s after %s: out of order, or twice", what, n, names[i-1])
+			return fmt.Errorf("%s: %s after %s: not sorted, or duplicate", what, n, names[i-1])
 		}
 	}
 	return nil
@@ -219,7 +220,7 @@ func isText(s string) bool {
 	return s != "" && len(s) <= maxText && text.Clean(s) == s && !strings.ContainsAny(s, "\n\t")
 }
 
-// Struct finds a structure by its name.
+// Struct returns the struct with a name, or nil.
 func (p *Profile) Struct(name string) *Struct {
 	i, ok := slices.BinarySearchFunc(p.Structs, name, func(s Struct, name string) int { return strings.Compare(s.Name, name) })
 	if !ok {

@@ -55,15 +55,15 @@ func TestDecodeErrors(t *testing.T) {
 		{`"abab`, `"xyab`, "64 hexadecimal digits"},
 		{`"arm64"`, `"arm 64"`, "want a GOARCH"},
 		{`"6.12.0-x"`, `"6.12 \u001b[2J"`, "what uname -r prints"},
-		{`"no such thing"`, `"\u001b[2J"`, "no line of text"},
-		{`"sched_switch"`, `"sched_process_fork"`, "out of order, or twice"},
-		{`"clone3"`, `"clone 3"`, "is no name"},
-		{`"offset":24`, `"offset":-1`, "place -1"},
+		{`"no such thing"`, `"\u001b[2J"`, "not a line of text"},
+		{`"sched_switch"`, `"sched_process_fork"`, "not sorted, or duplicate"},
+		{`"clone3"`, `"clone 3"`, "is not a valid name"},
+		{`"offset":24`, `"offset":-1`, "invalid offset or size -1"},
 		{`"size":64`, `"size":99999999`, "size 99999999"},
-		{`"flag"`, `"__state"`, "twice"},
-		{`"family":"creation"`, `"family":""`, "neither a prototype nor a family"},
-		{`"void do_exit(long int)"`, `"void\u0007"`, "or no text"},
-		{`"symbols":10`, `"symbols":-10`, "less than none"},
+		{`"flag"`, `"__state"`, "duplicate"},
+		{`"family":"creation"`, `"family":""`, "want a prototype or a family"},
+		{`"void do_exit(long int)"`, `"void\u0007"`, "want a prototype or a family, as text"},
+		{`"symbols":10`, `"symbols":-10`, "negative count"},
 	} {
 		text := strings.Replace(good, tt.old, tt.with, 1)
 		if text == good {

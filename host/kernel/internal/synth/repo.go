@@ -20,20 +20,20 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// Package is one package of a Repo.
+// Package is a package in a Repo.
 type Package struct {
 	Name, Version, Depends string
 	Deb                    []byte
 }
 
 // Repo is a signed Debian archive on a local web server. A test may change its
-// files below Dir to see how that is taken.
+// files below Dir to test how that is handled.
 type Repo struct {
 	Dir   string
 	URL   string
 	Suite string
 	Arch  string
-	Key   *openpgp.Entity // signs what is published
+	Key   *openpgp.Entity // signing key
 	Close func()          // stops the server
 
 	mu     sync.Mutex
@@ -43,9 +43,9 @@ type Repo struct {
 	t      testing.TB
 }
 
-// NewRepo serves an archive with these packages. It also points APT_CONFIG at a
-// host configuration that has this archive as its only source and its key as
-// the only key, with hooks that leave a file when they run; see HooksRan.
+// NewRepo serves an archive with these packages. It also points APT_CONFIG to a
+// host configuration with this archive as its only source and the archive's key as
+// the only key, and with hooks that leave a file when they run; see HooksRan.
 func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 	t.Helper()
 	aMinuteAgo := &packet.Config{Time: func() time.Time { return time.Now().Add(-time.Minute) }}
@@ -69,14 +69,14 @@ func NewRepo(t *testing.T, suite, arch string, pkgs ...Package) *Repo {
 	return r
 }
 
-// Before has f called before each request is answered.
+// Before registers f to be called before each request is answered.
 func (r *Repo) Before(f func(path string)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.before = f
 }
 
-// Gets counts the requests for paths that end in suffix.
+// Gets returns the number of requests for paths that end in suffix.
 func (r *Repo) Gets(suffix string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,13 +89,14 @@ func (r *Repo) Gets(suffix string) int {
 	return n
 }
 
-// Path is a file of the archive.
+// Path returns the path of a file in the archive.
 func (r *Repo) Path(elem ...string) string {
 	return filepath.Join(append([]string{r.Dir, "debian"}, elem...)...)
 }
 
-// Publish makes these the packages of the suite. Each time it is a minute later in
-// the archive: apt asks for what is newer, and HTTP counts in seconds.
+// Publish replaces the packages of the suite. The archive's date advances by a
+// minute each time, because apt asks for newer files and HTTP dates have a
+// resolution of seconds.
 func (r *Repo) Publish(pkgs ...Package) {
 	if r.date.IsZero() {
 		r.date = time.Now().Add(-time.Hour)
@@ -162,7 +163,7 @@ Acquire::Retries "0"; Acquire::Check-Valid-Until "false";
 	t.Setenv("no_proxy", "127.0.0.1")
 }
 
-// Trust makes key the one that signs, and the only one that the host trusts.
+// Trust makes key the signing key, and the only one that the host trusts.
 func (r *Repo) Trust(key *openpgp.Entity) {
 	r.t.Helper()
 	r.Key = key
@@ -176,14 +177,14 @@ func (r *Repo) Trust(key *openpgp.Entity) {
 	}
 }
 
-// HooksRan says whether a hook of the host ran.
+// HooksRan reports whether a hook of the host ran.
 func (r *Repo) HooksRan() bool {
 	_, err := os.Stat(filepath.Join(r.Dir, "host", "hook-ran"))
 	return err == nil
 }
 
-// Sign signs Release anew, with r.Key, as how says: in Release.gpg beside it, or
-// inline, in InRelease alone, as Debian's mirrors have it in the first place.
+// Sign signs Release again with r.Key and the configuration how: in a separate
+// Release.gpg, or inline, in InRelease only, which apt prefers.
 func (r *Repo) Sign(inline bool, how *packet.Config) {
 	r.t.Helper()
 	suite := filepath.Join("dists", r.Suite)
@@ -223,8 +224,8 @@ func (r *Repo) Unsign() {
 	}
 }
 
-// NewKey makes a key to sign archives with, of the kind of Debian's newest ones, by
-// how.
+// NewKey creates an archive signing key of the same kind as Debian's newest ones,
+// with the configuration how.
 func NewKey(t testing.TB, how *packet.Config) *openpgp.Entity {
 	t.Helper()
 	ed25519 := *how

@@ -26,8 +26,8 @@ const (
 	AArch64 = 183
 )
 
-// ELF is a little-endian 64-bit ELF file of the given type and machine with
-// those sections. A section .notes also gets a program header PT_NOTE.
+// ELF returns a little-endian 64-bit ELF file of the given type and machine with
+// the given sections. A section .notes also gets a program header PT_NOTE.
 func ELF(typ, machine uint16, sections ...Section) []byte {
 	le := binary.LittleEndian
 	const ehdr, phdr, shdr = 64, 56, 64
@@ -95,13 +95,13 @@ func ELF(typ, machine uint16, sections ...Section) []byte {
 	return out
 }
 
-// Module is a kernel module that depends on others.
+// Module returns a kernel module that depends on others.
 func Module(depends string) []byte {
 	return ELF(Rel, X86_64, Section{".modinfo", []byte("license=GPL\x00depends=" + depends + "\x00retpoline=Y\x00")})
 }
 
-// BzImage is an x86 bzImage, boot protocol 2.15, around a compressed payload, to
-// which the build appends the length.
+// BzImage returns an x86 bzImage, boot protocol 2.15, with a compressed payload, to
+// which the kernel's build appends the length.
 func BzImage(payload []byte) []byte {
 	le := binary.LittleEndian
 	const setup = 2
@@ -117,12 +117,12 @@ func BzImage(payload []byte) []byte {
 	return append(append(b, payload...), 1, 2, 3, 4)
 }
 
-// Banner is the kernel's own text.
+// Banner returns a kernel's version banner.
 func Banner(release string) []byte {
 	return []byte("\x00Linux version %s (%s)\x00Linux version " + release + " (build@host) (gcc 12) #1 SMP\n\x00")
 }
 
-// Gzip and Zstd compress.
+// Gzip and Zstd compress b.
 func Gzip(b []byte) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
@@ -139,13 +139,13 @@ func Zstd(b []byte) []byte {
 	return w.EncodeAll(b, nil)
 }
 
-// File is one file of a package.
+// File is a file in a package.
 type File struct {
 	Name string
 	Data []byte
 }
 
-// Tar makes a tar.
+// Tar returns a tar archive.
 func Tar(t testing.TB, files ...File) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -164,7 +164,7 @@ func Tar(t testing.TB, files ...File) []byte {
 	return out.Bytes()
 }
 
-// Ar makes an ar archive.
+// Ar returns an ar archive.
 func Ar(members ...File) []byte {
 	out := []byte("!<arch>\n")
 	for _, m := range members {
@@ -176,7 +176,7 @@ func Ar(members ...File) []byte {
 	return out
 }
 
-// Deb makes a Debian package with gzip'd data.
+// Deb returns a Debian package with gzip-compressed data.
 func Deb(t testing.TB, files ...File) []byte {
 	t.Helper()
 	return Ar(
