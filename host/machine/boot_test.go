@@ -127,7 +127,7 @@ func TestBoot(t *testing.T) {
 		if took := time.Since(killed); took > 10*time.Second {
 			t.Errorf("the error came after %s", took)
 		}
-		if got, want := fmt.Sprint(why), "qemu-system-aarch64 was ended by SIGKILL"; !strings.Contains(got, want) {
+		if got, want := fmt.Sprint(why), "qemu-system-aarch64 was killed by SIGKILL"; !strings.Contains(got, want) {
 			t.Errorf("Exec = %v: %v, want %q", err, why, want)
 		}
 		if err := end(t, v, 10*time.Second); fmt.Sprint(err) != fmt.Sprint(why) {

@@ -12,32 +12,32 @@ import (
 	"labctl/host/text"
 )
 
-// tailBytes is how much of the console is kept at hand.
+// tailBytes is how much of the end of the console is kept in memory.
 const tailBytes = 16 << 10
 
-// tailLines is how many of its last lines an error shows.
+// tailLines is the number of last lines that an error shows.
 const tailLines = 20
 
-// initLine ends what run_init_process (init/main.c) prints just before PID 1's
-// program starts.
+// initLine is the end of the line that run_init_process (init/main.c) prints just
+// before PID 1's program starts.
 var initLine = []byte(" as init process")
 
-// LogError is a console's log that could not be written: the host's disk is
-// full. The guest runs on without it.
+// LogError reports that a console log could not be written, such as when the disk is
+// full. The guest continues to run without it.
 type LogError struct {
 	Path string
 	Err  error
 }
 
-func (e *LogError) Error() string { return fmt.Sprintf("keep the console in %s: %v", e.Path, e.Err) }
+func (e *LogError) Error() string { return fmt.Sprintf("write the console log %s: %v", e.Path, e.Err) }
 
 func (e *LogError) Unwrap() error { return e.Err }
 
 // Outcome is HostLacks.
 func (e *LogError) Outcome() outcome.Kind { return outcome.HostLacks }
 
-// console takes all that the guest's console says. It is drained to its end
-// whatever happens to the log, or the guest would block on its UART.
+// console reads the guest's console. It reads to the end even if the log fails, or
+// the guest would block on its UART.
 type console struct {
 	first    chan struct{} // closed at the first byte
 	init     chan struct{} // closed when PID 1 is about to run
@@ -47,7 +47,7 @@ type console struct {
 
 	mu     sync.Mutex
 	path   string
-	log    io.WriteCloser // nil for none
+	log    io.WriteCloser // nil without one
 	logErr error
 	live   io.Writer
 	scan   crash.Scanner
@@ -74,7 +74,7 @@ func newConsole(cfg Config) (*console, error) {
 	return c, nil
 }
 
-// start begins to drain the console's socket.
+// start starts reading the console's socket.
 func (c *console) start(r io.ReadCloser) {
 	c.mu.Lock()
 	c.reads = true
@@ -95,7 +95,7 @@ func (c *console) read(r io.ReadCloser) {
 	}
 }
 
-// stray takes console text from the agent's link, where both share one UART.
+// stray receives console text from the agent's link, if both share one UART.
 func (c *console) stray(p []byte) { c.take(p) }
 
 func (c *console) take(p []byte) {
@@ -130,14 +130,14 @@ func (c *console) mark(i int, ch chan struct{}, now bool) {
 	}
 }
 
-// spoke says whether the guest has said anything.
+// spoke reports whether the guest has printed anything.
 func (c *console) spoke() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen[0]
 }
 
-// restarts says whether the kernel has said that it restarts the machine
+// restarts reports whether the kernel has printed that it restarts the machine
 // (kernel/reboot.c, drivers/tty/sysrq.c).
 func (c *console) restarts() bool {
 	c.mu.Lock()
@@ -161,7 +161,7 @@ func (c *console) reports() []*crash.Report {
 	return all
 }
 
-// copyReport takes a report out of the scanner, which may still add to it.
+// copyReport copies a report of the scanner, which may still add to it.
 func copyReport(r *crash.Report) *crash.Report {
 	if r == nil {
 		return nil
@@ -186,7 +186,7 @@ func (c *console) tail() []string {
 	return lines
 }
 
-// close waits for the stream's end, which comes with QEMU's, and closes the log.
+// close waits for the end of the stream, when QEMU ends, and closes the log.
 func (c *console) close() error {
 	c.mu.Lock()
 	reads := c.reads

@@ -14,24 +14,24 @@ import (
 	"labctl/host/text"
 )
 
-// Limits of what is asked of QEMU about a guest that hangs. QEMU 7.2 answers in
-// milliseconds, hung guest or not.
+// Limits on the query to QEMU about a hung guest. QEMU 7.2 replies within
+// milliseconds, even if the guest hangs.
 const (
 	registersWait = 2 * time.Second
 	maxRegisters  = 1 << 20 // bytes
 	maxCPUs       = 64
 )
 
-// CPU is where one CPU of the guest was.
+// CPU is the state of one CPU of the guest.
 type CPU struct {
 	ID     int
 	PC     uint64
 	Mode   string // as QEMU prints it: "CPL=0", "EL1h", "svc32"
-	Masked bool   // takes no interrupts; so does an idle CPU of arm64 and arm
-	Halted bool   // waits for an interrupt; known on x86 alone
+	Masked bool   // interrupts masked; also true for an idle CPU of arm64 and arm
+	Halted bool   // waits for an interrupt; known on x86 only
 }
 
-// String is one line for a user.
+// String returns one line for a user.
 func (c CPU) String() string {
 	s := fmt.Sprintf("CPU %d: pc 0x%x, %s", c.ID, c.PC, c.Mode)
 	if c.Halted {
@@ -43,18 +43,18 @@ func (c CPU) String() string {
 	return s
 }
 
-// State is what was seen of a guest that did not end: QEMU's registers, and
-// what the console says hangs.
+// State is the state of a guest that missed a deadline: its registers, and the hangs
+// that the console reports.
 type State struct {
 	CPUs      []CPU
-	Registers string          // QEMU's own text, at most 1 MiB
-	File      string          // where Registers is kept, if it is
+	Registers string          // QEMU's output, at most 1 MiB
+	File      string          // file with Registers, if saved
 	Hangs     []*crash.Report // stalls, lockups and hung tasks
 	Tail      []string        // the console's last lines, cleaned
-	Log       string          // where the whole console is, if kept
+	Log       string          // file with the whole console, if saved
 }
 
-// Seen is where the CPUs were, a line each, and the last thing that hung.
+// Seen returns the CPUs' states, one line each, and the last hang reported.
 func (s State) Seen() (cpus []string, report *crash.Report) {
 	for _, c := range s.CPUs {
 		cpus = append(cpus, c.String())
@@ -65,7 +65,7 @@ func (s State) Seen() (cpus []string, report *crash.Report) {
 	return cpus, report
 }
 
-// DeadlineError is a guest that lives and did not do in time what it was asked.
+// DeadlineError reports that a running guest did not complete an operation in time.
 type DeadlineError struct {
 	After time.Duration // since QEMU's start
 	Cause error         // the context's, or the operation's error
@@ -81,12 +81,12 @@ func (e *DeadlineError) Unwrap() error { return e.Cause }
 // Outcome is Deadline.
 func (e *DeadlineError) Outcome() outcome.Kind { return outcome.Deadline }
 
-// AgentError is a DeadlineError in a guest whose agent does not answer any more,
-// while QEMU lives and the kernel has not said that it died.
+// AgentError is a DeadlineError in a guest whose agent no longer responds, while
+// QEMU is running and the kernel has not reported a crash.
 type AgentError struct{ *DeadlineError }
 
 func (e *AgentError) Error() string {
-	return "the guest's agent does not answer: " + e.DeadlineError.Error()
+	return "the guest's agent does not respond: " + e.DeadlineError.Error()
 }
 
 func (e *AgentError) Unwrap() error { return e.DeadlineError }
@@ -97,7 +97,7 @@ func (e *AgentError) Outcome() outcome.Kind { return outcome.GuestCrashed }
 // How is Silent.
 func (e *AgentError) How() outcome.How { return outcome.Silent }
 
-// state looks at the guest before it is ended.
+// state inspects the guest before it is killed.
 func (v *VM) state() State {
 	s := State{Tail: v.con.tail(), Log: v.cfg.ConsoleLog}
 	for _, r := range v.con.reports() {
@@ -113,7 +113,7 @@ func (v *VM) state() State {
 	defer cancel()
 	out, err := mon.Commands(ctx).HumanMonitorCommand("info registers -a", nil)
 	if err != nil {
-		return s // there is less to show; the deadline is the error
+		return s // without registers; the error to report is the deadline
 	}
 	s.Registers = text.Lines(out[:min(len(out), maxRegisters)])
 	s.CPUs = parseRegisters(s.Registers)
@@ -123,11 +123,11 @@ func (v *VM) state() State {
 	return s
 }
 
-// agentWait is how long the agent has to answer a question that costs it nothing.
+// agentWait is how long to wait for the agent's response to a trivial request.
 const agentWait = 2 * time.Second
 
-// late makes a *DeadlineError of an operation's deadline, an *AgentError when
-// the agent does not answer at all.
+// late converts an operation's deadline error to a *DeadlineError, or to an
+// *AgentError if the agent does not respond at all.
 func (v *VM) late(err error) error {
 	e := &DeadlineError{After: time.Since(v.started), Cause: err, State: v.state()}
 	ctx, cancel := context.WithTimeout(v.ctx, v.Patient(agentWait))
@@ -138,14 +138,14 @@ func (v *VM) late(err error) error {
 	return e
 }
 
-// registers of QEMU's targets, each as target/*/cpu.c prints it.
+// Registers of QEMU's targets, as printed by target/*/cpu.c.
 var (
 	cpuHead = regexp.MustCompile(`^CPU#(\d+)`)
 	pcField = regexp.MustCompile(`(?:^| )(?:PC|RIP|EIP|R15)=([0-9a-f]+)`)
 	modes   = []struct {
 		field *regexp.Regexp // flags in hex, then the mode
 		mask  uint64
-		off   bool // the bit masks interrupts; else it lets them in
+		off   bool // the bit masks interrupts; else it enables them
 	}{
 		{regexp.MustCompile(`[RE]FL=([0-9a-f]+) \[\S*\] (CPL=\d)`), 1 << 9, false},              // x86: EFLAGS.IF
 		{regexp.MustCompile(`^PSTATE=([0-9a-f]+) \S+ (?:NS )?(?:S )?(EL\dt?h?)`), 1 << 7, true}, // arm64: PSTATE.I
@@ -154,7 +154,7 @@ var (
 	halted = regexp.MustCompile(` HLT=1\b`)
 )
 
-// parseRegisters reads the answer to "info registers -a" as far as it is known.
+// parseRegisters parses the known parts of the output of "info registers -a".
 func parseRegisters(out string) []CPU {
 	var cpus []CPU
 	for _, line := range strings.Split(out, "\n") {
@@ -163,7 +163,7 @@ func parseRegisters(out string) []CPU {
 				break
 			}
 			id, _ := strconv.Atoi(m[1])
-			cpus = append(cpus, CPU{ID: id, Mode: "mode not known"})
+			cpus = append(cpus, CPU{ID: id, Mode: "mode unknown"})
 			continue
 		}
 		if len(cpus) == 0 {

@@ -18,26 +18,26 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// Snapshot is a machine that was saved when its agent had said hello: its memory
-// and the state of everything else. Any number of machines start from one; each
-// maps the memory privately, so they share its pages and cannot change it.
+// Snapshot is a machine saved after its agent's hello: its memory and the state of
+// everything else. Any number of machines can start from it; each maps the memory
+// privately, so they share its pages and cannot modify it.
 type Snapshot struct {
-	RAM   string // the memory, a file as long as it
+	RAM   string // file with the memory, of the same size
 	State string // QEMU's migration stream without the memory
-	// BootTime is how long the boot took that the snapshot was taken after.
+	// BootTime is the duration of the boot that preceded the snapshot.
 	BootTime time.Duration
 }
 
-// ignoreShared leaves memory that is shared with a file out of the migration
-// stream (QEMU: migration/ram.c, ramblock_is_ignored). The side that loads sets
-// it too, or the streams do not match. go-qemu's list of capabilities is older.
+// ignoreShared omits memory that is shared with a file from the migration stream
+// (QEMU: migration/ram.c, ramblock_is_ignored). The loading side must set it too, or
+// the streams do not match. It is newer than go-qemu's list of capabilities.
 var ignoreShared = map[string]any{
 	"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}},
 }
 
-// Save stops the machine for good and writes its state to w. The machine must
-// have been booted with Config.RAM, which then holds the memory. Nothing may be
-// under way on the link: half a frame would be half a frame in every clone.
+// Save stops the machine permanently and writes its state to w. The machine must have
+// been booted with Config.RAM, which then contains the memory. The link must be idle:
+// a partial frame would be in every clone.
 func (v *VM) Save(ctx context.Context, w io.Writer) error {
 	if err := v.save(ctx, w); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("save the machine: %w", v.Why(err)))
@@ -46,13 +46,13 @@ func (v *VM) Save(ctx context.Context, w io.Writer) error {
 }
 
 func (v *VM) save(ctx context.Context, w io.Writer) error {
-	// Not stopped before: the stream says whether the machine ran, and one that
-	// did runs on when it is loaded, without a command.
+	// Do not stop it first: the stream records whether the machine was running, and
+	// if so, it continues when loaded, without a command.
 	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
 		return err
 	}
-	// A socket, since QEMU does not like to write to a file that it has open (9.1,
-	// docs/about/deprecated.rst), and one without a path.
+	// A socket without a path, since writing to an inherited file is deprecated (QEMU
+	// 9.1, docs/about/deprecated.rst).
 	conn, theirs, err := qemu.SocketPair("state")
 	if err != nil {
 		return err
@@ -90,12 +90,12 @@ func (v *VM) migrated(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if st.Status != nil { // it is not there before the first step
+		if st.Status != nil { // absent before the first step
 			switch *st.Status {
 			case raw.MigrationStatusCompleted:
 				return nil
 			case raw.MigrationStatusFailed, raw.MigrationStatusCancelled:
-				why := "QEMU gives no reason"
+				why := "QEMU reported no reason"
 				if st.ErrorDesc != nil {
 					why = *st.ErrorDesc
 				}
@@ -110,10 +110,10 @@ func (v *VM) migrated(ctx context.Context) error {
 	}
 }
 
-// restore is what a start from a snapshot needs of the host.
+// restore has the host resources for a start from a snapshot.
 type restore struct {
 	state *os.File
-	fd    int // of state in QEMU
+	fd    int // descriptor of state in QEMU
 	head  *os.File
 }
 
@@ -133,18 +133,18 @@ func (r *restore) close() {
 	r.head.Close()
 }
 
-// headBytes is more than the setup code of a bzImage, 64 sectors at most
-// (Documentation/arch/x86/boot.rst), and than the header of an Image, 64 bytes
+// headBytes is more than the setup code of a bzImage, at most 64 sectors
+// (Documentation/arch/x86/boot.rst), and the header of an Image, 64 bytes
 // (Documentation/arch/arm64/booting.rst).
 const headBytes = 64 << 10
 
-// headOf is the beginning of a kernel's image, in memory. A restored machine has
-// its kernel in its RAM and never boots another, but QEMU wants a -kernel to make
-// the same machine, with the same option ROMs, and reads all of it: 40 MB of an
-// arm64 Image take longer than the rest of QEMU's start. Of the initramfs nothing
-// is left in the machine.
+// headOf returns the start of a kernel's image, as a file in memory. A restored
+// machine has its kernel in RAM and never boots another, but QEMU needs a -kernel to
+// create the same machine, with the same option ROMs, and reads all of it: for the
+// 40 MB of an arm64 Image that takes longer than the rest of QEMU's start. The
+// initramfs is no longer needed at all.
 //
-// An ELF file is given whole: QEMU maps it and reads no more than its headers
+// An ELF file is passed whole: QEMU maps it and reads only its headers
 // (include/hw/elf_ops.h).
 func headOf(image string) (*os.File, error) {
 	src, err := os.Open(image)
@@ -168,18 +168,18 @@ func headOf(image string) (*os.File, error) {
 	return head, nil
 }
 
-// EntropyBytes is what the kernel's random pool takes for a full seed.
+// EntropyBytes is the size of a full seed for the kernel's random pool.
 const EntropyBytes = 64
 
-// restore brings the machine back and tells it what it cannot know: what time it
-// is, and that its random numbers must be others than those of its twins.
+// restore restores the machine and sends it what it cannot know: the time, and random
+// bytes, so that its random numbers differ from those of other clones.
 func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	if err := v.step(PhaseRestore, func(ctx context.Context) error {
 		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
 			return err
 		}
-		// It answers when it has begun. The agent's answer is the sign that all went
-		// well, and a QEMU that cannot load the state leaves.
+		// QEMU replies when loading has started. Success is shown by the agent's
+		// response; a QEMU that cannot load the state exits.
 		return v.mon.Commands(ctx).MigrateIncoming(fmt.Sprintf("fd:%d", r.fd))
 	}); err != nil {
 		return err
@@ -198,14 +198,15 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	return nil
 }
 
-// IsRestoreError says whether err is a snapshot that does not come back, which a
-// boot from the kernel on may not share.
+// IsRestoreError reports whether err is a failure to restore a snapshot. A cold boot
+// may succeed then.
 func IsRestoreError(err error) bool {
 	var boot *BootError
 	return errors.As(err, &boot) && (boot.Phase == PhaseRestore || boot.Phase == PhaseResume)
 }
 
-// CommandLine is the command line of a boot, as a text to tell machines apart by.
+// CommandLine returns the command line of a boot, as text that identifies the
+// machine.
 func CommandLine(cfg Config) (string, error) {
 	cfg.RAM, cfg.Snapshot = nil, nil
 	cmd, err := command(cfg, nil, nil)

@@ -12,20 +12,20 @@ import (
 	"labctl/host/scratch"
 )
 
-// What a Spool keeps of one log: how the guest came up, and its last words.
+// What a Spool keeps of a log: the start, where the guest boots, and the end.
 const (
 	maxHead = 1 << 20 // bytes
 	maxRest = 4 << 20
 )
 
-// Spool holds logs in memory until it is known whether somebody wants to read
-// them, so that a run that goes well, or is killed, leaves no files.
+// Spool keeps logs in memory until it is known whether they are needed, so that a
+// run that succeeds, or is killed, leaves no files.
 type Spool struct {
 	mu   sync.Mutex
 	logs []*spooled
 }
 
-// create is a new log in place of another for the same path.
+// create returns a new log, which replaces an earlier one for the same path.
 func (s *Spool) create(path string) *spooled {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,7 +35,8 @@ func (s *Spool) create(path string) *spooled {
 	return l
 }
 
-// Save makes files of the logs, for their owner alone, and the folders for them.
+// Save writes the logs to files, readable by their owner only, and creates their
+// directories.
 func (s *Spool) Save() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +49,7 @@ func (s *Spool) Save() error {
 	return errors.Join(errs...)
 }
 
-// spooled is one log: its beginning, and what came last of all after that.
+// spooled is one log: its start, and the end of what follows.
 type spooled struct {
 	path string
 
@@ -64,7 +65,7 @@ func (l *spooled) Write(p []byte) (int, error) {
 	n := min(len(p), maxHead-len(l.head))
 	l.head = append(l.head, p[:n]...)
 	l.rest = append(l.rest, p[n:]...)
-	if len(l.rest) > 2*maxRest { // seldom, so that not every write moves all
+	if len(l.rest) > 2*maxRest { // rarely, so that not every write copies all
 		over := len(l.rest) - maxRest
 		l.lost += int64(over)
 		l.rest = append(l.rest[:0], l.rest[over:]...)
@@ -79,7 +80,7 @@ func (l *spooled) save() error {
 	defer l.mu.Unlock()
 	gap := ""
 	if l.lost > 0 {
-		gap = fmt.Sprintf("\n[labctl: %d bytes were not kept]\n", l.lost)
+		gap = fmt.Sprintf("\n[labctl: %d bytes dropped]\n", l.lost)
 	}
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (l *spooled) save() error {
 	return scratch.Write(l.path, slices.Concat(l.head, []byte(gap), l.rest), 0o600)
 }
 
-// createLog opens one of the logs that cfg names.
+// createLog creates one of the logs named in cfg.
 func (cfg Config) createLog(path string) (io.WriteCloser, error) {
 	if cfg.Spool != nil {
 		return cfg.Spool.create(path), nil

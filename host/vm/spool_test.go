@@ -73,7 +73,7 @@ func TestSpoolBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	head, rest, gap := strings.Cut(string(got), "\n[labctl: ")
-	lost, rest, _ := strings.Cut(rest, " bytes were not kept]\n")
+	lost, rest, _ := strings.Cut(rest, " bytes dropped]\n")
 	if !gap || head != all.String()[:maxHead] || !strings.HasSuffix(all.String(), rest) || len(rest) < maxRest || lost != fmt.Sprint(all.Len()-len(head)-len(rest)) {
 		t.Errorf("%d bytes, %s lost, %d bytes; want the first %d and the last of %d", len(head), lost, len(rest), maxHead, all.Len())
 	}

@@ -82,8 +82,8 @@ func TestCommandSizes(t *testing.T) {
 		{"a board's own", Config{Target: board, CPUs: board.CPUs, MemoryMB: board.MemoryMB}, "-machine raspi3b", false},
 		{"a board with more memory", Config{Target: board, MemoryMB: 2048}, "raspi3b always has 4 CPUs and 1024 MB", true},
 		{"a board with fewer CPUs", Config{Target: board, CPUs: 1}, "raspi3b always has 4 CPUs and 1024 MB", true},
-		{"line break in an argument", Config{Target: arm64, Append: []string{"a\nb"}}, `kernel argument "a\nb": holds a line break`, true},
-		{"NUL in an argument", Config{Target: arm64, Append: []string{"a\x00b"}}, `holds a line break`, true},
+		{"line break in an argument", Config{Target: arm64, Append: []string{"a\nb"}}, `kernel argument "a\nb": contains a line break`, true},
+		{"NUL in an argument", Config{Target: arm64, Append: []string{"a\x00b"}}, `contains a line break`, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.Link, tt.cfg.Image, tt.cfg.Accel = tt.cfg.Target.Links[0], "/k", "tcg"

@@ -1,7 +1,7 @@
-// Package accel decides how guests run: by KVM when a trial has proved that it
-// works, else by TCG. The presence of /dev/kvm proves nothing: it may be there
-// and make virtual machines that die on a model-specific register, on an
-// ordinary instruction, or crawl.
+// Package accel selects the accelerator for guests: KVM if a trial has shown that
+// it works, else TCG. The presence of /dev/kvm proves nothing: KVM may create
+// virtual machines that crash on a model-specific register or an ordinary
+// instruction, or that are extremely slow.
 package accel
 
 import (
@@ -26,19 +26,18 @@ type Verdict struct {
 }
 
 // Env is the environment variable that forces the accelerator: "kvm" or "tcg".
-// KVM cannot run another architecture's guests; they take TCG in any case.
+// KVM cannot run guests of another architecture; they always use TCG.
 const Env = "LABCTL_ACCEL"
 
-// Best is the verdict for guests of arch under binary. A trial's outcome is
-// kept in the cache folder for as long as QEMU, the host's kernel, its boot
-// and its /dev/kvm stay the same; one against KVM for a day at most, since a
-// busy host may have spoilt it. The error is a *qemu.NotFoundError, ctx's, or
-// about Env.
+// Best returns the verdict for guests of arch under binary. The result of a trial
+// is cached for as long as QEMU, the host's kernel, its boot and its /dev/kvm stay
+// the same, but a verdict against KVM for at most a day, since it may be due to a
+// busy host. The error is a *qemu.NotFoundError, ctx's, or about Env.
 func Best(ctx context.Context, binary, arch string) (Verdict, error) {
 	return decide(ctx, binary, arch, true)
 }
 
-// Fresh is Best by a new trial.
+// Fresh is like Best, but runs a new trial.
 func Fresh(ctx context.Context, binary, arch string) (Verdict, error) {
 	return decide(ctx, binary, arch, false)
 }
@@ -74,13 +73,13 @@ func decide(ctx context.Context, binary, arch string, useCache bool) (Verdict, e
 	if err != nil {
 		return Verdict{}, err
 	}
-	// Without a cache the next call tries again; that is no error of this one.
+	// Without a cache the next call runs another trial; that is not an error.
 	_ = store(binary, key, v)
 	return v, nil
 }
 
-// Trial tries KVM now, in less than 10 s, and keeps nothing. Best does this
-// without a kernel.
+// Trial tries KVM now, in less than 10 s, and caches nothing. Best runs it without a
+// kernel.
 func Trial(ctx context.Context, o Options) (Verdict, error) {
 	f, err := qemu.Inspect(o.Binary)
 	if err != nil {
@@ -101,7 +100,7 @@ func Trial(ctx context.Context, o Options) (Verdict, error) {
 
 const kvmDevice = "/dev/kvm"
 
-// deviceTrouble says why KVM's device is of no use: "" when it opens.
+// deviceTrouble returns why KVM's device cannot be used, "" if it can be opened.
 func deviceTrouble(path string) string {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	switch {

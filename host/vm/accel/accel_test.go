@@ -100,7 +100,7 @@ func TestFailingGuests(t *testing.T) {
 		old, new []byte
 		want     string
 	}{
-		{"undefined instruction", shlx, []byte{0x0f, 0x0b, 0x90, 0x90, 0x90}, `unasked exception "F" at vector instructions`},
+		{"undefined instruction", shlx, []byte{0x0f, 0x0b, 0x90, 0x90, 0x90}, `unexpected exception "F" at vector instructions`},
 		{"wrong result", shlx, []byte{0x31, 0xc0, 0x90, 0x90, 0x90}, "wrong result at vector instructions"},
 		{"triple fault", []byte{0x0f, 0x30, 0x0f, 0x20, 0xc0}, []byte{0x90, 0x90, 0x0f, 0x20, 0xc0}, "no answer at long mode"},
 		{"end without its letters", []byte{0xb0, 'T', 0xee}, []byte{0xeb, 0x08, 0x90}, "no answer at timer interrupts: qemu-system-x86_64 exited with status 85"},
@@ -151,11 +151,11 @@ func TestJudge(t *testing.T) {
 		"RLCMEVSTX":     "",
 		"RLCM":          "no answer at exceptions and ring 3",
 		"RLC?":          "wrong result at model-specific registers",
-		"RL!M":          `unasked exception "M" at CPUID`,
-		"RL!":           `unasked exception "" at CPUID`,
-		"RLCMEVSTXX":    `unasked output "X" after the end`,
-		"\x00\xff":      `unasked output "\x00\xff" at first instruction`,
-		"RLCMEVSTX\x00": `unasked output "\x00" after the end`,
+		"RL!M":          `unexpected exception "M" at CPUID`,
+		"RL!":           `unexpected exception "" at CPUID`,
+		"RLCMEVSTXX":    `unexpected output "X" after the end`,
+		"\x00\xff":      `unexpected output "\x00\xff" at first instruction`,
+		"RLCMEVSTX\x00": `unexpected output "\x00" after the end`,
 	} {
 		if got := g.judge(said); got != want {
 			t.Errorf("judge(%q) = %q; want %q", said, got, want)
@@ -194,7 +194,7 @@ func TestJudgeKernel(t *testing.T) {
 		{"lives", result{console: first, stopped: true, err: exit}, ""},
 		{"KVM gives up later", result{console: first, internal: true, err: exit}, "QEMU stopped"},
 		{"QEMU aborts later", result{console: first, err: exit}, "QEMU stopped"},
-		{"triple fault", result{console: first}, "reset without a word"},
+		{"triple fault", result{console: first}, "silent reset"},
 		{"no root", result{console: first + "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n"}, ""},
 		{"power off", result{console: first + "[    1.0] reboot: Power down\n"}, ""},
 	} {

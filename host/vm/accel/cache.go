@@ -11,20 +11,20 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// doubtAfter is how long a verdict against KVM is believed.
+// doubtAfter is how long a verdict against KVM is valid.
 const doubtAfter = 24 * time.Hour
 
-// noteName is the note of verdicts in the cache folder.
+// noteName is the name of the file with verdicts in the cache directory.
 const noteName = "accel.json"
 
-// key is all of the host that a verdict rests on.
+// key is the state of the host that a verdict depends on.
 type key struct {
 	QEMU    string      `json:"qemu"`
 	ModTime int64       `json:"mod_time"` // of the binary, ns since 1970
 	Kernel  string      `json:"kernel"`   // uname -r
 	Boot    string      `json:"boot"`     // /proc/sys/kernel/random/boot_id: firmware settings and modules may change between boots
 	Device  fs.FileMode `json:"device"`   // of /dev/kvm; 0 when absent
-	User    int         `json:"user"`     // effective, who may open it
+	User    int         `json:"user"`     // effective UID, which decides access to it
 }
 
 // kept is the cache file: verdicts by binary and architecture.
@@ -50,8 +50,8 @@ func hostKey(f qemu.Features) key {
 	return k
 }
 
-// load finds a verdict for the same host. A file that cannot be read is as
-// good as none.
+// load returns a cached verdict for the same state of the host. An unreadable file
+// counts as none.
 func load(binary, arch string, k key) (Verdict, bool) {
 	var all kept
 	if !cachedir.Recall(noteName, &all) {
@@ -67,8 +67,8 @@ func (e entry) holds(arch string, k key, now time.Time) bool {
 	return e.Key == k && v.Arch == arch && age >= 0 && (v.Accel == "kvm" || v.Accel == "tcg" && age < doubtAfter)
 }
 
-// store keeps a verdict. Of two processes at once one may lose its verdict,
-// and will try again; the file is whole at any time.
+// store caches a verdict. The file is replaced atomically. Of two concurrent
+// processes one may lose its verdict, and will run another trial.
 func store(binary string, k key, v Verdict) error {
 	all := kept{}
 	if !cachedir.Recall(noteName, &all) || all == nil {

@@ -18,19 +18,19 @@ var (
 	arm64Code []byte
 )
 
-// guest is a trial guest: firmware that does, in the order of a boot, what a
-// kernel asks of a CPU, and prints one letter a step.
+// guest is a trial guest: firmware that uses the features of a CPU that a kernel
+// needs, in the order of a boot, and prints one letter per step.
 //
-// A guest that only answers proves little. A host was seen where /dev/kvm
-// opens and makes virtual machines, whose ring 0 KVM then interprets: firmware
-// runs and prints, but int3, SSE and BMI2 end in "KVM internal error", and
-// loops take minutes. Each of the steps E, V and S finds that host out.
+// A guest that merely runs proves little. A host was seen where /dev/kvm can be
+// opened and virtual machines be created, but KVM emulates their ring 0: firmware
+// runs and prints, but int3, SSE and BMI2 end in "KVM internal error", and loops
+// take minutes. Each of the steps E, V and S detects such a host.
 type guest struct {
 	machine string
 	emuCPU  string // -cpu under TCG
-	tty     string // a kernel's name for its console
+	tty     string // console device name in the kernel
 	devices []qemu.Device
-	exit    int // QEMU's status after the last step
+	exit    int // QEMU's exit status after the last step
 	steps   []step
 	image   func() []byte
 }
@@ -40,8 +40,8 @@ type step struct {
 	what   string
 }
 
-// guests has a row for each architecture that KVM may run. 32-bit Arm guests
-// of a 64-bit host are left to TCG.
+// guests has a row for each architecture that may use KVM. 32-bit Arm guests on a
+// 64-bit host use TCG.
 var guests = map[string]guest{
 	"amd64": {
 		machine: "q35",
@@ -54,8 +54,8 @@ var guests = map[string]guest{
 			{'E', "exceptions and ring 3"}, {'V', "vector instructions"}, {'S', "speed"}, {'T', "timer interrupts"}, {'X', "end"},
 		},
 		image: func() []byte {
-			// 64 KiB end at 4 GiB; the last 16 bytes begin with the reset
-			// vector's instruction, which is a far jump to f000:0000.
+			// 64 KiB that end at 4 GiB; the last 16 bytes start with the
+			// instruction at the reset vector, a far jump to f000:0000.
 			b := make([]byte, 64<<10)
 			copy(b, amd64Code)
 			copy(b[len(b)-16:], []byte{0xea, 0, 0, 0, 0xf0})
@@ -63,8 +63,8 @@ var guests = map[string]guest{
 		},
 	},
 	"arm64": {
-		// The best GIC that the accelerator has: KVM cannot make a GICv2 on
-		// a host without one.
+		// The newest GIC that the accelerator supports: KVM cannot emulate a
+		// GICv2 on a host without one.
 		machine: "virt,gic-version=max",
 		emuCPU:  "max",
 		tty:     "ttyAMA0",
@@ -76,7 +76,7 @@ var guests = map[string]guest{
 	},
 }
 
-// judge says what the letters leave to be wished for: "" when all came.
+// judge returns what is wrong with the guest's output: "" if all letters are there.
 func (g guest) judge(said string) string {
 	for i, s := range g.steps {
 		if i < len(said) && said[i] == s.letter {
@@ -86,14 +86,14 @@ func (g guest) judge(said string) string {
 		case strings.HasPrefix(said[i:], "?"):
 			return "wrong result at " + s.what
 		case strings.HasPrefix(said[i:], "!"):
-			return fmt.Sprintf("unasked exception %q at %s", said[i+1:], s.what)
+			return fmt.Sprintf("unexpected exception %q at %s", said[i+1:], s.what)
 		case i < len(said):
-			return fmt.Sprintf("unasked output %q at %s", said[i:], s.what)
+			return fmt.Sprintf("unexpected output %q at %s", said[i:], s.what)
 		}
 		return "no answer at " + s.what
 	}
 	if rest := said[len(g.steps):]; rest != "" {
-		return fmt.Sprintf("unasked output %q after the end", rest)
+		return fmt.Sprintf("unexpected output %q after the end", rest)
 	}
 	return ""
 }

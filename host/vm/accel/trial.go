@@ -19,34 +19,36 @@ import (
 )
 
 const (
-	// guestLimit is for the trial guest, which takes 0.3 s with QEMU's start
-	// under TCG on an idle host. A KVM that takes longer is of no use.
+	// guestLimit is the time limit of the trial guest, which takes 0.3 s including
+	// QEMU's start under TCG on an idle host. A slower KVM is useless.
 	guestLimit = 4 * time.Second
 	// firstLine and life are the defaults of Options.
 	firstLine = 4 * time.Second
 	life      = time.Second
-	// maxConsole bounds what is kept of a console, in bytes. The start is kept.
+	// maxConsole limits the recorded console output, in bytes; the rest is
+	// dropped.
 	maxConsole = 256 << 10
 )
 
-// Options says what to try.
+// Options describes a trial.
 type Options struct {
 	Binary string
 	Arch   string // GOARCH of the guest
-	// Kernel, when set, is booted after the trial guest, with Initrd when that
-	// is set. It must print its first line within FirstLine, 4 s when zero, and
-	// live on for Life, 1 s when zero.
+	// Kernel, if set, is booted after the trial guest, with Initrd if that is set.
+	// It must print its first line within FirstLine (default 4 s) and keep running
+	// for Life (default 1 s).
 	Kernel, Initrd  string
 	FirstLine, Life time.Duration
 }
 
-// failure is a finding about the accelerator, as opposed to an error of the
-// trial itself.
+// failure is a defect of the accelerator, as opposed to an error of the trial
+// itself.
 type failure struct{ why string }
 
 func (f *failure) Error() string { return f.why }
 
-// prove runs the trial under one accelerator: nil, *failure, or another error.
+// prove runs the trial with one accelerator. The error is nil, a *failure, or
+// another one.
 func prove(ctx context.Context, accel string, o Options) error {
 	g, ok := guests[o.Arch]
 	if !ok {
@@ -69,7 +71,7 @@ func (g guest) common(accel string) []qemu.Device {
 	}
 }
 
-// run tries the trial guest.
+// run runs the trial guest.
 func (g guest) run(ctx context.Context, accel, binary string) error {
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -97,11 +99,11 @@ func (g guest) run(ctx context.Context, accel, binary string) error {
 	return nil
 }
 
-// banner begins the first line of every Linux kernel: linux_banner in
+// banner is the start of every Linux kernel's first line: linux_banner in
 // init/version.c.
 const banner = "Linux version "
 
-// boot tries a real kernel.
+// boot boots a real kernel.
 func (g guest) boot(ctx context.Context, accel string, o Options) error {
 	first, life := cmp.Or(o.FirstLine, firstLine), cmp.Or(o.Life, life)
 	devices := append(g.common(accel), qemu.SMP(2), qemu.Memory{MiB: 512},
@@ -122,9 +124,10 @@ func (g guest) boot(ctx context.Context, accel string, o Options) error {
 	return nil
 }
 
-// judgeKernel takes a kernel for good that printed its first line and then
-// lived until it was stopped, or that came to its end in order: without an
-// init it panics for want of a root, and panic=-1 makes that QEMU's end.
+// judgeKernel returns what is wrong with a kernel's run, "" if nothing is: the
+// kernel must print its first line and then run until it is stopped, or end in the
+// expected way: without an init it panics for lack of a root file system, and with
+// panic=-1 QEMU exits.
 func judgeKernel(r result) string {
 	switch {
 	case !strings.Contains(r.console, banner):
@@ -132,22 +135,22 @@ func judgeKernel(r result) string {
 	case r.internal, r.err != nil && !r.stopped:
 		return "QEMU stopped"
 	case !r.stopped && !strings.Contains(r.console, "Kernel panic - not syncing: ") && !strings.Contains(r.console, "reboot: "):
-		return "reset without a word"
+		return "silent reset"
 	}
 	return ""
 }
 
-// result is what became of one QEMU.
+// result is the result of one run of QEMU.
 type result struct {
 	console   string
-	complaint string        // QEMU's first on its standard error
+	complaint string        // the first line of QEMU's standard error
 	internal  bool          // KVM gave up and QEMU had to be stopped
-	stopped   bool          // by us, since its time was over
-	age       time.Duration // at its end
-	err       error         // of Wait
+	stopped   bool          // by the trial, because its time was up
+	age       time.Duration // when it ended
+	err       error         // from Wait
 }
 
-// code is QEMU's exit status, or -1 after a signal.
+// code returns QEMU's exit status, or -1 after a signal.
 func (r result) code() int {
 	var exit *qemu.ExitError
 	if errors.As(r.err, &exit) {
@@ -156,7 +159,7 @@ func (r result) code() int {
 	return 0
 }
 
-// because ends a sentence on a failure with its cause, as far as known.
+// because returns the cause of a failure, if known, to append to its message.
 func (r result) because() string {
 	switch {
 	case r.complaint != "":
@@ -169,12 +172,12 @@ func (r result) because() string {
 	return ""
 }
 
-// internalError is what QEMU says when KVM cannot go on (kvm_handle_internal_error
-// in accel/kvm/kvm-all.c). QEMU itself stays, with the guest stopped.
+// internalError is QEMU's message if KVM cannot continue (kvm_handle_internal_error
+// in accel/kvm/kvm-all.c). QEMU keeps running with the guest stopped.
 const internalError = "KVM internal error"
 
-// watch runs a QEMU until it ends, KVM gives up, or enough says so of the
-// console so far and QEMU's age.
+// watch runs QEMU until it ends, KVM fails, or enough returns true for the console
+// output so far and QEMU's age.
 func watch(ctx context.Context, binary string, devices []qemu.Device, enough func(console string, age time.Duration) bool) (result, error) {
 	c, err := qemu.New(binary, devices...)
 	if err != nil {
@@ -217,8 +220,8 @@ func watch(ctx context.Context, binary string, devices []qemu.Device, enough fun
 	return r, nil
 }
 
-// complaint is the first line of QEMU's standard error that is no warning.
-// The first names the cause, where the last may be a mere assertion.
+// complaint returns the first line of QEMU's standard error that is not a warning.
+// The first names the cause; the last may be a mere assertion.
 func complaint(stderr, sign string) string {
 	for l := range strings.Lines(stderr) {
 		l = strings.TrimPrefix(strings.TrimSpace(l), sign)

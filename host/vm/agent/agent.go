@@ -1,6 +1,6 @@
-// Package agent is the host's end of the link to the agent in the guest: the
-// Hello, requests and their streams. It knows nothing of QEMU; any connection
-// with guest/agent at its other end will do.
+// Package agent is the host's side of the link to the agent in the guest: the
+// Hello, requests and their streams. It is independent of QEMU and works over any
+// connection to a guest/agent.
 package agent
 
 import (
@@ -19,24 +19,24 @@ import (
 	"labctl/host/text"
 )
 
-// ErrClosed says that the link ended. A request that was under way then has no
-// final record, so nothing is known of its outcome.
+// ErrClosed means that the link ended. A request that was in progress has no final
+// record, so its result is unknown.
 var ErrClosed = outcome.New(outcome.GuestCrashed, "the link to the guest ended before the final record")
 
-// DamageError says that frames were lost on the link.
+// DamageError reports that frames were lost on the link.
 type DamageError struct{ Frames uint64 }
 
 func (e *DamageError) Error() string {
 	return fmt.Sprintf("the link to the guest lost %d frames", e.Frames)
 }
 
-// Outcome is GuestCrashed: what the agent says can no longer be told.
+// Outcome is GuestCrashed: the agent's state is unknown.
 func (e *DamageError) Outcome() outcome.Kind { return outcome.GuestCrashed }
 
 // How is LinkDamaged.
 func (e *DamageError) How() outcome.How { return outcome.LinkDamaged }
 
-// GuestError is a request that the agent could not carry out.
+// GuestError reports that the agent could not perform a request.
 type GuestError struct {
 	Op  wire.Op
 	Msg string // cleaned, one line
@@ -44,40 +44,40 @@ type GuestError struct {
 
 func (e *GuestError) Error() string { return fmt.Sprintf("guest: %s: %s", e.Op, e.Msg) }
 
-// Outcome is CannotRun: the guest lives, and cannot do what it was asked.
+// Outcome is CannotRun: the guest is up, but cannot perform the request.
 func (e *GuestError) Outcome() outcome.Kind { return outcome.CannotRun }
 
-// nonsense classifies what breaks the protocol: the guest has sent it, and whatever
-// it says from there on is not to be believed. Errors that have an outcome keep it.
+// nonsense classifies a protocol violation: the guest sent it, and nothing it sends
+// from then on can be trusted. Errors that have an outcome keep it.
 func nonsense(err error) error { return outcome.Default(outcome.GuestCrashed, err) }
 
-// A UART moves about ten bytes a millisecond towards the guest, so that a frame
-// of full length would hold up a signal behind it for seconds.
+// A UART transfers about ten bytes per millisecond to the guest, so that a
+// full-length frame would delay a signal behind it for seconds.
 const (
 	uart      = "uart" // wire.Hello.Transport
 	uartChunk = 2 << 10
 )
 
-// Client speaks to one agent. Its methods are safe for concurrent use.
+// Client is a connection to one agent. Its methods are safe for concurrent use.
 type Client struct {
 	conn io.ReadWriteCloser
 	w    *wire.Writer
 
 	hello   chan wire.Hello
-	greeted bool // of the reading goroutine
+	greeted bool // used by the reading goroutine only
 
-	window *Window // nil for none
+	window *Window // nil without one
 
 	mu    sync.Mutex
-	chunk int // most bytes of a Stdin frame; 0 is wire.MaxPayload
+	chunk int // maximum bytes of a Stdin frame; 0: wire.MaxPayload
 	calls map[uint32]*Call
 	next  uint32
 	err   error
 	done  chan struct{}
 }
 
-// New starts reading conn. Bytes on the link that are no frames, which on a
-// lone UART are the kernel's console, go to stray (nil drops them).
+// New starts reading conn. Bytes that are not part of a frame, which are the
+// kernel's console if both share a UART, go to stray (nil drops them).
 func New(conn io.ReadWriteCloser, stray func([]byte)) *Client {
 	c := &Client{
 		conn: conn, w: wire.NewWriter(conn),
@@ -89,17 +89,17 @@ func New(conn io.ReadWriteCloser, stray func([]byte)) *Client {
 	return c
 }
 
-// Done is closed when the link has ended; Err then says why.
+// Done is closed when the link has ended; Err then returns the reason.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err is why the link ended, nil while it lives.
+// Err returns why the link ended, nil while it is up.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Close ends the link.
+// Close closes the link.
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.done
@@ -118,7 +118,7 @@ func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	}
 }
 
-// heard sets what depends on the guest's link.
+// heard sets what depends on the guest's transport.
 func (c *Client) heard(h wire.Hello) {
 	if h.Transport == uart {
 		c.mu.Lock()
@@ -129,7 +129,7 @@ func (c *Client) heard(h wire.Hello) {
 
 func checkVersion(h wire.Hello) error {
 	if h.Version != wire.Version {
-		return fmt.Errorf("the guest's agent speaks version %d, this labctl %d", h.Version, wire.Version)
+		return fmt.Errorf("the guest's agent has protocol version %d, this labctl %d", h.Version, wire.Version)
 	}
 	return nil
 }
@@ -161,8 +161,8 @@ func (c *Client) read(stray func([]byte)) {
 	close(c.done)
 }
 
-// take handles one frame. Only what breaks the protocol for every request is
-// an error; a frame for a Chan that is not open is dropped.
+// take handles one frame. Only a violation that affects every request is an error;
+// a frame for a Chan that is not open is dropped.
 func (c *Client) take(f wire.Frame) error {
 	if f.Kind == wire.KindHello {
 		h, err := wire.Decode[wire.Hello](f.Payload)
@@ -170,8 +170,8 @@ func (c *Client) take(f wire.Frame) error {
 			return fmt.Errorf("guest: %w", err)
 		}
 		if c.greeted {
-			// Its requests are gone: nobody will send their final records.
-			return fmt.Errorf("%w: the guest's agent started again", ErrClosed)
+			// Its requests are lost: their final records will never arrive.
+			return fmt.Errorf("%w: the guest's agent restarted", ErrClosed)
 		}
 		c.greeted = true
 		c.heard(h)
@@ -212,7 +212,7 @@ func (c *Client) take(f wire.Frame) error {
 	return nil
 }
 
-// Call is one request under way.
+// Call is one request in progress.
 type Call struct {
 	c     *Client
 	op    wire.Op
@@ -225,17 +225,17 @@ type Call struct {
 	done chan struct{}
 }
 
-// Start sends a request. The caller must read every stream that it expects
-// bytes on and then call Wait.
+// Start sends a request. The caller must read every stream on which it expects data
+// and then call Wait.
 func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 	req, err := wire.NewRequest(op, params)
 	if err != nil {
-		return nil, fmt.Errorf("ask guest: %w", err)
+		return nil, fmt.Errorf("request to guest:  %w", err)
 	}
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		return nil, fmt.Errorf("ask guest: %s: %w", op, c.err)
+		return nil, fmt.Errorf("request to guest:  %s: %w", op, c.err)
 	}
 	c.next++
 	call := &Call{c: c, op: op, id: c.next, done: make(chan struct{})}
@@ -250,7 +250,7 @@ func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 		c.mu.Lock()
 		delete(c.calls, call.id)
 		c.mu.Unlock()
-		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("ask guest: %s: %w", op, err))
+		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("request to guest:  %s: %w", op, err))
 	}
 	return call, nil
 }
@@ -275,17 +275,17 @@ func (call *Call) end(res wire.Result, err error) {
 	close(call.done)
 }
 
-// Stdin is the program's input. Closing it sends the end of file.
+// Stdin returns the program's input. Closing it sends end of file.
 func (call *Call) Stdin() io.WriteCloser { return call.stdin }
 
-// Stdout, Stderr and Extra are what the request sends back. Each ends with
-// io.EOF when the request is over.
+// Stdout returns one of the output streams of the request; the others are Stderr
+// and Extra. Each ends with io.EOF when the request is done.
 func (call *Call) Stdout() io.Reader { return call.outs[0] }
 
-// Stderr is described at Stdout.
+// Stderr is an output stream; see Stdout.
 func (call *Call) Stderr() io.Reader { return call.outs[1] }
 
-// Extra is described at Stdout.
+// Extra is an output stream; see Stdout.
 func (call *Call) Extra() io.Reader { return call.outs[2] }
 
 // Control sends a signal or a window size.
@@ -293,9 +293,8 @@ func (call *Call) Control(ctl wire.Control) error {
 	return call.c.w.Send(wire.KindControl, call.id, ctl)
 }
 
-// Wait waits for the final record and decodes its value into v, which may be
-// nil. When the agent reports an error the value, if there is one, is decoded
-// all the same.
+// Wait waits for the final record and decodes its value into v, which may be nil.
+// The value, if there is one, is decoded even if the agent reports an error.
 func (call *Call) Wait(ctx context.Context, v any) error {
 	select {
 	case <-call.done:
@@ -316,7 +315,7 @@ func (call *Call) Wait(ctx context.Context, v any) error {
 	return nil
 }
 
-// do is a request whose only stream, if any, is copied to w.
+// do performs a request and copies its only stream, if any, to w.
 func (c *Client) do(ctx context.Context, op wire.Op, params, v any, stream func(*Call) io.Reader, w io.Writer) error {
 	call, err := c.Start(op, params)
 	if err != nil {
@@ -338,9 +337,9 @@ func (c *Client) ReadFile(ctx context.Context, path string, max int64, w io.Writ
 	return c.do(ctx, wire.OpReadFile, wire.FileParams{Path: path, Max: max}, nil, (*Call).Stdout, w)
 }
 
-// Unpack makes the files of a tar archive below the guest's folder dir, which
-// with its parents is made. It reads r to its end; when it returns early, by an
-// error or because ctx has ended, a Read of r may still be under way.
+// Unpack unpacks a tar archive into the guest's directory dir, which is created with
+// its parents. It reads r to its end; if it returns early, because of an error or
+// because ctx has ended, a Read of r may still be in progress.
 func (c *Client) Unpack(ctx context.Context, dir string, r io.Reader) (wire.Unpacked, error) {
 	var done wire.Unpacked
 	p := wire.UnpackParams{Dir: dir}
@@ -359,7 +358,7 @@ func (c *Client) Unpack(ctx context.Context, dir string, r io.Reader) (wire.Unpa
 	return done, err
 }
 
-// unpack sends what of the archive is not in the window.
+// unpack sends the part of the archive that is not in the window.
 func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (wire.Unpacked, error) {
 	var done wire.Unpacked
 	call, err := c.Start(wire.OpUnpack, p)
@@ -375,7 +374,7 @@ func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (
 		in := source{r: r}
 		io.Copy(call.Stdin(), &in)
 		read <- in.err
-		call.Stdin().Close() // an archive that is cut short is the guest's error too
+		call.Stdin().Close() // the guest reports a truncated archive, too
 	}()
 	err = call.Wait(ctx, &done)
 	if ctx.Err() != nil {
@@ -387,20 +386,20 @@ func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (
 		if rerr != nil {
 			return done, outcome.Default(outcome.BadInput, fmt.Errorf("read the files for the guest: %w", rerr))
 		}
-	default: // the guest did not want all of it
+	default: // the guest did not read all of it
 	}
 	return done, err
 }
 
-// Pack copies a tar archive of files of the guest to w. What is in it is the
-// guest's to choose: the reader has to hold it against p.
+// Pack copies a tar archive of the guest's files to w. The guest controls its
+// contents: the reader must check them against p.
 func (c *Client) Pack(ctx context.Context, p wire.PackParams, w io.Writer) (wire.Packed, error) {
 	var done wire.Packed
 	err := c.do(ctx, wire.OpPack, p, &done, (*Call).Stdout, w)
 	return done, err
 }
 
-// Stat asks for the guest's state.
+// Stat returns the guest's state.
 func (c *Client) Stat(ctx context.Context) (wire.Stat, error) {
 	var st wire.Stat
 	err := c.do(ctx, wire.OpStat, nil, &st, nil, nil)
@@ -411,13 +410,12 @@ func (c *Client) Stat(ctx context.Context) (wire.Stat, error) {
 type IO struct {
 	Stdin          io.Reader // nil: the program reads /dev/null
 	Stdout, Stderr io.Writer // nil: dropped
-	// Started, when set, is given the Call, for signals and window sizes.
+	// Started, if set, is called with the Call, for signals and window sizes.
 	Started func(*Call)
 }
 
-// Exec runs a program and waits for its end and for all of its output. When
-// ctx ends first the program's process group is killed, and what it still says
-// is dropped.
+// Exec runs a program and waits for its exit and for all of its output. If ctx ends
+// first, the program's process group is killed and further output is dropped.
 func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecResult, error) {
 	p.Stdin = s.Stdin != nil
 	call, err := c.Start(wire.OpExec, p)
@@ -445,7 +443,7 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 	var res wire.ExecResult
 	err = call.Wait(ctx, &res)
 	if err != nil && ctx.Err() != nil {
-		// In the background: a guest that hangs takes nothing from the link.
+		// In the background: a hung guest reads nothing from the link.
 		go call.Control(wire.Control{Signal: int(syscall.SIGKILL)})
 	}
 	errOut, errErr := stdout.finish(ctx), stderr.finish(ctx)
@@ -462,7 +460,8 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 	return res, cmp.Or(errOut, errErr, err)
 }
 
-// valid says whether exactly one end is given, by numbers that Linux has.
+// valid reports whether r is either an exit or a signal, with a number that Linux
+// allows.
 func valid(r wire.ExecResult) bool {
 	if r.Exited {
 		return !r.Signaled && r.Code >= 0 && r.Code <= 255
@@ -470,8 +469,8 @@ func valid(r wire.ExecResult) bool {
 	return r.Signaled && r.Signal >= 1 && r.Signal <= 127
 }
 
-// source remembers why a Reader ended, which io.Copy mixes with the Writer's
-// errors.
+// source records the error of a Reader, which io.Copy does not distinguish from
+// the Writer's.
 type source struct {
 	r   io.Reader
 	err error
@@ -485,9 +484,9 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain copies a stream to a Writer and reads the stream to its end whatever
-// becomes of the Writer: a guest whose bytes are not taken would wait for ever,
-// and its final record with it.
+// drain copies a stream to a Writer and reads the stream to its end even if the
+// Writer fails: otherwise the guest would block forever and never send the final
+// record.
 type drain struct {
 	w    io.Writer
 	turn chan struct{} // held by a Write to w
@@ -509,7 +508,7 @@ func drainTo(w io.Writer, r io.Reader) *drain {
 	return d
 }
 
-// Write never fails, so that the copy goes on.
+// Write never fails, so that the copying continues.
 func (d *drain) Write(p []byte) (int, error) {
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()
@@ -522,12 +521,12 @@ func (d *drain) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stuck is how long finish waits for a Write that does not return: that of a
-// pipe whose reader sleeps.
+// stuck is how long finish waits for a Write that blocks, such as one to a pipe that
+// nobody reads.
 const stuck = time.Second
 
-// finish waits for the stream's end. When ctx ends first nothing is written to
-// w any more, so that the caller has it for itself.
+// finish waits for the stream's end. If ctx ends first, nothing more is written to
+// w, so that the caller can use it.
 func (d *drain) finish(ctx context.Context) error {
 	select {
 	case <-d.done:

@@ -102,7 +102,7 @@ func TestResume(t *testing.T) {
 	if err != nil || h.Release != "6.12" || h.HelloSec != 7 {
 		t.Errorf("Resume = %+v, %v", h, err)
 	}
-	if _, err := answer(wire.Hello{Version: wire.Version + 1}); err == nil || !strings.Contains(err.Error(), "speaks version") {
+	if _, err := answer(wire.Hello{Version: wire.Version + 1}); err == nil || !strings.Contains(err.Error(), "protocol version") {
 		t.Errorf("Resume of another version = %v", err)
 	}
 	var g *GuestError

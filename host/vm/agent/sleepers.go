@@ -11,14 +11,14 @@ import (
 	"labctl/host/text"
 )
 
-// Bounds of one task that sleeps, in bytes of its line and frames of its stack.
+// Limits on a sleeping task: bytes of its line and frames of its stack.
 const (
 	maxSleeper = 64 << 10
 	maxFrames  = 256
 )
 
-// Sleepers looks at the tasks of the guest that sleep, with their stacks in the
-// kernel, at most max of them. Texts are the kernel's, cleaned, each one line.
+// Sleepers returns at most max sleeping tasks of the guest with their kernel stacks.
+// Texts are the kernel's, cleaned, each one line.
 func (c *Client) Sleepers(ctx context.Context, max int) ([]wire.Sleeper, wire.Slept, error) {
 	var done wire.Slept
 	r, w := io.Pipe()
@@ -41,7 +41,7 @@ func (c *Client) Sleepers(ctx context.Context, max int) ([]wire.Sleeper, wire.Sl
 	return got.tasks, done, err
 }
 
-// readSleepers reads JSON documents, one a line.
+// readSleepers reads JSON documents, one per line.
 func readSleepers(r io.Reader, max int) (tasks []wire.Sleeper, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxSleeper)
@@ -51,7 +51,7 @@ func readSleepers(r io.Reader, max int) (tasks []wire.Sleeper, err error) {
 			return tasks, nonsense(fmt.Errorf("guest: sleepers: %w", err))
 		}
 		if len(tasks) == max || len(t.Stack) > maxFrames {
-			return tasks, nonsense(errors.New("guest: sleepers: more than was asked for"))
+			return tasks, nonsense(errors.New("guest: sleepers: more than requested"))
 		}
 		for _, field := range []*string{&t.Comm, &t.State, &t.Wchan, &t.Syscall} {
 			*field = text.Line(*field, 256)

@@ -15,11 +15,11 @@ func TestReadSleepers(t *testing.T) {
 	}{
 		{"none", "", 1, 0, ""},
 		{"one", one, 1, 1, ""},
-		{"more than asked for", one + one, 1, 1, "more than was asked for"},
+		{"more than asked for", one + one, 1, 1, "more than requested"},
 		{"no JSON", "x\n", 1, 0, "decode"},
 		{"unknown field", `{"pid":1,"x":2}`, 1, 0, "unknown field"},
 		{"a line too long", `{"comm":"` + strings.Repeat("x", maxSleeper) + `"}`, 1, 0, "too long"},
-		{"a stack too deep", `{"stack":[` + strings.Repeat(`"f",`, maxFrames) + `"f"]}`, 1, 0, "more than was asked for"},
+		{"a stack too deep", `{"stack":[` + strings.Repeat(`"f",`, maxFrames) + `"f"]}`, 1, 0, "more than requested"},
 	} {
 		got, err := readSleepers(strings.NewReader(tt.in), tt.max)
 		if len(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {

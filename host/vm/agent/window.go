@@ -8,21 +8,22 @@ import (
 	"labctl/host/outcome"
 )
 
-// Window is memory that the guest can read. An archive that is put there need not
-// go through the link, a few kilobytes at a time.
+// Window is memory that the guest can read. An archive in it need not be sent over
+// the link, a few kilobytes at a time.
 type Window struct {
 	mem  io.WriterAt
 	size int64
 	used chan struct{} // holds one while an archive is in it
 }
 
-// SetWindow gives the Client a window of size bytes, of which the guest must have
-// said that it sees them. It must be called before the first request.
+// SetWindow sets the Client's window, of size bytes. The guest must have reported
+// that it can read it. SetWindow must be called before the first request.
 func (c *Client) SetWindow(mem io.WriterAt, size int64) {
 	c.window = &Window{mem: mem, size: size, used: make(chan struct{}, 1)}
 }
 
-// take gets hold of the window, unless another has it or there is none.
+// take acquires the window and reports whether it did: not if it is in use or there
+// is none.
 func (w *Window) take() bool {
 	if w == nil {
 		return false
@@ -35,11 +36,11 @@ func (w *Window) take() bool {
 	}
 }
 
-// give lets others have it: the guest is done with what is in it.
+// give releases the window: the guest has read its contents.
 func (w *Window) give() { <-w.used }
 
-// fill copies r to the window, until either ends. When ctx ends first the copy
-// goes on, so that the window is not given.
+// fill copies r to the window, until either ends. If ctx ends first, the copying
+// continues and the window is not released.
 func (w *Window) fill(ctx context.Context, r io.Reader) (n int64, rest bool, err error) {
 	type end struct {
 		n   int64
@@ -52,7 +53,7 @@ func (w *Window) fill(ctx context.Context, r io.Reader) (n int64, rest bool, err
 		if in.err != nil {
 			err = outcome.Default(outcome.BadInput, fmt.Errorf("read the files for the guest: %w", in.err))
 		} else if err != nil {
-			err = outcome.Default(outcome.HostLacks, fmt.Errorf("put files in the guest's window: %w", err))
+			err = outcome.Default(outcome.HostLacks, fmt.Errorf("write files to the guest's window: %w", err))
 		}
 		copied <- end{n, err}
 	}()

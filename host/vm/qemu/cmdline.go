@@ -1,8 +1,7 @@
 // Package qemu turns typed devices into a QEMU command line, starts QEMU and
-// supervises it. Each idea of QEMU is one small type that contributes its
-// options and, where it has a say there, kernel arguments and inherited file
-// descriptors. The package knows nothing of guests: what runs inside, and what
-// is said over QMP, is the caller's.
+// supervises it. Each QEMU concept is a small type that contributes options and, if
+// applicable, kernel arguments and inherited file descriptors. What runs in the
+// guest and what is sent over QMP is up to the caller.
 package qemu
 
 import (
@@ -13,12 +12,12 @@ import (
 	"labctl/host/outcome"
 )
 
-// Device contributes one QEMU idea to a command line.
+// Device contributes one QEMU concept to a command line.
 type Device interface {
 	Args(*Cmdline) error
 }
 
-// Cmdline gathers what devices contribute. Options keep the devices' order.
+// Cmdline collects the devices' contributions, in the devices' order.
 type Cmdline struct {
 	binary    string
 	args      []string
@@ -28,13 +27,14 @@ type Cmdline struct {
 	ids       map[string]bool
 }
 
-// slot is one inherited file descriptor: our socket pair, or the caller's file.
+// slot is one inherited file descriptor: one end of a socket pair, or the caller's
+// file.
 type slot struct {
-	name string   // of a socket
+	name string   // for a socket
 	file *os.File // nil for a socket
 }
 
-// firstFD is the child's number of the first inherited descriptor, after
+// firstFD is the number of the first inherited descriptor in the child, after
 // standard input, output and error.
 const firstFD = 3
 
@@ -42,18 +42,18 @@ const firstFD = 3
 // Value first.
 func (c *Cmdline) Add(args ...string) { c.args = append(c.args, args...) }
 
-// KernelArgs appends to the kernel's command line. It is dropped when nothing
-// boots a kernel: QEMU refuses -append without -kernel.
+// KernelArgs appends to the kernel's command line. It is dropped if no kernel is
+// booted: QEMU rejects -append without -kernel.
 func (c *Cmdline) KernelArgs(args ...string) { c.kernel = append(c.kernel, args...) }
 
-// File has QEMU inherit f and returns its descriptor number there. The caller
-// keeps f open until Start returns.
+// File makes QEMU inherit f and returns its descriptor number in QEMU. The caller
+// must keep f open until Start returns.
 func (c *Cmdline) File(f *os.File) int {
 	c.slots = append(c.slots, slot{file: f})
 	return firstFD + len(c.slots) - 1
 }
 
-// ID claims an identifier that must be unique on the command line.
+// ID registers an identifier that must be unique on the command line.
 func (c *Cmdline) ID(id string) error {
 	if !validID(id) {
 		return fmt.Errorf("QEMU id %q: want a letter, then letters, digits, '-', '.' or '_'", id)
@@ -71,11 +71,11 @@ func (c *Cmdline) ID(id string) error {
 // Chardev adds a character device over a socket pair, whose other end is
 // [Process.Conn] of the same name.
 //
-// QEMU takes a connected socket by fd= as a client chardev (7.2 does so with
-// and without server=off). So there is no listening socket, no path that
-// another user could reach or that could be left behind, and no race between
-// QEMU's start and our connecting: bytes written before QEMU runs wait in the
-// socket, and end of file comes with QEMU's death.
+// QEMU accepts a connected socket with fd= as a client chardev (7.2 does so with
+// and without server=off). So there is no listening socket, no path that another
+// user could access or that could be left behind, and no race between QEMU's start
+// and connecting: bytes written before QEMU runs wait in the socket, and QEMU's exit
+// is seen as end of file.
 func (c *Cmdline) Chardev(name string) error {
 	if err := c.ID(name); err != nil {
 		return err
@@ -99,10 +99,10 @@ func validID(id string) bool {
 	return id != ""
 }
 
-// Command is a finished command line. It is plain data and may be started any
-// number of times, as long as its inherited files stay open.
+// Command is a complete command line. It is plain data and can be started any number
+// of times, as long as its inherited files stay open.
 type Command struct {
-	Binary string   // a name to find in PATH, or a path
+	Binary string   // a name to look up in PATH, or a path
 	Args   []string // without the binary
 	slots  []slot
 }
@@ -120,17 +120,17 @@ func New(binary string, devices ...Device) (*Command, error) {
 	}
 	for _, a := range append([]string{binary}, c.args...) {
 		if strings.ContainsRune(a, 0) {
-			return nil, outcome.Inputf("QEMU argument %q: holds a NUL", a)
+			return nil, outcome.Inputf("QEMU argument %q: contains a NUL", a)
 		}
 	}
 	return &Command{Binary: binary, Args: c.args, slots: c.slots}, nil
 }
 
-// Argv is the whole command line, binary first.
+// Argv returns the whole command line, binary first.
 func (c *Command) Argv() []string { return append([]string{c.Binary}, c.Args...) }
 
-// String is the command as one line for a POSIX shell. Options with fd= name
-// descriptors that only Start provides.
+// String returns the command as one line for a POSIX shell. Options with fd= refer
+// to descriptors that only Start provides.
 func (c *Command) String() string {
 	q := make([]string, 0, len(c.Args)+1)
 	for _, a := range c.Argv() {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Defaults switches off all that QEMU would add by itself: default devices,
-// the user's configuration, a network, a window, and restarting on reset.
+// Defaults disables everything that QEMU adds by default: default devices, the
+// user's configuration, a network, a window, and restarting on reset.
 type Defaults struct{}
 
 func (Defaults) Args(c *Cmdline) error {
@@ -16,7 +16,7 @@ func (Defaults) Args(c *Cmdline) error {
 	return nil
 }
 
-// Sandbox confines QEMU by seccomp, where binary and host have it.
+// Sandbox confines QEMU with seccomp, if the binary and the host support it.
 type Sandbox struct{}
 
 const sandboxOn = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -51,12 +51,12 @@ type CPU string
 
 func (m CPU) Args(c *Cmdline) error { c.Add("-cpu", string(m)); return nil }
 
-// Accel is how guest code runs.
+// Accel is the accelerator.
 type Accel struct {
 	Name string // "tcg", "kvm"
-	// Thread is TCG's threading, "single" or "multi"; empty leaves QEMU's
-	// default. amd64 guests with more than one CPU need "single" under TCG:
-	// with "multi", QEMU 7.2 loses the kernel's int3 text patching.
+	// Thread is TCG's threading, "single" or "multi"; empty means QEMU's default.
+	// amd64 guests with more than one CPU need "single" under TCG: with "multi",
+	// QEMU 7.2 breaks the kernel's int3 text patching.
 	Thread string
 }
 
@@ -72,11 +72,11 @@ func (a Accel) Args(c *Cmdline) error {
 // Memory is the guest's RAM.
 type Memory struct {
 	MiB int
-	// File backs the RAM by a file of that size. Share writes the guest's
-	// stores to it; without Share the file is mapped private and is not changed.
+	// File backs the RAM with a file of that size. With Share the guest's stores
+	// are written to it; without, the file is mapped private and is not changed.
 	File  string
 	Share bool
-	// Inherit is an open file in the place of File, which needs no name.
+	// Inherit is an open file, used instead of File; it needs no name.
 	Inherit *os.File
 }
 
@@ -119,14 +119,14 @@ func (n SMP) Args(c *Cmdline) error {
 	return nil
 }
 
-// Kernel is booted by QEMU's own loader. Append comes before or after other
-// devices' kernel arguments as the devices are ordered.
+// Kernel is booted by QEMU's built-in loader. Append and other devices' kernel
+// arguments are in the order of the devices.
 type Kernel struct {
 	Image  string // bzImage, Image, zImage, or vmlinux with a PVH note
 	Initrd string // optional
 	DTB    string // optional
 	Append []string
-	// Inherit is an open file in the place of Image, read from its beginning.
+	// Inherit is an open file, used instead of Image and read from its start.
 	Inherit *os.File
 }
 
@@ -150,7 +150,7 @@ func (k Kernel) Args(c *Cmdline) error {
 	return nil
 }
 
-// Firmware replaces the machine's BIOS by an open file, read from its beginning.
+// Firmware replaces the machine's BIOS with an open file, read from its start.
 type Firmware struct{ Inherit *os.File }
 
 func (f Firmware) Args(c *Cmdline) error {
@@ -158,10 +158,10 @@ func (f Firmware) Args(c *Cmdline) error {
 	return nil
 }
 
-// Serial is the machine's next UART (-serial), reached by Process.Conn(Name).
+// Serial is the machine's next UART (-serial), connected to Process.Conn(Name).
 type Serial struct {
 	Name string
-	// Console makes it a kernel console by its name in the guest: "ttyS0",
+	// Console makes it a kernel console with this name in the guest: "ttyS0",
 	// "ttyAMA0", "ttyAMA1,115200".
 	Console string
 }
@@ -194,8 +194,8 @@ func (v VirtioSerial) Args(c *Cmdline) error {
 	if err := c.ID("vser"); err != nil {
 		return err
 	}
-	// Each port has two queues, each queue an eventfd that QEMU polls all the time,
-	// and QEMU makes 31 ports unless told otherwise. Number 0 is a console's.
+	// Each port has two queues, each with an eventfd that QEMU polls all the time,
+	// and the default is 31 ports. Port 0 is reserved for a console.
 	c.Add("-device", fmt.Sprintf("%s,id=vser,max_ports=%d", v.Driver, len(v.Ports)+1))
 	for _, p := range v.Ports {
 		if err := c.Chardev(p); err != nil {
@@ -206,33 +206,34 @@ func (v VirtioSerial) Args(c *Cmdline) error {
 	return nil
 }
 
-// Window is a file of the host's that the guest sees as memory: BAR 2 of a PCI
-// device without interrupts (QEMU: docs/system/devices/ivshmem.rst).
+// Window is a host file that the guest sees as memory: BAR 2 of a PCI device without
+// interrupts (QEMU: docs/system/devices/ivshmem.rst).
 type Window struct {
 	File  *os.File
 	Bytes int64 // length of File; a power of two
-	// Share writes the guest's stores to File. x-ignore-shared then leaves the
-	// content out of the machine's state, so that a restored machine sees its own
-	// File. That one must be private: QEMU wants shared memory where it was, and
-	// the BAR has no place yet (migration/ram.c, "Mismatched GPAs"). Either way the
-	// guest sees what the host writes, but for pages that it has written itself.
+	// With Share, the guest's stores are written to File. x-ignore-shared then omits
+	// the contents from the machine's state, so that a restored machine sees its own
+	// File. That one must be private: QEMU requires shared memory at the same
+	// address as before, and the BAR has none yet (migration/ram.c, "Mismatched
+	// GPAs"). In either case the guest sees what the host writes, except in pages
+	// that it has written itself.
 	Share bool
 }
 
-// WindowDriver is the device's name.
+// WindowDriver is the device's name in QEMU.
 const WindowDriver = "ivshmem-plain"
 
 func (w Window) Args(c *Cmdline) error {
 	if err := c.ID("window"); err != nil {
 		return err
 	}
-	// A device that is not its memory's master cannot be saved.
+	// An ivshmem device can be saved only with master=on.
 	c.Add("-object", fmt.Sprintf("memory-backend-file,id=window,size=%d,mem-path=/proc/self/fd/%d,share=%s", w.Bytes, c.File(w.File), onOff(w.Share)),
 		"-device", WindowDriver+",memdev=window,master=on")
 	return nil
 }
 
-// QMP is the monitor, reached by Process.Conn(QMPName).
+// QMP is the monitor, connected to Process.Conn(QMPName).
 type QMP struct{}
 
 // QMPName is the monitor's name for Process.Conn.
@@ -250,7 +251,7 @@ func (QMP) Args(c *Cmdline) error {
 // exit status is v<<1|1.
 type DebugExit struct{}
 
-// DebugExitPort is where DebugExit listens.
+// DebugExitPort is DebugExit's I/O port.
 const DebugExitPort = 0xf4
 
 func (DebugExit) Args(c *Cmdline) error {

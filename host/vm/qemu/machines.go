@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// HasMachine says whether a binary knows a machine: "raspi4b". It asks QEMU each
-// time, some 50 ms.
+// HasMachine reports whether a binary has a machine type, such as "raspi4b". It runs
+// QEMU each time, which takes some 50 ms.
 func HasMachine(binary, machine string) (bool, error) {
 	text, err := say(binary, "-machine", "help")
 	if err != nil {
@@ -15,8 +15,8 @@ func HasMachine(binary, machine string) (bool, error) {
 	return hasMachine(text, machine), nil
 }
 
-// hasMachine reads a line a machine, "raspi3b              Raspberry Pi 3B (…)",
-// below a heading.
+// hasMachine parses QEMU's list: a heading, then one line per machine, "raspi3b
+// Raspberry Pi 3B (…)".
 func hasMachine(help, machine string) bool {
 	for line := range strings.Lines(help) {
 		if name, _, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name == machine {

@@ -15,18 +15,18 @@ import (
 	"labctl/host/outcome"
 )
 
-// Features is what a QEMU binary says of itself.
+// Features are the version and abilities of a QEMU binary.
 type Features struct {
 	Path    string    `json:"path"`     // as found in PATH
 	ModTime time.Time `json:"mod_time"` // of the binary
-	Host    string    `json:"host"`     // kernel release: seccomp is the host's
+	Host    string    `json:"host"`     // kernel release, which decides about seccomp
 	Version string    `json:"version"`  // "7.2.22"
-	Sandbox bool      `json:"sandbox"`  // takes the Sandbox device's option
+	Sandbox bool      `json:"sandbox"`  // accepts the Sandbox device's option
 	Window  bool      `json:"window"`   // has the Window device
 }
 
-// probed holds Features by path for as long as the binary and the host's kernel
-// stay the same. The note in the cache folder spares three starts of QEMU, a tenth
+// probed has Features by path, valid for as long as the binary and the host's kernel
+// stay the same. The copy in the cache directory saves three starts of QEMU, a tenth
 // of a second, in every run of labctl.
 var probed struct {
 	sync.Mutex
@@ -39,10 +39,10 @@ func (f Features) same(g Features) bool {
 	return f.Path == g.Path && f.ModTime.Equal(g.ModTime) && f.Host == g.Host && f.Version != ""
 }
 
-// probeTimeout is ample for a program that prints a text and leaves.
+// probeTimeout is ample for a program that prints some text and exits.
 const probeTimeout = 20 * time.Second
 
-// Probe asks binary what it is. The answer is cached until the binary changes.
+// Inspect returns the features of binary. They are cached until the binary changes.
 func Inspect(binary string) (Features, error) {
 	path, err := find(binary)
 	if err != nil {
@@ -68,9 +68,9 @@ func Inspect(binary string) (Features, error) {
 	if f.Version, err = parseVersion(text); err != nil {
 		return Features{}, fmt.Errorf("probe %s: %w", path, err)
 	}
-	// The help text lists -sandbox also in binaries built without seccomp.
-	// They refuse it when started, as does QEMU on a kernel without seccomp;
-	// -machine help leaves just after the filter is in place.
+	// The help text lists -sandbox even in binaries built without seccomp. They
+	// reject it at start, as does QEMU on a kernel without seccomp; -machine help
+	// exits just after the filter is installed.
 	_, err = say(path, "-sandbox", sandboxOn, "-machine", "help")
 	var exit *ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -86,7 +86,7 @@ func Inspect(binary string) (Features, error) {
 		probed.byPath = map[string]Features{}
 	}
 	probed.byPath[path] = f
-	// Without the note the next labctl asks again; that is no error of this one.
+	// Without the cache the next labctl inspects again; that is not an error.
 	_ = cachedir.Remember(noteName, probed.byPath)
 	return f, nil
 }
@@ -99,13 +99,13 @@ func hostRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// Version is the binary's version: "7.2.22".
+// Version returns the binary's version: "7.2.22".
 func Version(binary string) (string, error) {
 	f, err := Inspect(binary)
 	return f.Version, err
 }
 
-// say runs binary with options that make it print and leave.
+// say runs binary with options that make it print something and exit.
 func say(binary string, options ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -114,14 +114,14 @@ func say(binary string, options ...string) (string, error) {
 		return "", err
 	}
 	if err := p.Wait(); ctx.Err() != nil {
-		return "", outcome.Hostf("ask %s %s: no end within %v", binary, options[0], probeTimeout)
+		return "", outcome.Hostf("run %s %s: did not exit within %v", binary, options[0], probeTimeout)
 	} else if err != nil {
-		return "", fmt.Errorf("ask %s %s: %w", binary, options[0], err)
+		return "", fmt.Errorf("run %s %s: %w", binary, options[0], err)
 	}
 	return p.Stderr(), nil
 }
 
-// parseVersion reads "QEMU emulator version 7.2.22 (Debian …)".
+// parseVersion parses "QEMU emulator version 7.2.22 (Debian …)".
 func parseVersion(text string) (string, error) {
 	line, _, _ := strings.Cut(text, "\n")
 	_, rest, ok := strings.Cut(line, "version ")

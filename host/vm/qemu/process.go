@@ -22,8 +22,8 @@ import (
 	"labctl/host/usage"
 )
 
-// MaxStderr bounds what is kept of QEMU's own output, in bytes. The end is
-// kept: QEMU's reason for leaving is in its last lines.
+// MaxStderr limits how much of QEMU's own output is kept, in bytes. The end is kept,
+// since the last lines say why QEMU exited.
 const MaxStderr = 64 << 10
 
 // Process is a running QEMU.
@@ -39,15 +39,15 @@ type Process struct {
 	reaped bool // the pid may be another process's by now
 }
 
-// Start runs c. QEMU lives no longer than ctx, and no longer than this program,
-// however that dies. What CPU time it takes is counted by ctx's usage.Meter.
+// Start runs c. QEMU is killed when ctx ends, and when this program ends in whatever
+// way. Its CPU time is added to ctx's usage.Meter.
 //
-// The kernel sends the parent-death signal when the *thread* that forked
-// exits, not when the process does (prctl(2), PR_SET_PDEATHSIG), and the Go
-// runtime ends threads as it likes. So QEMU is forked from a thread that a
-// goroutine holds for as long as QEMU lives; when this program is killed all
-// its threads exit, that one too. A process group of its own keeps the
-// terminal's ^C from QEMU: the caller can still take its last words.
+// The kernel sends the parent-death signal when the *thread* that forked exits, not
+// when the process does (prctl(2), PR_SET_PDEATHSIG), and the Go runtime may end
+// threads at any time. So QEMU is forked from a thread that a goroutine locks for as
+// long as QEMU runs; when this program is killed all its threads exit, that one
+// included. QEMU has its own process group, so that the terminal's ^C does not reach
+// it and the caller can still read its last output.
 func Start(ctx context.Context, c *Command) (*Process, error) {
 	path, err := find(c.Binary)
 	if err != nil {
@@ -67,7 +67,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 		Stdout:      p.out,
 		Stderr:      p.out,
 		ExtraFiles:  theirs,
-		WaitDelay:   2 * time.Second, // a child of QEMU's may still hold stderr
+		WaitDelay:   2 * time.Second, // a child of QEMU may still have stderr open
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
 	}
 	started := make(chan error)
@@ -96,7 +96,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 	return p, nil
 }
 
-// open makes a socket pair for each slot that has no file yet.
+// open creates a socket pair for each slot that has no file.
 func open(slots []slot) (ours map[string]net.Conn, theirs []*os.File, err error) {
 	ours = map[string]net.Conn{}
 	for _, s := range slots {
@@ -117,7 +117,7 @@ func open(slots []slot) (ours map[string]net.Conn, theirs []*os.File, err error)
 	return ours, theirs, nil
 }
 
-// SocketPair makes a connection of which QEMU gets the other end.
+// SocketPair returns a connection and the other end of it as a file, for QEMU.
 func SocketPair(name string) (net.Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -141,11 +141,11 @@ func closeAll(conns map[string]net.Conn) {
 	}
 }
 
-// supervise runs on the thread that forked QEMU and holds it to the end.
+// supervise runs on the thread that forked QEMU and keeps it locked until QEMU ends.
 func (p *Process) supervise(ctx context.Context, cmd *exec.Cmd) {
 	stop := context.AfterFunc(ctx, p.signalKill)
 	defer stop()
-	// The zombie keeps its pid, so the group can be swept before it is reaped.
+	// The zombie keeps its pid, so its group can be killed before it is reaped.
 	for unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	p.mu.Lock()
@@ -170,7 +170,7 @@ func (p *Process) supervise(ctx context.Context, cmd *exec.Cmd) {
 	close(p.done)
 }
 
-// signalKill ends QEMU and all of its group at once.
+// signalKill kills QEMU and its whole group immediately.
 func (p *Process) signalKill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,22 +195,22 @@ func (p *Process) PID() int { return p.pid }
 // before its death can still be read after it.
 func (p *Process) Conn(name string) net.Conn { return p.conns[name] }
 
-// Done is closed when QEMU is gone.
+// Done is closed when QEMU has exited.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait returns when QEMU is gone: nil after exit status 0, else an error that
-// holds an *ExitError, with the context's cause when that ended QEMU. It may
-// be called any number of times.
+// Wait waits until QEMU has exited. It returns nil for exit status 0, else an error
+// that wraps an *ExitError, and the context's cause if that ended QEMU. It may be
+// called any number of times.
 func (p *Process) Wait() error {
 	<-p.done
 	return p.err
 }
 
-// Stderr is the end of what QEMU has written on its standard output and error
-// so far, at most MaxStderr bytes.
+// Stderr returns the end of QEMU's output so far, standard output and error, at most
+// MaxStderr bytes.
 func (p *Process) Stderr() string { return p.out.String() }
 
-// ExitError is QEMU's end by anything but exit status 0.
+// ExitError reports that QEMU ended other than with exit status 0.
 type ExitError struct {
 	Code   int            // -1 after a signal
 	Signal syscall.Signal // 0 after an exit
@@ -221,7 +221,7 @@ type ExitError struct {
 func (e *ExitError) Error() string {
 	how := fmt.Sprintf("exited with status %d", e.Code)
 	if e.Signal != 0 {
-		how = fmt.Sprintf("was ended by %s", unix.SignalName(e.Signal))
+		how = fmt.Sprintf("was killed by %s", unix.SignalName(e.Signal))
 	}
 	name := filepath.Base(e.Argv[0])
 	if why := reason(e.Stderr, name+":"); why != "" {
@@ -230,12 +230,12 @@ func (e *ExitError) Error() string {
 	return name + " " + how
 }
 
-// Outcome is HostLacks: QEMU is the host's, and does not take its command line, lacks
-// a device, or crashed.
+// Outcome is HostLacks: the host's QEMU rejects its command line, lacks a device, or
+// crashed.
 func (e *ExitError) Outcome() outcome.Kind { return outcome.HostLacks }
 
-// reason is the last line that QEMU signed with its name, without it; hints
-// may follow that line. Else it is the last line.
+// reason returns the last line that starts with QEMU's name, without it, since hints
+// may follow that line; without such a line, the last line.
 func reason(stderr, sign string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	for _, l := range slices.Backward(lines) {
@@ -246,10 +246,10 @@ func reason(stderr, sign string) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
-// NotFoundError says that a QEMU program is not on this host.
+// NotFoundError reports that a QEMU program is not on this host.
 type NotFoundError struct {
 	Binary string
-	Remedy string // what to type
+	Remedy string // what to do
 }
 
 func (e *NotFoundError) Error() string {

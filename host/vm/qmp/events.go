@@ -7,13 +7,13 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 )
 
-// queue is an endless queue of events, so that the reader of the socket never
-// waits for a reader of events.
+// queue is an unbounded queue of events, so that reading the socket never blocks on
+// a reader of events.
 type queue struct {
 	mu     sync.Mutex
 	events []qmp.Event
 	closed bool
-	wake   chan struct{} // holds one token when there is something to look at
+	wake   chan struct{} // has a token if there is something to read
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
@@ -25,7 +25,7 @@ func (q *queue) put(e qmp.Event) {
 	q.nudge()
 }
 
-// close lets the reader finish what is queued.
+// close closes the queue; the reader still receives what is queued.
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -40,7 +40,7 @@ func (q *queue) nudge() {
 	}
 }
 
-// first returns the oldest event and leaves it in the queue.
+// first returns the oldest event without removing it.
 func (q *queue) first() (e qmp.Event, ok, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,7 +53,7 @@ func (q *queue) first() (e qmp.Event, ok, closed bool) {
 func (q *queue) pop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.events[0] = qmp.Event{} // let go of its data
+	q.events[0] = qmp.Event{} // release its data
 	q.events = q.events[1:]
 }
 

@@ -11,17 +11,17 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 )
 
-// MaxLine bounds one message from QEMU, in bytes. query-qmp-schema, the
-// longest of the ordinary ones, is about 200 KiB in QEMU 7.2; memory dumps by
-// human-monitor-command are as long as what was asked for.
+// MaxLine limits a message from QEMU, in bytes. The reply to query-qmp-schema, the
+// longest of the usual ones, is about 200 KiB in QEMU 7.2; memory dumps by
+// human-monitor-command are as long as requested.
 const MaxLine = 64 << 20
 
-// errTooLong is a message of more than the bound.
+// errTooLong is wrapped for a message beyond the limit.
 var errTooLong = errors.New("message too long")
 
-// readLine returns the next line without its end, in memory of its own. With
-// its end a line has at most max bytes. A last line without an end is cut
-// short by the peer and is no line.
+// readLine returns the next line without its line ending, in newly allocated memory.
+// With the ending a line has at most max bytes. An unterminated last line is an
+// error.
 func readLine(r *bufio.Reader, max int) ([]byte, error) {
 	var line []byte
 	for {
@@ -48,13 +48,13 @@ type message struct {
 	event    *qmp.Event
 	ret      json.RawMessage
 	err      *Error
-	id       *uint64 // of a reply; nil when QEMU could not read the command
+	id       *uint64 // of a reply; nil if QEMU could not parse the command
 	line     []byte
 }
 
 func decode(line []byte) (message, error) {
 	var m struct {
-		QMP    *struct{}       `json:"QMP"` // QEMU's version and what else it can do
+		QMP    *struct{}       `json:"QMP"` // QEMU's version and capabilities
 		Event  *string         `json:"event"`
 		Return json.RawMessage `json:"return"`
 		Error  *Error          `json:"error"`
@@ -85,8 +85,8 @@ func decode(line []byte) (message, error) {
 	return out, nil
 }
 
-// encode returns a command as one line with its id, whatever line breaks and
-// id it came with, and the command's name.
+// encode returns a command as one line with the given id, replacing line breaks and
+// any id in it, and the command's name.
 func encode(command []byte, id uint64) (line []byte, name string, err error) {
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(command, &m); err != nil {

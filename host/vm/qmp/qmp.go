@@ -1,13 +1,13 @@
-// Package qmp is a QEMU Machine Protocol monitor over a connection that the
-// caller made: with contexts, ids that tie each reply to its command, replies of
-// any length up to MaxLine, and events that never hold up replies.
+// Package qmp is a QEMU Machine Protocol client over a connection opened by the
+// caller: with contexts, ids that match each reply to its command, replies of any
+// length up to MaxLine, and events that never block replies.
 //
-// Of go-qemu it uses the interface qmp.Monitor, the type of an event, and qmp/raw,
-// the typed commands generated from QEMU's own schema (Commands). Not used are its
-// SocketMonitor, which has no deadlines, gives up on replies over 64 KiB and stops
-// when nobody reads events; and qemu.Domain, whose disks, screens and power button
-// the machines here do not have. The schema is that of QEMU 2.11: what came later
-// is sent by name (Execute).
+// From go-qemu it uses the interface qmp.Monitor, the event type, and qmp/raw, the
+// typed commands generated from QEMU's schema (Commands). It does not use
+// SocketMonitor, which has no deadlines, fails on replies over 64 KiB and blocks if
+// nobody reads events, nor qemu.Domain, whose disks, screens and power button the
+// machines here do not have. The schema is that of QEMU 2.11; newer commands are
+// sent by name (Execute).
 //
 // Protocol: QEMU's docs/interop/qmp-spec.txt.
 package qmp
@@ -32,14 +32,14 @@ import (
 	"labctl/host/outcome"
 )
 
-// Event is go-qemu's.
+// Event is go-qemu's event type.
 type Event = qmp.Event
 
-// ErrClosed is wrapped by every error that comes from a closed connection:
-// QEMU is gone, or Disconnect was called.
+// ErrClosed is wrapped by every error from a closed connection: QEMU has exited, or
+// Disconnect was called.
 var ErrClosed = outcome.New(outcome.HostLacks, "QMP connection closed")
 
-// Error is QEMU's refusal of a command.
+// Error is QEMU's error reply to a command.
 type Error struct {
 	Class string `json:"class"` // "GenericError", "CommandNotFound", …
 	Desc  string `json:"desc"`
@@ -47,26 +47,26 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Class + ": " + e.Desc }
 
-// Outcome is HostLacks: labctl gives no command that a QEMU of the versions that it
-// knows refuses.
+// Outcome is HostLacks: supported QEMU versions accept every command that labctl
+// sends.
 func (e *Error) Outcome() outcome.Kind { return outcome.HostLacks }
 
-// Monitor is a QMP session. All methods may be called at the same time.
+// Monitor is a QMP session. Its methods are safe for concurrent use.
 type Monitor struct {
 	conn    net.Conn
-	writing chan struct{} // holds one token: the right to write
+	writing chan struct{} // has one token: the right to write
 	done    chan struct{}
 
 	mu      sync.Mutex
 	lastID  uint64
-	waiting map[uint64]chan message // also of commands whose caller gave up
+	waiting map[uint64]chan message // includes commands whose caller gave up
 	err     error                   // set before done is closed
 	early   *queue                  // events from before the first Events call
 	readers map[*queue]bool
 }
 
-// New negotiates a session over conn, which the Monitor owns from then on: it
-// is closed when New returns an error. ctx bounds the negotiation only.
+// New negotiates a session over conn and takes ownership of it: conn is closed if New
+// returns an error. ctx applies to the negotiation only.
 func New(ctx context.Context, conn net.Conn) (*Monitor, error) {
 	m := &Monitor{
 		conn:    conn,
@@ -109,8 +109,8 @@ func (m *Monitor) greet(ctx context.Context, r *bufio.Reader) error {
 	return nil
 }
 
-// interrupt has ctx's end break off I/O by a deadline in the past. release
-// ends that and clears the deadline.
+// interrupt interrupts I/O when ctx ends, by setting a deadline in the past. release
+// undoes that and clears the deadline.
 func interrupt(ctx context.Context, setDeadline func(time.Time) error) (release func()) {
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -132,7 +132,7 @@ func closedError(err error) error {
 	return fmt.Errorf("%w: %w", ErrClosed, err)
 }
 
-// read hands on messages until the connection ends.
+// read dispatches messages until the connection ends.
 func (m *Monitor) read(r *bufio.Reader) {
 	for {
 		line, err := readLine(r, MaxLine)
@@ -172,15 +172,15 @@ func (m *Monitor) dispatch(msg message) error {
 	}
 	reply, ok := m.waiting[id]
 	if !ok {
-		return fmt.Errorf("reply %.80q: nobody asked", msg.line)
+		return fmt.Errorf("reply %.80q: no such command is pending", msg.line)
 	}
 	delete(m.waiting, id)
 	reply <- msg
 	return nil
 }
 
-// oldest is the command that an error without an id answers: QEMU, which works
-// in order, could not read so much as the command's id.
+// oldest returns the id of the oldest pending command. An error reply without an id
+// belongs to it: QEMU works in order and could not even parse the command's id.
 func (m *Monitor) oldest() uint64 {
 	var oldest uint64
 	for id := range m.waiting {
@@ -191,7 +191,7 @@ func (m *Monitor) oldest() uint64 {
 	return oldest
 }
 
-// fail ends the session for everyone; the first reason stays.
+// fail ends the session for all callers; the first reason is kept.
 func (m *Monitor) fail(err error) {
 	m.conn.Close()
 	m.mu.Lock()
@@ -209,24 +209,25 @@ func (m *Monitor) fail(err error) {
 	close(m.done)
 }
 
-// Err is nil while the session lives, and wraps ErrClosed after it.
+// Err returns nil while the session is open, then an error that wraps ErrClosed.
 func (m *Monitor) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
 }
 
-// Commands are go-qemu's typed commands, which end with ctx. QEMU's refusal is an
-// *Error. A command whose ctx ends may still be carried out; its reply is dropped.
+// Commands returns go-qemu's typed commands, which are canceled with ctx. QEMU's
+// error reply is an *Error. A canceled command may still be executed; its reply is
+// dropped.
 func (m *Monitor) Commands(ctx context.Context) *raw.Monitor {
 	return raw.NewMonitor(bound{m, ctx, nil})
 }
 
-// bound is a Monitor as go-qemu's bindings want it, whose Run takes no context.
+// bound adapts a Monitor to go-qemu's interface, whose Run has no context.
 type bound struct {
 	*Monitor
 	ctx  context.Context
-	file *os.File // goes with the command; may be nil
+	file *os.File // sent with the command; may be nil
 }
 
 var _ qmp.Monitor = bound{}
@@ -241,7 +242,7 @@ func (b bound) Run(command []byte) ([]byte, error) {
 // Connect does nothing: New has connected already.
 func (bound) Connect() error { return nil }
 
-// run sends one command, and file with it if there is one, and waits for the reply.
+// run sends one command, with file if it is not nil, and waits for the reply.
 func (m *Monitor) run(ctx context.Context, command []byte, file *os.File) (message, error) {
 	msg, name, err := m.exchange(ctx, command, file)
 	if err != nil {
@@ -281,7 +282,7 @@ func (m *Monitor) exchange(ctx context.Context, command []byte, file *os.File) (
 	case <-ctx.Done():
 		return msg, name, context.Cause(ctx)
 	case <-m.done:
-		// quit is answered just before QEMU closes the connection.
+		// QEMU replies to quit just before it closes the connection.
 		select {
 		case msg = <-reply:
 		default:
@@ -294,9 +295,8 @@ func (m *Monitor) exchange(ctx context.Context, command []byte, file *os.File) (
 	return msg, name, nil
 }
 
-// write sends one command, and file with it if there is one. Half a command on the
-// wire would garble the next one, so a write that ctx broke off in its middle ends
-// the session.
+// write sends one command, with file if it is not nil. A partial command would
+// corrupt the next one, so a write that is interrupted by ctx ends the session.
 func (m *Monitor) write(ctx context.Context, id uint64, line []byte, file *os.File) error {
 	release := interrupt(ctx, m.conn.SetWriteDeadline)
 	n, err := m.send(line, file)
@@ -317,13 +317,13 @@ func (m *Monitor) write(ctx context.Context, id uint64, line []byte, file *os.Fi
 	return context.Cause(ctx)
 }
 
-// send writes a line and passes a descriptor along with its first byte (unix(7),
+// send writes a line and passes a descriptor with its first byte (unix(7),
 // SCM_RIGHTS).
 func (m *Monitor) send(line []byte, file *os.File) (n int, err error) {
 	if file != nil {
 		conn, ok := m.conn.(*net.UnixConn)
 		if !ok {
-			return 0, errors.New("no file can be sent: the connection is not a Unix socket")
+			return 0, errors.New("cannot pass a file: the connection is not a Unix socket")
 		}
 		if n, _, err = conn.WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil); err != nil {
 			return n, err
@@ -333,15 +333,15 @@ func (m *Monitor) send(line []byte, file *os.File) (n int, err error) {
 	return n + rest, err
 }
 
-// GiveFile hands QEMU an open file, which commands then know by name: "fd:NAME".
-// The caller's own may be closed.
+// GiveFile passes an open file to QEMU, for use in commands as "fd:NAME". The caller
+// may close file afterwards.
 func (m *Monitor) GiveFile(ctx context.Context, name string, file *os.File) error {
 	return raw.NewMonitor(bound{m, ctx, file}).Getfd(name)
 }
 
-// Execute runs a command that go-qemu's schema lacks, or lacks something of, by
-// its name. The arguments have any JSON shape, or are nil for none; what QEMU
-// returns is decoded into result unless that is nil.
+// Execute runs a command by name, for commands or arguments that go-qemu's schema
+// lacks. arguments is any JSON value, or nil for none; QEMU's return value is decoded
+// into result unless that is nil.
 func (m *Monitor) Execute(ctx context.Context, name string, arguments, result any) error {
 	command, err := json.Marshal(qmp.Command{Execute: name, Args: arguments})
 	if err != nil {
@@ -357,9 +357,9 @@ func (m *Monitor) Execute(ctx context.Context, name string, arguments, result an
 	return nil
 }
 
-// Events streams events until ctx ends or the session does; what was received
-// before the session's end is still delivered. Each call has a stream of its
-// own. The first call also gets the events from before it.
+// Events streams events until ctx or the session ends; events received before the
+// end of the session are still delivered. Each call returns its own stream. The first
+// call also gets earlier events.
 func (m *Monitor) Events(ctx context.Context) (<-chan Event, error) {
 	m.mu.Lock()
 	q := m.early
@@ -383,7 +383,7 @@ func (m *Monitor) Events(ctx context.Context) (<-chan Event, error) {
 	return ch, nil
 }
 
-// Disconnect ends the session. Commands under way fail with ErrClosed.
+// Disconnect ends the session. Pending commands fail with ErrClosed.
 func (m *Monitor) Disconnect() error {
 	m.fail(fmt.Errorf("%w: disconnected", ErrClosed))
 	return nil

@@ -1,16 +1,16 @@
-// Package warm keeps templates: machines that were saved when they had come up,
-// from which others start in a fraction of a boot's time.
+// Package warm manages warm-start templates: machines saved after boot, from which
+// others start in a fraction of the boot time.
 //
-// A template is four files in one folder, KEY being a hash of all that went into
-// the machine:
+// A template is these files in one directory, where KEY is a hash of everything that
+// determines the machine:
 //
 //	KEY.ram      its memory, sparse
 //	KEY.state    the state of everything else
-//	KEY.console  what its console said while it came up
-//	KEY.json     what it is (type Info); written last, so it makes the template
-//	KEY.hits     a byte for each start; its time is that of the last one
+//	KEY.console  its console output during boot
+//	KEY.json     its description (type Info); written last, which completes the template
+//	KEY.hits     a byte per start; its modification time is that of the last one
 //
-// While a template is made its files have no names, so that a maker that dies
+// While a template is being created its files have no names, so that a killed process
 // leaves nothing behind but KEY.lock, an empty file.
 package warm
 
@@ -36,24 +36,24 @@ import (
 	"labctl/host/scratch"
 )
 
-// host classifies what goes wrong with the files of templates.
+// host classifies errors with the files of templates.
 func host(err error) error { return outcome.Default(outcome.HostLacks, err) }
 
-// DefaultLimit is how many bytes of disk the templates may take in all.
+// DefaultLimit is the disk space that all templates together may use, in bytes.
 const DefaultLimit = 4 << 30
 
-// grace keeps a template that was just asked for from being removed before QEMU
+// grace protects a template that was just requested from being removed before QEMU
 // has opened it.
 const grace = time.Minute
 
-// Store is a folder of templates. Its methods may be called from several
-// goroutines, and several processes may share the folder.
+// Store is a directory of templates. Its methods are safe for concurrent use, and
+// several processes may share the directory.
 type Store struct {
 	dir   string
 	limit int64
 }
 
-// Open makes the store usable. An empty dir is the user's; a limit of 0 is
+// Open opens the store in dir. An empty dir means the user's cache; a limit of 0 means
 // DefaultLimit.
 func Open(dir string, limit int64) (*Store, error) {
 	if dir == "" {
@@ -66,55 +66,55 @@ func Open(dir string, limit int64) (*Store, error) {
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	// The memory of a guest is nobody else's to read.
+	// Other users must not be able to read a guest's memory.
 	if err := cachedir.Make(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open template store: %w", err)
 	}
 	return &Store{dir, limit}, nil
 }
 
-// Info says what a template is.
+// Info describes a template.
 type Info struct {
 	Target      string    `json:"target"`
 	Kernel      string    `json:"kernel"` // release
 	CPUs        int       `json:"cpus"`
 	MemoryMB    int       `json:"memory_mb"`
-	Commands    bool      `json:"commands"` // u-root's are in it
+	Commands    bool      `json:"commands"` // includes u-root's commands
 	Made        time.Time `json:"made"`
-	BootSeconds float64   `json:"boot_seconds"` // of the boot that made it
+	BootSeconds float64   `json:"boot_seconds"` // duration of the boot before it was saved
 }
 
-// Template is one machine to start from.
+// Template is a saved machine to start from.
 type Template struct {
 	Info
 	Key   string    `json:"key"`
-	Disk  int64     `json:"disk"` // bytes that its files take
+	Disk  int64     `json:"disk"` // disk space of its files, in bytes
 	Hits  int64     `json:"hits"` // starts from it
 	Used  time.Time `json:"used"` // last start
 	store *Store
 }
 
-// RAM is the path of the memory.
+// RAM returns the path of the memory.
 func (t *Template) RAM() string { return t.store.file(t.Key, "ram") }
 
-// State is the path of the devices' state.
+// State returns the path of the devices' state.
 func (t *Template) State() string { return t.store.file(t.Key, "state") }
 
-// Console reads what the machine's console said while it came up.
+// Console returns the machine's console output during boot.
 func (t *Template) Console() ([]byte, error) { return os.ReadFile(t.store.file(t.Key, "console")) }
 
 func (s *Store) file(key, kind string) string { return filepath.Join(s.dir, key+"."+kind) }
 
-// Draft is a template that is being made.
+// Draft is a template that is being created.
 type Draft struct {
-	RAM     *os.File // as long as the memory, and empty
+	RAM     *os.File // empty, of the memory's size
 	State   *os.File
 	Console io.Writer
 }
 
-// Get returns the template of that key. When there is none make fills a draft of
-// memoryMB and says what it is. Of several callers at once, in any process, one
-// makes it and the others wait.
+// Get returns the template with that key. If there is none, make fills a draft with
+// memoryMB of memory and returns its description. Of several concurrent callers, in
+// any process, one creates the template and the others wait.
 func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Draft) (Info, error)) (*Template, error) {
 	if t, err := s.use(key); err == nil {
 		return t, nil
@@ -127,7 +127,7 @@ func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Dr
 	if t, err := s.use(key); err == nil {
 		return t, nil
 	}
-	s.remove(key) // what a template that is not whole has left
+	s.remove(key) // leftovers of an incomplete template
 	if err := s.make(key, memoryMB, make); err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (s *Store) use(key string) (*Template, error) {
 	return t, errors.Join(err, f.Close())
 }
 
-// open reads what a template is. All its files must be there.
+// open reads a template's description. All its files must exist.
 func (s *Store) open(key string) (*Template, error) {
 	text, err := os.ReadFile(s.file(key, "json"))
 	if err != nil {
@@ -182,13 +182,13 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	var files [3]*os.File
 	for i := range files {
 		if files[i], err = nameless(s.dir); err != nil {
-			return host(fmt.Errorf("make a template: %w", err))
+			return host(fmt.Errorf("create a template: %w", err))
 		}
 		defer files[i].Close()
 	}
 	d.RAM, d.State, d.Console = files[0], files[1], files[2]
 	if err := d.RAM.Truncate(int64(memoryMB) << 20); err != nil {
-		return host(fmt.Errorf("make a template: %w", err))
+		return host(fmt.Errorf("create a template: %w", err))
 	}
 	info, err := fill(&d)
 	if err != nil {
@@ -198,7 +198,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	for i, kind := range []string{"ram", "state", "console"} {
 		if err := name(files[i], s.file(key, kind)); err != nil {
 			s.remove(key)
-			return host(fmt.Errorf("keep the template: %w", err))
+			return host(fmt.Errorf("store the template: %w", err))
 		}
 	}
 	text, err := json.MarshalIndent(info, "", "\t")
@@ -207,7 +207,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	}
 	f, err := nameless(s.dir)
 	if err != nil {
-		return host(fmt.Errorf("keep the template: %w", err))
+		return host(fmt.Errorf("store the template: %w", err))
 	}
 	defer f.Close()
 	_, err = f.Write(append(text, '\n'))
@@ -216,21 +216,21 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	}
 	if err != nil {
 		s.remove(key)
-		return host(fmt.Errorf("keep the template: %w", err))
+		return host(fmt.Errorf("store the template: %w", err))
 	}
 	return nil
 }
 
-// nameless opens a file in dir that goes with its last descriptor.
+// nameless opens an unnamed file in dir, which is deleted with its last descriptor.
 func nameless(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, &fs.PathError{Op: "make a file without a name in", Path: dir, Err: err}
+		return nil, &fs.PathError{Op: "create an unnamed file in", Path: dir, Err: err}
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(dir, "(nameless)")), nil
 }
 
-// name gives a nameless file its name (open(2), O_TMPFILE).
+// name links an unnamed file to a path (open(2), O_TMPFILE).
 func name(f *os.File, path string) error {
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
@@ -239,10 +239,10 @@ func name(f *os.File, path string) error {
 	return nil
 }
 
-// kinds are a template's files, the one that makes it first.
+// kinds are the suffixes of a template's files. The first one makes it complete.
 var kinds = []string{"json", "hits", "ram", "state", "console"}
 
-// remove takes a template away. Machines that run from it keep it until they end.
+// remove removes a template. Machines that run from it are not affected.
 func (s *Store) remove(key string) error {
 	var errs []error
 	for _, kind := range kinds {
@@ -253,10 +253,10 @@ func (s *Store) remove(key string) error {
 	return errors.Join(errs...)
 }
 
-// Drop removes the template. Machines that run from it keep it until they end.
+// Drop removes the template. Machines that run from it are not affected.
 func (t *Template) Drop() error { return t.store.remove(t.Key) }
 
-// List gives the templates, the last used first.
+// List returns the templates, most recently used first.
 func (s *Store) List() ([]*Template, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -278,9 +278,8 @@ func (s *Store) List() ([]*Template, error) {
 	return all, nil
 }
 
-// GC removes the least recently used templates until the others take at most
-// limit bytes, and whatever makers that died have left. It returns the templates
-// that went.
+// GC removes the least recently used templates until the others use at most limit
+// bytes, and the leftovers of killed processes. It returns the removed templates.
 func (s *Store) GC(limit int64) ([]*Template, error) {
 	s.sweep()
 	return s.shrink(limit, "")
@@ -307,7 +306,8 @@ func (s *Store) shrink(limit int64, keep string) ([]*Template, error) {
 	return gone, nil
 }
 
-// sweep removes files that belong to no template, of keys that nobody is making.
+// sweep removes files that belong to no template, unless a template with their key is
+// being created.
 func (s *Store) sweep() {
 	entries, _ := os.ReadDir(s.dir)
 	for _, e := range entries {
