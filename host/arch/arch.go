@@ -1,6 +1,6 @@
-// Package arch has one row for each processor architecture, with the names that
-// the kernel, its build, Debian, ELF and kprobe events have for it. Machines, which
-// have an architecture and much else, are rows of host/targets.
+// Package arch has one row per processor architecture, with its names in the kernel,
+// the kernel's build, Debian, ELF and kprobe events. Machines are rows of
+// host/targets.
 package arch
 
 import (
@@ -12,52 +12,52 @@ import (
 // Arch is one architecture.
 type Arch struct {
 	Name string // GOARCH: "arm64"
-	// Machine and Class are in the headers of its ELF files
+	// Machine and Class are the values in ELF headers
 	// (include/uapi/linux/elf-em.h). Two architectures may share a machine.
 	Machine elf.Machine
 	Class   elf.Class
 
-	// What follows is known of the architectures that labctl boots: see All.
+	// The following fields are set only for the architectures in All.
 
-	Uname   string // what uname -m prints in a kernel of it
+	Uname   string // as printed by uname -m
 	Debian  string // Debian's name (dpkg-architecture -L)
-	Triplet string // GNU's name of the target, before the names of Debian's cross tools
+	Triplet string // GNU triplet, the prefix of Debian's cross tools
 	Build   Build
 	Entry   Entry
-	// ORC says that kernels may unwind their stacks by tables of their own
+	// ORC reports whether kernels may unwind stacks with ORC tables
 	// (Documentation/arch/x86/orc-unwinder.rst).
 	ORC bool
 }
 
-// Build is what the kernel's own build calls the architecture.
+// Build has the architecture's names in the kernel's build.
 type Build struct {
 	ARCH   string // make's ARCH=
 	Source string // the directory below arch/ (SRCARCH in the kernel's Makefile)
-	Target string // what make is asked for
-	// Images are where make leaves images in the tree, the one of Target first and
-	// then what other builds have.
+	Target string // make target of the image
+	// Images are the paths of images in a built tree, that of Target first, then
+	// those of other builds.
 	Images []string
-	DTBs   string // the tree's directory of device trees, empty where machines have none
-	// Objtool says that the build runs objtool, which needs the header of libelf.
+	DTBs   string // the tree's directory of device trees, "" if machines have none
+	// Objtool reports whether the build runs objtool, which needs libelf's header.
 	Objtool bool
 }
 
-// Entry is where a function's arguments are at its entry, by the names that kprobe
-// events have for registers (regs_query_register_offset in arch/*/kernel/ptrace.c).
+// Entry describes the registers at a function's entry, by their names in kprobe
+// events (regs_query_register_offset in arch/*/kernel/ptrace.c).
 type Entry struct {
-	// Args are the registers of the first arguments that are words, in order: the
-	// System V ABI of x86-64, AAPCS64 and AAPCS32, which kernels keep.
+	// Args are the registers of the first word-sized arguments, in order, according
+	// to the System V ABI of x86-64, AAPCS64 and AAPCS32, which kernels follow.
 	Args []string
-	Word string // the fetch type of a pointer or unsigned long: "x64"
-	// Link is the register of the return address, where a stack that is taken at
-	// a function's entry lacks the direct caller: on arm64 the caller's frame
-	// record is not written yet when the probe fires. Empty elsewhere.
+	Word string // fetch type of a pointer or unsigned long: "x64"
+	// Link is the register with the return address, if a stack trace taken at a
+	// function's entry lacks the direct caller: on arm64 the caller's frame record
+	// is not written yet when the probe fires. Otherwise empty.
 	Link string
 }
 
-// Caller lists fetch arguments, best first, for the return address at a function's
-// entry, and none where stacks do not lack the direct caller: "lr=%x30:symbol". The
-// fetch type "symbol" is younger than kprobe events themselves.
+// Caller returns fetch arguments for the return address at a function's entry, best
+// first: "lr=%x30:symbol". It returns none if stack traces include the direct caller.
+// The fetch type "symbol" is newer than kprobe events.
 func (e Entry) Caller() []string {
 	if e.Link == "" {
 		return nil
@@ -65,7 +65,7 @@ func (e Entry) Caller() []string {
 	return []string{"lr=" + e.Link + ":symbol", "lr=" + e.Link + ":" + e.Word}
 }
 
-// All are the architectures that labctl builds guests for and boots.
+// All lists the architectures that labctl builds guests for and boots.
 var All = []Arch{
 	{
 		Name: "amd64", Machine: elf.EM_X86_64, Class: elf.ELFCLASS64,
@@ -82,7 +82,7 @@ var All = []Arch{
 		Uname: "aarch64", Debian: "arm64", Triplet: "aarch64-linux-gnu",
 		Build: Build{
 			ARCH: "arm64", Source: "arm64",
-			// QEMU starts an Image without unpacking it first.
+			// QEMU boots an Image without decompressing it first.
 			Target: "Image", Images: []string{"arch/arm64/boot/Image", "arch/arm64/boot/Image.gz", "arch/arm64/boot/vmlinuz.efi"},
 			DTBs: "arch/arm64/boot/dts",
 		},
@@ -90,7 +90,7 @@ var All = []Arch{
 	},
 	{
 		Name: "arm", Machine: elf.EM_ARM, Class: elf.ELFCLASS32,
-		// The kernel writes its own CPU's architecture there (arch/arm/kernel/setup.c).
+		// The kernel reports the CPU's architecture (arch/arm/kernel/setup.c).
 		Uname: "armv7l", Debian: "armhf", Triplet: "arm-linux-gnueabihf",
 		Build: Build{
 			ARCH: "arm", Source: "arm",
@@ -101,7 +101,7 @@ var All = []Arch{
 	},
 }
 
-// Others are architectures that labctl boots nothing of, for saying what a file is.
+// Others lists architectures that labctl does not boot, used to identify files.
 var Others = []Arch{
 	{Name: "386", Machine: elf.EM_386, Class: elf.ELFCLASS32},
 	{Name: "riscv64", Machine: elf.EM_RISCV, Class: elf.ELFCLASS64},
@@ -110,7 +110,7 @@ var Others = []Arch{
 	{Name: "loong64", Machine: elf.EM_LOONGARCH, Class: elf.ELFCLASS64},
 }
 
-// Names lists the names of All in order.
+// Names returns the names of All in order.
 func Names() []string {
 	names := make([]string, len(All))
 	for i, a := range All {
@@ -119,7 +119,7 @@ func Names() []string {
 	return names
 }
 
-// Find returns the row of All with a GOARCH.
+// Find returns the row of All for a GOARCH.
 func Find(name string) (Arch, bool) {
 	for _, a := range All {
 		if a.Name == name {
@@ -129,8 +129,8 @@ func Find(name string) (Arch, bool) {
 	return Arch{}, false
 }
 
-// OfELF names the architecture of an ELF file by its header, empty when there is no
-// row for it. x32 programs have amd64's machine, and no row.
+// OfELF returns the name of an ELF file's architecture according to its header, "" if
+// there is no row for it. x32 programs have amd64's machine, and no row.
 func OfELF(machine elf.Machine, class elf.Class) string {
 	for _, rows := range [][]Arch{All, Others} {
 		for _, a := range rows {
@@ -142,8 +142,8 @@ func OfELF(machine elf.Machine, class elf.Class) string {
 	return ""
 }
 
-// Bits is the size of a word of an architecture (a GOARCH of any row), 64 where
-// there is no row.
+// Bits returns the word size of an architecture (a GOARCH of any row), 64 if there is
+// no row.
 func Bits(name string) int {
 	for _, rows := range [][]Arch{All, Others} {
 		for _, a := range rows {
@@ -155,11 +155,11 @@ func Bits(name string) int {
 	return 64
 }
 
-// Native says that this host has the architecture.
+// Native reports whether this host has the architecture.
 func (a Arch) Native() bool { return a.Name == runtime.GOARCH }
 
-// CrossCompile is what stands before the names of the compiler and its tools, make's
-// CROSS_COMPILE: "aarch64-linux-gnu-", and nothing on a host of the architecture.
+// CrossCompile returns make's CROSS_COMPILE, the prefix of the compiler and its tools:
+// "aarch64-linux-gnu-", or "" on a host of the architecture.
 func (a Arch) CrossCompile() string {
 	if a.Native() {
 		return ""
@@ -167,6 +167,6 @@ func (a Arch) CrossCompile() string {
 	return a.Triplet + "-"
 }
 
-// CrossPackage is Debian's package of the compiler of CrossCompile for another
-// host, whose name cannot have an underscore: "gcc-x86-64-linux-gnu".
+// CrossPackage returns the Debian package of the cross compiler, whose name cannot
+// contain an underscore: "gcc-x86-64-linux-gnu".
 func (a Arch) CrossPackage() string { return "gcc-" + strings.ReplaceAll(a.Triplet, "_", "-") }

@@ -1,5 +1,5 @@
-// Package cachedir is labctl's cache directory and the small JSON files in it that
-// remember what was slow to find out.
+// Package cachedir manages labctl's cache directory and the small JSON files in it
+// that cache slow queries.
 package cachedir
 
 import (
@@ -14,20 +14,20 @@ import (
 	"labctl/host/scratch"
 )
 
-// Env names the cache directory where the user's own is not wanted.
+// Env is the environment variable that overrides the default cache directory.
 const Env = "LABCTL_CACHE"
 
-// maxNote bounds a note, in bytes.
+// maxNote limits the size of a note, in bytes.
 const maxNote = 1 << 20
 
-// Dir is the cache directory as an absolute path: $LABCTL_CACHE, or labctl in the
-// user's cache directory. It may not be there yet.
+// Dir returns the absolute path of the cache directory: $LABCTL_CACHE, or labctl in
+// the user's cache directory. It may not exist yet.
 func Dir() (string, error) {
 	dir := os.Getenv(Env)
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
-			return "", outcome.Hostf("find a cache directory: %w; set %s to a directory that can be written", err, Env)
+			return "", outcome.Hostf("find a cache directory: %w; set %s to a writable directory", err, Env)
 		}
 		dir = filepath.Join(base, "labctl")
 	}
@@ -35,16 +35,16 @@ func Dir() (string, error) {
 	return dir, outcome.As(outcome.HostLacks, err)
 }
 
-// Make makes a directory of the cache, with its parents.
+// Make creates a directory of the cache, with its parents.
 func Make(dir string, perm fs.FileMode) error {
 	if err := os.MkdirAll(dir, perm); err != nil {
-		return outcome.Hostf("make a cache directory: %w; set %s to a directory that can be written", err, Env)
+		return outcome.Hostf("create a cache directory: %w; set %s to a writable directory", err, Env)
 	}
 	return nil
 }
 
-// Recall reads the note called name into v. It reports false when there is none
-// or it is unreadable, which is as good as none; v may be changed then.
+// Recall reads the note called name into v. It returns false if there is none or it
+// is unreadable; v may have been modified then.
 func Recall(name string, v any) bool {
 	dir, err := Dir()
 	if err != nil {
@@ -59,15 +59,15 @@ func Recall(name string, v any) bool {
 	return err == nil && json.Unmarshal(text, v) == nil
 }
 
-// Remember keeps v as the note called name. Readers see the old one or the new
-// one whole; of two writers at once the later wins.
+// Remember stores v as the note called name, atomically. Of two concurrent writers
+// the last one wins.
 func Remember(name string, v any) error {
 	dir, err := Dir()
 	if err != nil {
 		return err
 	}
 	if err := remember(dir, name, v); err != nil {
-		return fmt.Errorf("remember %s: %w", name, err)
+		return fmt.Errorf("store note %s: %w", name, err)
 	}
 	return nil
 }

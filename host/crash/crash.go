@@ -1,8 +1,8 @@
-// Package crash reads a guest's console as it comes and finds the kernel's own
-// reports: of its death (oops, BUG, panic), of what hangs in it (stalls, lockups,
-// hung tasks), of programs that it killed for want of memory, and its warnings.
+// Package crash scans a guest's console as it arrives for the kernel's reports of
+// crashes (oops, BUG, panic), hangs (stalls, lockups, hung tasks), processes killed
+// by the OOM killer, and warnings.
 //
-// The texts are the kernel's; the table starts names the file of each.
+// The texts are the kernel's; the table starts names the source file of each.
 package crash
 
 import (
@@ -16,78 +16,77 @@ import (
 	"labctl/host/text"
 )
 
-// Bounds on what a guest can make a Scanner keep: 26 MB.
+// Limits on what a guest can make a Scanner store: 26 MB.
 const (
-	maxLine    = 1 << 10 // bytes of one line; the kernel's own bound (LOG_LINE_MAX)
-	maxLines   = 400     // lines of one report
-	maxReports = 64      // a panic takes the last place from what is less
+	maxLine    = 1 << 10 // bytes of a line; the kernel's limit (LOG_LINE_MAX)
+	maxLines   = 400     // lines of a report
+	maxReports = 64      // a panic replaces a less severe report
 )
 
-// near is how many lines after a report's end a panic still belongs to it: x86
-// prints the registers once more between the two.
+// near is the number of lines after a report's end within which a panic still belongs
+// to it: x86 prints the registers again between the two.
 const near = 60
 
-// A report that has no last line of its own ends where the kernel pauses; so
-// does one whose last line is lost. A CPU that is asked for its stack has ten
-// seconds to answer (lib/nmi_backtrace.c).
+// A report without an end marker, or whose end marker is lost, ends when the kernel
+// pauses. A CPU that is asked for its stack has ten seconds to respond
+// (lib/nmi_backtrace.c).
 const (
-	pause    = 1.0 // seconds, by printk's stamps
+	pause    = 1.0 // seconds, by printk's timestamps
 	pauseNMI = 11.0
 )
 
-// Kind says how bad a report is.
+// Kind is the kind of a report.
 type Kind string
 
 const (
-	Warning    Kind = "warning"     // something is wrong, all goes on
-	OOM        Kind = "oom"         // a program was killed: no memory was left
-	HungTask   Kind = "hung task"   // a task waits, uninterruptibly, too long
-	Stall      Kind = "stall"       // a CPU has not passed RCU or its work for long
-	SoftLockup Kind = "soft lockup" // a CPU does not leave the kernel
-	HardLockup Kind = "hard lockup" // nor takes interrupts
-	Halt       Kind = "halt"        // the kernel stopped as asked, and the machine is still on
-	Oops       Kind = "oops"        // the kernel went on, without the task that died
+	Warning    Kind = "warning"     // something is wrong; the kernel continues
+	OOM        Kind = "oom"         // the OOM killer killed a process
+	HungTask   Kind = "hung task"   // a task has been in uninterruptible sleep for too long
+	Stall      Kind = "stall"       // a CPU has not passed an RCU quiescent state, or its work, for long
+	SoftLockup Kind = "soft lockup" // a CPU is stuck in the kernel
+	HardLockup Kind = "hard lockup" // a CPU is stuck with interrupts disabled
+	Halt       Kind = "halt"        // the kernel halted as requested; the machine is still on
+	Oops       Kind = "oops"        // the kernel continued after killing the task
 	Panic      Kind = "panic"       // the kernel stopped
 )
 
-// rank orders kinds: in an open report that has a last line of its own, only
-// what is worse opens another.
+// rank orders kinds by severity: while a report with an end marker is open, only a
+// more severe one starts a new report.
 var rank = map[Kind]int{Warning: 0, OOM: 1, HungTask: 1, Stall: 1, SoftLockup: 1, HardLockup: 1, Halt: 1, Oops: 2, Panic: 3}
 
-// Hang says whether the kernel lives on but part of it does not.
+// Hang reports whether part of the kernel hangs while the rest continues.
 func (k Kind) Hang() bool {
 	return k == HungTask || k == Stall || k == SoftLockup || k == HardLockup
 }
 
-// Report is one report as the console showed it. Task and Stack read more out
-// of its lines.
+// Report is one report from the console. Task and Stack extract more from its lines.
 type Report struct {
 	Kind   Kind
 	Title  string   // "Attempted to kill init! exitcode=0x00000200"
-	Cause  string   // of a panic, in a word or two where known: "init died"
-	Victim *Task    // of an OOM: who was killed
-	Lines  []string // the console from the first bad line on, cleaned, at most 400 of at most 1 KiB
+	Cause  string   // cause of a panic, if known: "init died"
+	Victim *Task    // of an OOM report: the killed task
+	Lines  []string // the console from the first line of the report, cleaned, at most 400 lines of at most 1 KiB
 
-	// What hangs is reported again and again. Count is how often; when that is more
-	// than once, Last is the title of the last time, which says how long it hangs
-	// by then, and the rest is of the first time.
+	// A hang is reported repeatedly. Count is the number of reports; if it is more
+	// than 1, Last is the title of the last one, which says how long the hang has
+	// lasted by then, and the other fields are from the first one.
 	Count int
 	Last  string
 }
 
-// Task is a task as a report names it.
+// Task is a task named in a report.
 type Task struct {
 	Comm string
-	PID  int // 0 when not printed
-	CPU  int // -1 when not printed
+	PID  int // 0 if not printed
+	CPU  int // -1 if not printed
 }
 
-// Error makes a Report the cause of a run's end.
+// Error implements error: a Report can be the cause of a run's end.
 func (r *Report) Error() string {
 	return fmt.Sprintf("kernel %s: %s", r.Kind, r.Title)
 }
 
-// Outcome is GuestCrashed of a kernel that stopped, else KernelReported.
+// Outcome is GuestCrashed if the kernel stopped, else KernelReported.
 func (r *Report) Outcome() outcome.Kind {
 	if r.Kind == Panic || r.Kind == Halt {
 		return outcome.GuestCrashed
@@ -97,15 +96,14 @@ func (r *Report) Outcome() outcome.Kind {
 
 // start is what opens a report.
 type start struct {
-	text   string // at the start of the message, behind the time stamp
+	text   string // at the start of the message, after the timestamp
 	kind   Kind
-	match  *text.Pattern // of the whole message, where text is not enough
+	match  *text.Pattern // for the whole message, if text is not specific enough
 	cut    bool          // the title is what follows text; otherwise the message
-	source string        // file of the kernel that prints it
+	source string        // kernel source file that prints it
 }
 
-// starts is in order: the first that fits is it. Texts of other versions than
-// today's stand beside them.
+// starts is in order: the first match wins. It includes texts of older versions.
 var starts = []start{
 	{text: "Kernel panic - not syncing: ", kind: Panic, cut: true, source: "kernel/panic.c"},
 
@@ -143,12 +141,12 @@ var starts = []start{
 
 var (
 	stalls = text.Lazy(`^(?:rcu: )?INFO: rcu_\w+ (?:self-detected stall|detected (?:expedited )?stalls)`)
-	// A name of a task may hold anything, so what follows it is asked for too.
+	// A task name may contain anything, so the pattern includes what follows it.
 	killed = text.Lazy(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
 )
 
-// causes are panics that end most runs, in words. The first that is in the
-// panic's own text is it.
+// causes maps texts of common panics to short causes. The first one contained in the
+// panic's text wins.
 var causes = []struct{ text, cause, source string }{
 	{"Attempted to kill init!", "init died", "kernel/exit.c"},
 	{"Requested init ", "no init", "init/main.c"},
@@ -166,21 +164,21 @@ var causes = []struct{ text, cause, source string }{
 	{"stack-protector:", "stack overrun", "kernel/panic.c"},
 }
 
-// Scanner is an io.Writer that takes the console. It is not safe for concurrent
-// use.
+// Scanner is an io.Writer for the console. It is not safe for concurrent use.
 type Scanner struct {
 	line []byte
 	all  []*Report
-	// open says that lines still belong to the last report: an oops ends with
-	// its "end trace" line, a panic with the console, most others with a pause.
+	// open reports whether lines still belong to the last report: an oops ends
+	// with its "end trace" line, a panic with the console, most others with a
+	// pause.
 	open    bool
-	stamped bool    // the open report's first line has a stamp
+	stamped bool    // the open report's first line has a timestamp
 	nmi     bool    // its last line asks another CPU for its stack
-	last    float64 // stamp of its last line; 0 is none
+	last    float64 // timestamp of its last line; 0: none
 	since   int     // lines since the last report's end
-	again   bool    // the last report was there before; its new lines are in spare
+	again   bool    // the last report is a repetition; its lines go to spare
 	spare   []string
-	ended   bool // the panic's own last line was there
+	ended   bool // the panic's last line has been seen
 }
 
 // Write never fails.
@@ -205,7 +203,7 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// take judges one line.
+// take processes one line.
 func (s *Scanner) take(line string) {
 	msg, at, stamped := message(line)
 	s.since++
@@ -228,7 +226,7 @@ func (s *Scanner) take(line string) {
 	if cur.Kind == Panic && (strings.HasPrefix(msg, "---[ end Kernel panic") || strings.HasPrefix(msg, "Reboot failed")) {
 		s.ended = true
 	}
-	// A line without a stamp is a program's, when the report's have one.
+	// If the report's lines have timestamps, a line without one is from a program.
 	if cur.Kind != Panic && s.stamped && !stamped {
 		return
 	}
@@ -260,14 +258,14 @@ func (s *Scanner) take(line string) {
 
 func (s *Scanner) close() { s.open, s.since, s.nmi = false, 0, false }
 
-// begin acts on a line that opens a report.
+// begin handles the first line of a report.
 func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 	cur := s.current()
 	switch {
-	case cur != nil && cur.Kind == Panic: // a panic is the last report
+	case cur != nil && cur.Kind == Panic: // nothing follows a panic
 		return
 	case kind == Panic && cur != nil && s.goesOn(cur, at):
-		// What panics is one death, and its own line says more.
+		// An oops that ends in a panic is one report; the oops line says more.
 		if s.again {
 			cur.Title, cur.Lines = cur.Last, slices.Clone(s.spare)
 		}
@@ -275,9 +273,9 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 		cur.Count, cur.Last = 1, ""
 		s.open, s.again = true, false
 		return
-	case s.open && cur.Kind == OOM && kind == OOM: // who invoked it, then who was killed
+	case s.open && cur.Kind == OOM && kind == OOM: // first the task that invoked it, then the killed one
 		return
-	case s.open && rank[kind] <= rank[cur.Kind] && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same
+	case s.open && rank[kind] <= rank[cur.Kind] && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same report
 		return
 	}
 	s.again = s.repeat(kind, title)
@@ -295,11 +293,10 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 	s.open, s.stamped, s.last, s.nmi = true, stamped, at, false
 }
 
-// hanging is what changes in the title of something that still hangs: for how
-// long it does.
+// hanging matches the part of a hang's title that changes: the duration.
 var hanging = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b`)
 
-// repeat counts a report of what hung before, which becomes the last one.
+// repeat counts a repeated report of a hang and moves it to the end of the list.
 func (s *Scanner) repeat(kind Kind, title string) bool {
 	if !kind.Hang() {
 		return false
@@ -317,7 +314,7 @@ func (s *Scanner) repeat(kind Kind, title string) bool {
 	return false
 }
 
-// goesOn says whether a panic at that time is the end of what r reports.
+// goesOn reports whether a panic at that time belongs to r.
 func (s *Scanner) goesOn(r *Report, at float64) bool {
 	switch {
 	case r.Kind == Halt, r.Kind == Warning && !s.open:
@@ -328,9 +325,9 @@ func (s *Scanner) goesOn(r *Report, at float64) bool {
 	return s.since <= near && (s.last == 0 || at == 0 || at <= s.last+pauseNMI)
 }
 
-// room makes room for one more report: an OOM takes the place of the oldest
-// other, so that the newest victims are known, and anything else that of what
-// is less.
+// room makes room for one more report and reports whether there is any: an OOM report
+// replaces the oldest other one, so that the newest victims are known; others replace
+// a less severe report.
 func (s *Scanner) room(kind Kind) bool {
 	if len(s.all) < maxReports {
 		return true
@@ -367,7 +364,7 @@ func cause(title string) string {
 	return ""
 }
 
-// victim is who a line of the OOM killer says was killed.
+// victim returns the task that the OOM killer killed, according to its message.
 func victim(msg string) *Task {
 	m := killed.FindStringSubmatch(msg)
 	if m == nil {
@@ -387,12 +384,12 @@ func (s *Scanner) current() *Report {
 	return s.all[len(s.all)-1]
 }
 
-// stamp is what printk puts before a message: a time, and a caller's tag where
-// the kernel has PRINTK_CALLER.
+// stamp matches printk's prefix: the timestamp, and the caller's tag if the kernel
+// has PRINTK_CALLER.
 var stamp = text.Lazy(`\[ *([0-9]+\.[0-9]{6})\](?:\[ *[TC][0-9]+\])? `)
 
-// message is a console line without printk's stamp, and the stamp in seconds.
-// What a program wrote before, without an end of line, goes too.
+// message returns a console line without printk's prefix, and the timestamp in
+// seconds. It also removes program output before it that did not end in a newline.
 func message(line string) (msg string, at float64, stamped bool) {
 	m := stamp.FindStringSubmatchIndex(line)
 	if m == nil {
@@ -402,7 +399,7 @@ func message(line string) (msg string, at float64, stamped bool) {
 	return line[m[1]:], at, true
 }
 
-// clip cuts a line at maxLine bytes, which cleaning may have made more of.
+// clip truncates a line to maxLine bytes; cleaning may have made it longer.
 func clip(s string) string {
 	if len(s) <= maxLine {
 		return s
@@ -410,7 +407,7 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxLine], "")
 }
 
-// Panic is the report of a panic, nil as long as there was none.
+// Panic returns the report of a panic, nil if there was none so far.
 func (s *Scanner) Panic() *Report {
 	if r := s.current(); r != nil && r.Kind == Panic {
 		return r
@@ -418,9 +415,9 @@ func (s *Scanner) Panic() *Report {
 	return nil
 }
 
-// Reports are all reports so far, in the order of when each was last made.
+// Reports returns all reports so far, ordered by when each was last printed.
 func (s *Scanner) Reports() []*Report { return s.all }
 
-// Ended says whether a panic's report has come to its last line. A kernel that
-// restarts at once ends without one.
+// Ended reports whether a panic's last line has been seen. A kernel that restarts
+// immediately does not print one.
 func (s *Scanner) Ended() bool { return s.ended }

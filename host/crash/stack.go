@@ -8,9 +8,9 @@ import (
 	"labctl/host/text"
 )
 
-// Unreliable is the Note of a frame that x86 prints behind a "?": an address
-// that lay on the stack and that the unwinder did not pass by
-// (arch/x86/kernel/dumpstack.c, show_trace_log_lvl).
+// Unreliable is the Note of a frame that x86 prints with a "?": an address found on
+// the stack that is not part of the unwound call chain (arch/x86/kernel/dumpstack.c,
+// show_trace_log_lvl).
 const Unreliable = "unreliable: left on the stack"
 
 var (
@@ -21,7 +21,7 @@ var (
 	hardLine = text.Lazy(`(?:^watchdog: CPU(\d+): )?Watchdog detected hard LOCKUP on cpu (\d+)`)                           // kernel/watchdog.c
 )
 
-// Task is the task that the report is of, nil when it names none.
+// Task returns the task that the report is about, nil if it names none.
 func (r *Report) Task() *Task {
 	for _, line := range r.Lines {
 		msg, _, _ := message(line)
@@ -38,7 +38,7 @@ func (r *Report) Task() *Task {
 			return &Task{Comm: m[1], PID: number(m[2], 0), CPU: -1}
 		}
 	}
-	// A CPU that answers nobody is known by its number alone.
+	// Of a CPU that does not respond only the number is known.
 	if m := hardLine.FindStringSubmatch(r.Title); m != nil {
 		return &Task{CPU: number(m[2], -1)}
 	}
@@ -52,18 +52,18 @@ func number(s string, otherwise int) int {
 	return otherwise
 }
 
-// Lines between a report's start and its end that hold frames.
+// Lines of a report that contain frames.
 var (
 	heading  = text.Lazy(`^Call [Tt]race:`)                                                                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:"
 	pcLine   = text.Lazy(`^(?:pc : |PC is at |RIP: 00[0-9a-f]{2}:)(\S.*)$`)                                   // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
 	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                       // arch/arm64/kernel/process.c
-	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                            // its privilege level is 3
+	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                            // privilege level 3
 	context  = text.Lazy(`^ *</?[A-Z_0-9#]+>$`)                                                               // <TASK>, </IRQ>
 	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`) // arch/x86/kernel/process_64.c
 )
 
-// Stack is the report's first call stack, innermost first; without frames when
-// it has none. The frames of the interrupt that took it are in Trimmed.
+// Stack returns the report's first call stack, innermost frame first; without frames
+// if there is none. The frames of the interrupt that printed it are in Trimmed.
 func (r *Report) Stack() stack.Stack {
 	var s frames
 	var pc, lr string
@@ -88,7 +88,7 @@ func (r *Report) Stack() stack.Stack {
 			if userRIP.MatchString(msg) {
 				break
 			}
-			// What is above was called by the interrupt that stopped this.
+			// The frames above belong to the interrupt.
 			if f, ok := stack.ParseFrame(m[1]); ok {
 				s.Trimmed = append(s.Trimmed, s.Frames...)
 				s.Frames = []stack.Frame{f}
@@ -112,7 +112,7 @@ func (r *Report) Stack() stack.Stack {
 		s.Classify()
 		s.interrupted(r.Kind)
 		for i := range s.Frames {
-			if f := &s.Frames[i]; f.Note == Unreliable { // no entry was passed there
+			if f := &s.Frames[i]; f.Note == Unreliable { // not a real entry
 				f.Exception = false
 				if f.Kind == stack.Asm {
 					f.Kind = stack.Function
@@ -124,12 +124,11 @@ func (r *Report) Stack() stack.Stack {
 	return s.Stack
 }
 
-// frames is a stack that is being read.
+// frames is a stack that is being parsed.
 type frames struct{ stack.Stack }
 
-// complete puts the registers' part to the stack: x86 prints the frames outside
-// the program counter alone, and arm64 leaves out the direct caller while it is
-// in the link register alone.
+// complete adds what only the registers have: x86 does not print the program counter
+// as a frame, and arm64 omits the direct caller while it is in the link register only.
 func (s *frames) complete(pc stack.Frame, lr string) {
 	for i, f := range s.Frames {
 		if f.Name == pc.Name && f.PC == pc.PC && f.Offset == pc.Offset && f.Note != Unreliable {
@@ -143,15 +142,15 @@ func (s *frames) complete(pc stack.Frame, lr string) {
 	s.caller(pc, lr)
 }
 
-// caller inserts the link register. Once the function has called another, it
-// points into the function itself.
+// caller inserts the link register's frame. If the function has called another, the
+// link register points into the function itself.
 func (s *frames) caller(pc stack.Frame, lr string) {
 	if f, ok := stack.ParseFrame(lr); ok && lr != "" && f.Name != "" && f.Name != pc.Name {
 		s.InsertCaller(f)
 	}
 }
 
-// interrupted trims the timer's interrupt, which found what hangs.
+// interrupted trims the frames of the timer interrupt, which detected the hang.
 func (s *frames) interrupted(kind Kind) {
 	if kind != SoftLockup && kind != HardLockup && kind != Stall {
 		return
@@ -160,13 +159,13 @@ func (s *frames) interrupted(kind Kind) {
 		if f.Exception && f.Note != Unreliable && i < len(s.Frames)-1 {
 			s.Trimmed = append(s.Trimmed, s.Frames[:i+1:i+1]...)
 			s.Frames = s.Frames[i+1:]
-			s.Frames[0].Note = "" // where it was, not where it returns to
+			s.Frames[0].Note = "" // the interrupted instruction, not a return address
 			return
 		}
 	}
 }
 
-// hasFrame says whether the lines after a heading begin with frames.
+// hasFrame reports whether the lines after a heading start with frames.
 func hasFrame(lines []string) bool {
 	for _, line := range lines {
 		msg, _, _ := message(line)
@@ -179,11 +178,12 @@ func hasFrame(lines []string) bool {
 	return false
 }
 
-// source is where arm64 has a frame from since 6.13: "(P)" the program counter,
-// "(L)" the link register (arch/arm64/kernel/stacktrace.c, dump_backtrace_entry).
+// source matches the origin of a frame, which arm64 prints since 6.13: "(P)" for the
+// program counter, "(L)" for the link register (arch/arm64/kernel/stacktrace.c,
+// dump_backtrace_entry).
 var source = text.Lazy(` \([A-Z]{1,4}\)$`)
 
-// traced reads a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40".
+// traced parses a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {
 	bare := strings.TrimLeft(msg, " \t")
 	if bare == msg {

@@ -1,5 +1,5 @@
-// Package machine goes from names to a booted guest: a target's row, a kernel,
-// the link that both have, the modules for it, an initramfs and an accelerator.
+// Package machine turns names into a booted guest: a target, a kernel, an agent link
+// that both support, the modules for it, an initramfs and an accelerator.
 package machine
 
 import (
@@ -19,30 +19,30 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// Spec is what a user asks for. Zero values are the defaults.
+// Spec is the user's request. Zero values mean the defaults.
 type Spec struct {
-	Arch     string // GOARCH; the host's, or the board's
+	Arch     string // GOARCH; default: the board's or the host's
 	Board    string
-	Kernel   string // what kernel.ParseRef takes; the newest cached long-term series
+	Kernel   string // as accepted by kernel.ParseRef; default: the newest cached long-term series
 	CPUs     int
 	MemoryMB int
 	Append   []string // more kernel arguments
 	Commands bool     // u-root's shell and commands in the initramfs
-	Features []string // of kconfig/features.yaml, beside what the target needs
+	Features []string // of kconfig/features.yaml, in addition to the target's
 	Patience float64  // see vm.Config
-	Cold     bool     // boot from the kernel on, without a template
+	Cold     bool     // cold boot, without a template
 }
 
-// Env is where things are kept and who is told of progress.
+// Env has the caches to use and the functions to call on progress.
 type Env struct {
 	Cache *kernel.Cache
 	Say   func(line string)
 	Pull  func(what string, p kernel.Progress) // what names the kernel
-	Spool *vm.Spool                            // for what Boot writes; nil writes it at once
-	Warm  func()                               // the machine's template is there, so that others can start from it
+	Spool *vm.Spool                            // for Boot's logs; nil: write them to files directly
+	Warm  func()                               // called when the machine's template exists, so that others can start from it
 }
 
-// PullOf is Pull for one kernel.
+// PullOf returns Pull for one kernel.
 func (e Env) PullOf(ref kernel.Ref, arch string) func(kernel.Progress) {
 	if e.Pull == nil {
 		return nil
@@ -99,7 +99,7 @@ func FindTarget(arch, board string) (targets.Target, error) {
 	return t, nil
 }
 
-// Prepare finds or makes all that a boot needs.
+// Prepare finds or creates everything that a boot needs.
 func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if err := Settle(env, &spec); err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if spec.CPUs < 0 || spec.MemoryMB < 0 {
 		return nil, outcome.Inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
 	}
-	// QEMU first: without it nothing else is worth downloading.
+	// Check QEMU first: without it there is no point in downloading anything.
 	if m.QEMU, err = qemu.Version(t.Binary); err != nil {
 		return nil, err
 	}
@@ -179,11 +179,11 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 	return k, nil
 }
 
-// virtioModules are what a virtio-serial port on PCI needs; Modules adds their
+// virtioModules are the modules for a virtio-serial port on PCI; Modules adds their
 // dependencies.
 var virtioModules = []string{"virtio_pci", "virtio_console"}
 
-// pickLink takes the target's first link that the kernel can drive.
+// pickLink selects the target's first link that the kernel has drivers for.
 func (m *Machine) pickLink(env Env) error {
 	var why []string
 	for _, l := range m.Target.Links {
@@ -215,10 +215,10 @@ func (m *Machine) pickLink(env Env) error {
 	return outcome.Inputf("kernel %s has no way to talk to labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
 }
 
-// checkConfig refuses a kernel that would only hang.
+// checkConfig rejects a kernel that would hang.
 func (m *Machine) checkConfig(env Env) error {
 	if !m.Kernel.HasConfig() {
-		env.say("kernel %s: no configuration to check, booting it as it is", m.Kernel)
+		env.say("kernel %s: no configuration to check; booting it anyway", m.Kernel)
 		return nil
 	}
 	if missing := m.missing(); len(missing) > 0 {
@@ -233,9 +233,8 @@ func (e Env) say(format string, args ...any) {
 	}
 }
 
-// Boot starts the guest, from a template where the machine can. dir, when it has
-// a path, gets console.log and qemu.txt; console, when set, gets the console
-// live.
+// Boot starts the guest, from a template if the machine supports it. If dir has a path,
+// console.log and qemu.txt are written to it; console, if set, gets the console live.
 func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.Writer) (*vm.VM, error) {
 	cfg := m.config()
 	cfg.Console, cfg.Spool = console, env.Spool
@@ -249,7 +248,7 @@ func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.
 	return m.bootWarm(ctx, env, cfg)
 }
 
-// config is the machine without what one run of it adds.
+// config returns the machine's configuration without the settings of a single run.
 func (m *Machine) config() vm.Config {
 	return vm.Config{
 		Target: m.Target, Link: m.Link,
@@ -259,8 +258,8 @@ func (m *Machine) config() vm.Config {
 	}
 }
 
-// Describe fills a run record with what this machine is. v may be nil when the
-// boot failed.
+// Describe adds a description of this machine to a run record. v may be nil if the boot
+// failed.
 func (m *Machine) Describe(r *record.Run, v *vm.VM) {
 	cpus, mem := m.spec.CPUs, m.spec.MemoryMB
 	if cpus == 0 {

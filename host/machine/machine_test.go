@@ -23,9 +23,9 @@ func TestFindTarget(t *testing.T) {
 		{"arm64", "", "arm64", ""},
 		{"", "raspi3b", "raspi3b", ""},
 		{"arm64", "raspi3b", "raspi3b", ""},
-		{"amd64", "raspi3b", "", "--board raspi3b is arm64, not --arch amd64; leave --arch out"},
-		{"raspi3b", "", "", "--arch raspi3b: that is a board; write --board raspi3b"},
-		{"", "arm64", "", "--board arm64: that is an architecture; write --arch arm64"},
+		{"amd64", "raspi3b", "", "--board raspi3b is arm64, not --arch amd64; omit --arch"},
+		{"raspi3b", "", "", "--arch raspi3b: this is a board; use --board raspi3b"},
+		{"", "arm64", "", "--board arm64: this is an architecture; use --arch arm64"},
 		{"arm46", "", "", "--arch arm46: not known, did you mean arm64? (known: amd64, arm64, arm"},
 		{"", "raspi3", "", "--board raspi3: not known, did you mean raspi3b? (known: raspi3b"},
 		{"sparc", "", "", "--arch sparc: not known (known: amd64, arm64, arm"},
@@ -118,7 +118,7 @@ func TestPickLink(t *testing.T) {
 		}, "virtio", nil, ""},
 		{"modules that are not at hand", "arm64", func(t *testing.T) *kernel.Kernel {
 			return file(t, "arm64", "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=m\n")
-		}, "", nil, "has no way to talk to labctl on arm64: virtio-serial: "},
+		}, "", nil, "cannot communicate with labctl on arm64: virtio-serial: "},
 	} {
 		t.Run(tt.target+" "+tt.name, func(t *testing.T) {
 			m := &Machine{Target: row(t, tt.target), Kernel: tt.kernel(t)}
@@ -198,7 +198,7 @@ func TestPrepareRefuses(t *testing.T) {
 		spec Spec
 		want string
 	}{
-		{"board's memory", Spec{Board: "raspi3b", MemoryMB: 512}, "--board raspi3b always has 4 CPUs and 1024 MB of memory; leave --smp and --mem out"},
+		{"board's memory", Spec{Board: "raspi3b", MemoryMB: 512}, "--board raspi3b always has 4 CPUs and 1024 MB of memory; omit --smp and --mem"},
 		{"board's CPUs", Spec{Board: "raspi3b", CPUs: 2}, "always has 4 CPUs"},
 		{"fewer than no CPUs", Spec{Arch: "arm64", CPUs: -1}, "--smp -1 --mem 0: want numbers above 0"},
 		{"less than no memory", Spec{Arch: "arm64", MemoryMB: -5}, "--smp 0 --mem -5"},

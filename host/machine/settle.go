@@ -13,8 +13,8 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// Settle chooses the architecture of a machine for which none was asked, where
-// the kernel leaves no choice: an image in a file, a source of one architecture.
+// Settle sets the architecture, if none was requested, to that of the kernel if the
+// kernel has only one: an image in a file, or a source for one architecture.
 func Settle(env Env, spec *Spec) error {
 	if spec.Kernel == "" || spec.Arch != "" || spec.Board != "" {
 		return nil
@@ -34,7 +34,7 @@ func Settle(env Env, spec *Spec) error {
 	return nil
 }
 
-// checkQEMU says whether the installed QEMU has the target's machine.
+// checkQEMU checks that the installed QEMU has the target's machine.
 func checkQEMU(t targets.Target, version string) error {
 	if t.Since == "" {
 		return nil
@@ -43,12 +43,12 @@ func checkQEMU(t targets.Target, version string) error {
 	if err != nil || known {
 		return err
 	}
-	return fmt.Errorf("--board %s: %w: %s %s has no machine of that name; QEMU %s and later have it",
+	return fmt.Errorf("--board %s: %w: %s %s does not have this machine; QEMU %s and later do",
 		t.Name, kernel.ErrHostLacks, t.Binary, version, t.Since)
 }
 
-// findDTB takes the board's device tree from the kernel, and from another one
-// where it comes without.
+// findDTB takes the board's device tree from the kernel, or from another kernel if it
+// has none.
 func (m *Machine) findDTB(env Env) error {
 	name := m.Target.DTB
 	var err error
@@ -59,14 +59,14 @@ func (m *Machine) findDTB(env Env) error {
 	if lent != nil {
 		return outcome.Inputf("--board %s: %v, nor has any other kernel at hand; put the .dtb beside the image, or run: labctl kernel pull 6.12 --arch %s", m.Target.Name, err, m.Target.Arch)
 	}
-	env.say("kernel %s has no device tree of %s: taking that of %s", m.Kernel, m.Target.Name, from)
+	env.say("kernel %s has no device tree for %s: using that of %s", m.Kernel, m.Target.Name, from)
 	m.dtb = path
 	return nil
 }
 
-// settleUART names the UART of a link as the kernel will. A board's device tree
-// numbers its UARTs, but 8250s are held to that only as far as the kernel was
-// built for so many; one that is left over becomes the first
+// settleUART sets the name of a link's UART to what the kernel will use. A board's
+// device tree numbers its UARTs, but for 8250s the kernel uses that number only up to
+// the number of UARTs that it was built for; beyond that a UART becomes the first one
 // (serial8250_find_match_or_unused in drivers/tty/serial/8250/8250_core.c).
 func (m *Machine) settleUART() {
 	number, ok := strings.CutPrefix(m.Link.TTY, "ttyS")
@@ -83,8 +83,8 @@ func (m *Machine) settleUART() {
 	}
 }
 
-// Lacks says what keeps a kernel from coming up on a target with the features
-// asked for, a line each: nothing to reach labctl by, options that are not set.
+// Lacks returns what keeps a kernel from booting on a target with the requested
+// features, one line each: no link to labctl, options that are not set.
 func Lacks(t targets.Target, k *kernel.Kernel, features ...string) []string {
 	m := &Machine{Target: t, Kernel: k, spec: Spec{Features: features}}
 	if err := m.pickLink(Env{}); err != nil {
@@ -97,7 +97,7 @@ func Lacks(t targets.Target, k *kernel.Kernel, features ...string) []string {
 	return lines
 }
 
-// missing are the options that the kernel lacks for what is asked of the machine.
+// missing returns the options that the kernel lacks for the requested features.
 func (m *Machine) missing() []check.Missing {
 	features := slices.Concat(m.Target.Features, m.spec.Features)
 	if m.Link.Kind == "virtio" {
@@ -106,8 +106,8 @@ func (m *Machine) missing() []check.Missing {
 	return check.Check(m.Kernel.Option, features...)
 }
 
-// noVirtio says why a kernel has no virtio-serial port: drivers that it was built
-// without, or modules that are not at hand, which err tells of.
+// noVirtio returns why a kernel has no virtio-serial port: drivers that it was built
+// without, or, in err, modules that are not available.
 func (m *Machine) noVirtio(err error) string {
 	var unset []string
 	for _, o := range check.Check(m.Kernel.Option, "virtio-serial") {
@@ -121,7 +121,7 @@ func (m *Machine) noVirtio(err error) string {
 	return strings.Join(unset, "; ")
 }
 
-// otherBoards are those of the same architecture that a UART is enough for.
+// otherBoards returns a hint at boards of the same architecture whose link is a UART.
 func otherBoards(t targets.Target) string {
 	var names []string
 	for _, other := range targets.All {
@@ -132,5 +132,5 @@ func otherBoards(t targets.Target) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return "; it may on " + strings.Join(names, ", ")
+	return "; it may work with " + strings.Join(names, ", ")
 }

@@ -55,7 +55,7 @@ func TestSettleUART(t *testing.T) {
 func TestLacks(t *testing.T) {
 	k := file(t, "arm64", "CONFIG_VIRTIO_PCI=y\n")
 	got := Lacks(row(t, "arm64"), k)
-	if len(got) != 1 || !strings.Contains(got[0], "virtio-serial: CONFIG_VIRTIO_CONSOLE is not set") || !strings.HasSuffix(got[0], "; it may on --board raspi3b, --board raspi4b") {
+	if len(got) != 1 || !strings.Contains(got[0], "virtio-serial: CONFIG_VIRTIO_CONSOLE is not set") || !strings.HasSuffix(got[0], "; it may work with --board raspi3b, --board raspi4b") {
 		t.Errorf("without a virtio console: %q", got)
 	}
 	// The board needs no virtio, but more than this file says of it.
@@ -103,7 +103,7 @@ func TestFindDTB(t *testing.T) {
 	}
 	cached(t, "6.12", "arm64")
 	var said []string
-	if err := m.findDTB(Env{Cache: full, Say: func(s string) { said = append(said, s) }}); err != nil || m.dtb == "" || len(said) != 1 || !strings.Contains(said[0], "has no device tree of raspi3b: taking that of ") {
+	if err := m.findDTB(Env{Cache: full, Say: func(s string) { said = append(said, s) }}); err != nil || m.dtb == "" || len(said) != 1 || !strings.Contains(said[0], "has no device tree for raspi3b: using that of ") {
 		t.Errorf("lent: %q, %v, said %q", m.dtb, err, said)
 	}
 	beside := filepath.Join(filepath.Dir(k.Path), "bcm2837-rpi-3-b.dtb")

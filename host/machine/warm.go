@@ -21,15 +21,15 @@ import (
 	"labctl/host/vm/warm"
 )
 
-// maxConsole bounds what is kept of a template's console, in bytes.
+// maxConsole limits the stored console output of a template, in bytes.
 const maxConsole = 1 << 20
 
-// Warm says whether Boot starts from a template.
+// Warm reports whether Boot starts from a template.
 func (m *Machine) Warm() bool { return m.Target.Snapshot && !m.spec.Cold }
 
-// bootWarm starts from the machine's template, made first if need be. A template
-// that does not come back is thrown away and the run goes on cold: a template
-// saves time, nothing depends on it.
+// bootWarm starts from the machine's template, which it creates if necessary. If a
+// template cannot be restored it is removed and the machine boots cold: templates only
+// save time.
 func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM, error) {
 	cfg.Window = m.window()
 	t, err := m.template(ctx, env, cfg)
@@ -55,27 +55,27 @@ func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM,
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.As(err, &boot) && !vm.IsRestoreError(err), errors.As(err, &crashed) && t == nil:
-		return nil, err // the boot that was to become the template
+		return nil, err // from the boot for the template
 	}
-	env.say("starting warm: %v; booting from the kernel on", oneLine(err))
+	env.say("warm start: %v; falling back to a cold boot", oneLine(err))
 	return vm.Boot(ctx, cfg)
 }
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// Template returns the machine's template, made now if there is none.
+// Template returns the machine's template, and creates it if there is none.
 func (m *Machine) Template(ctx context.Context, env Env) (*warm.Template, error) {
 	cfg := m.config()
 	cfg.Window = m.window()
 	return m.template(ctx, env, cfg)
 }
 
-// windowBytes is ample for a program, and few page tables for the guest.
+// windowBytes is ample for a program, and costs the guest few page tables.
 const windowBytes = 32 << 20
 
-// window is the size of the machine's window, 0 when it has none. Under KVM the
-// link is fast, and an arm64 guest's view of the memory might not be the host's:
-// it maps it past the caches.
+// window returns the size of the machine's window, 0 for none. Under KVM the link is
+// fast, and an arm64 guest, which maps the memory uncached, might not see what the host
+// wrote.
 func (m *Machine) window() int64 {
 	f, err := qemu.Inspect(m.Target.Binary)
 	if err != nil || !f.Window || !m.Target.PCI || m.Verdict.Accel != "tcg" {
@@ -84,7 +84,7 @@ func (m *Machine) window() int64 {
 	return windowBytes
 }
 
-// template boots by cfg when there is none yet.
+// template boots cfg and saves the machine if there is no template yet.
 func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.Template, error) {
 	store, err := warm.Open("", 0)
 	if err != nil {
@@ -99,7 +99,7 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 		mem = m.Target.MemoryMB
 	}
 	return store.Get(ctx, key, mem, func(d *warm.Draft) (warm.Info, error) {
-		env.say("booting %s on %s once; it starts from there the next time", m.Kernel, m.Target.Name)
+		env.say("booting %s on %s once; later starts use a template", m.Kernel, m.Target.Name)
 		made := cfg
 		made.RAM = d.RAM
 		tee := bounded.Writer(d.Console, maxConsole)
@@ -129,13 +129,13 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 	})
 }
 
-// rest is how long a guest gets to finish what its boot and the rehearsal have
-// left to do. Nothing depends on it but time.
+// rest is how long a guest gets to finish background work of its boot and of the
+// rehearsal. It affects speed only.
 const rest = 300 * time.Millisecond
 
-// rehearse has the agent do once what every start asks of it. What it makes then
-// and keeps (threads, stacks, memory, what its codec knows of types) is in the
-// template, and an emulator need not translate the code for it in each clone.
+// rehearse makes the agent do once what every start requires of it. What it creates
+// and keeps (threads, stacks, memory, its codec's type information) is then in the
+// template, and clones do not have to create it under emulation.
 func rehearse(v *vm.VM) error {
 	entropy := make([]byte, vm.EntropyBytes)
 	rand.Read(entropy)
@@ -150,7 +150,7 @@ func rehearse(v *vm.VM) error {
 	if _, err := v.Agent().Unpack(v.Context(), "/", &folder); err != nil {
 		return err
 	}
-	// Without arguments it says how it is used.
+	// Without arguments it prints its usage.
 	p := wire.ExecParams{Argv: []string{"/labctl/labprobe"}, Dir: "/"}
 	if _, err := v.Agent().Exec(v.Context(), p, agent.IO{Stdin: strings.NewReader("")}); err != nil {
 		return err
@@ -159,9 +159,9 @@ func rehearse(v *vm.VM) error {
 	return nil
 }
 
-// key is a hash of all that makes the machine: QEMU and its command line, the
-// kernel by its content, and the initramfs by its name, which has the hash of its
-// content.
+// key returns a hash of everything that determines the machine: QEMU and its command
+// line, the contents of the kernel, and the name of the initramfs, which includes the
+// hash of its contents.
 func (m *Machine) key(cfg vm.Config) (string, error) {
 	f, err := qemu.Inspect(m.Target.Binary)
 	if err != nil {

@@ -150,7 +150,7 @@ func TestDamagedTemplate(t *testing.T) {
 	if got := v.Timings()[1].Phase; got != vm.PhaseKernel {
 		t.Errorf("second phase %s, want %s", got, vm.PhaseKernel)
 	}
-	if len(said) != 1 || !strings.Contains(said[0], "booting from the kernel on") {
+	if len(said) != 1 || !strings.Contains(said[0], "falling back to a cold boot") {
 		t.Errorf("said %q, want one line", said)
 	}
 	if _, err := os.Stat(tmpl.State()); !os.IsNotExist(err) {

@@ -13,17 +13,17 @@ import (
 	"labctl/host/outcome"
 )
 
-// Lock is a lock among processes, by a file that goes when it is released. Of a
-// holder that died the file stays, without a lock.
+// Lock is a lock between processes: a locked file that is removed on release. If the
+// holder dies, the file remains, unlocked.
 type Lock struct {
 	file *os.File
 	path string
 }
 
-// ErrLocked says that another holds the lock.
-var ErrLocked = outcome.New(outcome.HostLacks, "another holds the lock")
+// ErrLocked means that another process or goroutine holds the lock.
+var ErrLocked = outcome.New(outcome.HostLacks, "locked by another process")
 
-// TryLock takes the lock if nobody has it; else the error is ErrLocked.
+// TryLock acquires the lock if it is free; else the error is ErrLocked.
 func TryLock(path string) (*Lock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -38,8 +38,8 @@ func TryLock(path string) (*Lock, error) {
 			f.Close()
 			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 		}
-		// Its holder may have removed the file after it was opened here. The lock
-		// of a file without that name keeps nobody out.
+		// Its holder may have removed the file after it was opened here. Locking an
+		// unlinked file would exclude nobody.
 		if isFile(f, path) {
 			return &Lock{f, path}, nil
 		}
@@ -47,7 +47,7 @@ func TryLock(path string) (*Lock, error) {
 	}
 }
 
-// TakeLock waits for the lock.
+// TakeLock waits for the lock and acquires it.
 func TakeLock(ctx context.Context, path string) (*Lock, error) {
 	for {
 		l, err := TryLock(path)
@@ -71,8 +71,8 @@ func isFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(held, named)
 }
 
-// Release removes the file and lets the lock go, in that order: whoever makes
-// the file anew finds all done that was to be done under the lock.
+// Release removes the file and then releases the lock. Whoever creates the file again
+// sees everything that was done under the lock.
 func (l *Lock) Release() error {
 	return errors.Join(os.Remove(l.path), l.file.Close())
 }

@@ -1,9 +1,9 @@
-// Package scratch makes files and folders that do not outlive their maker,
-// however it dies, unless it keeps them.
+// Package scratch creates temporary files and directories that do not outlive their
+// process, however it dies, unless they are kept.
 //
-// A file has no name until it is whole (open(2), O_TMPFILE). A folder has one,
-// and a lock that ends with its maker; the next one to make such a folder
-// removes those that nobody holds.
+// A file has no name until it is complete (open(2), O_TMPFILE). A directory has a name,
+// and a lock that ends with its process; whoever creates the next such directory
+// removes those that are not locked.
 package scratch
 
 import (
@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is a file that is gone once it is closed, unless it is kept.
+// File is a file that is deleted when it is closed, unless it is kept.
 type File struct {
 	*os.File
-	dir  *os.File // where it will be
-	name string   // on file systems that have no nameless files
+	dir  *os.File // its final directory
+	name string   // temporary name, on file systems without O_TMPFILE
 }
 
-// Create makes a file that may be kept in the folder dir.
+// Create creates a file that may be kept in the directory dir.
 func Create(dir string) (*File, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -38,18 +38,18 @@ func Create(dir string) (*File, error) {
 	return f, err
 }
 
-// CreateIn is Create for a folder that is open. The file owns it from then on.
+// CreateIn is like Create, for an open directory, of which the file takes ownership.
 func CreateIn(dir *os.File) (*File, error) {
 	const flags = unix.O_RDWR | unix.O_CLOEXEC
 	f := &File{dir: dir}
 	fd, err := openat(dir, ".", flags|unix.O_TMPFILE)
-	// What a file system without O_TMPFILE says, and a kernel without it.
+	// The errors of file systems and kernels without O_TMPFILE.
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOENT) {
 		f.name = tempName()
 		fd, err = openat(dir, f.name, flags|unix.O_CREAT|unix.O_EXCL)
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "make a file in", Path: dir.Name(), Err: err}
+		return nil, &fs.PathError{Op: "create a file in", Path: dir.Name(), Err: err}
 	}
 	f.File = os.NewFile(uintptr(fd), filepath.Join(dir.Name(), "(nameless)"))
 	return f, nil
@@ -66,8 +66,8 @@ func openat(dir *os.File, name string, flags int) (fd int, err error) {
 
 func tempName() string { return ".labctl-" + rand.Text() }
 
-// Keep closes the file and gives it its name in its folder, in place of what is
-// there under it. Until then the name is as it was.
+// Keep closes the file and gives it its name in its directory, atomically replacing an
+// existing file.
 func (f *File) Keep(name string, perm fs.FileMode) error {
 	defer f.Close()
 	err := f.Chmod(perm)
@@ -88,7 +88,7 @@ func (f *File) link(name string) error {
 		if err != unix.EEXIST {
 			return err
 		}
-		// A link replaces nothing, a rename does.
+		// A link cannot replace a file, a rename can.
 		temp := tempName()
 		if err := unix.Linkat(unix.AT_FDCWD, self, dir, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
 			return err
@@ -102,7 +102,7 @@ func (f *File) link(name string) error {
 	return err
 }
 
-// Close drops a file that was not kept. It may be called again.
+// Close deletes a file that was not kept. It may be called again.
 func (f *File) Close() error {
 	if f.name != "" {
 		unix.Unlinkat(int(f.dir.Fd()), f.name, 0)
@@ -113,7 +113,7 @@ func (f *File) Close() error {
 	return err
 }
 
-// Write writes a file whole or not at all.
+// Write writes a file atomically.
 func Write(path string, data []byte, perm fs.FileMode) error {
 	f, err := Create(filepath.Dir(path))
 	if err != nil {
@@ -126,20 +126,20 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 	return f.Keep(filepath.Base(path), perm)
 }
 
-// Folder is a folder that is gone once it is closed, unless it is kept.
+// Folder is a directory that is removed when it is closed, unless it is kept.
 type Folder struct {
 	Path string
-	held *os.File // the folder, locked
+	held *os.File // the directory, locked
 }
 
-// MakeFolder makes a folder in parent, which must be there, whose name begins
-// with prefix. Those of that prefix whose makers died are removed: nothing else
-// may have such names.
+// MakeFolder creates a directory in parent, which must exist, with a name that starts
+// with prefix. Directories with that prefix whose processes died are removed, so
+// nothing else may have such names.
 func MakeFolder(parent, prefix string) (_ *Folder, err error) {
-	// Nobody may find the new one before its lock is taken.
+	// Nobody may find the new one before it is locked.
 	all, err := lock(parent)
 	if err != nil {
-		return nil, fmt.Errorf("make a folder: %w", err)
+		return nil, fmt.Errorf("create a temporary directory: %w", err)
 	}
 	defer all.Close()
 	sweep(parent, prefix)
@@ -150,12 +150,12 @@ func MakeFolder(parent, prefix string) (_ *Folder, err error) {
 	held, err := lock(path)
 	if err != nil {
 		os.Remove(path)
-		return nil, fmt.Errorf("make a folder: %w", err)
+		return nil, fmt.Errorf("create a temporary directory: %w", err)
 	}
 	return &Folder{path, held}, nil
 }
 
-// lock opens a file or folder and waits for its lock (flock(2)).
+// lock opens a file or directory and waits for its lock (flock(2)).
 func lock(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -173,8 +173,8 @@ func lock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes what the dead have left. What cannot be removed now may be
-// later.
+// sweep removes the leftovers of dead processes. What cannot be removed now may be
+// removed later.
 func sweep(parent, prefix string) {
 	entries, _ := os.ReadDir(parent)
 	for _, e := range entries {
@@ -193,8 +193,8 @@ func sweep(parent, prefix string) {
 	}
 }
 
-// Keep gives the folder another name, on the same file system, and lets it go.
-// On an error the folder is still to be closed.
+// Keep moves the directory to a path on the same file system and unlocks it. On an
+// error the directory must still be closed.
 func (f *Folder) Keep(path string) error {
 	if err := os.Rename(f.Path, path); err != nil {
 		return err
@@ -203,7 +203,7 @@ func (f *Folder) Keep(path string) error {
 	return f.held.Close()
 }
 
-// Close removes a folder that was not kept. It may be called again.
+// Close removes a directory that was not kept. It may be called again.
 func (f *Folder) Close() error {
 	if f.Path == "" {
 		return nil
@@ -213,7 +213,7 @@ func (f *Folder) Close() error {
 	return errors.Join(err, f.held.Close())
 }
 
-// EscapeGlob makes a path a pattern of filepath.Glob that matches the path alone.
+// EscapeGlob returns a pattern for filepath.Glob that matches only path.
 func EscapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

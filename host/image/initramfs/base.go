@@ -28,7 +28,7 @@ type recipe struct {
 	Commands []string          `yaml:"-"`       // import paths
 	Links    map[string]string `yaml:"links"`   // path in the guest → command
 	Folders  []string          `yaml:"folders"` // mode 0755
-	Files    map[string]string `yaml:"files"`   // path in the guest → text, mode 0644
+	Files    map[string]string `yaml:"files"`   // path in the guest → contents, mode 0644
 }
 
 func parseRecipe(data, mod []byte) (recipe, error) {
@@ -41,7 +41,7 @@ func parseRecipe(data, mod []byte) (recipe, error) {
 		return r, fmt.Errorf("read images/uroot.mod: %w", err)
 	}
 	if len(f.Tool) == 0 {
-		return r, fmt.Errorf("read images/uroot.mod: no tool lines, which name the commands")
+		return r, fmt.Errorf("read images/uroot.mod: no tool directives, which list the commands")
 	}
 	for _, tool := range f.Tool {
 		r.Commands = append(r.Commands, tool.Path)
@@ -60,7 +60,7 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal(r) // comments and order of keys left out
+	text, err := json.Marshal(r) // normalized, without comments and order of keys
 	if err != nil {
 		return "", err
 	}
@@ -78,11 +78,11 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 	k.add(versions...)
 
 	file := make(chan string, 1)
-	// uimage takes no context. It is left to finish, under the lock, so that
-	// its work is not lost and nobody starts the same beside it.
+	// uimage accepts no context. Let it finish, with the lock held, so that its
+	// result is not lost and nobody starts the same build concurrently.
 	err = await(ctx, func() error {
 		p, _, err := b.cache.get(ctx, k.name("base", arch), func(w io.Writer) error {
-			b.say(fmt.Sprintf("building u-root's commands for %s; kept for the next time", arch))
+			b.say(fmt.Sprintf("building u-root's commands for %s; the result is cached", arch))
 			return b.buildBase(ctx, w, r, arch)
 		})
 		file <- p
@@ -94,8 +94,8 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 	return <-file, nil
 }
 
-// builders are the versions of gobusybox and mkuimage, which decide what the base
-// is made of as much as the commands' own do. mod is labctl's go.mod.
+// builders returns the versions of gobusybox and mkuimage, which determine the base
+// as much as the commands' versions do. mod is labctl's go.mod.
 func builders(mod []byte) (versions []string, err error) {
 	f, err := modfile.ParseLax("go.mod", mod, nil)
 	if err != nil {
@@ -154,8 +154,8 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 		),
 		uimage.WithBusyboxCommands(r.Commands...),
 		uimage.WithBusyboxBuildOpts(&golang.BuildOpts{
-			// gobusybox passes -a. Without it, and with the usual compiler
-			// flags, what is compiled here also serves labinit and labprobe.
+			// Otherwise gobusybox passes -a. With the usual compiler flags,
+			// packages compiled here are also used for labinit and labprobe.
 			EnableInlining: true,
 			ExtraArgs:      []string{"-a=false", "-buildvcs=false"},
 		}),

@@ -264,7 +264,7 @@ func TestRecipe(t *testing.T) {
 	}
 	const mod = "module m\n\ngo 1.26\n\ntool example.org/cmds/ls\n"
 	for _, tt := range []struct{ name, yaml, mod, want string }{
-		{"no commands", "", "module m\n", "no tool lines"},
+		{"no commands", "", "module m\n", "no tool directives"},
 		{"not a go.mod", "", "modul m\n", "uroot.mod"},
 		{"unknown field", "folder: [x]\n", mod, "folder"},
 		{"link to nothing", "links: {bin/sh: sh}\n", mod, `no command "sh"`},

@@ -25,30 +25,30 @@ import (
 
 const (
 	cacheLimit = 1 << 30 // bytes
-	// cacheGrace is how long a file stays whatever the size, so that QEMU finds
-	// the image it was given.
+	// cacheGrace is how long a file is kept whatever the cache's size, so that QEMU
+	// finds its image.
 	cacheGrace = 10 * time.Minute
-	// tempPrefix begins the names of folders in which something is built.
+	// tempPrefix is the prefix of temporary build directories.
 	tempPrefix = ".tmp-"
 )
 
-// DefaultDir is where archives are cached: initramfs under $LABCTL_CACHE, or
-// under labctl in the user's cache folder.
+// DefaultDir returns the directory where archives are cached: initramfs in
+// $LABCTL_CACHE, or in labctl in the user's cache directory.
 func DefaultDir() (string, error) {
 	dir, err := cachedir.Dir()
 	return filepath.Join(dir, "initramfs"), err
 }
 
-// cache is a folder of files whose names tell all that went into them. A
-// file's modification time is when it was last asked for.
+// cache is a directory of files whose names include a hash of all their inputs. A
+// file's modification time is that of its last use.
 type cache struct {
 	dir   string
-	limit int64 // bytes in all, beyond which the oldest go
+	limit int64 // total bytes; beyond it the oldest files are removed
 	grace time.Duration
 }
 
-// get returns the file called name, written by fill if it is not there. Of
-// several callers at once, in any process, one fills and the others wait.
+// get returns the file called name, and writes it with fill if it does not exist. Of
+// several concurrent callers, in any process, one fills and the others wait.
 func (c cache) get(ctx context.Context, name string, fill func(io.Writer) error) (path string, hit bool, err error) {
 	path = filepath.Join(c.dir, name)
 	if ok, err := c.touch(ctx, path); ok || err != nil {
@@ -71,7 +71,7 @@ func (c cache) get(ctx context.Context, name string, fill func(io.Writer) error)
 	return path, false, c.prune(ctx)
 }
 
-// write makes path whole or not at all.
+// write creates path atomically.
 func (c cache) write(path string, fill func(io.Writer) error) error {
 	f, err := scratch.Create(filepath.Dir(path))
 	if err != nil {
@@ -84,8 +84,8 @@ func (c cache) write(path string, fill func(io.Writer) error) error {
 	return f.Keep(filepath.Base(path), 0o644)
 }
 
-// touch reports whether path is there and marks it as used. It holds the
-// prune lock, so a file it has found is not removed in the same moment.
+// touch reports whether path exists and marks it as used. It takes the prune lock, so
+// that a file it has found is not removed at the same time.
 func (c cache) touch(ctx context.Context, path string) (bool, error) {
 	unlock, err := c.lock(ctx, "prune.lock", true)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c cache) touch(ctx context.Context, path string) (bool, error) {
 	return err == nil, err
 }
 
-// prune removes the files not asked for the longest until the rest fit.
+// prune removes the least recently used files until the rest fit.
 func (c cache) prune(ctx context.Context) error {
 	unlock, err := c.lock(ctx, "prune.lock", false)
 	if err != nil {
@@ -118,7 +118,7 @@ func (c cache) prune(ctx context.Context) error {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
-			continue // a folder that was for building has just gone
+			continue // such as a build directory that was just removed
 		}
 		if filepath.Ext(e.Name()) == ".cpio" {
 			files = append(files, info)
@@ -152,8 +152,8 @@ func (c cache) lock(ctx context.Context, name string, shared bool) (unlock func(
 	return func() { l.Close() }, nil
 }
 
-// key hashes what goes into a file. Each item is led by its length, so that
-// no two lists of items run together to the same bytes.
+// key hashes the inputs of a file. Each item is preceded by its length, so that
+// different lists of items never result in the same bytes.
 type key struct{ h hash.Hash }
 
 func newKey(kind string) key {

@@ -14,12 +14,12 @@ import (
 	"syscall"
 )
 
-// goEnv is what is asked of the toolchain.
+// goEnv has the `go env` variables that are used.
 type goEnv struct{ GOVERSION, GOROOT, GOWORK, GOAMD64, GOARM64 string }
 
-// askGo runs `go env` in the module's folder. The answer is kept, since go takes
-// 20 ms to give it: under a name made from the command's file, its settings'
-// files and the variables that it reads.
+// askGo runs `go env` in the module's directory. Since that takes 20 ms, the result is
+// cached, keyed by the go command's file, its configuration files and the environment
+// variables that it reads.
 func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	k := newKey("goenv")
 	k.add(path, module)
@@ -42,7 +42,7 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	}
 	file := filepath.Join(c.dir, "goenv-"+k.sum()+".json")
 	var env goEnv
-	// A script may find another toolchain the next time.
+	// A script may select another toolchain the next time.
 	keep := isELF(real)
 	if data, err := os.ReadFile(file); keep && err == nil && json.Unmarshal(data, &env) == nil && env.GOVERSION != "" && isDir(env.GOROOT) {
 		return env, nil
@@ -62,7 +62,7 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	}
 	env = goEnv{}
 	if err := json.Unmarshal(out, &env); err != nil {
-		return goEnv{}, &MissingGoError{Reason: path + " env does not answer in JSON", Err: err}
+		return goEnv{}, &MissingGoError{Reason: path + " env does not print JSON", Err: err}
 	}
 	if !keep {
 		return env, nil
@@ -74,7 +74,7 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	return env, err
 }
 
-// goVars are the variables that the answer depends on.
+// goVars are the environment variables that the result depends on.
 var goVars = []string{
 	"GO111MODULE", "GOAMD64", "GOARM64", "GOENV", "GOFLAGS", "GOMODCACHE", "GOPATH",
 	"GOROOT", "GOTOOLCHAIN", "GOWORK", "HOME", "XDG_CONFIG_HOME",
@@ -91,7 +91,7 @@ func isELF(name string) bool {
 	return err == nil && string(magic) == elf.ELFMAG
 }
 
-// identity tells a file from a later one of its name.
+// identity distinguishes a file from later ones with the same name.
 func identity(name string) string {
 	st, err := os.Stat(name)
 	if err != nil {

@@ -15,15 +15,15 @@ import (
 	"syscall"
 )
 
-// goTool is the Go toolchain that builds for the guest: the one on PATH, or
-// the one that it switches to for labctl's go.mod.
+// goTool is the Go toolchain that builds for the guest: the one in PATH, or the one
+// that it switches to for labctl's go.mod.
 type goTool struct {
-	module string   // a folder with labctl's go.mod and go.sum, named by their hash
+	module string   // a directory with labctl's go.mod and go.sum, named by their hash
 	root   string   // GOROOT
-	id     []string // what of it goes into a key
+	id     []string // what identifies it in a key
 }
 
-// findGo asks the toolchain about itself.
+// findGo finds the toolchain and queries its environment.
 func findGo(ctx context.Context, c cache, source fs.FS) (*goTool, error) {
 	module, err := moduleDir(c, source)
 	if err != nil {
@@ -31,7 +31,7 @@ func findGo(ctx context.Context, c cache, source fs.FS) (*goTool, error) {
 	}
 	path, err := exec.LookPath("go")
 	if err != nil {
-		return nil, &MissingGoError{Reason: "none on PATH", Err: err}
+		return nil, &MissingGoError{Reason: "none in PATH", Err: err}
 	}
 	env, err := askGo(ctx, c, path, module)
 	if err != nil {
@@ -47,7 +47,7 @@ func findGo(ctx context.Context, c cache, source fs.FS) (*goTool, error) {
 	}, nil
 }
 
-// moduleDir writes go.mod and go.sum to a folder named by their hash.
+// moduleDir writes go.mod and go.sum to a directory named by their hash.
 func moduleDir(c cache, source fs.FS) (string, error) {
 	k := newKey("module")
 	names := []string{"go.mod", "go.sum"}
@@ -82,12 +82,12 @@ func moduleDir(c cache, source fs.FS) (string, error) {
 	return dir, nil
 }
 
-// run runs the go command in dir for Linux on arch and returns its standard
-// output; its temporary files are beside dir. The settings that would change the result are pinned.
+// run runs the go command in dir for Linux on arch and returns its standard output.
+// Its temporary files are next to dir. Settings that would affect the result are fixed.
 func (t *goTool) run(ctx context.Context, dir, arch string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(t.root, "bin", "go"), args...)
 	cmd.Dir = dir
-	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	// The parent-death signal is tied to this thread (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -113,7 +113,7 @@ func firstLine(s string, err error) string {
 	return err.Error()
 }
 
-// lastLines bounds what a failed tool has to say.
+// lastLines returns the last n lines of a failed tool's output.
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	if len(lines) > n {
@@ -122,7 +122,7 @@ func lastLines(s string, n int) string {
 	return strings.Join(lines, "\n")
 }
 
-// await runs f to its end, but waits for it only as long as ctx lives.
+// await runs f to its end, but stops waiting for it when ctx ends.
 func await(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()

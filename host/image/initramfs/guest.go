@@ -14,19 +14,19 @@ import (
 	"labctl/host/scratch"
 )
 
-// program is the package of the guest's own programs, as a folder of the module.
-// The file is put in the archive under its first name; the others are links.
+// program is the package of the guest's programs, as a directory in the module. The
+// file is in the archive under its first name; the other names are links.
 const program = "guest/cmd/labguest"
 
 var programNames = []string{"labinit", "labprobe", "sh", "labsh"}
 
-// shellPaths are where scripts and programs look for a shell. They come after the
-// base's, and so replace them.
+// shellPaths are the paths where scripts and programs expect a shell. They come after
+// the base's, and so replace them.
 var shellPaths = []string{"bin/sh", "bin/bash"}
 
-// guest returns the archive with the guest's programs. All are built from the
-// sources that labctl carries: changing one means building labctl anew, and
-// then this notices by itself.
+// guest returns the archive with the guest's programs. They are built from the sources
+// embedded in labctl: after a change labctl must be rebuilt, and the archive's key
+// changes then.
 func (b *builder) guest(ctx context.Context, arch string) (string, error) {
 	k := newKey("guest")
 	k.add(arch, b.sourceSum)
@@ -81,8 +81,8 @@ func (b *builder) buildGuest(ctx context.Context, w io.Writer, arch string) erro
 	return a.close()
 }
 
-// walkSource calls f for go.mod, go.sum and each file of the guest's packages
-// in the order of their names; tests and their data are left out.
+// walkSource calls f for go.mod, go.sum and each file of the guest's packages, sorted
+// by name, without tests and their data.
 func walkSource(source fs.FS, f func(name string, data []byte) error) error {
 	return fs.WalkDir(source, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {

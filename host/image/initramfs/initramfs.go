@@ -1,15 +1,14 @@
-// Package initramfs makes the archive that a guest boots from: raw newc cpio
-// archives, one after the other, which the kernel unpacks in order
+// Package initramfs builds the archive that a guest boots from: concatenated
+// uncompressed newc cpio archives, which the kernel unpacks in order
 // (Documentation/driver-api/early-userspace/buffer-format.rst).
 //
 //	base     u-root's commands in one binary, /bbin/bb; 15 to 30 s to build, once
 //	guest    /labctl/labinit, labprobe and the shell, from the sources in labctl itself
 //	overlay  device nodes, folders, kernel modules and files of this boot
 //
-// Each part, and the whole, is cached under a name made from the hash of all
-// that went into it, so nothing is ever stale and two processes may share the
-// cache. The archive is not compressed: unpacking is the slow part of a boot
-// under emulation.
+// Each part, and the whole, is cached under a name with the hash of all its inputs, so
+// nothing is ever stale and several processes may share the cache. The archive is not
+// compressed, because decompression is the slow part of a boot under emulation.
 package initramfs
 
 import (
@@ -27,32 +26,32 @@ import (
 	"labctl/host/outcome"
 )
 
-// Options says what goes into an image.
+// Options are the contents of an image.
 type Options struct {
 	Arch    string   // GOARCH of the guest
 	Base    bool     // with u-root's shell and commands
 	Modules []Module // loaded by labinit in this order
-	Files   []File   // later than everything else, so they may replace it
+	Files   []File   // added last, so they may replace other files
 
 	Dir      string            // the cache; empty means DefaultDir
-	Progress func(line string) // told before each slow step; may be nil
+	Progress func(line string) // called before each slow step; may be nil
 }
 
-// Module is a kernel module, not compressed. Exactly one of Data and Src is set.
+// Module is an uncompressed kernel module. Exactly one of Data and Src is set.
 type Module struct {
 	Name string // "virtio_console"
 	Data []byte
-	Src  string // a file of the host
+	Src  string // a file on the host
 }
 
-// File is one more file for the guest. For a regular file exactly one of Data
-// and Src is set; a symbolic link (Mode has fs.ModeSymlink) has its target in
-// Data; a folder (fs.ModeDir) has neither. Folders on the way to it are made.
+// File is an additional file for the guest. For a regular file exactly one of Data and
+// Src is set; a symbolic link (Mode has fs.ModeSymlink) has its target in Data; a
+// directory (fs.ModeDir) has neither. Parent directories are created.
 type File struct {
-	Path string // in the guest; a leading slash may be there or not
+	Path string // in the guest, with or without a leading slash
 	Mode fs.FileMode
 	Data []byte
-	Src  string // a file of the host, read at once
+	Src  string // a file on the host, read immediately
 }
 
 // Image is an archive on disk, ready for QEMU's -initrd.
@@ -61,12 +60,12 @@ type Image struct {
 	Cached bool // nothing had to be written
 }
 
-// Build returns the image for opts, from the cache where it is there. An image
-// stays for at least ten minutes after the Build that returned it, then until
-// the cache outgrows 1 GiB.
+// Build returns the image for opts, from the cache if possible. An image is kept for
+// at least ten minutes after the Build that returned it, then until the cache exceeds
+// 1 GiB.
 //
-// When ctx ends while the base is being built, Build returns at once and the
-// base is finished into the cache if the process lives long enough.
+// If ctx ends while the base is being built, Build returns immediately, and the base is
+// completed in the cache if the process runs long enough.
 func Build(ctx context.Context, opts Options) (*Image, error) {
 	if _, ok := arch.Find(opts.Arch); !ok {
 		return nil, fmt.Errorf("build initramfs: architecture %q is not one of %v", opts.Arch, arch.Names())
@@ -85,11 +84,11 @@ func Build(ctx context.Context, opts Options) (*Image, error) {
 	return b.image(ctx, opts)
 }
 
-// format is part of every key. It is raised when the same inputs are to give
-// other bytes.
+// format is part of every key. Increment it when the same inputs result in other
+// bytes.
 const format = "1"
 
-// builder has what the parts have in common.
+// builder has what the parts share.
 type builder struct {
 	cache     cache
 	source    fs.FS // go.mod, go.sum, guest
@@ -135,7 +134,7 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	}
 	parts = append(parts, guest)
 
-	// The parts' names hold the hashes of their contents' inputs.
+	// The parts' names contain the hashes of their inputs.
 	k := newKey("image")
 	for _, p := range parts {
 		k.add(filepath.Base(p))
@@ -151,8 +150,8 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	return &Image{Path: path, Cached: hit}, nil
 }
 
-// concat writes the parts and then the overlay, each at a multiple of four
-// bytes: the kernel looks for the next archive's header nowhere else.
+// concat writes the parts and then the overlay, each at a multiple of four bytes, the
+// only offsets where the kernel looks for the next archive's header.
 func concat(w io.Writer, parts []string, overlay []byte) error {
 	for _, p := range parts {
 		f, err := os.Open(p)
@@ -177,15 +176,15 @@ func pad4(w io.Writer, n int64) error {
 	return err
 }
 
-// MissingGoError says that the host has no Go toolchain that can build for the
-// guest. Its text names the remedy.
+// MissingGoError reports that the host has no Go toolchain that can build for the
+// guest. Its text includes the remedy.
 type MissingGoError struct {
 	Reason string
 	Err    error
 }
 
 func (e *MissingGoError) Error() string {
-	return "no usable go command: " + e.Reason + ": install Go 1.26 or newer and put its bin folder on PATH"
+	return "no usable go command: " + e.Reason + ": install Go 1.26 or newer and add its bin directory to PATH"
 }
 
 func (e *MissingGoError) Unwrap() error { return e.Err }
@@ -193,4 +192,4 @@ func (e *MissingGoError) Unwrap() error { return e.Err }
 // Outcome is HostLacks.
 func (e *MissingGoError) Outcome() outcome.Kind { return outcome.HostLacks }
 
-var errCancelled = errors.New("given up while waiting for a build")
+var errCancelled = errors.New("canceled while waiting for a build")

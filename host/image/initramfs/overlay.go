@@ -16,16 +16,16 @@ import (
 
 const (
 	modulesDir  = "labctl/modules.d"
-	modulesList = "labctl/modules" // paths of modules in load order, one a line
+	modulesList = "labctl/modules" // paths of modules in load order, one per line
 
-	// maxPath is PATH_MAX with its zero byte; the kernel skips longer names
-	// without a word (init/initramfs.c, do_header).
+	// maxPath is PATH_MAX without its zero byte; the kernel silently skips longer
+	// names (init/initramfs.c, do_header).
 	maxPath = 4096 - 1
-	// maxFile keeps a slip (a disk image, say) from filling the guest's memory.
+	// maxFile keeps a mistake (a disk image, say) from filling the guest's memory.
 	maxFile = 1 << 30
 )
 
-// overlay returns the archive of what this boot adds.
+// overlay returns the archive with what is specific to this boot.
 func overlay(modules []Module, files []File) ([]byte, error) {
 	var buf bytes.Buffer
 	a := newArchive(&buf)
@@ -41,7 +41,7 @@ func overlay(modules []Module, files []File) ([]byte, error) {
 	// PID 1's standard streams, for a kernel without DEVTMPFS_MOUNT.
 	a.device("dev/console", 0o600, 5, 1)
 	a.device("dev/null", 0o666, 1, 3)
-	// The kernel starts /init when it is not told otherwise.
+	// The kernel runs /init by default.
 	if err := a.add("init", cpio.S_IFLNK|0o777, []byte("labctl/labinit")); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func addModules(a *archive, modules []Module) error {
 	var list strings.Builder
 	for _, m := range modules {
 		if !moduleName.MatchString(m.Name) {
-			return fmt.Errorf("module %q: a name has letters, digits, _ and - only", m.Name)
+			return fmt.Errorf("module %q: invalid name (want letters, digits, _ and -)", m.Name)
 		}
 		data, err := content(m.Data, m.Src)
 		if err != nil {
@@ -94,7 +94,7 @@ func addFile(a *archive, f File) error {
 	switch f.Mode.Type() {
 	case fs.ModeDir:
 		if f.Data != nil || f.Src != "" {
-			return errors.New("a folder has no contents")
+			return errors.New("a directory cannot have contents")
 		}
 		return a.add(name, cpio.S_IFDIR|perm, nil)
 	case fs.ModeSymlink:
@@ -109,7 +109,7 @@ func addFile(a *archive, f File) error {
 		}
 		return a.add(name, cpio.S_IFREG|perm, data)
 	}
-	return fmt.Errorf("mode %v: want a file, a folder or a symbolic link", f.Mode)
+	return fmt.Errorf("mode %v: want a file, a directory or a symbolic link", f.Mode)
 }
 
 func content(data []byte, src string) ([]byte, error) {
@@ -117,7 +117,7 @@ func content(data []byte, src string) ([]byte, error) {
 		return data, nil
 	}
 	if data != nil {
-		return nil, errors.New("both Data and Src are given: give one")
+		return nil, errors.New("both Data and Src are set: want one of them")
 	}
 	info, err := os.Stat(src)
 	switch {
@@ -126,13 +126,13 @@ func content(data []byte, src string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file", src)
 	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%s has %d bytes, more than %d: too big for an initramfs", src, info.Size(), maxFile)
+		return nil, fmt.Errorf("%s: %d bytes is too large for an initramfs (limit %d)", src, info.Size(), maxFile)
 	}
 	return os.ReadFile(src)
 }
 
-// archive writes one newc archive with the same bytes for the same input: no
-// times, owners 0, inode numbers by order.
+// archive writes a reproducible newc archive: no times, owner 0, sequential inode
+// numbers.
 type archive struct {
 	w     cpio.RecordWriter
 	seen  map[string]uint64 // path → mode
@@ -144,21 +144,21 @@ func newArchive(w io.Writer) *archive {
 	return &archive{w: cpio.Newc.Writer(w), seen: map[string]uint64{".": cpio.S_IFDIR}}
 }
 
-// add writes a record, and before it any folder on the way that is missing.
-// An existing folder may be named again only as a folder; its first mode holds.
+// add writes a record, after records for missing parent directories. An existing
+// directory may be added again only as a directory; its first mode is kept.
 func (a *archive) add(name string, mode uint64, data []byte) error {
 	if !fs.ValidPath(name) || name == "." || name == cpio.Trailer || strings.ContainsRune(name, 0) {
 		return fmt.Errorf("%q is not a path below the root", name)
 	}
 	if len(name) > maxPath {
-		return fmt.Errorf("path has %d bytes: the most is %d", len(name), maxPath)
+		return fmt.Errorf("path has %d bytes: the limit is %d", len(name), maxPath)
 	}
 	isDir := mode&cpio.S_IFMT == cpio.S_IFDIR
 	if had, ok := a.seen[name]; ok {
 		if isDir && had&cpio.S_IFMT == cpio.S_IFDIR {
 			return nil
 		}
-		return fmt.Errorf("/%s is there twice", name)
+		return fmt.Errorf("/%s: duplicate path", name)
 	}
 	if parent := path.Dir(name); a.seen[parent]&cpio.S_IFMT != cpio.S_IFDIR {
 		if err := a.add(parent, cpio.S_IFDIR|0o755, nil); err != nil {

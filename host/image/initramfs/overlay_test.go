@@ -123,18 +123,18 @@ func TestOverlayRefuses(t *testing.T) {
 		{"not clean", nil, []File{{Path: "a//b"}}, "not a path"},
 		{"zero byte", nil, []File{{Path: "a\x00b"}}, "not a path"},
 		{"trailer", nil, []File{{Path: "TRAILER!!!"}}, "not a path"},
-		{"too long", nil, []File{{Path: strings.Repeat("a/", 2048) + "a"}}, "the most is 4095"},
-		{"twice", nil, []File{{Path: "a"}, {Path: "/a"}}, "twice"},
-		{"file as folder", nil, []File{{Path: "a"}, {Path: "a/b"}}, "twice"},
+		{"too long", nil, []File{{Path: strings.Repeat("a/", 2048) + "a"}}, "the limit is 4095"},
+		{"twice", nil, []File{{Path: "a"}, {Path: "/a"}}, "duplicate path"},
+		{"file as folder", nil, []File{{Path: "a"}, {Path: "a/b"}}, "duplicate path"},
 		{"device", nil, []File{{Path: "a", Mode: fs.ModeDevice}}, "want a file"},
 		{"two contents", nil, []File{{Path: "a", Data: []byte("x"), Src: "/dev/null"}}, "both Data and Src"},
 		{"no such source", nil, []File{{Path: "a", Src: "/no/such/file"}}, "no such file"},
 		{"source is a folder", nil, []File{{Path: "a", Src: "/"}}, "not a regular file"},
 		{"link without target", nil, []File{{Path: "a", Mode: fs.ModeSymlink}}, "needs its target"},
-		{"folder with contents", nil, []File{{Path: "a", Mode: fs.ModeDir, Data: []byte("x")}}, "no contents"},
+		{"folder with contents", nil, []File{{Path: "a", Mode: fs.ModeDir, Data: []byte("x")}}, "cannot have contents"},
 		{"module name", []Module{{Name: "../x", Data: elf}}, nil, "letters, digits"},
 		{"module compressed", []Module{{Name: "x", Data: []byte("\xfd7zXZ")}}, nil, "decompress"},
-		{"module twice", []Module{{Name: "x", Data: elf}, {Name: "x", Data: elf}}, nil, "twice"},
+		{"module twice", []Module{{Name: "x", Data: elf}, {Name: "x", Data: elf}}, nil, "duplicate path"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := overlay(tt.modules, tt.files)

@@ -17,12 +17,12 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// MaxTestFiles bounds the files that a test gets from its package's folder, in
-// bytes. They live in the guest's memory.
+// MaxTestFiles limits the files that a test gets from its package's directory, in
+// bytes. They are in the guest's memory.
 const MaxTestFiles = 64 << 20
 
-// Bundle is a list of files of this host and where they go in a guest. They are
-// read only when they are sent.
+// Bundle is a list of files on this host and their paths in a guest. They are read when
+// they are sent.
 type Bundle struct {
 	entries []entry
 	Files   int
@@ -31,13 +31,13 @@ type Bundle struct {
 
 type entry struct {
 	host, guest string
-	info        fs.FileInfo // of the file that host leads to
-	link        string      // target of a symbolic link that is kept as one
+	info        fs.FileInfo // of the file that host refers to
+	link        string      // target, if it is sent as a symbolic link
 }
 
-// Add puts a file, or a folder with all that is below, at an absolute path of
-// the guest. Symbolic links inside a folder are kept when they stay in it; of
-// those that lead out, ones to files are sent as files, others left out.
+// Add adds a file, or a directory recursively, at an absolute path in the guest.
+// Symbolic links inside a directory are kept if they point inside it; of those that
+// point outside, links to files are sent as files, others are left out.
 func (b *Bundle) Add(host, guest string) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(host)
@@ -50,7 +50,7 @@ func (b *Bundle) Add(host, guest string) (err error) {
 	return b.file(host, guest, fi)
 }
 
-// AddProgram is Add for a file that the guest must be able to execute.
+// AddProgram is like Add, for a file that the guest must be able to execute.
 func (b *Bundle) AddProgram(p *Program) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(p.File)
@@ -64,14 +64,14 @@ type executable struct{ fs.FileInfo }
 
 func (e executable) Mode() fs.FileMode { return e.FileInfo.Mode() | 0o555 }
 
-// AddFolder makes a folder in the guest, where there is none.
+// AddFolder creates a directory in the guest if it does not exist.
 func (b *Bundle) AddFolder(guest string) {
 	b.entries = append(b.entries, entry{guest: guest})
 }
 
-// AddTestDir adds what a Go test may want of its package's folder, which `go
-// test` makes its working directory: testdata, the files beside it, and folders
-// that are no packages of their own. More than max bytes are an error.
+// AddTestDir adds what a Go test may need from its package's directory, the working
+// directory under `go test`: testdata, the files next to it, and directories that are
+// not packages. More than max bytes are an error.
 func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	t := Bundle{}
@@ -89,7 +89,7 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
 	if err != nil {
 		return err
 	}
-	// A testdata that is a link out of the folder is what it leads to.
+	// Follow a testdata that is a link to somewhere outside the directory.
 	testdata := filepath.Join(host, "testdata")
 	if link, err := os.Readlink(testdata); err == nil && (filepath.IsAbs(link) || !filepath.IsLocal(link)) {
 		if err := t.Add(testdata, path.Join(guest, "testdata")); err != nil {
@@ -103,16 +103,16 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
 				large = e
 			}
 		}
-		return fmt.Errorf("the files of %s come to %d MB, more than the %d MB that a test gets (%s has %d MB); give --dir to bring none of them, and --file for those that it needs",
+		return fmt.Errorf("the files of %s are %d MB in total, and the limit for a test is %d MB (%s has %d MB); use --dir to send none of them, and --file for those that it needs",
 			host, t.Bytes>>20, max>>20, large.host, large.size()>>20)
 	}
 	b.addAll(t)
 	return nil
 }
 
-// AddAbove adds what tests of a package may share with others of its module:
-// testdata and go.mod of the folders from root, which becomes guest, down to dir,
-// without dir. What would make it more than max bytes stays here.
+// AddAbove adds what tests of a package may share with others of its module: testdata
+// and go.mod of the directories from root, which becomes guest, down to but not
+// including dir. What would exceed max bytes is left out.
 func (b *Bundle) AddAbove(root, dir, guest string, max int64) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	for at := dir; at != root; {
@@ -136,8 +136,8 @@ func (b *Bundle) AddAbove(root, dir, guest string, max int64) (err error) {
 	return nil
 }
 
-// ModuleRoot is the folder of the Go module that dir is in, or dir where it is in
-// none.
+// ModuleRoot returns the root directory of the Go module that contains dir, or dir if
+// there is none.
 func ModuleRoot(dir string) string {
 	for at := dir; ; at = filepath.Dir(at) {
 		if fi, err := os.Stat(filepath.Join(at, "go.mod")); err == nil && fi.Mode().IsRegular() {
@@ -149,14 +149,14 @@ func ModuleRoot(dir string) string {
 	}
 }
 
-// AddOutputs makes the folders in which a guest is to write outs, and adds the
-// fuzz inputs that are on this host already, as a test on it would find them. A
-// corpus of more than max bytes stays here: a test can do without.
+// AddOutputs adds the directories in which the guest will write outs, and the fuzz
+// inputs that exist on this host, as for a test that runs here. A corpus of more than
+// max bytes is left out: a test does not need it.
 func (b *Bundle) AddOutputs(outs []Output, max int64) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	for _, o := range outs {
 		switch {
-		case o.Flag == fuzzFlag: // it is in the package's folder, and Go's fuzzing makes it
+		case o.Flag == fuzzFlag: // it is in the package's directory; Go's fuzzing creates it
 		case o.Corpus:
 			b.AddFolder(o.Guest)
 			corpus := Bundle{}
@@ -193,7 +193,7 @@ func (e entry) size() int64 {
 
 func (b *Bundle) file(host, guest string, fi fs.FileInfo) error {
 	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("%s: neither a file nor a folder", host)
+		return fmt.Errorf("%s: neither a file nor a directory", host)
 	}
 	b.entries = append(b.entries, entry{host: host, guest: guest, info: fi})
 	b.Files++
@@ -201,9 +201,9 @@ func (b *Bundle) file(host, guest string, fi fs.FileInfo) error {
 	return nil
 }
 
-// tree adds what is below host and wanted.
+// tree adds the files below host for which wanted returns true.
 func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry) bool) error {
-	// A link to a folder is walked as the folder.
+	// Walk the target of a link to a directory.
 	host, err := filepath.EvalSymlinks(host)
 	if err != nil {
 		return err
@@ -245,17 +245,16 @@ func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry)
 			}
 			return b.file(p, to, fi)
 		}
-		return nil // sockets, pipes and devices stay here
+		return nil // leave out sockets, pipes and devices
 	})
 }
 
-// dirInfo is a folder's, whose size is no file's.
+// dirInfo is the FileInfo of a directory, with size 0.
 type dirInfo struct{ fs.FileInfo }
 
 func (dirInfo) Size() int64 { return 0 }
 
-// Write writes the bundle as a tar archive with names relative to the guest's
-// root.
+// Write writes the bundle as a tar archive with names relative to the guest's root.
 func (b *Bundle) Write(w io.Writer) error {
 	t := tar.NewWriter(w)
 	for _, e := range b.entries {
@@ -293,14 +292,14 @@ func (e entry) write(t *tar.Writer) error {
 	}
 	if _, err := io.CopyN(t, f, h.Size); err != nil {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("it became shorter while it was read")
+			err = errors.New("the file shrank while being read")
 		}
 		return fmt.Errorf("%s: %w", e.host, err)
 	}
 	return nil
 }
 
-// Send unpacks the bundle in the guest.
+// Send sends the bundle to the guest and unpacks it there.
 func (b *Bundle) Send(ctx context.Context, c *agent.Client) error {
 	if len(b.entries) == 0 {
 		return nil
@@ -308,7 +307,7 @@ func (b *Bundle) Send(ctx context.Context, c *agent.Client) error {
 	pr, pw := io.Pipe()
 	go func() { pw.CloseWithError(b.Write(pw)) }()
 	_, err := c.Unpack(ctx, "/", pr)
-	pr.Close() // frees a Write that nobody takes
+	pr.Close() // unblocks a pending Write
 	if err != nil {
 		return fmt.Errorf("send %d files to the guest: %w", b.Files, err)
 	}

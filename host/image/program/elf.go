@@ -11,7 +11,7 @@ import (
 	"labctl/host/text"
 )
 
-// Arch is the GOARCH of an ELF file, empty when name is none.
+// Arch returns the GOARCH of an ELF file, "" if it is not one.
 func Arch(name string) string {
 	f, err := elf.Open(name)
 	if err != nil {
@@ -33,30 +33,30 @@ func checkFile(file, name, goarch string) error {
 	return nil
 }
 
-// checkELF says why a guest of this GOARCH, which has no shared libraries, cannot
+// checkELF returns why a guest of this GOARCH, which has no shared libraries, cannot
 // run a file.
 func checkELF(r io.ReaderAt, goarch string) error {
 	f, err := elf.NewFile(r)
 	var format *elf.FormatError
 	if errors.As(err, &format) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("no ELF program; give one, or a Go package")
+		return errors.New("not an ELF program (want one, or a Go package)")
 	}
 	if err != nil {
 		return err
 	}
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
-		return fmt.Errorf("an ELF file of type %s, no program", f.Type)
+		return fmt.Errorf("an ELF file of type %s, not a program", f.Type)
 	}
 	if has := arch.OfELF(f.Machine, f.Class); has != goarch {
 		if has == "" {
-			return fmt.Errorf("a program for %s, and the guest is %s; build it with GOARCH=%s", f.Machine, goarch, goarch)
+			return fmt.Errorf("a program for %s, but the guest is %s; build it with GOARCH=%s", f.Machine, goarch, goarch)
 		}
-		return fmt.Errorf("a program for %s, and the guest is %s; build it with GOARCH=%s, or give --arch %s", has, goarch, goarch, has)
+		return fmt.Errorf("a program for %s, but the guest is %s; build it with GOARCH=%s, or use --arch %s", has, goarch, goarch, has)
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			path, _ := io.ReadAll(io.LimitReader(p.Open(), 200))
-			return fmt.Errorf("a dynamic program, and the guest has no %s; build it with CGO_ENABLED=0 or -static", text.Line(string(trimNUL(path)), 100))
+			return fmt.Errorf("a dynamically linked program, but the guest has no %s; build it with CGO_ENABLED=0 or -static", text.Line(string(trimNUL(path)), 100))
 		}
 	}
 	return nil

@@ -19,13 +19,13 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// Bounds of what comes back from a guest.
+// Limits on files from a guest.
 const (
 	MaxFetch   = 1 << 30 // bytes
 	maxEntries = 100_000
 )
 
-// Fetch brings outputs back from the guest, those that are there.
+// Fetch copies the outputs that exist from the guest.
 func Fetch(ctx context.Context, c *agent.Client, outputs []Output) error {
 	if len(outputs) == 0 {
 		return nil
@@ -48,20 +48,20 @@ func Fetch(ctx context.Context, c *agent.Client, outputs []Output) error {
 		err = rerr
 	}
 	if err != nil {
-		return fmt.Errorf("bring files back from the guest: %w", err)
+		return fmt.Errorf("copy files from the guest: %w", err)
 	}
 	return nil
 }
 
-// name is the output in an archive.
+// name returns the output's name in an archive.
 func (o Output) name() string { return strings.TrimPrefix(path.Clean(o.Guest), "/") }
 
-// receive makes the files of an archive that outputs name. The archive is the
-// guest's, so every entry is held against that list: any other name, a link, a
-// device, a folder for a file, more than max bytes end it. A file gets its name
-// only when it is whole.
+// receive writes the files in an archive that outputs name. The archive comes from the
+// guest, so every entry is checked against that list: any other name, a link, a device,
+// a directory instead of a file, and more than max bytes are errors. A file gets its
+// name only when it is complete.
 func receive(r io.Reader, outputs []Output, max int64) (err error) {
-	defer outcome.OrElse(outcome.GuestCrashed, &err) // it sends nonsense
+	defer outcome.OrElse(outcome.GuestCrashed, &err) // the archive is invalid
 	got, left := make([]bool, len(outputs)), max
 	t := tar.NewReader(r)
 	for n := 0; ; n++ {
@@ -77,30 +77,30 @@ func receive(r io.Reader, outputs []Output, max int64) (err error) {
 		}
 		i, rest, ok := match(h, outputs)
 		if !ok {
-			return fmt.Errorf("the guest sent %.200q (type %q), which was not asked for", h.Name, h.Typeflag)
+			return fmt.Errorf("the guest sent %.200q (type %q), which was not requested", h.Name, h.Typeflag)
 		}
 		got[i] = true
 		if h.Size > left {
-			return outcome.Inputf("all files together have more than %d bytes", max)
+			return outcome.Inputf("more than %d bytes in total", max)
 		}
 		left -= h.Size
 		if err := outputs[i].take(h, rest, t); err != nil {
-			// Names below a folder are the guest's.
+			// Names below a directory come from the guest.
 			kind := outcome.Of(outcome.Default(outcome.BadInput, err))
 			return outcome.Errorf(kind, "%s %s: %s", outputs[i].Flag, outputs[i].Guest, text.Line(err.Error(), 300))
 		}
 	}
 	for i, o := range outputs {
 		if o.Must && !got[i] {
-			return outcome.Inputf("%s %s: not there in the guest", o.Flag, o.Guest)
+			return outcome.Inputf("%s %s: no such file in the guest", o.Flag, o.Guest)
 		}
 	}
 	_, err = io.Copy(io.Discard, r)
 	return err
 }
 
-// match finds the output that an entry belongs to, and its path below that: "."
-// is the output itself. An exact name goes before a folder above it.
+// match returns the output that an entry belongs to, and its path below that; "." is
+// the output itself. An exact match takes precedence over a parent directory.
 func match(h *tar.Header, outputs []Output) (i int, rest string, ok bool) {
 	folder := h.Typeflag == tar.TypeDir
 	if !folder && h.Typeflag != tar.TypeReg || h.Size < 0 {
@@ -134,7 +134,7 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	dir, name := o.Host, rest
 	if o.Corpus {
 		if !isCorpusFile(rest) {
-			return nil // a folder, or an input that has a name of its own and came from here
+			return nil // a directory, or an input with a custom name, which came from this host
 		}
 		mode = 0o644
 	}
@@ -144,12 +144,12 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	case rest == ".":
 		dir, name = filepath.Split(o.Host)
 	default:
-		// A guest that sends no entry for the folder itself.
+		// The guest may not send an entry for the directory itself.
 		if err := os.MkdirAll(o.Host, 0o755); err != nil {
 			return err
 		}
 	}
-	// The user's own folder; what is below it is not followed out of it.
+	// The user's directory; symlinks below it must not lead outside.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 	case err == nil && o.Corpus:
 		return nil
 	case err == nil && fi.IsDir():
-		return fmt.Errorf("%s is a folder", filepath.Join(dir, name))
+		return fmt.Errorf("%s is a directory", filepath.Join(dir, name))
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

@@ -42,7 +42,7 @@ func TestBuildTest(t *testing.T) {
 	if fi, err := os.Stat(p.File); err != nil || fi.Size() < 1<<20 {
 		t.Errorf("its file is %v, %v", fi, err)
 	}
-	for pkg, want := range map[string]string{"labctl/guest/cmd/labguest": "it makes 0 programs", "labctl/nowhere": "go list labctl/nowhere: "} {
+	for pkg, want := range map[string]string{"labctl/guest/cmd/labguest": "builds 0 programs", "labctl/nowhere": "go list labctl/nowhere: "} {
 		if _, _, err := BuildTest(t.Context(), pkg, "arm64"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("BuildTest(%s) = %v; want %q", pkg, err, want)
 		}

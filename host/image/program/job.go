@@ -15,22 +15,22 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// JobOptions say how a program is run in a guest.
+// JobOptions are the options for running a program in a guest.
 type JobOptions struct {
 	Env   []string // K=V, or K for this process's value
-	Files []string // HOST[:GUEST]: files and directories that the guest gets
-	Gets  []string // GUEST[:HOST]: files and directories that are brought back
+	Files []string // HOST[:GUEST]: files and directories to copy to the guest
+	Gets  []string // GUEST[:HOST]: files and directories to copy back
 	Dir   string   // working directory in the guest
 	Cwd   string   // working directory of a test on the host; empty: this process's
 }
 
-// Job is all that a guest has to be given to run a program once.
+// Job is everything needed to run a program in a guest once.
 type Job struct {
-	Name    string // of the program, as the user gave it
+	Name    string // of the program, as the user typed it
 	Params  wire.ExecParams
 	Bundle  Bundle
 	Outputs []Output
-	// NoInput leaves standard input to what is run after it.
+	// NoInput leaves standard input for the job that follows.
 	NoInput bool
 }
 
@@ -130,8 +130,8 @@ func inGuest(dir, name string) string {
 	return path.Clean(name)
 }
 
-// getOutput reads --get. A HOST that is a directory, or ends in a slash, gets the
-// file under its own name, as with cp.
+// getOutput parses --get. If HOST is a directory, or ends in a slash, the file keeps
+// its name, as with cp.
 func getOutput(flag, dir string) (Output, error) {
 	guest, host, _ := strings.Cut(flag, ":")
 	o := Output{Flag: "--get", Guest: inGuest(dir, guest), File: true, Folder: true, Must: true}
@@ -148,22 +148,22 @@ func getOutput(flag, dir string) (Output, error) {
 	if o.Host, err = filepath.Abs(host); err != nil {
 		return o, err
 	}
-	// Known now and not after the run.
+	// Check before the run rather than after it.
 	if fi, err := os.Stat(filepath.Dir(o.Host)); err != nil || !fi.IsDir() {
-		return o, fmt.Errorf("--get %s: there is no directory %s on this host", flag, filepath.Dir(o.Host))
+		return o, fmt.Errorf("--get %s: no directory %s on this host", flag, filepath.Dir(o.Host))
 	}
 	return o, nil
 }
 
-// Commands says whether the program wants the guest to have u-root's commands:
-// one of them, a script, or a test, which may run anything.
+// Commands reports whether the program needs u-root's commands in the guest: it is one
+// of them, a script, or a test, which may run anything.
 func (p *Program) Commands() bool { return p.File == "" || p.Test || p.Script }
 
-// Send brings the guest what the job needs.
+// Send sends the job's files to the guest.
 func (j *Job) Send(ctx context.Context, c *agent.Client) error { return j.Bundle.Send(ctx, c) }
 
-// Run runs a job that was sent, until ctx ends. That the guest cannot start the
-// program is an *outcome.NotRunError.
+// Run runs a job that was sent, until ctx ends. If the guest cannot start the program,
+// the error is an *outcome.NotRunError.
 func (j *Job) Run(ctx context.Context, c *agent.Client, std agent.IO) (wire.ExecResult, error) {
 	res, err := c.Exec(ctx, j.Params, std)
 	var refused *agent.GuestError
@@ -173,7 +173,7 @@ func (j *Job) Run(ctx context.Context, c *agent.Client, std agent.IO) (wire.Exec
 	return res, err
 }
 
-// Fetch brings back what the job was told to write.
+// Fetch copies back the job's outputs.
 func (j *Job) Fetch(ctx context.Context, c *agent.Client) error {
 	return Fetch(ctx, c, j.Outputs)
 }

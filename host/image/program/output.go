@@ -8,34 +8,35 @@ import (
 	"unicode"
 )
 
-// Folders of the guest, in which nothing tells where things are on the host.
+// Directories of the guest; their paths do not depend on paths on the host.
 const (
-	// WorkDir is the folder of a Go test's module.
+	// WorkDir is the directory of a Go test's module.
 	WorkDir = "/labctl/work"
-	// outDir has what the flags of a Go test make it write, a folder a flag.
+	// outDir has the output files requested by a Go test's flags, in one directory
+	// per flag.
 	outDir = "/labctl/out"
 )
 
-// Output is one path that the user named and that the guest may fill: nothing
-// else comes back.
+// Output is a path named by the user that the guest may fill: nothing else is copied
+// back.
 type Output struct {
-	Flag  string // what named it: "--get", "-test.coverprofile"
+	Flag  string // flag that named it: "--get", "-test.coverprofile"
 	Guest string // absolute
 	Host  string // absolute
-	// File and Folder say what it may be in the guest.
+	// File and Folder report what it may be in the guest.
 	File, Folder bool
-	// Must says that it is an error when the guest does not have it.
+	// Must reports whether it is an error if the guest does not have it.
 	Must bool
-	// Corpus says that it is a folder of fuzz inputs: of what is in it, new
-	// inputs come back, and nothing that is on this host is changed.
+	// Corpus reports whether it is a directory of fuzz inputs: only new inputs are
+	// copied back, and nothing on this host is changed.
 	Corpus bool
 }
 
-// maxTestName bounds the name of a fuzz test, in bytes.
+// maxTestName limits the name of a fuzz test, in bytes.
 const maxTestName = 250
 
-// isCorpusFile says whether name is as Go's fuzzing names an input: by the test
-// and by a hash (internal/fuzz, writeToCorpus).
+// isCorpusFile reports whether name has the form of Go's fuzz inputs: the test and a
+// hash (internal/fuzz, writeToCorpus).
 func isCorpusFile(name string) bool {
 	test, hash, _ := strings.Cut(name, "/")
 	other := func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) }
@@ -43,9 +44,9 @@ func isCorpusFile(name string) bool {
 		len(hash) == 16 && strings.Trim(hash, "0123456789abcdef") == ""
 }
 
-// testOutputs are the flags of a Go test binary that name what it writes
-// (testing.Init; `go help testflag`). Those of -test.outputdir are relative to
-// that, the others to the working directory.
+// testOutputs are the flags of a Go test binary that name output files (testing.Init;
+// `go help testflag`). Those with inOutputDir are relative to -test.outputdir, the
+// others to the working directory.
 var testOutputs = map[string]struct{ folder, inOutputDir, corpus bool }{
 	"coverprofile": {inOutputDir: true},
 	"cpuprofile":   {inOutputDir: true},
@@ -58,10 +59,10 @@ var testOutputs = map[string]struct{ folder, inOutputDir, corpus bool }{
 	"fuzzcachedir": {folder: true, corpus: true},
 }
 
-// TestOutputs finds the files and folders that args tell a Go test to write, and
-// returns the arguments for the guest, in which those have the guest's paths.
-// Relative ones are below hostDir here; the test runs in guestDir there. What is a device on this host
-// (/dev/null) is left as it is. A test that fuzzes writes below its testdata, too.
+// TestOutputs returns the files and directories that args tell a Go test to write, and
+// the arguments for the guest, with those paths replaced by the guest's. Relative paths
+// are relative to hostDir on the host; the test runs in guestDir in the guest. Devices
+// on this host (/dev/null) are left alone. A fuzz test also writes below its testdata.
 func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest []string) {
 	guest = append(guest, args...)
 	type flag struct {
@@ -132,11 +133,11 @@ func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest 
 
 const fuzzFlag = "-test.fuzz"
 
-// fuzzDir is where Go's fuzzing leaves inputs that fail, below the package's
-// folder (internal/fuzz).
+// fuzzDir is where Go's fuzzing stores failing inputs, in the package's directory
+// (internal/fuzz).
 const fuzzDir = "testdata/fuzz"
 
-// below joins paths, of which each starts over when it is absolute.
+// below joins paths; an absolute path discards those before it.
 func below(paths ...string) (out string) {
 	for _, p := range paths {
 		if filepath.IsAbs(p) {

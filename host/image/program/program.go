@@ -1,6 +1,5 @@
-// Package program goes from what a user types to something that a guest can
-// run, brings the files that it needs, and takes back those that it was told to
-// write.
+// Package program turns a program named by the user into something that a guest can
+// run, copies the files that it needs to the guest, and copies its outputs back.
 package program
 
 import (
@@ -25,22 +24,22 @@ import (
 	"labctl/host/usage"
 )
 
-// progDir is the guest's folder for programs from this host.
+// progDir is the guest's directory for programs from this host.
 const progDir = "/run/labctl"
 
 // Program is something to run in a guest.
 type Program struct {
-	// Argv0 is what the guest is to run: a path there, or a bare name that it
+	// Argv0 is what the guest runs: a path in the guest, or a bare name that it
 	// looks up.
 	Argv0 string
-	// File is the program on this host, empty for a command of the guest.
+	// File is the program's path on this host, "" for a command of the guest.
 	File string
-	// Test says that it is a Go test binary, by its name.
+	// Test reports whether it is a Go test binary, judging by its name.
 	Test bool
-	// Script says that it is a shell script, for the guest's shell to run.
+	// Script reports whether it is a shell script, to be run by the guest's shell.
 	Script bool
 
-	made *os.File // File, when it was built
+	made *os.File // File, if it was built
 }
 
 // Find resolves name for a guest of a GOARCH:
@@ -48,18 +47,18 @@ type Program struct {
 //	ls             a command of the guest
 //	./prog         a static ELF program
 //	./x.sh         a shell script
-//	./x.go         Go source, a folder with Go source, or a package's path:
+//	./x.go         Go source, a directory with Go source, or a package path:
 //	./cmd/x, .     built for the guest, without cgo
 //	example.com/x
 //
-// The file of a Program that was built is there until Close.
+// The file of a Program that was built exists until Close.
 func Find(ctx context.Context, name, arch string) (_ *Program, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if name == "" {
 		return nil, errors.New("the program's name is empty")
 	}
 	if name == "." || name == ".." {
-		name += "/" // folders, and no command is called so
+		name += "/" // directories, never commands
 	}
 	if !strings.Contains(name, "/") {
 		return &Program{Argv0: name}, nil
@@ -69,13 +68,13 @@ func Find(ctx context.Context, name, arch string) (_ *Program, err error) {
 	case errors.Is(err, fs.ErrNotExist) && isPackagePath(name):
 		return build(ctx, name, "", name, arch)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s: no such file or folder on this host (a command of the guest is given by its bare name)", name)
+		return nil, fmt.Errorf("%s: no such file or directory on this host (for a command of the guest use its bare name)", name)
 	case err != nil:
 		return nil, err
 	case fi.IsDir():
 		return build(ctx, name, name, ".", arch)
 	case !fi.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: neither a file nor a folder", name)
+		return nil, fmt.Errorf("%s: neither a file nor a directory", name)
 	case strings.HasSuffix(name, ".go"):
 		return build(ctx, name, filepath.Dir(name), filepath.Base(name), arch)
 	}
@@ -94,20 +93,20 @@ func Find(ctx context.Context, name, arch string) (_ *Program, err error) {
 	return &Program{Argv0: path.Join(progDir, filepath.Base(abs)), File: abs, Test: strings.HasSuffix(abs, ".test")}, nil
 }
 
-// isPackagePath tells "example.com/x" and "./..." from "./x" and "/bin/ls".
+// isPackagePath distinguishes "example.com/x" and "./..." from "./x" and "/bin/ls".
 func isPackagePath(name string) bool {
 	return strings.HasSuffix(name, "...") ||
 		!path.IsAbs(name) && !strings.HasPrefix(name, "./") && !strings.HasPrefix(name, "../")
 }
 
-// build runs `go build` of pkg in dir; what names both as the user did. What it
-// says on errors is passed on.
+// build runs `go build` of pkg in dir; what is the name that the user typed. Errors
+// include go's messages.
 func build(ctx context.Context, what, dir, pkg, arch string) (*Program, error) {
 	return goMake(ctx, what, dir, arch, "build", pkg)
 }
 
-// BuildTest builds the tests of a package for a GOARCH, without cgo, and gives the
-// package's folder, in which they expect to run.
+// BuildTest builds the tests of a package for a GOARCH, without cgo, and returns the
+// package's directory, in which they expect to run.
 func BuildTest(ctx context.Context, pkg, arch string) (p *Program, dir string, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	list := goCommand(ctx, "", arch, "list", "-f", "{{.Dir}}", pkg)
@@ -123,7 +122,7 @@ func BuildTest(ctx context.Context, pkg, arch string) (p *Program, dir string, e
 	return p, strings.TrimSpace(out.String()), nil
 }
 
-// Tests lists the packages of a pattern that have tests for a GOARCH.
+// Tests returns the packages matching a pattern that have tests for a GOARCH.
 func Tests(ctx context.Context, pattern, arch string) (_ []string, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	list := goCommand(ctx, "", arch, "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", pattern)
@@ -135,9 +134,9 @@ func Tests(ctx context.Context, pattern, arch string) (_ []string, err error) {
 	return strings.Fields(out.String()), nil
 }
 
-// goMake has go make one program for a GOARCH.
+// goMake builds one program for a GOARCH with go.
 func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (_ *Program, err error) {
-	defer outcome.OrElse(outcome.HostLacks, &err) // its own files and folders
+	defer outcome.OrElse(outcome.HostLacks, &err) // errors with its own temporary files
 	cache, err := cachedir.Dir()
 	if err != nil {
 		return nil, err
@@ -156,7 +155,7 @@ func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (
 		return nil, err
 	}
 	cmd := goCommand(ctx, dir, arch, slices.Concat([]string{verb, "-o", out + "/"}, args)...)
-	cmd.Env = append(cmd.Env, "GOTMPDIR="+folder.Path) // its temporary files end with the folder
+	cmd.Env = append(cmd.Env, "GOTMPDIR="+folder.Path) // removed with the directory
 	if err := runGo(ctx, cmd, fmt.Sprintf("go %s %s for %s", verb, what, arch)); err != nil {
 		return nil, err
 	}
@@ -165,13 +164,13 @@ func goMake(ctx context.Context, what, dir, arch, verb string, args ...string) (
 		return nil, err
 	}
 	if len(made) != 1 {
-		return nil, outcome.Inputf("go %s %s: it makes %d programs, want one", verb, what, len(made))
+		return nil, outcome.Inputf("go %s %s: builds %d programs, want one", verb, what, len(made))
 	}
 	file := filepath.Join(out, made[0].Name())
 	if err := checkFile(file, what, arch); err != nil {
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
-	// Open, it needs no name any more.
+	// Once it is open it needs no name.
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -189,9 +188,9 @@ func goCommand(ctx context.Context, dir, arch string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// runGo runs a go command; what is it in an error, which has what go said.
+// runGo runs a go command. Errors start with what and include go's messages.
 func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
-	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
+	// The parent-death signal is tied to this thread (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -207,7 +206,7 @@ func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, exec.ErrNotFound) {
-			return outcome.Hostf("%s: no go command on PATH: install Go 1.26 or newer, or give a program that is built", what)
+			return outcome.Hostf("%s: no go command in PATH: install Go 1.26 or newer, or use a program that is already built", what)
 		}
 		err = errors.New(cmp.Or(strings.TrimSpace(said.String()), err.Error()))
 		return outcome.Default(outcome.BadInput, outcome.Said(fmt.Errorf("%s: %w", what, err)))
@@ -215,7 +214,7 @@ func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
 	return nil
 }
 
-// Close gives up what Find has built.
+// Close removes what Find has built.
 func (p *Program) Close() error {
 	if p.made == nil {
 		return nil

@@ -42,13 +42,13 @@ var elfs = []struct {
 }{
 	{"static", elfFile(elf.EM_AARCH64, elf.ET_EXEC, elf.PT_LOAD, "x"), ""},
 	{"static pie", elfFile(elf.EM_AARCH64, elf.ET_DYN, elf.PT_DYNAMIC, ""), ""},
-	{"dynamic", elfFile(elf.EM_AARCH64, elf.ET_DYN, elf.PT_INTERP, "/lib/ld\x1b[2J.so\x00"), "a dynamic program, and the guest has no /lib/ld\ufffd[2J.so; build it with CGO_ENABLED=0 or -static"},
-	{"amd64", elfFile(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for amd64, and the guest is arm64; build it with GOARCH=arm64, or give --arch amd64"},
-	{"other", elfFile(elf.EM_SPARCV9, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for EM_SPARCV9, and the guest is arm64; build it with GOARCH=arm64"},
-	{"object", elfFile(elf.EM_AARCH64, elf.ET_REL, elf.PT_LOAD, "x"), "an ELF file of type ET_REL, no program"},
-	{"script", []byte("#!/bin/sh\necho\n"), "no ELF program; give one, or a Go package"},
-	{"empty", nil, "no ELF program; give one, or a Go package"},
-	{"cut", elfFile(elf.EM_AARCH64, elf.ET_EXEC, elf.PT_LOAD, "x")[:70], "no ELF program; give one, or a Go package"},
+	{"dynamic", elfFile(elf.EM_AARCH64, elf.ET_DYN, elf.PT_INTERP, "/lib/ld\x1b[2J.so\x00"), "a dynamically linked program, but the guest has no /lib/ld\ufffd[2J.so; build it with CGO_ENABLED=0 or -static"},
+	{"amd64", elfFile(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for amd64, but the guest is arm64; build it with GOARCH=arm64, or use --arch amd64"},
+	{"other", elfFile(elf.EM_SPARCV9, elf.ET_EXEC, elf.PT_LOAD, "x"), "a program for EM_SPARCV9, but the guest is arm64; build it with GOARCH=arm64"},
+	{"object", elfFile(elf.EM_AARCH64, elf.ET_REL, elf.PT_LOAD, "x"), "an ELF file of type ET_REL, not a program"},
+	{"script", []byte("#!/bin/sh\necho\n"), "not an ELF program (want one, or a Go package)"},
+	{"empty", nil, "not an ELF program (want one, or a Go package)"},
+	{"cut", elfFile(elf.EM_AARCH64, elf.ET_EXEC, elf.PT_LOAD, "x")[:70], "not an ELF program (want one, or a Go package)"},
 }
 
 func TestCheckELF(t *testing.T) {
@@ -125,8 +125,8 @@ func TestFind(t *testing.T) {
 		{name: "./lib", err: "go build ./lib"},
 		{name: "m/none", err: "go build m/none for arm64: "},
 		{name: "/bin/no-such", err: "bare name"},
-		{name: "./go.mod", err: "./go.mod: no ELF program"},
-		{name: "/dev/null", err: "/dev/null: neither a file nor a folder"},
+		{name: "./go.mod", err: "./go.mod: not an ELF program"},
+		{name: "/dev/null", err: "/dev/null: neither a file nor a directory"},
 		{name: "", err: "empty"},
 	} {
 		p, err := Find(t.Context(), tt.name, "arm64")
@@ -245,11 +245,11 @@ func TestBundle(t *testing.T) {
 	if err := b.Add("/dev/null", "/n"); err == nil {
 		t.Error("Add of a device gave no error")
 	}
-	// What was counted is gone when it is read.
+	// The file shrinks after its size was taken.
 	if err := os.Truncate(filepath.Join(dir, "b"), 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write(io.Discard); err == nil || !strings.Contains(err.Error(), "shorter") {
+	if err := b.Write(io.Discard); err == nil || !strings.Contains(err.Error(), "shrank") {
 		t.Errorf("Write of a shorter file = %v", err)
 	}
 }
@@ -305,7 +305,7 @@ func TestAddTestDir(t *testing.T) {
 	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
 		t.Errorf("archive (-want +got):\n%s", diff)
 	}
-	if err := new(Bundle).AddTestDir(dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "give --dir") {
+	if err := new(Bundle).AddTestDir(dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "use --dir") {
 		t.Errorf("AddTestDir over its bound = %v", err)
 	}
 	// A testdata that leads elsewhere is taken as what it leads to.
@@ -448,25 +448,25 @@ var hostile = []struct {
 	entries []tar.Header
 	err     string
 }{
-	{"another name", []tar.Header{reg("tmp/x")}, "not asked for"},
-	{"a longer name", []tar.Header{reg("tmp/c.outer")}, "not asked for"},
-	{"absolute", []tar.Header{reg("/tmp/c.out")}, "not asked for"},
-	{"above", []tar.Header{reg("var/d/../../x")}, "not asked for"},
-	{"above by name", []tar.Header{reg("../x")}, "not asked for"},
-	{"unclean", []tar.Header{reg("var/d/./x")}, "not asked for"},
-	{"folder for a file", []tar.Header{folder("tmp/c.out/")}, "not asked for"},
-	{"below a file", []tar.Header{reg("tmp/c.out/x")}, "not asked for"},
-	{"symbolic link", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "tmp/c.out", Linkname: "/etc/passwd"}}, "not asked for"},
-	{"hard link", []tar.Header{{Typeflag: tar.TypeLink, Name: "var/d/x", Linkname: "/etc/passwd"}}, "not asked for"},
-	{"device", []tar.Header{{Typeflag: tar.TypeChar, Name: "var/d/x"}}, "not asked for"},
+	{"another name", []tar.Header{reg("tmp/x")}, "not requested"},
+	{"a longer name", []tar.Header{reg("tmp/c.outer")}, "not requested"},
+	{"absolute", []tar.Header{reg("/tmp/c.out")}, "not requested"},
+	{"above", []tar.Header{reg("var/d/../../x")}, "not requested"},
+	{"above by name", []tar.Header{reg("../x")}, "not requested"},
+	{"unclean", []tar.Header{reg("var/d/./x")}, "not requested"},
+	{"folder for a file", []tar.Header{folder("tmp/c.out/")}, "not requested"},
+	{"below a file", []tar.Header{reg("tmp/c.out/x")}, "not requested"},
+	{"symbolic link", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "tmp/c.out", Linkname: "/etc/passwd"}}, "not requested"},
+	{"hard link", []tar.Header{{Typeflag: tar.TypeLink, Name: "var/d/x", Linkname: "/etc/passwd"}}, "not requested"},
+	{"device", []tar.Header{{Typeflag: tar.TypeChar, Name: "var/d/x"}}, "not requested"},
 	{"out by a link that is here", []tar.Header{reg("var/d/link/x")}, "escapes"},
-	{"over a folder", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a folder"},
-	{"escapes in a name", []tar.Header{folder("var/d/"), folder("var/d/\x1b[2J/"), reg("var/d/\x1b[2J")}, "is a folder"},
+	{"over a folder", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a directory"},
+	{"escapes in a name", []tar.Header{folder("var/d/"), folder("var/d/\x1b[2J/"), reg("var/d/\x1b[2J")}, "is a directory"},
 	{"too much", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 101}}, "more than 100 bytes"},
 	{"too much together", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 60}, {Typeflag: tar.TypeReg, Name: "var/d", Size: 60}}, "more than 100 bytes"},
-	{"a link among fuzz inputs", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "w/fuzz/FuzzX/0123456789abcdef", Linkname: "/etc/passwd"}}, "not asked for"},
-	{"above fuzz inputs", []tar.Header{reg("w/fuzz/FuzzX/../../x")}, "not asked for"},
-	{"nothing", nil, "--get /var/d: not there in the guest"},
+	{"a link among fuzz inputs", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "w/fuzz/FuzzX/0123456789abcdef", Linkname: "/etc/passwd"}}, "not requested"},
+	{"above fuzz inputs", []tar.Header{reg("w/fuzz/FuzzX/../../x")}, "not requested"},
+	{"nothing", nil, "--get /var/d: no such file in the guest"},
 }
 
 func TestReceiveHostile(t *testing.T) {
@@ -557,7 +557,7 @@ func TestOutcomes(t *testing.T) {
 		{"empty", "", nil, outcome.BadInput, "empty"},
 		{"no such file", "./nonesuch", nil, outcome.BadInput, "no such file"},
 		{"a device", "/dev/null", nil, outcome.BadInput, "neither a file"},
-		{"a text", put("text", "x"), nil, outcome.BadInput, "no ELF program"},
+		{"a text", put("text", "x"), nil, outcome.BadInput, "not an ELF program"},
 		{"does not compile", put("bad.go", "package main\n\nfunc main() { x() }\n"), nil, outcome.BadInput, "undefined: x"},
 		{"no go", good, map[string]string{"PATH": dir}, outcome.HostLacks, "install Go"},
 		{"no module of that name at hand", filepath.Dir(far), map[string]string{"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOMODCACHE": filepath.Join(dir, "mod")}, outcome.HostLacks, "GOPROXY=off"},

@@ -18,13 +18,13 @@ import (
 // Shell is the guest's shell, which runs scripts.
 const Shell = "/labctl/sh"
 
-// maxScript is as much as the guest's shell reads, in bytes.
+// maxScript is the size of the largest script that the guest's shell reads, in bytes.
 const maxScript = 8 << 20
 
-// shells are the interpreters that the guest's shell stands for.
+// shells are the interpreters that the guest's shell replaces.
 var shells = []string{"sh", "ash", "bash", "dash", "ksh", "zsh"}
 
-// FindScript takes a file of this host, whatever its name, for a shell script.
+// FindScript returns a file on this host, whatever its name, as a shell script.
 func FindScript(name string) (_ *Program, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(name)
@@ -35,14 +35,14 @@ func FindScript(name string) (_ *Program, err error) {
 		return nil, fmt.Errorf("%s: not a file", name)
 	}
 	if fi.Size() > maxScript {
-		return nil, fmt.Errorf("%s: a script of %d bytes, and the guest's shell reads %d", name, fi.Size(), maxScript)
+		return nil, fmt.Errorf("%s: a script of %d bytes, but the guest's shell reads at most %d", name, fi.Size(), maxScript)
 	}
 	head, err := readHead(name)
 	if err != nil {
 		return nil, err
 	}
 	if bytes.IndexByte(head, 0) >= 0 {
-		return nil, fmt.Errorf("%s: no shell script: it has zero bytes", name)
+		return nil, fmt.Errorf("%s: not a shell script: it contains zero bytes", name)
 	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
@@ -51,8 +51,9 @@ func FindScript(name string) (_ *Program, err error) {
 	return &Program{Argv0: path.Join(progDir, filepath.Base(abs)), File: abs, Script: true}, nil
 }
 
-// isScript tells a shell script by its first line, or by its name where that
-// tells nothing. A script for another interpreter is an error: the guest has none.
+// isScript reports whether a file is a shell script, judging by its first line, or by
+// its name if that is inconclusive. A script for another interpreter is an error, since
+// the guest has none.
 func isScript(name string) (bool, error) {
 	head, err := readHead(name)
 	if err != nil {
@@ -71,12 +72,12 @@ func isScript(name string) (bool, error) {
 		return false, errors.New("its first line names no interpreter")
 	}
 	if !slices.Contains(shells, path.Base(words[0])) {
-		return false, fmt.Errorf("a script for %s, and the guest has a shell alone", text.Line(words[0], 100))
+		return false, fmt.Errorf("a script for %s, but the guest has only a shell", text.Line(words[0], 100))
 	}
 	return true, nil
 }
 
-// readHead reads what tells the kind of a file.
+// readHead reads the start of a file, to determine its kind.
 func readHead(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

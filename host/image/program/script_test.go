@@ -14,13 +14,13 @@ func TestFindOfScript(t *testing.T) {
 		{"b", "#! /usr/bin/env -S bash -e", ""},
 		{"c.sh", "echo no first line\n", ""},
 		{"empty.sh", "", ""},
-		{"d", "#!/usr/bin/python3\n", "a script for /usr/bin/python3, and the guest has a shell alone"},
+		{"d", "#!/usr/bin/python3\n", "a script for /usr/bin/python3, but the guest has only a shell"},
 		{"e", "#!/usr/bin/env perl\n", "a script for perl, "},
 		{"f", "#!\n", "names no interpreter"},
 		{"g", "#!\x1b[2J\n", "a script for "},
-		{"h", "#!/bin/sh\n\x00", "it has zero bytes"},
-		{"i", "echo no name of a script\n", "no ELF program"},
-		{"j.sh", "\x7fELF and so on", "no ELF program"},
+		{"h", "#!/bin/sh\n\x00", "it contains zero bytes"},
+		{"i", "echo no name of a script\n", "not an ELF program"},
+		{"j.sh", "\x7fELF and so on", "not an ELF program"},
 	} {
 		file := filepath.Join(dir, tt.name)
 		if err := os.WriteFile(file, []byte(tt.text), 0o644); err != nil {

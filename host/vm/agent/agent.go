@@ -230,12 +230,12 @@ type Call struct {
 func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 	req, err := wire.NewRequest(op, params)
 	if err != nil {
-		return nil, fmt.Errorf("request to guest:  %w", err)
+		return nil, fmt.Errorf("request to guest: %w", err)
 	}
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		return nil, fmt.Errorf("request to guest:  %s: %w", op, c.err)
+		return nil, fmt.Errorf("request to guest: %s: %w", op, c.err)
 	}
 	c.next++
 	call := &Call{c: c, op: op, id: c.next, done: make(chan struct{})}
@@ -250,7 +250,7 @@ func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 		c.mu.Lock()
 		delete(c.calls, call.id)
 		c.mu.Unlock()
-		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("request to guest:  %s: %w", op, err))
+		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("request to guest: %s: %w", op, err))
 	}
 	return call, nil
 }
