@@ -48,6 +48,7 @@ var tiers = [][]string{
 	{"host/report"},                         // pages out of records
 	{"host/trace"},                          // one program, or several, run in a machine under a capture
 	{"host/probe"},                          // probes run in a machine, and held against the kernel
+	{"host/doctor"},                         // what the host has of what all these need
 	{"host/machine"},                        // kernel, initramfs and QEMU put together
 	{"host/session"},                        // one run: machine, work, record, outcome
 	{"host/lab"},                            // lessons: run, judged, graded

@@ -1,0 +1,156 @@
+// Package doctor says what this host has of all that labctl needs.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labctl/host/kernel"
+	"labctl/host/targets"
+	"labctl/host/vm/accel"
+	"labctl/host/vm/qemu"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	What   string `json:"what"`
+	OK     bool   `json:"ok"`
+	Seen   string `json:"seen"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// wantDiskMB is room for the kernels of both architectures, u-root and runs.
+const wantDiskMB = 2048
+
+// Examine looks at everything, cheap things first. What is lacking stops nothing.
+// Acceleration is tried again when fresh, else a kept verdict will do.
+func Examine(ctx context.Context, fresh bool) []Finding {
+	var all []Finding
+	have := map[string]bool{} // QEMUs, by their binaries
+	for _, t := range targets.All {
+		if _, done := have[t.Binary]; !done {
+			f := qemuFinding(t)
+			have[t.Binary] = f.OK
+			all = append(all, f)
+		}
+	}
+	if host := targets.Host(); have[host.Binary] {
+		all = append(all, accelFinding(ctx, host, fresh))
+	}
+	all = append(all, goFinding(), aptFinding(ctx))
+	cache, err := kernel.Open("")
+	if err != nil {
+		return append(all, Finding{What: "cache", Seen: err.Error()})
+	}
+	return append(all, diskFinding(cache), kernelFinding(cache))
+}
+
+func qemuFinding(t targets.Target) Finding {
+	f := Finding{What: t.Binary}
+	v, err := qemu.Version(t.Binary)
+	var missing *qemu.NotFoundError
+	switch {
+	case err == nil:
+		f.OK, f.Seen = true, "version "+v+without(t.Binary)
+	case errors.As(err, &missing):
+		f.Seen, f.Remedy = "not found", "on Debian: apt-get install "+t.Package
+	default:
+		f.Seen, f.Remedy = err.Error(), "on Debian: apt-get install --reinstall "+t.Package
+	}
+	return f
+}
+
+func accelFinding(ctx context.Context, host targets.Target, fresh bool) Finding {
+	f := Finding{What: "acceleration"}
+	start := time.Now()
+	verdict := accel.Best
+	if fresh {
+		verdict = accel.Fresh
+	}
+	v, err := verdict(ctx, host.Binary, host.Arch)
+	if err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	f.OK, f.Seen = true, fmt.Sprintf("%s: %s (%.1f s)", v.Accel, v.Reason, time.Since(start).Seconds())
+	return f
+}
+
+// without names the machines that this QEMU is too old for. That is no shortfall:
+// everything else works.
+func without(binary string) string {
+	older := ""
+	for _, t := range targets.All {
+		if t.Binary != binary || t.Since == "" {
+			continue
+		}
+		if known, err := qemu.HasMachine(binary, t.Machine); err == nil && !known {
+			older += fmt.Sprintf("; no %s, which came with QEMU %s", t.Name, t.Since)
+		}
+	}
+	return older
+}
+
+func goFinding() Finding {
+	f := Finding{What: "go"}
+	out, err := exec.Command("go", "env", "GOVERSION").Output()
+	if err != nil {
+		f.Seen, f.Remedy = "not found", "install Go: guest programs are built with it"
+		return f
+	}
+	f.OK, f.Seen = true, strings.TrimSpace(string(out))
+	return f
+}
+
+func aptFinding(ctx context.Context) Finding {
+	f := Finding{What: "kernel downloads"}
+	m, err := kernel.Mirror(ctx)
+	if err != nil {
+		f.Seen, f.Remedy = err.Error(), "give a kernel by its path: --kernel ./bzImage"
+		return f
+	}
+	f.OK, f.Seen = true, "apt, from "+m
+	return f
+}
+
+func diskFinding(cache *kernel.Cache) Finding {
+	f := Finding{What: "disk"}
+	var st unix.Statfs_t
+	if err := unix.Statfs(cache.Dir(), &st); err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	mb := int64(st.Bavail) * st.Bsize >> 20
+	f.OK = mb >= wantDiskMB
+	f.Seen = fmt.Sprintf("%d MB free in %s", mb, cache.Dir())
+	if !f.OK {
+		f.Remedy = fmt.Sprintf("free %d MB there, or set LABCTL_CACHE to another directory", wantDiskMB-mb)
+	}
+	return f
+}
+
+func kernelFinding(cache *kernel.Cache) Finding {
+	f := Finding{What: "cached kernels"}
+	list, err := cache.List()
+	if err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	f.OK = true // the first boot pulls one
+	f.Seen = "none yet: the first boot pulls one"
+	var names []string
+	for _, k := range list {
+		names = append(names, k.Release)
+	}
+	if slices.Sort(names); len(names) > 0 {
+		f.Seen = strings.Join(names, ", ")
+	}
+	return f
+}
