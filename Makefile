@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test test-debian13 cover fuzz check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build lab test test-debian13 cover fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -39,13 +39,18 @@ FUZZTIME ?= 10s
 fuzz: need-go ## fuzz each target for FUZZTIME (10s) and print its rate (PKG=./host/... RUN=FuzzName narrow it)
 	@$(GO) run ./host/tests fuzz -time $(FUZZTIME) -run '$(RUN)' $(PKG)
 
-check: need-go ## check form: gofmt, vet, staticcheck, import rules, modules, generated files
+deadcode: need-go ## find functions that no program reaches, or only tests do
+	@$(GO) run ./host/tests deadcode
+
+check: need-go ## check form: gofmt, vet, staticcheck, dead code, import rules, modules, generated files
 	@echo "check: gofmt"
 	@bad=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && if [ -n "$$bad" ]; then echo "not in gofmt's form: run gofmt -w on"; echo "$$bad"; exit 1; fi
 	@echo "check: go vet"
 	@$(GO) vet ./...
 	@echo "check: staticcheck"
 	@$(GO) tool staticcheck ./...
+	@echo "check: dead code"
+	@$(MAKE) deadcode
 	@echo "check: import rules"
 	@$(GO) test ./host/imports
 	@echo "check: modules are what go.sum says, and go.mod is tidy; images/uroot.mod likewise"

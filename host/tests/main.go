@@ -1,8 +1,9 @@
 // Command tests runs the module's tests for a figure: how many statements they
-// cover, and how fast the fuzz targets run.
+// cover, and how fast the fuzz targets run. And it finds what only they call.
 //
 //	go run ./host/tests cover [-all] [-profile FILE] [PACKAGES]
 //	go run ./host/tests fuzz [-time 10s] [-run REGEXP] [PACKAGES]
+//	go run ./host/tests deadcode [PACKAGES]
 package main
 
 import (
@@ -29,19 +30,24 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	modes := map[string]func(context.Context, *flag.FlagSet, []string, io.Writer, io.Writer) error{"cover": cover, "fuzz": fuzz}
+	modes := map[string]func(context.Context, *flag.FlagSet, []string, io.Writer, io.Writer) error{"cover": cover, "fuzz": fuzz, "deadcode": deadcode}
 	if len(args) == 0 || modes[args[0]] == nil {
-		return fmt.Errorf("arguments %q: want cover or fuzz first", args)
+		return fmt.Errorf("arguments %q: want cover, fuzz or deadcode first", args)
 	}
 	fs := flag.NewFlagSet("tests "+args[0], flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	return modes[args[0]](ctx, fs, args[1:], stdout, stderr)
 }
 
-// goCommand is a go command that is interrupted, not killed, when ctx ends: it
-// takes the test that it runs with it.
+// goCommand is a go command.
 func goCommand(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "go", args...)
+	return command(ctx, append([]string{"go"}, args...)...)
+}
+
+// command is a command that is interrupted, not killed, when ctx ends: the go
+// command takes the test that it runs with it.
+func command(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	return cmd
 }

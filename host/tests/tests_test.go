@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,6 +164,48 @@ func TestUsage(t *testing.T) {
 	} {
 		if err := run(t.Context(), tt.args, new(bytes.Buffer), new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("tests %q: %v; want %q", tt.args, err, tt.want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	read := func(text string) (found []unreached) {
+		if err := json.Unmarshal([]byte(text), &found); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	// As cmd/deadcode -json prints it.
+	f := func(name, file string) string {
+		return `{"Name":"` + name + `","Position":{"File":"` + file + `","Line":3,"Col":6},"Generated":false,"Marker":false}`
+	}
+	p := func(path string, funcs ...string) string {
+		return `{"Name":"p","Path":"` + path + `","Funcs":[` + strings.Join(funcs, ",") + `]}`
+	}
+	programs := read("[" + strings.Join([]string{
+		p("m/a", f("F", "a/f.go"), f("T.G", "a/g.go")), p("m/synth", f("Used", "synth/s.go"), f("Dead", "synth/s.go")),
+		p("m/a", f("F", "a/f.go"), f("onArm", "a/f_arm.go")), // of another architecture
+	}, ",") + "]")
+	tests := read("[" + p("m/synth", f("Dead", "synth/s.go")) + "," + p("m/b", f("untested", "b/b.go")) + "]")
+	for _, tt := range []struct {
+		name   string
+		spared map[string]string
+		want   []string
+	}{
+		{"nothing is spared", nil, []string{
+			"a/f.go:3: F is reached by no program", "a/f_arm.go:3: onArm is reached by no program", "a/g.go:3: T.G is reached by no program",
+			"b/b.go:3: untested is reached by no program and no test",
+			"synth/s.go:3: Dead is reached by no program and no test", "synth/s.go:3: Used is reached by no program",
+		}},
+		{"a package is spared as far as tests reach it", map[string]string{"m/synth": "x", "m/a F": "x", "m/a T.G": "x", "m/a onArm": "x", "m/b untested": "x"}, []string{
+			"synth/s.go:3: Dead is reached by no program and no test",
+		}},
+		{"what is spared for nothing", map[string]string{"m/a": "x", "m/synth Dead": "x", "m/synth Used": "x", "m/b untested": "x", "m/c": "x", "m/a Gone": "x"}, []string{
+			"host/tests/deadcode.go: m/a Gone need not be spared", "host/tests/deadcode.go: m/c need not be spared",
+		}},
+	} {
+		if d := cmp.Diff(tt.want, judge(programs, tests, tt.spared)); d != "" {
+			t.Errorf("%s: judge (-want +got):\n%s", tt.name, d)
 		}
 	}
 }
