@@ -1,6 +1,3 @@
-// Package trace runs a program in a guest under a capture: it asks the guest
-// what can be traced there, records, and makes the record's trace of what came
-// back.
 package trace
 
 import (
