@@ -31,6 +31,7 @@ import (
 	"labctl/host/scratch"
 	"labctl/host/stack"
 	"labctl/host/strictjson"
+	"labctl/host/text"
 	"labctl/host/trace/creation"
 )
 
@@ -138,23 +139,6 @@ type Finding struct {
 	OK   bool   `json:"ok"`
 	Got  string `json:"got"`
 	Want string `json:"want"`
-}
-
-// Outcome is how the run ended.
-type Outcome struct {
-	// Kind is "ok", "checks", "boot", "crash", "off" (the guest powered off),
-	// "deadline", "agent" (the guest does not answer), "probe", "host" or
-	// "interrupted".
-	Kind string `json:"kind"`
-	// How says more of a guest that is gone: "panic", "reset", "powered off",
-	// "agent silent", "boot".
-	How     string `json:"how,omitempty"`
-	Message string `json:"message,omitempty"`
-	Phase   string `json:"phase,omitempty"` // for "boot" and "deadline"
-	// Crash is the console's report of what ended the run: of the kernel's
-	// death, or of the last thing that hung when a deadline passed.
-	Crash *Crash   `json:"crash,omitempty"`
-	CPUs  []string `json:"cpus,omitempty"` // where each was when a deadline passed, a line each
 }
 
 // Crash is one report of the kernel's on its console.
@@ -295,6 +279,9 @@ func Decode(b []byte) (*Run, error) {
 	r := new(Run)
 	if err := format.Decode(b, r); err != nil {
 		return nil, err
+	}
+	if k := r.Outcome.Kind; k != "" && !k.Known() {
+		return nil, fmt.Errorf("outcome %q is not known", text.Line(string(k), 40))
 	}
 	return r, nil
 }

@@ -19,6 +19,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/clone"
 	"labctl/host/crash"
+	"labctl/host/outcome"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/plan"
@@ -106,7 +107,7 @@ func full() *Run {
 			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
 		},
 		Reports: []*Crash{died},
-		Outcome: Outcome{Kind: "crash", Message: "kernel panic: x", Phase: "hello", How: "panic", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
+		Outcome: Outcome{Kind: outcome.GuestCrashed, How: "panic", Message: "kernel panic: x", Phase: "hello", Crash: died, CPUs: []string{"CPU 0: pc 0x1, CPL=0"}},
 	}
 }
 
@@ -201,8 +202,8 @@ func TestReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Probes) != 2 || len(r.Probes[0].Creations) == 0 {
-		t.Errorf("read %d probes", len(r.Probes))
+	if len(r.Probes) != 2 || r.Outcome.Kind != outcome.OK || len(r.Probes[0].Creations) == 0 {
+		t.Errorf("read %d probes, outcome %q", len(r.Probes), r.Outcome.Kind)
 	}
 	d := Dir{t.TempDir()}
 	if err := d.WriteRun(r); err != nil {
@@ -506,6 +507,7 @@ func FuzzDecode(f *testing.F) {
 		"{\"schema\":\"labctl/run/v1\",\"probes\":[{\"params\":{\"a\" : \"\xff<\"}}]}",
 		"{\"schema\":\"labctl/run/v2\",\"probes\":[{\"params\":{\"a\" : \"\xff<\"}}]}",
 		`{"schema":"labctl/run/v1","probes":[{"armed":{"missing":["a: b",1]},"bad_lines":1e3,"trace":{}}]}`,
+		`{"schema":"labctl/run/v1","outcome":{"kind":"crash","crash":{"kind":1},"how":[]}}`,
 	} {
 		f.Add([]byte(s))
 	}

@@ -2,6 +2,8 @@ package record
 
 import (
 	"strings"
+
+	"labctl/host/outcome"
 )
 
 // schemaV1 is the schema before Schema.
@@ -19,6 +21,9 @@ func upgradeV1(run map[string]any) {
 		if p, ok := p.(map[string]any); ok {
 			upgradeProbe(p)
 		}
+	}
+	if o, ok := run["outcome"].(map[string]any); ok {
+		upgradeOutcome(o)
 	}
 }
 
@@ -40,5 +45,37 @@ func upgradeProbe(p map[string]any) {
 				missing[i] = map[string]string{"what": what, "why": why}
 			}
 		}
+	}
+}
+
+// outcomesV1 are the kinds of outcomes that v1 had words of its own for.
+var outcomesV1 = map[outcome.Kind]struct {
+	kind outcome.Kind
+	how  outcome.How
+}{
+	"checks": {kind: outcome.CheckFailed},
+	"boot":   {outcome.GuestCrashed, outcome.NotBooted},
+	"crash":  {outcome.GuestCrashed, outcome.Reset}, // or what its report says
+	"off":    {outcome.GuestCrashed, outcome.PoweredOff},
+	"agent":  {outcome.GuestCrashed, outcome.Silent},
+	"probe":  {outcome.CheckFailed, outcome.ProbeFailed},
+	"host":   {kind: outcome.HostLacks}, // and whatever else nobody had classified
+}
+
+// upgradeOutcome puts the kinds of v1, some of which said how a guest went, into
+// today's.
+func upgradeOutcome(o map[string]any) {
+	kind, _ := o["kind"].(string)
+	old, ok := outcomesV1[outcome.Kind(kind)]
+	if !ok {
+		return
+	}
+	if crash, ok := o["crash"].(map[string]any); ok && kind == "crash" {
+		how, _ := crash["kind"].(string)
+		old.how = outcome.How(how)
+	}
+	o["kind"] = string(old.kind)
+	if old.how != "" {
+		o["how"] = string(old.how)
 	}
 }

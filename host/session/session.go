@@ -198,7 +198,7 @@ func (s *Session) end(ctx context.Context, err error) error {
 		return err
 	}
 	s.Run.Seconds = time.Since(s.start).Seconds()
-	s.Run.Outcome = describe(err)
+	s.Run.Outcome = record.NewOutcome(err)
 	return s.join(err, s.Dir.WriteRun(&s.Run))
 }
 

@@ -183,12 +183,6 @@ func ended(o *record.Outcome) (matrix.Status, string) {
 		reason = o.Crash.Title
 	}
 	switch o.Kind {
-	case "checks":
-		return matrix.Pass, ""
-	case "crash", "off", "agent", "boot":
-		return matrix.Crash, reason
-	}
-	switch outcome.Kind(o.Kind) {
 	case outcome.OK, outcome.NotApplicable, outcome.CheckFailed:
 		return matrix.Pass, ""
 	case outcome.GuestCrashed:
