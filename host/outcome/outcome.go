@@ -144,13 +144,13 @@ type Detailed interface {
 // Of is the outcome of a run that ended with err. The outermost error that is
 // Classified decides; of errors that are joined, the worst.
 func Of(err error) Kind {
-	_, k := Decisive(err)
+	k, _ := Decisive(err)
 	return k
 }
 
 // HowOf is the finer word of the error that decides, "" when it has none.
 func HowOf(err error) How {
-	if err, _ = Decisive(err); err == nil {
+	if _, err = Decisive(err); err == nil {
 		return ""
 	}
 	var d Detailed
@@ -163,20 +163,20 @@ func HowOf(err error) How {
 // Decisive is Of with the error that decides, err itself when nobody has classified
 // it. What else a record says of an outcome is in that error, or in one that it
 // wraps.
-func Decisive(err error) (error, Kind) {
+func Decisive(err error) (Kind, error) {
 	if err == nil {
-		return nil, OK
+		return OK, nil
 	}
-	if e, k, ok := find(err); ok {
-		return e, k
+	if k, ok, e := find(err); ok {
+		return k, e
 	}
-	return err, Internal
+	return Internal, err
 }
 
 // find is Decisive for errors that may not be classified.
-func find(err error) (error, Kind, bool) {
+func find(err error) (_ Kind, classified bool, decisive error) {
 	if c, ok := err.(Classified); ok {
-		return err, c.Outcome(), true
+		return c.Outcome(), true, err
 	}
 	switch w := err.(type) {
 	case interface{ WrappedErrors() []error }: // go-multierror, whose Unwrap gives one after the other
@@ -189,16 +189,16 @@ func find(err error) (error, Kind, bool) {
 		return findWorst(w.Unwrap())
 	}
 	k, ok := ofSystem(err)
-	return err, k, ok
+	return k, ok, err
 }
 
-func findWorst(errs []error) (decisive error, worst Kind, found bool) {
+func findWorst(errs []error) (worst Kind, found bool, decisive error) {
 	for _, e := range errs {
-		if e, k, ok := find(e); ok && (!found || k.severity() > worst.severity()) {
-			decisive, worst, found = e, k, true
+		if k, ok, e := find(e); ok && (!found || k.severity() > worst.severity()) {
+			worst, found, decisive = k, true, e
 		}
 	}
-	return decisive, worst, found
+	return worst, found, decisive
 }
 
 // ofSystem classifies errors of the standard library that have one meaning
@@ -251,7 +251,7 @@ func Default(k Kind, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, _, ok := find(err); ok {
+	if _, ok, _ := find(err); ok {
 		return err
 	}
 	return &classified{k, err}

@@ -35,7 +35,7 @@ func NewOutcome(err error) Outcome {
 	if err == nil {
 		return Outcome{Kind: outcome.OK}
 	}
-	decisive, kind := outcome.Decisive(err)
+	kind, decisive := outcome.Decisive(err)
 	o := Outcome{Kind: kind, How: outcome.HowOf(err)}
 	if kind == outcome.OK {
 		return o // a program's own status
