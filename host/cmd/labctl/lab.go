@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
 	"labctl/host/lab/show"
@@ -128,15 +126,14 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			status, err := a.status(c.Context(), spec)
+			env, err := a.env()
 			if err != nil {
 				return err
 			}
-			var all []show.Listed
-			for _, l := range set.Labs {
-				if chosen.Matches(l) {
-					all = append(all, status(l))
-				}
+			matching := slices.DeleteFunc(set.Labs, func(l *lab.Lab) bool { return !chosen.Matches(l) })
+			all, err := facts.List(c.Context(), env.Env, spec, matching)
+			if err != nil {
+				return err
 			}
 			if asJSON {
 				err = a.printJSON(all)
@@ -150,45 +147,6 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 	machineFlags(c, &spec)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
-}
-
-// status says of a lab whether it can run, from what is known of the kernel
-// without booting it. Nothing is downloaded for it.
-func (a *app) status(ctx context.Context, spec machine.Spec) (func(*lab.Lab) show.Listed, error) {
-	env, err := a.env()
-	if err != nil {
-		return nil, err
-	}
-	if err := machine.Settle(env.Env, &spec); err != nil {
-		return nil, err
-	}
-	t, err := machine.FindTarget(spec.Arch, spec.Board)
-	if err != nil {
-		return nil, err
-	}
-	ref := env.Cache.Default(t.Arch)
-	if spec.Kernel != "" {
-		if ref, err = kernel.ParseRef(spec.Kernel); err != nil {
-			return nil, outcome.Inputf("--kernel: %w", err)
-		}
-	}
-	k, err := env.Cache.Find(ref, t.Arch)
-	if errors.Is(err, kernel.ErrNotCached) {
-		return func(l *lab.Lab) show.Listed {
-			return show.Listed{Lab: l, Unknown: fmt.Sprintf("kernel %s for %s is not cached", ref, t.Arch)}
-		}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return func(l *lab.Lab) show.Listed {
-		known, err := facts.Of(ctx, k, t, l.Asks())
-		if err != nil {
-			return show.Listed{Lab: l, Unknown: show.Clean(err.Error())}
-		}
-		missing := facts.Missing(l.Needs, &known, t)
-		return show.Listed{Lab: l, Ready: len(missing) == 0, Missing: missing, Later: facts.Later(l.Needs)}
-	}, nil
 }
 
 func (a *app) labShow(o *labFlags) *cobra.Command {
