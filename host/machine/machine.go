@@ -84,9 +84,9 @@ func FindTarget(arch, board string) (targets.Target, error) {
 	t, ok := targets.Find(name)
 	switch {
 	case ok && t.Board && board == "":
-		return t, outcome.Inputf("--arch %s: that is a board; write --board %s", name, name)
+		return t, outcome.Inputf("--arch %s: this is a board; use --board %s", name, name)
 	case ok && !t.Board && board != "":
-		return t, outcome.Inputf("--board %s: that is an architecture; write --arch %s", name, name)
+		return t, outcome.Inputf("--board %s: this is an architecture; use --arch %s", name, name)
 	case !ok:
 		hint := ""
 		if near := kernel.Nearest(name, known); near != "" {
