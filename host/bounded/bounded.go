@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"labctl/host/outcome"
 )
 
 // Head keeps the first Max bytes that are written to it. Writes never fail. It is
@@ -118,6 +120,9 @@ func (e *TooLargeError) Error() string {
 	}
 	return fmt.Sprintf("more than %d bytes", e.Max)
 }
+
+// Outcome is BadInput.
+func (e *TooLargeError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // ReadAll reads to the end of r. More than max bytes are a *TooLargeError, and at
 // most one byte beyond them is read.

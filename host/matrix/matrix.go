@@ -7,11 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"labctl/host/outcome"
 	"labctl/host/record"
 )
 
-// Schema is the value of Results.Schema that this package writes and reads.
-const Schema = "labctl/matrix/v1"
+// Schema is the value of Results.Schema that this package writes. It reads that, and
+// earlier ones by upgrade.
+const Schema = "labctl/matrix/v2"
 
 // The kinds of work.
 const (
@@ -45,26 +47,10 @@ func (c Cell) ID() string {
 	return strings.Join([]string{c.Kernel, c.Target, strings.Join(append([]string{c.Work.Name}, c.Work.Args...), " ")}, "/")
 }
 
-// Status is how a cell ended.
-type Status string
-
-// The statuses. Pass and NotApplicable are no failures.
-const (
-	Pass          Status = "pass"
-	Fail          Status = "fail"           // a check does not hold, or a program's status is not 0
-	Crash         Status = "crash"          // the guest crashed or went away
-	Deadline      Status = "deadline"       // the time was up
-	Error         Status = "error"          // it could not be run: no such kernel, QEMU did not start, bad input
-	NotApplicable Status = "not applicable" // this kernel or machine cannot run it; Reason says why
-)
-
-// Failed says whether a status makes a matrix red.
-func (s Status) Failed() bool { return s != Pass && s != NotApplicable }
-
 // Result is what became of a cell.
 type Result struct {
-	Cell   Cell   `json:"cell"`
-	Status Status `json:"status"`
+	Cell   Cell         `json:"cell"`
+	Status outcome.Kind `json:"status"`
 	// Reason is one clean line: what failed, or why it is not applicable.
 	Reason string `json:"reason,omitempty"`
 	// Tries is more than 1 when retries were asked for; Flaky says that the

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/host/outcome"
 	"labctl/host/record"
 )
 
@@ -31,7 +32,7 @@ func planOf(kernels, targets, labs int) (plan []Cell) {
 
 func resultOf(c Cell) Result {
 	return Result{
-		Cell: c, Status: Pass, Tries: 1, Started: time.Date(2026, 11, 22, 7, 0, 0, 0, time.UTC), Seconds: 1.5, CPUSeconds: 2,
+		Cell: c, Status: outcome.OK, Tries: 1, Started: time.Date(2026, 11, 22, 7, 0, 0, 0, time.UTC), Seconds: 1.5, CPUSeconds: 2,
 		Kernel: record.Kernel{Release: "6.12.1"}, Record: filepath.Join(RunDir, fileName(c.ID())),
 		Checks: []Check{{ID: "a", Text: "A holds.", Verdict: "pass"}}, Output: "one\ntwo\n",
 	}
@@ -184,7 +185,7 @@ func TestDecodeErrors(t *testing.T) {
 	}
 	r := shardOf(planOf(1, 1, 2), "")
 	r.Plan[0].Work.Args = []string{strings.Repeat("x", maxName)}
-	r.Results = []Result{{Cell: r.Plan[0], Status: Pass, Tries: 1}}
+	r.Results = []Result{{Cell: r.Plan[0], Status: outcome.OK, Tries: 1}}
 	if b, err := Encode(r); err != nil {
 		t.Fatal(err)
 	} else if _, err := Decode(b); err != nil {
@@ -201,12 +202,12 @@ func TestDecodeErrors(t *testing.T) {
 		"":                                      "line 1: ", // the end is the offset of the error
 		"{\n ":                                  "line 2: ",
 		"{\n\"a\":!\n}":                         "line 2: ",
-		`{"schema":"labctl/matrix/v9","new":1}`: `schema is "labctl/matrix/v9", this labctl reads "labctl/matrix/v1"`,
+		`{"schema":"labctl/matrix/v9","new":1}`: `schema is "labctl/matrix/v9", this labctl reads "labctl/matrix/v1" and "labctl/matrix/v2"`,
 		`{"schema":"\u001b[2J"}`:                "schema is ",
 		"{\n\"schema\":\n!}":                    "line 3: ",
-		`{"schema":"labctl/matrix/v1","new":1}`: `json: unknown field "new"`, // of which no line is known
-		`{"schema":"labctl/matrix/v1"} {}`:      "",
-		"{\"schema\":\"labctl/matrix/v1\",\n\"plan\":1}": "line 2: ",
+		`{"schema":"labctl/matrix/v2","new":1}`: `json: unknown field "new"`, // of which no line is known
+		`{"schema":"labctl/matrix/v2"} {}`:      "",
+		"{\"schema\":\"labctl/matrix/v2\",\n\"plan\":1}": "line 2: ",
 	} {
 		if _, err := Decode([]byte(in)); err == nil || !strings.HasPrefix(err.Error(), want) || strings.ContainsAny(err.Error(), "\n\x1b") {
 			t.Errorf("Decode(%s) = %v; want %q", in, err, want)
@@ -214,6 +215,41 @@ func TestDecodeErrors(t *testing.T) {
 	}
 	if _, err := Decode(make([]byte, format.Max+1)); err == nil || !strings.Contains(err.Error(), "more than 128 MB") {
 		t.Errorf("Decode of too much = %v", err)
+	}
+}
+
+// TestUpgrade reads a matrix and a cell that an earlier labctl wrote.
+func TestUpgrade(t *testing.T) {
+	const cell = `{"kernel":"a","target":"b","work":{"kind":"lab","name":"%d"}}`
+	var plan, results []string
+	words := []string{"pass", "fail", "crash", "deadline", "error", "not applicable"}
+	for i, w := range words {
+		c := fmt.Sprintf(cell, i)
+		plan = append(plan, c)
+		results = append(results, fmt.Sprintf(`{"cell":%s,"status":%q,"tries":1}`, c, w))
+	}
+	r, err := Decode(fmt.Appendf(nil, `{"schema":"labctl/matrix/v1","plan":[%s],"results":[%s]}`, strings.Join(plan, ","), strings.Join(results, ",")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []outcome.Kind{outcome.OK, outcome.CheckFailed, outcome.GuestCrashed, outcome.Deadline, outcome.HostLacks, outcome.NotApplicable}
+	for i, k := range want {
+		if got := r.Results[i].Status; got != k {
+			t.Errorf("%q is %q, want %q", words[i], got, k)
+		}
+		one, err := decodeCell([]byte(`{"schema":"labctl/matrix/v1",` + results[i][1:]))
+		if err != nil || one.Status != k {
+			t.Errorf("a cell with %q: %+v, %v; want %q", words[i], one, err, k)
+		}
+		if _, err := decodeCell([]byte(`{"schema":"labctl/matrix/v2",` + results[i][1:])); (err == nil) != outcome.Kind(words[i]).Known() {
+			t.Errorf("a cell of v2 with %q: %v", words[i], err)
+		}
+	}
+	if r.Schema != Schema {
+		t.Errorf("schema %q, want %q", r.Schema, Schema)
+	}
+	if _, err := decodeCell([]byte(`{"schema":"labctl/matrix/v1",` + strings.Replace(results[0][1:], "pass", "fine", 1))); err == nil {
+		t.Error("a status that v1 did not have is read")
 	}
 }
 
@@ -525,25 +561,20 @@ func TestCopyRecords(t *testing.T) {
 }
 
 func TestCount(t *testing.T) {
-	r := &Results{Results: []Result{{Status: Pass, Flaky: true}, {Status: Pass}, {Status: NotApplicable}, {Status: Fail}, {Status: Pass, Flaky: true}}}
+	r := &Results{Results: []Result{{Status: outcome.OK, Flaky: true}, {Status: outcome.OK}, {Status: outcome.NotApplicable}, {Status: outcome.CheckFailed}, {Status: outcome.OK, Flaky: true}}}
 	by, flaky := r.Count()
-	if d := cmp.Diff(map[Status]int{Pass: 3, NotApplicable: 1, Fail: 1}, by); d != "" || flaky != 2 {
+	if d := cmp.Diff(map[outcome.Kind]int{outcome.OK: 3, outcome.NotApplicable: 1, outcome.CheckFailed: 1}, by); d != "" || flaky != 2 {
 		t.Errorf("Count: %d flaky, want 2; -want +got\n%s", flaky, d)
-	}
-	for s, want := range map[Status]bool{Pass: false, NotApplicable: false, Fail: true, Crash: true, Deadline: true, Error: true} {
-		if s.Failed() != want {
-			t.Errorf("%q.Failed() = %t", s, !want)
-		}
 	}
 }
 
 func TestWorst(t *testing.T) {
 	for _, tt := range []struct {
-		has  []Status
-		want Status
+		has  []outcome.Kind
+		want outcome.Kind
 	}{
-		{nil, Pass}, {[]Status{Pass, NotApplicable}, Pass}, {[]Status{Fail, Pass}, Fail},
-		{[]Status{Fail, Error}, Error}, {[]Status{Error, Deadline, Fail}, Deadline}, {[]Status{Deadline, Crash, Error}, Crash},
+		{nil, outcome.OK}, {[]outcome.Kind{outcome.OK, outcome.NotApplicable}, outcome.NotApplicable}, {[]outcome.Kind{outcome.CheckFailed, outcome.OK}, outcome.CheckFailed},
+		{[]outcome.Kind{outcome.CheckFailed, outcome.HostLacks}, outcome.HostLacks}, {[]outcome.Kind{outcome.HostLacks, outcome.Deadline, outcome.CheckFailed}, outcome.Deadline}, {[]outcome.Kind{outcome.Deadline, outcome.GuestCrashed, outcome.HostLacks}, outcome.GuestCrashed},
 	} {
 		r := &Results{}
 		for _, s := range tt.has {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"labctl/host/outcome"
@@ -151,9 +150,9 @@ func copyFile(src, dst *os.Root, name string) (err error) {
 	return err
 }
 
-// Count is how many results have each status, and how many are flaky.
-func (r *Results) Count() (by map[Status]int, flaky int) {
-	by = map[Status]int{}
+// Count is how many results have each outcome, and how many are flaky.
+func (r *Results) Count() (by map[outcome.Kind]int, flaky int) {
+	by = map[outcome.Kind]int{}
 	for _, res := range r.Results {
 		by[res.Status]++
 		if res.Flaky {
@@ -163,13 +162,11 @@ func (r *Results) Count() (by map[Status]int, flaky int) {
 	return by, flaky
 }
 
-// Worst is the status that tells most against a matrix: a guest that crashed
-// before one that hung, before what could not be run, before a check that fails.
-func (r *Results) Worst() Status {
-	by, _ := r.Count()
-	order := []Status{Crash, Deadline, Error, Fail}
-	if i := slices.IndexFunc(order, func(s Status) bool { return by[s] > 0 }); i >= 0 {
-		return order[i]
+// Worst is the outcome that tells most against a matrix.
+func (r *Results) Worst() outcome.Kind {
+	var kinds []outcome.Kind
+	for _, res := range r.Results {
+		kinds = append(kinds, res.Status)
 	}
-	return Pass
+	return outcome.Worst(kinds...)
 }

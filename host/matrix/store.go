@@ -32,8 +32,8 @@ const (
 
 // What a folder's files must be: matrix.json and plan.json, and one cell's.
 var (
-	format     = strictjson.Format{Schema: Schema, Max: 128 << 20}
-	cellFormat = strictjson.Format{Schema: Schema, Max: 4 << 20}
+	format     = strictjson.Format{Schema: Schema, Older: older, Max: 128 << 20}
+	cellFormat = strictjson.Format{Schema: Schema, Older: older, Max: 4 << 20}
 )
 
 // Read reads the matrix.json of a folder.
@@ -183,7 +183,7 @@ func places(plan []Cell) map[string]int {
 
 func (r *Result) check() error {
 	switch {
-	case !slices.Contains([]Status{Pass, Fail, Crash, Deadline, Error, NotApplicable}, r.Status):
+	case !r.Status.Known():
 		return fmt.Errorf("status %q is not known", clip(string(r.Status)))
 	case r.Tries < 1:
 		return fmt.Errorf("%d tries", r.Tries)

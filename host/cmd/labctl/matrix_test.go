@@ -14,14 +14,14 @@ func TestMatrixEnd(t *testing.T) {
 		return matrix.Cell{Kernel: "6.12", Target: "arm64", Work: matrix.Work{Kind: matrix.Lab, Name: name}}
 	}
 	for _, tt := range []struct {
-		has  []matrix.Status
+		has  []outcome.Kind
 		want int
 	}{
-		{[]matrix.Status{matrix.Pass, matrix.NotApplicable}, 0},
-		{[]matrix.Status{matrix.Pass, matrix.Fail}, 1},
-		{[]matrix.Status{matrix.Error, matrix.Fail}, 3},
-		{[]matrix.Status{matrix.Error, matrix.Deadline}, 5},
-		{[]matrix.Status{matrix.Deadline, matrix.Crash, matrix.Error}, 4},
+		{[]outcome.Kind{outcome.OK, outcome.NotApplicable}, 0},
+		{[]outcome.Kind{outcome.OK, outcome.CheckFailed}, 1},
+		{[]outcome.Kind{outcome.HostLacks, outcome.CheckFailed}, 3},
+		{[]outcome.Kind{outcome.HostLacks, outcome.Deadline}, 5},
+		{[]outcome.Kind{outcome.Deadline, outcome.GuestCrashed, outcome.HostLacks}, 4},
 	} {
 		all := &matrix.Results{}
 		for i, s := range tt.has {

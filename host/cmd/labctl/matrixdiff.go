@@ -145,7 +145,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, err
 		return "", err
 	}
 	a.say("run records: " + m.Dir)
-	if !slices.ContainsFunc(m.Results.Results, func(r matrix.Result) bool { return len(r.Checks) > 0 || r.Status == matrix.NotApplicable }) {
+	if !slices.ContainsFunc(m.Results.Results, func(r matrix.Result) bool { return len(r.Checks) > 0 || r.Status == outcome.NotApplicable }) {
 		return "", matrixEnd(m.Results, m.Dir, matrixOutput{asJSON: true})
 	}
 	return m.Dir, nil

@@ -81,8 +81,8 @@ as soon as it ended, and runs/ with the run records. When a run was cut short,
 --resume with the same plan runs what is missing, and what has failed, again.
 
 Exit status: 0 when nothing fails; else by the worst that happened: 4 a guest
-crashed; 5 a deadline; 3 a cell could not be run; 1 a check, a program or a test
-fails. What a kernel or machine cannot run is not applicable and no failure. A
+crashed; 5 a deadline; 70 a defect of labctl; 3 this host lacks something; 2 a
+kernel or program that is not there; 1 a check, a program or a test fails. What a kernel or machine cannot run is not applicable and no failure. A
 cell that was good only when tried again (--retry) is marked flaky.`,
 		Example: `  labctl matrix run --kernels 5.10,6.1,6.12,7.2 --arch amd64,arm64 --labs 'P*,K1'
   labctl matrix run --kernels cached --board raspi3b -- ./cmd/x -v
@@ -210,20 +210,5 @@ func matrixEnd(all *matrix.Results, dir string, o matrixOutput) error {
 		}
 		return b.String()
 	}
-	return outcome.As(worst(all), errs)
-}
-
-// worst is the outcome of a matrix.
-func worst(all *matrix.Results) outcome.Kind {
-	switch all.Worst() {
-	case matrix.Crash:
-		return outcome.GuestCrashed
-	case matrix.Deadline:
-		return outcome.Deadline
-	case matrix.Error:
-		return outcome.HostLacks
-	case matrix.Fail:
-		return outcome.CheckFailed
-	}
-	return outcome.OK
+	return outcome.As(all.Worst(), errs)
 }

@@ -201,11 +201,20 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 			err = r.runProgram(whole, ctx, env, o, c, &res)
 		}
 	}
-	res.Status = statusOf(err, res.Status)
+	conclude(&res, err)
+	return res
+}
+
+// conclude gives a cell whose run ended with err its outcome. What a lab was judged
+// to be stands where the run has none of its own.
+func conclude(res *matrix.Result, err error) {
+	if k := outcome.Of(err); k != outcome.OK {
+		res.Status = k
+	}
+	res.Status = cmp.Or(res.Status, outcome.OK)
 	if err != nil {
 		res.Reason = cmp.Or(res.Reason, text.Line(err.Error(), 500))
 	}
-	return res
 }
 
 func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
@@ -304,22 +313,6 @@ func (r *Runner) program(ctx context.Context, w matrix.Work, arch string) (*buil
 		}
 		return b, nil
 	})
-}
-
-// statusOf is the status of a cell that ended with err; good stands when there is
-// no error.
-func statusOf(err error, good matrix.Status) matrix.Status {
-	switch outcome.Of(err) {
-	case outcome.OK, outcome.NotApplicable:
-		return cmp.Or(good, matrix.Pass)
-	case outcome.CheckFailed:
-		return matrix.Fail
-	case outcome.Deadline:
-		return matrix.Deadline
-	case outcome.GuestCrashed:
-		return matrix.Crash
-	}
-	return matrix.Error
 }
 
 // failedTest is how a Go test says what fails (testing, T.report).

@@ -1,7 +1,6 @@
 package cell
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,21 +40,26 @@ func TestMemo(t *testing.T) {
 	}
 }
 
-func TestStatusOf(t *testing.T) {
+func TestConclude(t *testing.T) {
 	for _, tt := range []struct {
-		err  error
-		want matrix.Status
+		judged outcome.Kind
+		err    error
+		want   outcome.Kind
+		reason string
 	}{
-		{fmt.Errorf("x: %w", outcome.ErrTimeout), matrix.Deadline},
-		{fmt.Errorf("x: %w", context.DeadlineExceeded), matrix.Deadline},
-		{&vm.BootError{Phase: vm.PhaseInit, Deadline: true}, matrix.Deadline},
-		{fmt.Errorf("x: %w", vm.ErrPoweredOff), matrix.Crash},
-		{vm.ErrReset, matrix.Crash},
-		{errors.New("a\n\x1b[2Jb"), matrix.Error},
-		{&outcome.NotRunError{Name: "x", Errno: 2}, matrix.Error},
+		{"", nil, outcome.OK, ""},
+		{outcome.NotApplicable, nil, outcome.NotApplicable, ""},
+		{outcome.CheckFailed, outcome.Checks(1), outcome.CheckFailed, "1 checks failed"},
+		{"", fmt.Errorf("x: %w", outcome.ErrTimeout), outcome.Deadline, "x: deadline: --timeout has passed"},
+		{"", &vm.BootError{Phase: vm.PhaseInit, Deadline: true}, outcome.Deadline, "boot: phase init took too long after 0.0 s"},
+		{outcome.OK, fmt.Errorf("x: %w", vm.ErrPoweredOff), outcome.GuestCrashed, "x: the guest powered off"},
+		{"", &outcome.NotRunError{Name: "x", Errno: 2}, outcome.CannotRun, "x: not found in the guest"},
+		{"", errors.New("a\n\x1b[2Jb"), outcome.Internal, "a \ufffd[2Jb"},
 	} {
-		if got := statusOf(tt.err, ""); got != tt.want {
-			t.Errorf("statusOf(%v) = %s; want %s", tt.err, got, tt.want)
+		res := matrix.Result{Status: tt.judged}
+		conclude(&res, tt.err)
+		if res.Status != tt.want || res.Reason != tt.reason {
+			t.Errorf("judged %q, ended with %v: %q, %q; want %q, %q", tt.judged, tt.err, res.Status, res.Reason, tt.want, tt.reason)
 		}
 	}
 }
@@ -84,7 +88,7 @@ func TestUnfinished(t *testing.T) {
 		cells = append(cells, matrix.Cell{Kernel: "6.12", Target: "arm64", Work: matrix.Work{Kind: matrix.Lab, Name: fmt.Sprint("P", i)}})
 	}
 	todo, good := unfinished(cells, []matrix.Result{
-		{Cell: cells[0], Status: matrix.Pass}, {Cell: cells[1], Status: matrix.Fail}, {Cell: cells[3], Status: matrix.NotApplicable},
+		{Cell: cells[0], Status: outcome.OK}, {Cell: cells[1], Status: outcome.CheckFailed}, {Cell: cells[3], Status: outcome.NotApplicable},
 	})
 	if len(todo) != 2 || todo[0].Work.Name != "P1" || todo[1].Work.Name != "P2" || len(good) != 2 {
 		t.Errorf("to do %v, good %v; want P1 and P2", todo, good)

@@ -81,7 +81,7 @@ func Labs(dir string, all *matrix.Results, find judge.FindLab) (runs []show.Ran,
 			continue
 		}
 		r := show.Ran{Run: &judge.Run{Dir: record.Dir{Path: filepath.Join(dir, res.Record)}}}
-		if res.Status.Failed() && res.Status != matrix.Fail {
+		if res.Status.Broken() {
 			r.Why = fmt.Sprintf("%s: %s", res.Status, res.Reason)
 			if r.Lab, err = find(res.Cell.Work.Name); err != nil {
 				r.Lab = &lab.Lab{ID: res.Cell.Work.Name} // its title is all that is missing
@@ -159,7 +159,7 @@ func labResult(find judge.FindLab, run *record.Run, dir string) (*matrix.Result,
 	}
 	res.Status, res.Reason = ended(&run.Outcome)
 	if !there(dir, result.File) {
-		if res.Status == matrix.Pass {
+		if res.Status == outcome.OK {
 			return nil, fmt.Errorf("it ended well, but it has no %s", result.File)
 		}
 		return res, nil
@@ -170,39 +170,34 @@ func labResult(find judge.FindLab, run *record.Run, dir string) (*matrix.Result,
 	}
 	rep := judged.Report
 	res.Checks, res.Claims = checks(rep)
-	if res.Status == matrix.Pass {
+	if res.Status == outcome.OK {
 		res.Status, res.Reason = verdict(rep)
 	}
 	return res, nil
 }
 
-// ended is the status of a run whose outcome is not its checks', else Pass.
-func ended(o *record.Outcome) (matrix.Status, string) {
-	reason := o.Message
-	if reason == "" && o.Crash != nil {
-		reason = o.Crash.Title
-	}
+// ended is the outcome of a run where that is not its checks', else OK.
+func ended(o *record.Outcome) (outcome.Kind, string) {
 	switch o.Kind {
 	case outcome.OK, outcome.NotApplicable, outcome.CheckFailed:
-		return matrix.Pass, ""
-	case outcome.GuestCrashed:
-		return matrix.Crash, reason
-	case outcome.Deadline:
-		return matrix.Deadline, reason
+		return outcome.OK, ""
 	}
-	return matrix.Error, reason
+	if o.Message == "" && o.Crash != nil {
+		return o.Kind, o.Crash.Title
+	}
+	return o.Kind, o.Message
 }
 
-// verdict is what a lab's report comes to, in one line where it is not Pass.
-func verdict(rep *judge.Report) (matrix.Status, string) {
+// verdict is what a lab's report comes to, in one line where it is not OK.
+func verdict(rep *judge.Report) (outcome.Kind, string) {
 	switch rep.Verdict() {
 	case judge.Pass:
-		return matrix.Pass, ""
+		return outcome.OK, ""
 	case judge.NotApplicable:
 		if len(rep.Missing) > 0 {
-			return matrix.NotApplicable, strings.Join(rep.Missing, "; ")
+			return outcome.NotApplicable, strings.Join(rep.Missing, "; ")
 		}
-		return matrix.NotApplicable, "none of its checks applies"
+		return outcome.NotApplicable, "none of its checks applies"
 	}
 	var bad []string
 	all, _ := checks(rep)
@@ -211,7 +206,7 @@ func verdict(rep *judge.Report) (matrix.Status, string) {
 			bad = append(bad, strings.TrimSuffix(c.ID+": "+c.Seen, ": "))
 		}
 	}
-	return matrix.Fail, strings.Join(bad, "; ")
+	return outcome.CheckFailed, strings.Join(bad, "; ")
 }
 
 // checks are a lab's checks and claims as a matrix keeps them, in English.

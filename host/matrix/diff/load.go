@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -208,7 +209,8 @@ func (k *Kernel) read(f found, find func(id string) (*lab.Lab, error)) {
 	res, err := result.Read(f.dir.File(result.File))
 	if errors.Is(err, fs.ErrNotExist) {
 		if id, ok := strings.CutPrefix(f.run.Name, "lab-"); ok {
-			k.gap("lab %s has no result here: %s %s", id, f.run.Outcome.Kind, f.run.Outcome.Message)
+			o := &f.run.Outcome
+			k.gap("lab %s has no result here: %s: %s", id, cmp.Or(string(o.How), string(o.Kind)), o.Message)
 		}
 		return
 	}

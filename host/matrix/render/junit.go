@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -62,7 +63,7 @@ type (
 // test case for each work there. Checks are lines of their case's text, not cases:
 // viewers count and compare cases, and a machine that died has no checks.
 func JUnit(w io.Writer, r *matrix.Results) error {
-	s := newSheet(outcomes(r))
+	s := newSheet(entries(r))
 	out := xmlSuites{Name: xmlWord(cmp.Or(r.Name, "labctl matrix")), Time: xmlSeconds(r.Seconds)}
 	for _, c := range s.columns {
 		suite := xmlSuite{Name: xmlWord(c.kernel + "/" + c.target)}
@@ -95,7 +96,7 @@ func JUnit(w io.Writer, r *matrix.Results) error {
 }
 
 // describe takes what a suite says of its machine from the first cell that knows.
-func (s *xmlSuite) describe(o *outcome) {
+func (s *xmlSuite) describe(o *entry) {
 	if s.Timestamp == "" && !o.Started.IsZero() {
 		s.Timestamp = o.Started.UTC().Format("2006-01-02T15:04:05")
 	}
@@ -110,11 +111,11 @@ func (s *xmlSuite) describe(o *outcome) {
 	}
 }
 
-func xmlCaseOf(o *outcome, class string) xmlCase {
+func xmlCaseOf(o *entry, class string) xmlCase {
 	tc := xmlCase{Name: xmlWord(workName(o.Cell.Work)), Class: class, Time: xmlSeconds(o.Seconds)}
 	defect := &xmlDefect{Type: xmlWord(o.status()), Message: xmlWord(o.reason())}
 	switch {
-	case o.Status == matrix.NotApplicable:
+	case o.Status == outcome.NotApplicable:
 		tc.Skipped = defect
 	case o.broken():
 		tc.Error = defect
@@ -137,7 +138,7 @@ func xmlCaseOf(o *outcome, class string) xmlCase {
 }
 
 // systemOut is what else is known of a cell.
-func systemOut(o *outcome) string {
+func systemOut(o *entry) string {
 	var b strings.Builder
 	if o.Flaky {
 		fmt.Fprintf(&b, "flaky: %s\n", flakyLine(o))

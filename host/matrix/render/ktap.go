@@ -8,6 +8,7 @@ import (
 
 	"labctl/host/lab/judge"
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -15,7 +16,7 @@ import (
 // (Documentation/dev-tools/ktap.rst): a test for each kernel on each target, in it
 // one for each work, in that one for each check of a lab.
 func KTAP(w io.Writer, r *matrix.Results) error {
-	s := newSheet(outcomes(r))
+	s := newSheet(entries(r))
 	var b strings.Builder
 	plan(&b, "", "", len(s.columns))
 	for i, c := range s.columns {
@@ -27,7 +28,7 @@ func KTAP(w io.Writer, r *matrix.Results) error {
 			if !ktapOK(o) {
 				bad++
 			}
-			if o.Status != matrix.NotApplicable {
+			if o.Status != outcome.NotApplicable {
 				run++
 			}
 		}
@@ -51,7 +52,7 @@ func plan(b *strings.Builder, indent, name string, n int) {
 	fmt.Fprintf(b, "%s1..%d\n", indent, n)
 }
 
-func ktapCell(b *strings.Builder, n int, o *outcome) {
+func ktapCell(b *strings.Builder, n int, o *entry) {
 	name := workName(o.Cell.Work)
 	ok := ktapOK(o)
 	if len(o.Checks) > 0 {
@@ -85,9 +86,9 @@ func ktapCell(b *strings.Builder, n int, o *outcome) {
 	}
 	why := ""
 	switch {
-	case o.Status == matrix.NotApplicable:
+	case o.Status == outcome.NotApplicable:
 		why = "SKIP " + o.reason()
-	case o.Status == matrix.Deadline:
+	case o.Status == outcome.Deadline:
 		why = "TIMEOUT " + o.reason()
 	case o.broken():
 		why = "ERROR " + o.verdict()
@@ -100,7 +101,7 @@ func ktapCell(b *strings.Builder, n int, o *outcome) {
 }
 
 // ktapOK says whether a cell is ok: a test with a subtest that is not must not be.
-func ktapOK(o *outcome) bool { return !o.Status.Failed() && len(o.failing()) == 0 }
+func ktapOK(o *entry) bool { return !o.Status.Failed() && len(o.failing()) == 0 }
 
 // result closes a test. A hash sign would start a directive.
 func result(b *strings.Builder, indent string, ok bool, n int, name, why string) {

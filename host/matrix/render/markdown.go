@@ -21,7 +21,7 @@ const maxMarkdownColumns = 12
 // unfolded, and the sums. It is at most MaxMarkdown bytes; where more would be
 // said, the last line says that it was cut.
 func Markdown(w io.Writer, r *matrix.Results) error {
-	all := outcomes(r)
+	all := entries(r)
 	n := count(all)
 	title := "✅ "
 	if n.red() > 0 {
@@ -92,7 +92,7 @@ func (m *markdown) grid(s sheet) {
 	}
 }
 
-func (m *markdown) failure(o *outcome) {
+func (m *markdown) failure(o *entry) {
 	var body []string
 	for _, c := range o.failing() {
 		body = append(body, lines(c)...)
@@ -119,7 +119,7 @@ func (m *markdown) details(head, body string) {
 	m.add("\n<details><summary>" + head + "</summary>\n\n<pre>\n" + escapeHTML(body) + "\n</pre>\n</details>\n")
 }
 
-func (m *markdown) flaky(all []outcome) {
+func (m *markdown) flaky(all []entry) {
 	title := "\n### Flaky\n\n"
 	for i := range all {
 		if o := &all[i]; o.Flaky {

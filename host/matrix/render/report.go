@@ -15,6 +15,7 @@ import (
 
 	"labctl/host/lab/judge"
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -62,27 +63,27 @@ const (
 	maxOutput = 4 << 10
 )
 
-// outcome is what became of one cell of the plan.
-type outcome struct {
+// entry is what became of one cell of the plan.
+type entry struct {
 	matrix.Result
 	absent bool // a whole plan's cell without a result
 }
 
-// outcomes gives the results in their order, then the plan's cells that have
+// entries gives the results in their order, then the plan's cells that have
 // none: a run that was cut short is not green. A shard is asked only for its own.
-func outcomes(r *matrix.Results) []outcome {
-	all := make([]outcome, 0, max(len(r.Results), len(r.Plan)))
+func entries(r *matrix.Results) []entry {
+	all := make([]entry, 0, max(len(r.Results), len(r.Plan)))
 	done := map[string]bool{}
 	for _, res := range r.Results {
 		done[key(res.Cell)] = true
-		all = append(all, outcome{Result: res})
+		all = append(all, entry{Result: res})
 	}
 	if r.Shard != "" {
 		return all
 	}
 	for _, c := range r.Plan {
 		if !done[key(c)] {
-			all = append(all, outcome{matrix.Result{Cell: c, Status: matrix.Error, Reason: "it has no result: the run ended before it"}, true})
+			all = append(all, entry{matrix.Result{Cell: c, Status: outcome.Interrupted, Reason: "it has no result: the run ended before it"}, true})
 		}
 	}
 	return all
@@ -105,14 +106,14 @@ func workName(w matrix.Work) string {
 	return name
 }
 
-func (o *outcome) id() string { return text.Line(o.Cell.ID(), 200) }
+func (o *entry) id() string { return text.Line(o.Cell.ID(), 200) }
 
-func (o *outcome) reason() string {
+func (o *entry) reason() string {
 	return cmp.Or(text.Line(o.Reason, maxReason), string(o.Status))
 }
 
-// verdict is "fail: exit status 3".
-func (o *outcome) verdict() string {
+// verdict is "check failed: exit status 3".
+func (o *entry) verdict() string {
 	status, reason := o.status(), o.reason()
 	if strings.HasPrefix(reason, status) {
 		return reason
@@ -121,14 +122,14 @@ func (o *outcome) verdict() string {
 }
 
 // status is the word for how a cell ended; another labctl's may be any.
-func (o *outcome) status() string { return text.Line(string(o.Status), 40) }
+func (o *entry) status() string { return text.Line(string(o.Status), 40) }
 
 // broken says that a cell did not come to a verdict, as against a check that
 // does not hold.
-func (o *outcome) broken() bool { return o.Status.Failed() && o.Status != matrix.Fail }
+func (o *entry) broken() bool { return o.Status.Broken() }
 
 // failing lists the checks of a lab that do not hold.
-func (o *outcome) failing() (bad []matrix.Check) {
+func (o *entry) failing() (bad []matrix.Check) {
 	for _, c := range o.Checks {
 		if c.Verdict == string(judge.Fail) {
 			bad = append(bad, c)
@@ -147,7 +148,7 @@ func lines(c matrix.Check) []string {
 }
 
 // tail is the end of a program's output, clean.
-func (o *outcome) tail() string {
+func (o *entry) tail() string {
 	s := o.Output
 	if len(s) > maxOutput {
 		s = s[len(s)-maxOutput:]
@@ -157,22 +158,22 @@ func (o *outcome) tail() string {
 
 // counts are sums over cells.
 type counts struct {
-	cells, pass, flaky, na, absent int
-	failed                         map[matrix.Status]int
-	seconds                        float64 // of all cells together
+	cells, ok, flaky, na, absent int
+	failed                       map[outcome.Kind]int
+	seconds                      float64 // of all cells together
 }
 
-func count(all []outcome) counts {
-	n := counts{cells: len(all), failed: map[matrix.Status]int{}}
+func count(all []entry) counts {
+	n := counts{cells: len(all), failed: map[outcome.Kind]int{}}
 	for i := range all {
 		o := &all[i]
 		n.seconds += o.Seconds
 		switch {
 		case o.absent:
 			n.absent++
-		case o.Status == matrix.Pass:
-			n.pass++
-		case o.Status == matrix.NotApplicable:
+		case o.Status == outcome.OK:
+			n.ok++
+		case o.Status == outcome.NotApplicable:
 			n.na++
 		default:
 			n.failed[o.Status]++
@@ -193,22 +194,22 @@ func (n counts) red() int {
 	return sum
 }
 
-// String is "40 cells: 35 pass (1 flaky), 2 fail, 3 not applicable".
+// String is "40 cells: 35 ok (1 flaky), 2 check failed, 3 not applicable".
 func (n counts) String() string {
-	pass := fmt.Sprintf("%d pass", n.pass)
+	ok := fmt.Sprintf("%d %s", n.ok, outcome.OK)
 	if n.flaky > 0 {
-		pass += fmt.Sprintf(" (%d flaky)", n.flaky)
+		ok += fmt.Sprintf(" (%d flaky)", n.flaky)
 	}
-	parts := []string{pass}
+	parts := []string{ok}
 	known := 0
-	for _, s := range []matrix.Status{matrix.Fail, matrix.Crash, matrix.Deadline, matrix.Error} {
+	for _, s := range outcome.Kinds() {
 		if k := n.failed[s]; k > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", k, s))
 			known += k
 		}
 	}
 	if more := n.red() - n.absent - known; more > 0 {
-		parts = append(parts, fmt.Sprintf("%d of another status", more))
+		parts = append(parts, fmt.Sprintf("%d of another outcome", more))
 	}
 	if n.absent > 0 {
 		parts = append(parts, fmt.Sprintf("%d without a result", n.absent))
@@ -252,11 +253,11 @@ type group struct {
 }
 
 // notApplicable groups the cells that could not be run by why.
-func notApplicable(all []outcome) (groups []group) {
+func notApplicable(all []entry) (groups []group) {
 	at := map[string]int{}
 	for i := range all {
 		o := &all[i]
-		if o.Status != matrix.NotApplicable {
+		if o.Status != outcome.NotApplicable {
 			continue
 		}
 		reason := o.reason()

@@ -17,6 +17,7 @@ import (
 
 	"labctl/host/golden"
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/text"
 )
@@ -38,7 +39,7 @@ func results() *matrix.Results {
 	}
 	for i, c := range r.Plan[:len(r.Plan)-2] {
 		res := matrix.Result{
-			Cell: c, Status: matrix.Pass, Tries: 1, Started: start.Add(time.Duration(i) * time.Second), Seconds: 1.25, CPUSeconds: 1.5,
+			Cell: c, Status: outcome.OK, Tries: 1, Started: start.Add(time.Duration(i) * time.Second), Seconds: 1.25, CPUSeconds: 1.5,
 			Kernel: record.Kernel{Ref: "debian:trixie@" + c.Kernel, Source: "debian", Release: c.Kernel + ".7-" + c.Target, Version: c.Kernel + ".7-1", SHA256: "ab12"},
 			Record: filepath.Join(c.Kernel, c.Target, c.Work.Name),
 		}
@@ -53,22 +54,22 @@ func results() *matrix.Results {
 		}
 		switch i {
 		case 1:
-			res.Status, res.Reason, res.Checks, res.Claims, res.Record = matrix.NotApplicable, "the kernel lacks CONFIG_NUMA", nil, nil, ""
+			res.Status, res.Reason, res.Checks, res.Claims, res.Record = outcome.NotApplicable, "the kernel lacks CONFIG_NUMA", nil, nil, ""
 		case 2:
-			res.Status, res.Reason, res.Output = matrix.Fail, "exit status 3", "first\n"+hostile+"\nlast\n"
+			res.Status, res.Reason, res.Output = outcome.CheckFailed, "exit status 3", "first\n"+hostile+"\nlast\n"
 		case 4:
-			res.Status, res.Reason = matrix.Fail, "1 of 2 checks fails: flags"
+			res.Status, res.Reason = outcome.CheckFailed, "1 of 2 checks fails: flags"
 			res.Checks[1].Verdict, res.Checks[1].Seen = "fail", "flags == 17: "+hostile
 		case 5:
-			res.Status, res.Reason, res.Checks, res.Claims, res.Record = matrix.NotApplicable, "the kernel lacks CONFIG_NUMA", nil, nil, ""
+			res.Status, res.Reason, res.Checks, res.Claims, res.Record = outcome.NotApplicable, "the kernel lacks CONFIG_NUMA", nil, nil, ""
 		case 8:
 			res.Tries, res.Flaky, res.Reason = 2, true, "deadline: 60 s"
 		case 10:
-			res.Status, res.Reason, res.Output = matrix.Crash, "kernel BUG at mm/slab.c:3021! "+hostile, ""
+			res.Status, res.Reason, res.Output = outcome.GuestCrashed, "kernel BUG at mm/slab.c:3021! "+hostile, ""
 		case 12:
-			res.Status, res.Reason, res.Checks = matrix.Deadline, "deadline: 60 s", nil
+			res.Status, res.Reason, res.Checks = outcome.Deadline, "deadline: 60 s", nil
 		case 16:
-			res.Status, res.Reason, res.Checks, res.Claims, res.Record = matrix.Error, "kernel gomod:github.com/example/kernel.rpi is not for amd64", nil, nil, ""
+			res.Status, res.Reason, res.Checks, res.Claims, res.Record = outcome.BadInput, "kernel gomod:github.com/example/kernel.rpi is not for amd64", nil, nil, ""
 		}
 		r.Results = append(r.Results, res)
 	}
@@ -139,7 +140,7 @@ func TestTableWidth(t *testing.T) {
 func TestWorst(t *testing.T) {
 	r := results()
 	r.Plan, r.Results = r.Plan[:1], []matrix.Result{r.Results[0], r.Results[0], r.Results[0]}
-	r.Results[1].Status = matrix.Fail
+	r.Results[1].Status = outcome.CheckFailed
 	if got := write(t, "text", r, Options{}); !strings.HasPrefix(got, "    amd64\n    5.10\nP1  ✗\n") {
 		t.Errorf("Table of pass, fail, pass:\n%s\nwant ✗", got)
 	}
@@ -339,18 +340,18 @@ func (full) Write([]byte) (int, error) { return 0, errFull }
 // FuzzReports: whatever the words of a guest, every form can be read back, says
 // how many cells there are, and is fit for a terminal.
 func FuzzReports(f *testing.F) {
-	f.Add(hostile, "pass")
-	f.Add("a\n\nb", "fail")
+	f.Add(hostile, "ok")
+	f.Add("a\n\nb", "check failed")
 	f.Add("# SKIP", "not applicable")
 	f.Add("\ufffe]]>", "deadline")
 	f.Add(" ", "?")
-	f.Add("", "crash")
+	f.Add("", "guest crashed")
 	f.Fuzz(func(t *testing.T, s, status string) {
 		r := results()
 		for i := range r.Results {
 			o := &r.Results[i]
 			o.Reason, o.Output, o.Record, o.Kernel.Release, o.Flaky = s, s, s, s, i%2 == 0
-			o.Status = matrix.Status(status)
+			o.Status = outcome.Kind(status)
 			for _, c := range [][]matrix.Check{o.Checks, o.Claims} {
 				for j := range c {
 					c[j] = matrix.Check{ID: s, Text: s, Verdict: s, Seen: s}

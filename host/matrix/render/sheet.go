@@ -3,7 +3,7 @@ package render
 import (
 	"slices"
 
-	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -11,7 +11,7 @@ import (
 type sheet struct {
 	rows    []row
 	columns []column // those of one target side by side, in the plan's order
-	of      map[column][]*outcome
+	of      map[column][]*entry
 }
 
 // column is one kernel on one target.
@@ -19,11 +19,11 @@ type column struct{ kernel, target string }
 
 type row struct {
 	name  string
-	cells map[column]*outcome // the worst, where there are several; nil where there is none
+	cells map[column]*entry // the worst, where there are several; nil where there is none
 }
 
-func newSheet(all []outcome) sheet {
-	s := sheet{of: map[column][]*outcome{}}
+func newSheet(all []entry) sheet {
+	s := sheet{of: map[column][]*entry{}}
 	at := map[string]int{}
 	var targets []string
 	for i := range all {
@@ -39,10 +39,10 @@ func newSheet(all []outcome) sheet {
 		k := workKey(o.Cell.Work)
 		if _, ok := at[k]; !ok {
 			at[k] = len(s.rows)
-			s.rows = append(s.rows, row{workName(o.Cell.Work), map[column]*outcome{}})
+			s.rows = append(s.rows, row{workName(o.Cell.Work), map[column]*entry{}})
 		}
 		cells := s.rows[at[k]].cells
-		if old := cells[c]; old == nil || !old.Status.Failed() {
+		if old := cells[c]; old == nil || outcome.Worst(old.Status, o.Status) != old.Status {
 			cells[c] = o
 		}
 	}
@@ -85,11 +85,11 @@ var (
 	skipped = mark{"–", "➖", dim}
 )
 
-func markOf(o *outcome) mark {
+func markOf(o *entry) mark {
 	switch {
 	case o == nil:
 		return none
-	case o.Status == matrix.NotApplicable:
+	case o.Status == outcome.NotApplicable:
 		return skipped
 	case o.broken():
 		return broken

@@ -41,7 +41,7 @@ func Table(w io.Writer, r *matrix.Results, o Options) error {
 		o.Width = 80
 	}
 	o.Width = max(o.Width, minWidth)
-	all := outcomes(r)
+	all := entries(r)
 	n := count(all)
 	t := table{Options: o}
 	t.grid(newSheet(all))
@@ -148,7 +148,7 @@ func head(s string) string {
 }
 
 // failures gives each failed cell a line, and those that were not run one.
-func (t *table) failures(all []outcome, n counts) {
+func (t *table) failures(all []entry, n counts) {
 	if n.red() == 0 {
 		return
 	}
@@ -199,7 +199,7 @@ func (t *table) groups(title string, groups []group) {
 	}
 }
 
-func (t *table) flaky(all []outcome) {
+func (t *table) flaky(all []entry) {
 	title := "\nflaky:"
 	for i := range all {
 		o := &all[i]
@@ -215,7 +215,7 @@ func (t *table) flaky(all []outcome) {
 }
 
 // flakyLine says what a retry did.
-func flakyLine(o *outcome) string {
+func flakyLine(o *entry) string {
 	s := fmt.Sprintf("passed on try %d", o.Tries)
 	if r := text.Line(o.Reason, maxReason); r != "" {
 		s += "; before: " + r

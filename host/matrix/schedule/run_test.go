@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"labctl/host/matrix"
+	"labctl/host/outcome"
 	"labctl/host/usage"
 )
 
@@ -56,7 +57,7 @@ func TestBudget(t *testing.T) {
 				mu.Lock()
 				cpus, memory, n = cpus-j.CPUs, memory-j.MemoryMB, n-1
 				mu.Unlock()
-				return matrix.Result{Status: matrix.Pass}
+				return matrix.Result{Status: outcome.OK}
 			},
 		})
 		if err != nil || len(done) != len(jobs) {
@@ -104,7 +105,7 @@ func TestWarmed(t *testing.T) {
 				both.Done()
 				both.Wait()
 			}
-			return matrix.Result{Status: matrix.Pass}
+			return matrix.Result{Status: outcome.OK}
 		},
 	}); err != nil {
 		t.Error(err)
@@ -138,7 +139,7 @@ func TestWarm(t *testing.T) {
 					t.Errorf("%s ran before its machine was warm", c.ID())
 				}
 			}
-			return matrix.Result{Status: matrix.Pass}
+			return matrix.Result{Status: outcome.OK}
 		},
 	})
 	if err != nil {
@@ -162,7 +163,7 @@ func TestWarmFails(t *testing.T) {
 			// Were another to be started beside it, it would be by then.
 			time.Sleep(time.Millisecond)
 			defer n.Add(-1)
-			return matrix.Result{Status: matrix.Error}
+			return matrix.Result{Status: outcome.HostLacks}
 		},
 	})
 	if err != nil || len(done) != 5 {
@@ -171,11 +172,11 @@ func TestWarmFails(t *testing.T) {
 }
 
 func TestRetries(t *testing.T) {
-	tries := map[string][]matrix.Status{
-		"good":  {matrix.Pass},
-		"late":  {matrix.Fail, matrix.Deadline, matrix.Pass},
-		"never": {matrix.Crash, matrix.Fail, matrix.Fail},
-		"other": {matrix.NotApplicable},
+	tries := map[string][]outcome.Kind{
+		"good":  {outcome.OK},
+		"late":  {outcome.CheckFailed, outcome.Deadline, outcome.OK},
+		"never": {outcome.GuestCrashed, outcome.CheckFailed, outcome.CheckFailed},
+		"other": {outcome.NotApplicable},
 	}
 	for _, retries := range []int{0, 2} {
 		var mu sync.Mutex
@@ -199,7 +200,7 @@ func TestRetries(t *testing.T) {
 		for _, r := range done {
 			want := tries[r.Cell.Work.Name]
 			want = want[:min(len(want), retries+1)]
-			flaky := len(want) > 1 && want[len(want)-1] == matrix.Pass
+			flaky := len(want) > 1 && want[len(want)-1] == outcome.OK
 			if r.Tries != len(want) || r.Status != want[len(want)-1] || r.Flaky != flaky || r.Started.IsZero() || r.Seconds <= 0 {
 				t.Errorf("with %d retries %s is %+v; want %q", retries, r.Cell.Work.Name, r, want)
 			}
@@ -222,13 +223,13 @@ func TestInterrupt(t *testing.T) {
 			case "cut":
 				started.Add(1)
 				<-ctx.Done()
-				return matrix.Result{Status: matrix.Error}
+				return matrix.Result{Status: outcome.HostLacks}
 			case "just":
 				cancel(stop)
 			case "never":
 				t.Error("one was started after the end")
 			}
-			return matrix.Result{Status: matrix.Pass}
+			return matrix.Result{Status: outcome.OK}
 		},
 	})
 	slices.Sort(kept)
@@ -244,7 +245,7 @@ func TestKeepFails(t *testing.T) {
 	done, err := Do(t.Context(), jobs, Options{
 		Budget: Budget{Jobs: 1},
 		Keep:   func(*matrix.Result) error { return full },
-		Run:    func(context.Context, matrix.Cell, func()) matrix.Result { return matrix.Result{Status: matrix.Pass} },
+		Run:    func(context.Context, matrix.Cell, func()) matrix.Result { return matrix.Result{Status: outcome.OK} },
 	})
 	if err != full || len(done) != 0 {
 		t.Errorf("Do = %d results, %v; want none, %v", len(done), err, full)
@@ -264,7 +265,7 @@ func TestCPU(t *testing.T) {
 		Run: func(context.Context, matrix.Cell, func()) matrix.Result {
 			for end := usage.Self() + 5e6; usage.Self() < end; {
 			}
-			return matrix.Result{Status: matrix.Pass}
+			return matrix.Result{Status: outcome.OK}
 		},
 	})
 	if err != nil {
@@ -285,7 +286,9 @@ func TestTell(t *testing.T) {
 	var heard []string
 	_, err := Do(t.Context(), jobs, Options{
 		Budget: Budget{Jobs: 1}, Keep: keepAll,
-		Run: func(context.Context, matrix.Cell, func()) matrix.Result { return matrix.Result{Status: matrix.Fail} },
+		Run: func(context.Context, matrix.Cell, func()) matrix.Result {
+			return matrix.Result{Status: outcome.CheckFailed}
+		},
 		Tell: func(e Event) {
 			if e.Started != nil {
 				heard = append(heard, fmt.Sprintf("start %s, %d run", e.Started.Work.Name, len(e.Running)))
@@ -294,7 +297,7 @@ func TestTell(t *testing.T) {
 			}
 		},
 	})
-	want := []string{"start 1, 1 run", "end 1 fail, 0 run", "start 2, 1 run", "end 2 fail, 0 run"}
+	want := []string{"start 1, 1 run", "end 1 check failed, 0 run", "start 2, 1 run", "end 2 check failed, 0 run"}
 	if err != nil || !slices.Equal(heard, want) {
 		t.Errorf("heard %q, %v; want %q", heard, err, want)
 	}
