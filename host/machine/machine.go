@@ -94,7 +94,7 @@ func FindTarget(arch, board string) (targets.Target, error) {
 		}
 		return t, outcome.Inputf("%s %s: not known%s (known: %s)", flag, name, hint, strings.Join(known, ", "))
 	case board != "" && arch != "" && arch != t.Arch:
-		return t, outcome.Inputf("--board %s is %s, not --arch %s; leave --arch out", board, t.Arch, arch)
+		return t, outcome.Inputf("--board %s is %s, not --arch %s; omit --arch", board, t.Arch, arch)
 	}
 	return t, nil
 }
@@ -111,7 +111,7 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	}
 	t := m.Target
 	if t.Fixed && (spec.CPUs > 0 && spec.CPUs != t.CPUs || spec.MemoryMB > 0 && spec.MemoryMB != t.MemoryMB) {
-		return nil, outcome.Inputf("--board %s always has %d CPUs and %d MB of memory; leave --smp and --mem out", t.Name, t.CPUs, t.MemoryMB)
+		return nil, outcome.Inputf("--board %s always has %d CPUs and %d MB of memory; omit --smp and --mem", t.Name, t.CPUs, t.MemoryMB)
 	}
 	if spec.CPUs < 0 || spec.MemoryMB < 0 {
 		return nil, outcome.Inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
@@ -212,7 +212,7 @@ func (m *Machine) pickLink(env Env) error {
 		}
 		return nil
 	}
-	return outcome.Inputf("kernel %s has no way to talk to labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
+	return outcome.Inputf("kernel %s cannot communicate with labctl on %s: %s%s", m.Kernel, m.Target.Name, strings.Join(why, "; "), otherBoards(m.Target))
 }
 
 // checkConfig rejects a kernel that would hang.

@@ -81,7 +81,7 @@ func TestCheckQEMU(t *testing.T) {
 	} {
 		tgt.Since, tgt.Machine = tt.since, tt.machine
 		err := checkQEMU(tgt, "7.2.22")
-		if (outcome.Of(err) == outcome.HostLacks) != tt.lacks || tt.lacks && !strings.Contains(err.Error(), "qemu-system-aarch64 7.2.22 has no machine of that name; QEMU 99.0 and later have it") {
+		if (outcome.Of(err) == outcome.HostLacks) != tt.lacks || tt.lacks && !strings.Contains(err.Error(), "qemu-system-aarch64 7.2.22 does not have this machine; QEMU 99.0 and later do") {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}

@@ -102,10 +102,10 @@ func TestNewPlan(t *testing.T) {
 		{"", nil, "no profile and no fragment"},
 		{"lap", nil, `profile "lap" is not known, did you mean lab?`},
 		{"", []string{"bass"}, `fragment "bass" is not known, did you mean base? (known: base, debug,`},
-		{"", []string{"bass"}, "(for the file of that name write ./bass)"},
+		{"", []string{"bass"}, "(for a file of that name use ./bass)"},
 		{"", []string{"./gone.config"}, "fragment: open ./gone.config: no such file"},
 		{"", []string{"."}, `fragment "." is not known`},
-		{"", []string{"./bass"}, "there is no option in it"},
+		{"", []string{"./bass"}, "no options in it"},
 		{"", []string{"./"}, "not a regular file"},
 	} {
 		if _, err := NewPlan("amd64", tt.profile, tt.fragments); err == nil || !strings.Contains(err.Error(), tt.want) {
