@@ -63,9 +63,12 @@ check: need-go ## check form: gofmt, vet, staticcheck, dead code, import rules, 
 
 # Generated files are compared with what they would be now, whatever else is
 # edited in the tree.
+GENERATE_TOOLS := as ld llvm-mc llvm-objcopy
 generated: need-go
 	@echo "check: generated files"
-	@sums() { git ls-files -co --exclude-standard | sort | while IFS= read -r f; do if [ -f "$$f" ]; then cksum "$$f"; fi; done; }; \
+	@for t in $(GENERATE_TOOLS); do command -v $$t >/dev/null || missing="$$missing $$t"; done; \
+	if [ -n "$$missing" ]; then echo "check: generated files: not compared, because these are missing:$$missing (Debian: binutils llvm)"; exit 0; fi; \
+	sums() { git ls-files -co --exclude-standard | sort | while IFS= read -r f; do if [ -f "$$f" ]; then cksum "$$f"; fi; done; }; \
 	before=$$(sums) && $(GO) generate ./... && after=$$(sums) && \
 	if [ "$$before" != "$$after" ]; then echo "generated files were stale; they are fresh now: look at git diff and commit"; exit 1; fi
 
