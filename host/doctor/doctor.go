@@ -127,7 +127,7 @@ func diskFinding(cache *kernel.Cache) Finding {
 		f.Seen = err.Error()
 		return f
 	}
-	mb := int64(st.Bavail) * st.Bsize >> 20
+	mb := int64(st.Bavail) * int64(st.Bsize) >> 20
 	f.OK = mb >= wantDiskMB
 	f.Seen = fmt.Sprintf("%d MB free in %s", mb, cache.Dir())
 	if !f.OK {
