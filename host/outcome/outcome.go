@@ -127,6 +127,7 @@ const (
 	TooSlow     How = "too slow"
 	TooLoud     How = "prints too much"
 	ProbeFailed How = "probe failed"
+	OutOfMemory How = "out of memory" // in the guest, which killed a program for it
 )
 
 // Classified is an error that knows its outcome.

@@ -150,6 +150,9 @@ func (e *OOMError) Error() string {
 // Outcome is KernelReported.
 func (e *OOMError) Outcome() outcome.Kind { return outcome.KernelReported }
 
+// How is OutOfMemory.
+func (e *OOMError) How() outcome.How { return outcome.OutOfMemory }
+
 // KilledByOOM is an *OOMError when the guest's kernel has killed a program for want
 // of memory, else nil. A shell whose child was killed tells of it by its own status.
 func KilledByOOM(v *vm.VM, r wire.ExecResult) error {

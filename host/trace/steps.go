@@ -8,6 +8,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
 	"labctl/host/trace/capture"
 	"labctl/host/trace/collect"
 	"labctl/host/trace/creation"
@@ -118,7 +119,8 @@ func (s *Steps) End(ctx context.Context) (*Parted, error) {
 // Part gives steps, which began in the order of their names, their events. An event
 // belongs to the last step that had begun by then. A capture that was cut at its
 // bound (plan.Request.Max) is an error: the last steps have too little of it.
-func Part(res *collect.Result, names []string) (*Parted, error) {
+func Part(res *collect.Result, names []string) (_ *Parted, err error) {
+	defer outcome.OrElse(outcome.CheckFailed, &err) // it is not what the kernel should have written
 	if why := res.Stopped.Truncated; why != "" {
 		return nil, fmt.Errorf("it is cut short: %s", why)
 	}

@@ -198,7 +198,9 @@ What the program prints counts only where a check compares it with the kernel.
 With --class DIR has a folder for each learner. They are graded several at a time,
 each in a machine of its own: whatever one does, the others do not notice.
 
-Exit status: 0 all checks hold, 1 one does not, 2 the program does not compile.`,
+Exit status: 0 all checks hold, 1 one does not or the program prints too much, 2 it
+does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a class:
+1 when one of these befalls anybody.`,
 		Example: `  labctl lab check P1
   labctl lab check P1 ./mine
   labctl lab check P1 --class ./submissions --csv grades.csv`,
@@ -260,23 +262,16 @@ func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions,
 	if err != nil {
 		return err
 	}
-	switch g.Outcome {
-	case grade.Pass, grade.NotHere:
-		return nil
-	case grade.NoCompile, grade.Unreadable:
-		return &outcome.StatusError{Status: outcome.BadInput.ExitStatus()}
-	case grade.Crash, grade.Off:
-		return &outcome.StatusError{Status: outcome.GuestCrashed.ExitStatus()}
-	case grade.TooSlow:
-		return &outcome.StatusError{Status: outcome.Deadline.ExitStatus()}
+	if g.Outcome.Failed() {
+		return &outcome.StatusError{Status: g.Outcome.ExitStatus()} // what there is to say is printed
 	}
-	return &outcome.StatusError{Status: outcome.CheckFailed.ExitStatus()}
+	return nil
 }
 
 func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 	lang := o.labFlags.lang
 	if g.Report == nil {
-		_, err := fmt.Fprintf(a.stdout, "%s: %s\n%s\n", l.ID, show.Word(lang, string(g.Outcome)), g.Message)
+		_, err := fmt.Fprintf(a.stdout, "%s: %s\n%s\n", l.ID, show.Word(lang, g.Word()), g.Message)
 		return err
 	}
 	if err := show.Report(a.stdout, g.Report, lang, a.cells(), false); err != nil {
@@ -299,7 +294,7 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, root string) error {
 	lang := o.labFlags.lang
 	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, cmp.Or(o.jobs, runtime.GOMAXPROCS(0)), func(g *grade.Grade) {
-		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, string(g.Outcome)), g.Passed, g.Of))
+		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, g.Word()), g.Passed, g.Of))
 	})
 	if err != nil {
 		return err
@@ -311,10 +306,10 @@ func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOption
 	}
 	rows, failed := [][]string{{show.Word(lang, "LEARNER"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), ""}}, 0
 	for _, g := range grades {
-		if g.Outcome != grade.Pass {
+		if g.Outcome.Failed() {
 			failed++
 		}
-		rows = append(rows, []string{g.Learner, show.Word(lang, string(g.Outcome)), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message)})
+		rows = append(rows, []string{g.Learner, show.Word(lang, g.Word()), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message)})
 	}
 	if o.asJSON {
 		err = a.printJSON(grades)

@@ -11,7 +11,7 @@ import (
 
 // CSV writes a gradebook: a line for each learner, a column for each check.
 func CSV(w io.Writer, l *lab.Lab, grades []*Grade) error {
-	head := []string{"learner", "outcome", "passed", "of"}
+	head := []string{"learner", "outcome", "how", "passed", "of"}
 	for _, c := range l.Exercise.Checks {
 		head = append(head, c.ID)
 	}
@@ -20,7 +20,7 @@ func CSV(w io.Writer, l *lab.Lab, grades []*Grade) error {
 		return err
 	}
 	for _, g := range grades {
-		row := []string{cell(g.Learner), string(g.Outcome), fmt.Sprint(g.Passed), fmt.Sprint(g.Of)}
+		row := []string{cell(g.Learner), string(g.Outcome), string(g.How), fmt.Sprint(g.Passed), fmt.Sprint(g.Of)}
 		for _, check := range l.Exercise.Checks {
 			verdict := ""
 			if g.Report != nil {

@@ -4,6 +4,7 @@
 package grade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,29 +26,16 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/session"
 	"labctl/host/text"
-	"labctl/host/vm"
-)
-
-// Outcome is how a submission ended.
-type Outcome string
-
-const (
-	Pass       Outcome = "pass"
-	Fail       Outcome = "fail"             // checks do not hold
-	NoCompile  Outcome = "does not compile" // Message has the compiler's words
-	TooSlow    Outcome = "too slow"         // it did not end in time, or the guest stopped answering
-	TooLoud    Outcome = "prints too much"
-	Crash      Outcome = "kernel crash"
-	Off        Outcome = "guest gone" // powered off, or its agent killed
-	NotHere    Outcome = "not run"    // the lab cannot run on this machine
-	Unreadable Outcome = "no source"
 )
 
 // Grade is one submission's.
 type Grade struct {
-	Learner string        `json:"learner"`
-	Outcome Outcome       `json:"outcome"`
-	Message string        `json:"message,omitempty"`
+	Learner string       `json:"learner"`
+	Outcome outcome.Kind `json:"outcome"`
+	// How is a finer word, where there is one: "does not compile", "too slow",
+	// "panic".
+	How     outcome.How   `json:"how,omitempty"`
+	Message string        `json:"message,omitempty"` // of a program that does not compile, the compiler's words
 	Passed  int           `json:"passed"`
 	Of      int           `json:"of"` // checks that apply; all of the exercise's when it was not judged
 	Report  *judge.Report `json:"report,omitempty"`
@@ -74,22 +62,34 @@ func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s 
 	if err != nil {
 		return g, err
 	}
-	b := compile.Go(ctx, compile.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
-	if b.Err != nil {
-		return g, g.explain(ctx, b.Err)
-	}
-	defer b.Close()
 	o.Name = "lab-" + l.ID
 	if o.Out == "" {
 		o.Keep = session.KeepNothing
 	}
+	b := compile.Go(ctx, compile.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
+	if b.Err != nil {
+		g.Record, err = notRun(ctx, env, o, b.Err)
+		return g, g.explain(ctx, err, builds)
+	}
+	defer b.Close()
 	r, err := runner.Program(ctx, env, o, l, b.Program)
 	g.Record = r.Dir.Path
 	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed {
-		return g, g.explain(ctx, err)
+		if r.Result.Step(lab.ProgramStep) == nil { // it was not the program
+			return g, err
+		}
+		return g, g.explain(ctx, err, runs)
 	}
 	g.judged(r.Report, r.Result)
 	return g, nil
+}
+
+// notRun leaves the record of a submission that came to no machine.
+func notRun(ctx context.Context, env session.Env, o session.Options, why error) (dir string, err error) {
+	o.Unprepared = true
+	o.Before = func(context.Context, *machine.Spec) error { return why }
+	s, err := session.Run(ctx, env, o, nil)
+	return s.Dir.Path, err
 }
 
 // Several grades programs that trust each other, such as those of a lab, in a
@@ -116,7 +116,7 @@ func Several(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab
 		g := &Grade{Of: len(l.Exercise.Checks)}
 		grades[i] = g
 		if b.Err != nil {
-			if err := g.explain(ctx, b.Err); err != nil {
+			if err := g.explain(ctx, b.Err, builds); err != nil {
 				return nil, err
 			}
 			continue
@@ -167,13 +167,16 @@ func (g *Grade) judged(report *judge.Report, res *result.Result) {
 	}
 	switch step := res.Step(lab.ProgramStep); {
 	case len(res.Missing) > 0:
-		g.Outcome, g.Message = NotHere, strings.Join(res.Missing, "; ")
+		g.Outcome, g.Message = outcome.NotApplicable, strings.Join(res.Missing, "; ")
 	case g.Report.Failed() == 0 && g.Passed > 0:
-		g.Outcome, g.Exit = Pass, step.Exit
+		g.Outcome, g.Exit = outcome.OK, step.Exit
 	default:
-		g.Outcome, g.Exit = Fail, step.Exit
+		g.Outcome, g.Exit = outcome.CheckFailed, step.Exit
 		if step.Exit != 0 {
-			g.Message = strings.TrimSpace(fmt.Sprintf("it ended with status %d: %s", step.Exit, text.Line(step.Stderr, 200)))
+			g.Message = fmt.Sprintf("it ended with status %d", step.Exit)
+			if said := text.Line(step.Stderr, 200); said != "" {
+				g.Message += ": " + said
+			}
 		}
 	}
 }
@@ -194,36 +197,29 @@ func firstLines(s string, n int) string {
 	return b.String()
 }
 
-// explain makes a grade of what the program did; other errors come back.
-func (g *Grade) explain(ctx context.Context, err error) error {
-	var (
-		noCompile *compile.Error
-		noSource  *compile.SourceError
-		loud      *runner.FloodError
-		slow      *runner.DeadlineError
-		late      *vm.DeadlineError
-		crashed   *vm.CrashError
-		silent    *vm.AgentError
-	)
-	switch {
-	case ctx.Err() != nil:
+// Word says in a word or two how the submission ended.
+func (g *Grade) Word() string { return cmp.Or(string(g.How), string(g.Outcome)) }
+
+// How a learner's program can end: when it is built, and when it runs.
+var (
+	builds = []outcome.Kind{outcome.BadInput, outcome.Deadline}
+	runs   = []outcome.Kind{outcome.CheckFailed, outcome.Deadline, outcome.GuestCrashed}
+)
+
+// explain makes a grade of an error that is of a learner's program; others come
+// back.
+func (g *Grade) explain(ctx context.Context, err error, learners []outcome.Kind) error {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	case errors.As(err, &noCompile):
-		g.Outcome, g.Message = NoCompile, noCompile.Output
-	case errors.As(err, &noSource):
-		g.Outcome, g.Message = Unreadable, noSource.Error()
-	case errors.As(err, &loud):
-		g.Outcome, g.Message = TooLoud, loud.Error()
-	case errors.As(err, &crashed):
-		g.Outcome, g.Message = Crash, crashed.Error()
-	case errors.As(err, &slow):
-		g.Outcome, g.Message = TooSlow, slow.Error()
-	case errors.As(err, &late), errors.As(err, &silent):
-		g.Outcome, g.Message = TooSlow, text.Line(err.Error(), 300)
-	case errors.Is(err, vm.ErrPoweredOff):
-		g.Outcome, g.Message = Off, text.Line(err.Error(), 300)
-	default:
+	}
+	decisive, k := outcome.Decisive(err)
+	if !slices.Contains(learners, k) {
 		return err
+	}
+	g.Outcome, g.How, g.Message = k, outcome.HowOf(err), text.Line(decisive.Error(), 300)
+	var bad *compile.Error
+	if errors.As(err, &bad) {
+		g.Message = bad.Output
 	}
 	return nil
 }
@@ -281,7 +277,9 @@ func submission(ctx context.Context, env session.Env, spec machine.Spec, l *lab.
 	// nothing outside it is read.
 	src, err := os.OpenRoot(filepath.Join(root, name))
 	if err != nil {
-		return &Grade{Learner: learner, Outcome: Unreadable, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks)}, nil
+		return &Grade{
+			Learner: learner, Outcome: outcome.BadInput, How: outcome.NoSource, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks),
+		}, nil
 	}
 	defer src.Close()
 	o := session.Options{Spec: spec}

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -114,8 +115,12 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	} else {
 		exit, err = s.v.Agent().Exec(ctx, p, streams)
 	}
+	var late *DeadlineError // names the step
+	if err != nil && !errors.As(err, &late) {
+		err = fmt.Errorf("step %s: %w", step.ID, err)
+	}
 	if err != nil {
-		return fmt.Errorf("step %s: %w", step.ID, err)
+		return err
 	}
 	if stdout.Over() {
 		return flood

@@ -1,6 +1,11 @@
 package show
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -212,4 +217,51 @@ func TestLang(t *testing.T) {
 			t.Errorf("Lang with LC_ALL=%q LANG=%q = %q; want %q", tt.all, tt.lang, got, tt.want)
 		}
 	}
+}
+
+// TestOutcomeWords: each way in which a run can end has a Korean word.
+func TestOutcomeWords(t *testing.T) {
+	words := constants(t, "../../outcome/outcome.go", "Kind", "How")
+	words = append(words, constants(t, "../../crash/crash.go", "Kind")...)
+	if len(words) < 30 {
+		t.Errorf("%d words: %q; are they found at all?", len(words), words)
+	}
+	for _, w := range words {
+		if Word("ko", w) == w {
+			t.Errorf("%q has no Korean word", w)
+		}
+		if Word("en", w) != w {
+			t.Errorf("%q is %q in English", w, Word("en", w))
+		}
+	}
+}
+
+// constants are the values of a file's string constants of some types.
+func constants(t *testing.T, file string, of ...string) (values []string) {
+	t.Helper()
+	tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		typ, ok := v.Type.(*ast.Ident)
+		if !ok || !slices.Contains(of, typ.Name) {
+			return true
+		}
+		for _, e := range v.Values {
+			if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				word, err := strconv.Unquote(lit.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				values = append(values, word)
+			}
+		}
+		return true
+	})
+	return values
 }
