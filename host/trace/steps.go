@@ -9,7 +9,6 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
-	"labctl/host/trace/capture"
 	"labctl/host/trace/collect"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
@@ -54,9 +53,6 @@ func Begin(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (*St
 	}
 	return &Steps{v: v, c: c, plan: p}, nil
 }
-
-// Armed is what the kernel took of what was asked for.
-func (s *Steps) Armed() wire.CaptureArmed { return s.c.Armed }
 
 // mark is what the agent leaves in the capture before the step of a number.
 func mark(step int) string { return fmt.Sprintf("labctl step %d", step) }
@@ -162,9 +158,6 @@ func Part(res *collect.Result, names []string) (_ *Parted, err error) {
 
 // Armed is what the kernel took of what was asked for.
 func (p *Parted) Armed() wire.CaptureArmed { return p.res.Armed }
-
-// Capture is what was read.
-func (p *Parted) Capture() *capture.Capture { return p.res.Capture }
 
 // WriteFile keeps the capture as a trace.dat, with the symbols that its events have.
 func (p *Parted) WriteFile(path string) error { return p.used.writeFile(path, p.res.Capture) }
