@@ -212,7 +212,7 @@ func (g *Grade) explain(ctx context.Context, err error, learners []outcome.Kind)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	decisive, k := outcome.Decisive(err)
+	k, decisive := outcome.Decisive(err)
 	if !slices.Contains(learners, k) {
 		return err
 	}
