@@ -38,7 +38,7 @@ type ExecOptions struct {
 // Exec runs one program in a machine of its own. The error of a program that ran
 // to its end with another status than 0 is an *outcome.StatusError.
 func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio) (*Session, error) {
-	job, closeJob, err := findJob(ctx, env, &o, argv)
+	job, closeJob, err := findJob(ctx, env, &o, argv, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +55,9 @@ func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio)
 	})
 }
 
-// findJob finds or builds the program and settles the machine's architecture by
-// it, where the user has not.
-func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string) (*program.Job, func() error, error) {
+// findJob finds or builds the program, unless it is prog, and settles the machine's
+// architecture by it, where the user has not.
+func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string, prog *program.Program) (*program.Job, func() error, error) {
 	if err := o.settle(env, argv[0]); err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +65,9 @@ func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string) (*prog
 	if err != nil {
 		return nil, nil, err
 	}
-	prog, err := program.Find(ctx, argv[0], t.Arch)
+	if prog == nil {
+		prog, err = program.Find(ctx, argv[0], t.Arch)
+	}
 	if err != nil {
 		return nil, nil, stopped(ctx, outcome.Default(outcome.BadInput, err))
 	}

@@ -94,11 +94,12 @@ func (r *traceRun) find(ctx context.Context, env Env, argv []string) (done func(
 		}
 	}
 	alone := len(argv) == 0
+	var prog *program.Program // to be found by its name
 	if alone {
-		argv = []string{r.o.Script}
+		argv, prog = []string{r.o.Script}, script
 	}
 	r.o.Name = "trace-" + PlainName(argv[0])
-	job, closeJob, err := findJob(ctx, env, &r.o.ExecOptions, argv)
+	job, closeJob, err := findJob(ctx, env, &r.o.ExecOptions, argv, prog)
 	if err != nil {
 		return nil, err
 	}
