@@ -159,7 +159,7 @@ type Plan struct {
 // Make plans a request on a kernel. The error is a request that no kernel could
 // take; what this one lacks is a line.
 func Make(r Request, k Kernel) (*Plan, error) {
-	m := maker{k: k, armed: map[string]bool{}}
+	m := maker{k: k, armed: map[string]bool{}, exact: r.Exact}
 	p := &m.plan.Params
 	*p = wire.CaptureParams{
 		Instance: Instance, Stacks: r.Stacks, PIDOnly: r.PIDOnly,
@@ -210,6 +210,7 @@ type maker struct {
 	k     Kernel
 	plan  Plan
 	armed map[string]bool // events and probes that are in the plan
+	exact bool            // see Request
 }
 
 func (m *maker) line(l Line) {
@@ -371,7 +372,7 @@ func (m *maker) event(e Event) error {
 	}
 	names := m.k.Names
 	switch {
-	case names == nil:
+	case names == nil, m.exact:
 		add([]string{name})
 	case both:
 		for _, c := range ksym.EventCandidates(name) {

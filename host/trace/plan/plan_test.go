@@ -410,3 +410,19 @@ func FuzzProbe(f *testing.F) {
 		}
 	})
 }
+
+// TestExact: the names of an exact request are taken as they are, whether or not
+// somebody has read the kernel's.
+func TestExact(t *testing.T) {
+	r := Request{Exact: true, Creations: NoCreations, Events: []Event{{Name: "sched/sched_switch", Filter: "prev_pid > 1"}}}
+	for _, names := range []*Names{nil, {}} {
+		p, err := Make(r, Kernel{Arch: "arm64", Names: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []wire.CaptureEvent{{Name: "sched/sched_switch", Filter: "prev_pid > 1"}}
+		if !slices.Equal(p.Params.Events, want) {
+			t.Errorf("with names %v: events %v, want %v", names, p.Params.Events, want)
+		}
+	}
+}
