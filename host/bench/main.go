@@ -20,6 +20,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"labctl/host/nearest"
 )
 
 // bench is what all measurements share.
@@ -118,7 +120,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func (b *bench) rows(want, known []string) error {
 	for _, w := range want {
 		if !contains(known, w) {
-			return fmt.Errorf("-rows: %q is not known (known: %s)", w, strings.Join(known, ", "))
+			return nearest.Unknown("-rows", w, known)
 		}
 	}
 	for _, r := range rows {

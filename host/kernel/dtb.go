@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 )
 
@@ -51,10 +52,7 @@ func (k *Kernel) DTB(name string) (_ string, err error) {
 	if len(known) == 0 {
 		return "", fmt.Errorf("device tree %s: kernel %s has no device trees", name, k)
 	}
-	if near := Nearest(path.Base(strings.TrimSuffix(want, ".dtb")), known); near != "" {
-		return "", fmt.Errorf("device tree %s: kernel %s has none with that name; did you mean %s?", name, k, near)
-	}
-	return "", fmt.Errorf("device tree %s: kernel %s has none with that name", name, k)
+	return "", fmt.Errorf("device tree %s: kernel %s has none with that name%s", name, k, nearest.Hint(path.Base(strings.TrimSuffix(want, ".dtb")), known))
 }
 
 // dtbDirs returns the directories to search for a kernel's device trees.

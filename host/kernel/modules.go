@@ -17,6 +17,7 @@ import (
 
 	"labctl/host/bounded"
 	"labctl/host/kernel/debian"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 )
 
@@ -139,11 +140,7 @@ func (r *resolver) add(name string, asked bool) error {
 			}
 			return nil
 		}
-		msg := ""
-		if near := Nearest(name, keys(r.files, r.builtin)); near != "" {
-			msg = "; did you mean " + near + "?"
-		}
-		return fmt.Errorf("module %s: %w%s", name, ErrNoModule, msg)
+		return fmt.Errorf("module %s: %w%s", name, ErrNoModule, nearest.Hint(name, keys(r.files, r.builtin)))
 	}
 	r.state[name] = walking
 	data, err := readModule(f)

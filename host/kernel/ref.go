@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"golang.org/x/mod/semver"
 
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 )
 
@@ -90,13 +90,11 @@ func ParseRef(s string) (_ Ref, err error) {
 	}
 	known := knownRefs()
 	msg := fmt.Sprintf("kernel %q is not known", s)
-	near := Nearest(s, known)
-	if near == "" && !isDebian {
-		near = Nearest(KindDebian+":"+s, known) // a suite without "debian:"
+	hint := nearest.Hint(s, known)
+	if hint == "" && !isDebian {
+		hint = nearest.Hint(KindDebian+":"+s, known) // a suite without "debian:"
 	}
-	if near != "" {
-		msg += fmt.Sprintf(": did you mean %s?", near)
-	}
+	msg += hint
 	if _, err := os.Stat(s); err == nil && s != "" {
 		msg += fmt.Sprintf(" (for a file of that name use ./%s)", s)
 	}
@@ -119,11 +117,7 @@ func parseModule(s, name string) (Ref, error) {
 		}
 		known = append(known, src.ref())
 	}
-	msg := fmt.Sprintf("kernel %q is not known", s)
-	if near := Nearest(KindModule+":"+name, known); near != "" {
-		msg += fmt.Sprintf(": did you mean %s?", near)
-	}
-	return Ref{}, fmt.Errorf("%s; known: %s; add others to labctl/kernels.yaml in your configuration directory", msg, strings.Join(known, ", "))
+	return Ref{}, fmt.Errorf("kernel %q is not known%s; known: %s; add others to labctl/kernels.yaml in your configuration directory", s, nearest.Hint(KindModule+":"+name, known), strings.Join(known, ", "))
 }
 
 // buildName matches the names allowed for kernels built by labctl. The name is
@@ -159,49 +153,4 @@ func looksLikeRelease(s string) bool {
 	}
 	rest, ok := strings.CutPrefix(s[len(series):], ".")
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
-}
-
-// Nearest returns the known name that got is most likely a misspelling of, or ""
-// if none is close: up to a third of its characters, and at least one, may differ.
-// Among equally close names, one of the same length is preferred.
-func Nearest(got string, known []string) string {
-	limit := max(1, len(got)/3)
-	best, bestCost := "", 2*limit+2
-	for _, k := range known {
-		cost := 2 * editDistance(got, k)
-		if len(k) != len(got) {
-			cost++
-		}
-		if cost < bestCost {
-			best, bestCost = k, cost
-		}
-	}
-	return best
-}
-
-// editDistance returns the number of single-character insertions, deletions and
-// replacements and swaps of neighbours that turn a into b (optimal string
-// alignment).
-func editDistance(a, b string) int {
-	ra, rb := []rune(a), []rune(b)
-	var before, prev []int
-	cur := make([]int, len(rb)+1)
-	for j := range cur {
-		cur[j] = j
-	}
-	for i := range ra {
-		before, prev = prev, slices.Clone(cur)
-		cur[0] = i + 1
-		for j := range rb {
-			cost := 1
-			if ra[i] == rb[j] {
-				cost = 0
-			}
-			cur[j+1] = min(prev[j+1]+1, cur[j]+1, prev[j]+cost)
-			if i > 0 && j > 0 && ra[i] == rb[j-1] && ra[i-1] == rb[j] {
-				cur[j+1] = min(cur[j+1], before[j-1]+1)
-			}
-		}
-	}
-	return cur[len(rb)]
 }

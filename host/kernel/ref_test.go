@@ -68,18 +68,6 @@ func TestParseRef(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"5.10", "6.1", "6.12", "debian:trixie", "virtio_console"}
-	for _, tt := range []struct{ got, want string }{
-		{"6.21", "6.12"}, {"6.2", "6.1"}, {"debain:trixie", "debian:trixie"}, {"virtio_consle", "virtio_console"},
-		{"zzz", ""}, {"", ""}, {"6.1", "6.1"},
-	} {
-		if near := Nearest(tt.got, known); near != tt.want {
-			t.Errorf("Nearest(%q) = %q, want %q", tt.got, near, tt.want)
-		}
-	}
-}
-
 func FuzzParseRef(f *testing.F) {
 	for _, s := range []string{"6.12", "debian:trixie", "./x", "6.12.107+deb13-amd64", "build:lab", "gomod:github.com/gokrazy/kernel.rpi@v1.2.3", ""} {
 		f.Add(s)

@@ -22,8 +22,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"labctl/guest/catalogue"
-	"labctl/host/kernel"
 	"labctl/host/lab/expr"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/text"
@@ -164,7 +164,7 @@ func (s *Set) Find(id string) (*Lab, error) {
 			return nil, err
 		}
 	}
-	return nil, outcome.Inputf("lab %q is not known (known: %s)", text.Line(id, 40), strings.Join(known, ", "))
+	return nil, nearest.Unknown("lab", id, known)
 }
 
 // Read reads one lab; name is what its folder is called in messages.
@@ -487,11 +487,7 @@ func (v *validator) steps() (ids []string) {
 func (v *validator) probe(at string, s *Step) {
 	p, ok := catalogue.Find(s.Probe)
 	if !ok {
-		names, hint := catalogue.Names(), ""
-		if near := kernel.Nearest(s.Probe, names); near != "" {
-			hint = fmt.Sprintf(", did you mean %s?", near)
-		}
-		v.fail(at+".probe", 0, "%q is no probe%s (known: %s)", s.Probe, hint, strings.Join(names, ", "))
+		v.fail(at+".probe", 0, "%v", nearest.Unknown("probe", s.Probe, catalogue.Names()))
 		return
 	}
 	var known map[string]any
@@ -500,8 +496,7 @@ func (v *validator) probe(at string, s *Step) {
 	}
 	for arg := range s.Args {
 		if _, ok := known[arg]; !ok {
-			all := slices.Sorted(maps.Keys(known))
-			v.fail(at+".args."+arg, 0, "probe %s has no parameter of this name (it has: %s)", s.Probe, cmp.Or(strings.Join(all, ", "), "none"))
+			v.fail(at+".args."+arg, 0, "%v", nearest.Unknown("parameter", arg, slices.Sorted(maps.Keys(known))))
 		}
 	}
 }
@@ -592,7 +587,7 @@ func (v *validator) fails(x *Graded) {
 		for i, id := range x.Fails[dir] {
 			switch {
 			case !slices.Contains(known, id):
-				v.fail(fmt.Sprintf("%s[%d]", at, i), 0, "%q is no check of the exercise (known: %s)", id, strings.Join(known, ", "))
+				v.fail(fmt.Sprintf("%s[%d]", at, i), 0, "%v", nearest.Unknown("check", id, known))
 			case slices.Contains(x.Fails[dir][:i], id):
 				v.fail(fmt.Sprintf("%s[%d]", at, i), 0, "%s is named twice", id)
 			}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"labctl/host/kernel"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/text"
 )
@@ -102,11 +102,7 @@ func MatchIDs(name string, ids []string) (found []string, err error) {
 		}
 	}
 	if len(found) == 0 {
-		hint := ""
-		if near := kernel.Nearest(name, ids); near != "" {
-			hint = ", did you mean " + near + "?"
-		}
-		return nil, outcome.Inputf("lab %q is not known%s (known: %s)", text.Line(name, 40), hint, strings.Join(ids, ", "))
+		return nil, nearest.Unknown("lab", name, ids)
 	}
 	return found, nil
 }

@@ -11,6 +11,7 @@ import (
 	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/targets"
@@ -88,11 +89,7 @@ func FindTarget(arch, board string) (targets.Target, error) {
 	case ok && !t.Board && board != "":
 		return t, outcome.Inputf("--board %s: this is an architecture; use --arch %s", name, name)
 	case !ok:
-		hint := ""
-		if near := kernel.Nearest(name, known); near != "" {
-			hint = fmt.Sprintf(", did you mean %s?", near)
-		}
-		return t, outcome.Inputf("%s %s: not known%s (known: %s)", flag, name, hint, strings.Join(known, ", "))
+		return t, nearest.Unknown(flag, name, known)
 	case board != "" && arch != "" && arch != t.Arch:
 		return t, outcome.Inputf("--board %s is %s, not --arch %s; omit --arch", board, t.Arch, arch)
 	}

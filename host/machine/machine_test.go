@@ -26,9 +26,9 @@ func TestFindTarget(t *testing.T) {
 		{"amd64", "raspi3b", "", "--board raspi3b is arm64, not --arch amd64; omit --arch"},
 		{"raspi3b", "", "", "--arch raspi3b: this is a board; use --board raspi3b"},
 		{"", "arm64", "", "--board arm64: this is an architecture; use --arch arm64"},
-		{"arm46", "", "", "--arch arm46: not known, did you mean arm64? (known: amd64, arm64, arm"},
-		{"", "raspi3", "", "--board raspi3: not known, did you mean raspi3b? (known: raspi3b"},
-		{"sparc", "", "", "--arch sparc: not known (known: amd64, arm64, arm"},
+		{"arm46", "", "", "--arch \"arm46\" is not known, did you mean arm64? (known: amd64, arm64, arm"},
+		{"", "raspi3", "", "--board \"raspi3\" is not known, did you mean raspi3b? (known: raspi3b"},
+		{"sparc", "", "", "--arch \"sparc\" is not known (known: amd64, arm64, arm"},
 		{"\x1b[2J", "", "", "not known"},
 	} {
 		got, err := FindTarget(tt.arch, tt.board)

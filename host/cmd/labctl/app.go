@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
@@ -13,6 +12,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/machine"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/session"
 	"labctl/host/targets"
@@ -84,20 +84,7 @@ func needSubcommand(c *cobra.Command, args []string) error {
 			known = append(known, s.Name())
 		}
 	}
-	what := "command"
-	if c.HasParent() {
-		what = c.CommandPath()
-	}
-	return unknown(what, args[0], known)
-}
-
-// unknown is the one line for a name that is not among the known ones.
-func unknown(what, got string, known []string) error {
-	hint := ""
-	if near := kernel.Nearest(got, known); near != "" {
-		hint = fmt.Sprintf(", did you mean %s?", near)
-	}
-	return outcome.Inputf("%s: %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
+	return nearest.Unknown("command", args[0], known)
 }
 
 // noArgs refuses arguments in one line.

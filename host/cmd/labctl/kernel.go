@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/arch"
 	"labctl/host/kernel"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/session"
 	"labctl/host/targets"
@@ -39,22 +41,11 @@ file that LABCTL_KERNELS names.`,
 	return c
 }
 
-// arches are the architectures that some target has.
-func arches() []string {
-	var all []string
-	for _, t := range targets.All {
-		if !slices.Contains(all, t.Arch) {
-			all = append(all, t.Arch)
-		}
-	}
-	return all
-}
-
-func checkArch(arch string) error {
-	if arch == "" || slices.Contains(arches(), arch) {
+func checkArch(name string) error {
+	if name == "" || slices.Contains(arch.Names(), name) {
 		return nil
 	}
-	return unknown("--arch", arch, arches())
+	return nearest.Unknown("--arch", name, arch.Names())
 }
 
 func (a *app) kernelLs() *cobra.Command {
@@ -236,7 +227,7 @@ func (a *app) kernelRm() *cobra.Command {
 				return err
 			}
 			if len(archs) == 0 {
-				archs = arches()
+				archs = arch.Names()
 			}
 			for _, arch := range archs {
 				if err := checkArch(arch); err != nil {

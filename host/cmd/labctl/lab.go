@@ -14,6 +14,7 @@ import (
 	"labctl/host/lab/facts"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/labs"
 )
@@ -43,7 +44,7 @@ func (a *app) labCmd() *cobra.Command {
 			o.lang = show.Lang()
 		}
 		if !slices.Contains(lab.Languages, o.lang) {
-			return unknown("--lang", o.lang, lab.Languages)
+			return nearest.Unknown("--lang", o.lang, lab.Languages)
 		}
 		return nil
 	}

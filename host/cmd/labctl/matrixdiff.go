@@ -11,6 +11,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/matrix/diff"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/labs"
@@ -68,7 +69,7 @@ kernels differ.`,
 func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []string) error {
 	for _, part := range o.only {
 		if !slices.Contains(diff.Parts, part) {
-			return unknown("--only", part, diff.Parts)
+			return nearest.Unknown("--only", part, diff.Parts)
 		}
 	}
 	switch {

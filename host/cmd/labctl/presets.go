@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/report"
 	"labctl/host/session"
@@ -26,7 +27,7 @@ func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) er
 		for _, name := range o.presets {
 			p, ok := preset.All().Find(name)
 			if !ok {
-				return unknown("--preset", name, preset.All().Names())
+				return nearest.Unknown("--preset", name, preset.All().Names())
 			}
 			presets = append(presets, p)
 		}

@@ -16,6 +16,7 @@ import (
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/report"
@@ -110,7 +111,7 @@ func (o *probeOptions) check() error {
 	}
 	for _, n := range o.names {
 		if _, ok := catalogue.Find(n); !ok {
-			return unknown("probe run", n, catalogue.Names())
+			return nearest.Unknown("probe", n, catalogue.Names())
 		}
 	}
 	if o.params != "" {
@@ -129,7 +130,7 @@ func (o *probeOptions) check() error {
 		o.params = line.String()
 	}
 	if !slices.Contains(report.Styles, o.style) {
-		return unknown("--style", o.style, report.Styles)
+		return nearest.Unknown("--style", o.style, report.Styles)
 	}
 	return nil
 }

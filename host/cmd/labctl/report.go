@@ -14,6 +14,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/matrix/render"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
@@ -47,7 +48,7 @@ The exit status is 0 when the report is written, whatever it says.`,
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if !slices.Contains(render.Formats, format) {
-				return unknown("--format", format, render.Formats)
+				return nearest.Unknown("--format", format, render.Formats)
 			}
 			r, err := cell.Read(args[0], func(id string) (*lab.Lab, error) { return a.find(&lf, id) })
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/report"
 	"labctl/host/session"
@@ -125,7 +126,7 @@ func (o *traceOptions) ask() (plan.Request, error) {
 	for _, name := range o.presets {
 		p, ok := preset.All().Find(name)
 		if !ok {
-			return r, unknown("--preset", name, preset.All().Names())
+			return r, nearest.Unknown("--preset", name, preset.All().Names())
 		}
 		r.Add(p)
 	}
@@ -149,7 +150,7 @@ func (o *traceOptions) refuse(argv []string) error {
 	case len(argv) == 0 && o.script == "":
 		return outcome.Inputf("which program? write labctl trace [flags] -- PROG [ARGS]")
 	case !slices.Contains(stackStyles(), o.style):
-		return unknown("--style", o.style, stackStyles())
+		return nearest.Unknown("--style", o.style, stackStyles())
 	case o.log && o.asJSON:
 		return outcome.Inputf("--events and --json: one of them; trace.dat in the record has every event")
 	case o.script != "" && !o.onlyScript():

@@ -17,8 +17,8 @@ import (
 
 	"labctl/host/arch"
 	"labctl/host/bounded"
-	"labctl/host/kernel"
 	"labctl/host/kernel/check"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/kconfig"
@@ -206,7 +206,7 @@ func NewPlan(arch, profile string, fragments []string) (_ *Plan, err error) {
 			for _, p := range profiles() {
 				known = append(known, p.Name)
 			}
-			return nil, unknown("profile", profile, known)
+			return nil, nearest.Unknown("profile", profile, known)
 		}
 		p.Profile = &profiles()[i]
 		p.Fragments = slices.Clone(p.Profile.Fragments)
@@ -261,16 +261,7 @@ func readFragment(arch, name string) ([][]Option, error) {
 		if _, err := os.Stat(name); err == nil {
 			hint = fmt.Sprintf(" (for a file of that name use .%c%s)", filepath.Separator, path.Base(name))
 		}
-		return nil, fmt.Errorf("%w%s", unknown("fragment", name, Fragments()), hint)
+		return nil, fmt.Errorf("%w%s", nearest.Unknown("fragment", name, Fragments()), hint)
 	}
 	return lists, nil
-}
-
-// unknown returns the error for a name that is not among the known ones.
-func unknown(what, got string, known []string) error {
-	hint := ""
-	if near := kernel.Nearest(got, known); near != "" {
-		hint = fmt.Sprintf(", did you mean %s?", near)
-	}
-	return outcome.Inputf("%s %q is not known%s (known: %s)", what, got, hint, strings.Join(known, ", "))
 }

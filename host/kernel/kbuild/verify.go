@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"labctl/host/kernel"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 )
 
@@ -120,8 +120,8 @@ func (k *rules) noSuch(name string) string {
 		}
 	}
 	slices.Sort(names)
-	if near := kernel.Nearest(name, names); near != "" {
-		msg += "; did you mean CONFIG_" + near + "?"
+	if near := nearest.Name(name, names); near != "" {
+		msg += ", did you mean CONFIG_" + near + "?"
 	}
 	return msg
 }

@@ -122,7 +122,7 @@ func TestCompileErrors(t *testing.T) {
 		{`flags("CLONE_EVERYTHING") == 1`, Bool, 1, "no clone flag"},
 		{"true ||\nfork.pid.includes(\"VM\")", Bool, 2, "no clone flag"},
 		{`signal("CHLD") == 1`, Bool, 1, "no signal"},
-		{`fork.creation(1).stack.calls("@klone")`, Bool, 1, "no family"},
+		{`fork.creation(1).stack.calls("@klone")`, Bool, 1, `family of symbols "@klone" is not known, did you mean @clone?`},
 		{`fork.creation(1).stack.calls("a", "b", "c", "d", "e", "f", "g", "h", "i")`, Bool, 1, "no matching overload"},
 		{`kernel.config("CONFIG_KCMP") == "y"`, Bool, 1, "leave CONFIG_ out"},
 		{`kernel.config(fork.stdout) == "y"`, Bool, 1, "plain text"},

@@ -17,6 +17,7 @@ import (
 	"labctl/guest/ksym"
 	"labctl/host/clone"
 	"labctl/host/lab/result"
+	"labctl/host/nearest"
 	"labctl/host/stack"
 )
 
@@ -273,8 +274,13 @@ func matchesName(f result.Frame, name string) bool {
 	return ok && sym.Family == family
 }
 
-// families are what may follow the "@".
-var families = append(slices.Clone(ksym.CreationFamilies), ksym.FamilyEntry)
+// families are the names that stand for all symbols of a family.
+var families = func() (names []string) {
+	for _, f := range append(slices.Clone(ksym.CreationFamilies), ksym.FamilyEntry) {
+		names = append(names, "@"+f)
+	}
+	return names
+}()
 
 // flagNames and signalNames are those of host/clone, by name.
 var flagNames, signalNames = func() (map[string]int64, map[string]int64) {
@@ -389,8 +395,8 @@ func (x *Expr) checkLiterals() (err error) {
 			}
 		case "calls":
 			for i := range args {
-				if s, ok := literal(i); ok && strings.HasPrefix(s, "@") && !slices.Contains(families, s[1:]) {
-					fail(e, "%q is no family of symbols (known: @%s)", s, strings.Join(families, ", @"))
+				if s, ok := literal(i); ok && strings.HasPrefix(s, "@") && !slices.Contains(families, s) {
+					fail(e, "%v", nearest.Unknown("family of symbols", s, families))
 				}
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/matrix"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/text"
@@ -134,7 +135,7 @@ func (s *Spec) targets() ([]targets.Target, error) {
 	for _, item := range s.Targets {
 		t, ok := targets.Find(item.Text)
 		if !ok {
-			return nil, bad(item.Where, "%s", unknown("target", item.Text, targets.Names()))
+			return nil, bad(item.Where, "%v", nearest.Unknown("target", item.Text, targets.Names()))
 		}
 		if t.Fixed && (s.CPUs != 0 && s.CPUs != t.CPUs || s.MemoryMB != 0 && s.MemoryMB != t.MemoryMB) {
 			return nil, bad(item.Where, "%s always has %d CPUs and %d MB of memory; leave smp and mem out", t.Name, t.CPUs, t.MemoryMB)
@@ -265,13 +266,4 @@ func globs(items []Item, name string) bool {
 		ok, _ := path.Match(i.Text, name) // Read has tried them
 		return ok || i.Text == name
 	})
-}
-
-// unknown is the one line for a name that is not among the known ones.
-func unknown(what, got string, known []string) string {
-	hint := ""
-	if near := kernel.Nearest(got, known); near != "" {
-		hint = fmt.Sprintf(", did you mean %s?", near)
-	}
-	return fmt.Sprintf("%s %q is not known%s (known: %s)", what, text.Line(got, 40), hint, strings.Join(known, ", "))
 }

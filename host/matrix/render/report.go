@@ -15,6 +15,7 @@ import (
 
 	"labctl/host/lab/judge"
 	"labctl/host/matrix"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/text"
 )
@@ -43,7 +44,7 @@ func Write(w io.Writer, format string, r *matrix.Results, o Options) error {
 	case "json":
 		return JSON(w, r)
 	}
-	return fmt.Errorf("report format %q is not known (known: %s)", format, strings.Join(Formats, ", "))
+	return nearest.Unknown("report format", format, Formats)
 }
 
 // JSON writes the results as they are in matrix.json.
