@@ -6,10 +6,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"labctl/host/targets"
+	columns "labctl/host/ui/table"
 	"labctl/host/vm/qemu"
 )
 
@@ -81,17 +81,16 @@ func (t *table) note(format string, args ...any) {
 
 func (t *table) String() string {
 	var s strings.Builder
-	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "RATIO\tBOUND\tN\tWHAT\tMEDIAN (MIN–MAX)\tBASELINE\tMEDIAN (MIN–MAX)")
+	w := columns.New(0, "RATIO", "BOUND", "N", "WHAT", "MEDIAN (MIN–MAX)", "BASELINE", "MEDIAN (MIN–MAX)")
 	for _, r := range t.rows {
 		bound := r.bound
 		if bound == "" {
 			bound = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", ratioText(r.ratio()), bound, len(r.got),
+		w.Row(ratioText(r.ratio()), bound, len(r.got),
 			r.what, r.got.text(r.unit, r.digits), r.baseline, r.base.text(r.unit, r.digits))
 	}
-	w.Flush()
+	s.WriteString(w.String())
 	for _, n := range t.notes {
 		s.WriteString(n + "\n")
 	}

@@ -29,7 +29,7 @@ var tiers = [][]string{
 	{"host/scratch", "host/golden", "host/usage"},                  // files of the host, and of tests; what work costs
 	{"host/arch", "host/bounded"},                                  // rows of architectures; no more than was agreed of what others write
 	{"host/text", "host/targets", "host/clone", "host/cachedir"},   // text, rows of data, clone flags, cached answers
-	{"host/strictjson", "host/nearest"},                            // JSON of others; names that a user mistyped
+	{"host/strictjson", "host/nearest", "host/ui/table"},           // JSON of others; names that a user mistyped; columns
 	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"}, // one outside thing each
 	{"host/vm/accel", "host/crash"},                                // which of QEMU's accelerators works; reports on a console
 	{"host/vm", "host/vm/warm", "host/kernel", "host/image/initramfs"},

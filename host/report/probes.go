@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"labctl/guest/wire"
 	"labctl/host/clone"
@@ -15,6 +14,7 @@ import (
 	"labctl/host/stack"
 	"labctl/host/text"
 	"labctl/host/trace/creation"
+	"labctl/host/ui/table"
 )
 
 // Styles of stacks that code asks for; the others are stack.Styles.
@@ -94,8 +94,7 @@ func (p *printer) table(r *record.Run) {
 	if p.err != nil || len(r.Probes) == 0 {
 		return
 	}
-	w := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROBE\tREQUESTER\tCHILD\tDEPTH\tAGREES\tFLAGS IN THE KERNEL")
+	w := table.New(0, "PROBE", "REQUESTER", "CHILD", "DEPTH", "AGREES", "FLAGS IN THE KERNEL")
 	for i := range r.Probes {
 		pr := &r.Probes[i]
 		verdict := "yes"
@@ -108,7 +107,7 @@ func (p *printer) table(r *record.Run) {
 			verdict = "-" // the run ended before its trace could be read
 		}
 		if len(pr.Creations) == 0 {
-			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t-\n", Clean(pr.Name), verdict)
+			w.Row(Clean(pr.Name), "-", "-", "-", verdict, "-")
 		}
 		for j := range pr.Creations {
 			c := &pr.Creations[j]
@@ -116,11 +115,11 @@ func (p *printer) table(r *record.Run) {
 			if c.Args != nil {
 				flags = Clean(c.Args.Text)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", Clean(pr.Name),
+			w.Row(Clean(pr.Name),
 				task(c.Requester.Comm, c.Requester.TID), task(c.Child.Current(), c.Child.TID), len(c.Stack.Frames), verdict, flags)
 		}
 	}
-	p.err = w.Flush()
+	p.err = w.Write(p.w)
 }
 
 func task(comm string, tid int) string { return fmt.Sprintf("%s-%d", Clean(comm), tid) }
@@ -181,7 +180,8 @@ func (p *printer) tasks(tasks []wire.Task) {
 	if p.err != nil {
 		return
 	}
-	w := tabwriter.NewWriter(p.w, 3, 0, 2, ' ', 0)
+	w := table.New(0)
+	w.Indent = 3
 	for _, t := range tasks {
 		asked := ""
 		if a := t.Asked; a != nil {
@@ -189,11 +189,12 @@ func (p *printer) tasks(tasks []wire.Task) {
 			if !a.Unknown {
 				asked += "(" + clone.Text(clone.Flags(a.Flags), clone.Signal(a.ExitSignal)) + ")"
 			}
-			asked = "\tasked by " + asked
+			asked = "asked by " + asked
 		}
-		fmt.Fprintf(w, "   %s\t%s\tpid %d\ttid %d\ttgid %d\tppid %d%s\n", Clean(t.Role), Clean(t.Comm), t.PID, t.TID, t.TGID, t.PPID, asked)
+		w.Row(Clean(t.Role), Clean(t.Comm), fmt.Sprintf("pid %d", t.PID), fmt.Sprintf("tid %d", t.TID),
+			fmt.Sprintf("tgid %d", t.TGID), fmt.Sprintf("ppid %d", t.PPID), asked)
 	}
-	p.err = w.Flush()
+	p.err = w.Write(p.w)
 }
 
 // shown is the creations as they are printed: cleaned copies, with the trimmed

@@ -16,6 +16,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/session"
 	"labctl/host/targets"
+	"labctl/host/ui/table"
 )
 
 // version is set by the Makefile.
@@ -115,6 +116,19 @@ func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
+
+// width is the width in cells of the terminal that standard output is, 0 for none.
+func (a *app) width() int {
+	if f, ok := a.stdout.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return w
+		}
+	}
+	return 0
+}
+
+// table is a table for standard output. It is wrapped on a terminal alone.
+func (a *app) table(head ...string) *table.Table { return table.New(a.width(), head...) }
 
 // printJSON writes v to standard output.
 func (a *app) printJSON(v any) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -47,16 +46,16 @@ host's kernel or its boot changes. Exit status 3 when something is lacking.`,
 }
 
 func (a *app) printFindings(all []doctor.Finding) {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	for _, f := range all {
 		mark := "ok"
 		if !f.OK {
 			mark = "LACKS"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", mark, f.What, f.Seen)
+		w.Row(mark, f.What, f.Seen)
 		if f.Remedy != "" {
-			fmt.Fprintf(w, "\t\t-> %s\n", f.Remedy)
+			w.Row("", "", "-> "+f.Remedy)
 		}
 	}
-	w.Flush()
+	_ = w.Write(a.stdout) // as all that is printed here
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -77,8 +76,7 @@ status is 3 when none answered.`,
 			if asJSON {
 				return a.printJSON(rows)
 			}
-			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "KERNEL\tARCH\tSOURCE\tCACHED\tSIZE")
+			w := a.table("KERNEL", "ARCH", "SOURCE", "CACHED", "SIZE")
 			for _, r := range rows {
 				name := r.Name
 				if r.LongTerm {
@@ -89,9 +87,9 @@ status is 3 when none answered.`,
 					cached = r.Kernel.Release
 					size = megabytes(r.Kernel)
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Arch, r.From, cached, size)
+				w.Row(name, r.Arch, r.From, cached, size)
 			}
-			return w.Flush()
+			return w.Write(a.stdout)
 		},
 	}
 	c.Flags().StringVar(&arch, "arch", "", "only this architecture")
@@ -112,8 +110,7 @@ func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJS
 	if asJSON {
 		err = a.printJSON(offers)
 	} else {
-		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "KERNEL\tARCH\tSOURCE\tCACHED\tTODAY")
+		w := a.table("KERNEL", "ARCH", "SOURCE", "CACHED", "TODAY")
 		for _, o := range offers {
 			cached := "-"
 			if o.Cached {
@@ -126,9 +123,9 @@ func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJS
 			case !strings.HasSuffix(o.From, o.Package):
 				today += " " + o.Package
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", o.Name, o.Arch, o.From, cached, text.Clean(today))
+			w.Row(o.Name, o.Arch, o.From, cached, text.Clean(today))
 		}
-		err = w.Flush()
+		err = w.Write(a.stdout)
 	}
 	if err != nil || len(offers) == 0 || slices.ContainsFunc(offers, func(o kernel.Offer) bool { return o.Err == nil }) {
 		return err

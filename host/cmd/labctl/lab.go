@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
@@ -184,10 +183,8 @@ func oneLab(c *cobra.Command, args []string) error {
 
 // cells is the terminal's width, within what reads well.
 func (a *app) cells() int {
-	if f, ok := a.stdout.(*os.File); ok {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
-			return min(max(w, 40), 100)
-		}
+	if w := a.width(); w > 0 {
+		return min(max(w, 40), 100)
 	}
 	return 80
 }

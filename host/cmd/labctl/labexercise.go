@@ -23,6 +23,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/session"
+	"labctl/host/ui/table"
 )
 
 // exercise gives a lab that has an exercise.
@@ -165,7 +166,7 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 					return outcome.Inputf("lab %s has hints 1 to %d, not %q", l.ID, all, args[1])
 				}
 			}
-			for _, line := range show.Wrap(show.Clean(l.Exercise.Hints[n-1].In(o.lang)), a.cells()) {
+			for _, line := range table.Wrap(show.Clean(l.Exercise.Hints[n-1].In(o.lang)), a.cells(), "") {
 				fmt.Fprintln(a.stdout, line)
 			}
 			if n < all {
@@ -304,17 +305,17 @@ func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOption
 			return err
 		}
 	}
-	rows, failed := [][]string{{show.Word(lang, "LEARNER"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), ""}}, 0
+	rows, failed := a.table(show.Word(lang, "LEARNER"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), ""), 0
 	for _, g := range grades {
 		if g.Outcome.Failed() {
 			failed++
 		}
-		rows = append(rows, []string{g.Learner, show.Word(lang, g.Word()), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message)})
+		rows.Row(g.Learner, show.Word(lang, g.Word()), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message))
 	}
 	if o.asJSON {
 		err = a.printJSON(grades)
 	} else {
-		err = show.Table(a.stdout, rows)
+		err = rows.Write(a.stdout)
 	}
 	if err != nil {
 		return err

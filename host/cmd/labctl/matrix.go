@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -235,12 +234,11 @@ func (a *app) printPlan(p *planned, asJSON bool) error {
 		}
 		return a.printJSON(out)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KERNEL\tTARGET\tKIND\tWORK")
+	w := a.table("KERNEL", "TARGET", "KIND", "WORK")
 	for _, c := range p.mine() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Kernel, c.Target, c.Work.Kind, workLine(c.Work))
+		w.Row(c.Kernel, c.Target, c.Work.Kind, workLine(c.Work))
 	}
-	if err := w.Flush(); err != nil {
+	if err := w.Write(a.stdout); err != nil {
 		return err
 	}
 	a.say(fmt.Sprintf("%d cells", len(p.mine())))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"labctl/host/nearest"
 	"labctl/host/outcome"
@@ -38,16 +37,15 @@ func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) er
 	if o.asJSON {
 		return a.printJSON(presets)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PRESET\tTRACER\tFUNCTIONS\tEVENTS\tWHAT IT SHOWS")
+	w := a.table("PRESET", "TRACER", "FUNCTIONS", "EVENTS", "WHAT IT SHOWS")
 	for _, p := range presets {
 		tracer := p.Tracer
 		if tracer == "" {
 			tracer = "nop"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", p.Name, tracer, len(p.Functions), len(p.Events), title(p))
+		w.Row(p.Name, tracer, len(p.Functions), len(p.Events), title(p))
 	}
-	return w.Flush()
+	return w.Write(a.stdout)
 }
 
 // title is a preset's, in the user's language.
@@ -82,8 +80,7 @@ func (a *app) checkPresets(ctx context.Context, o traceOptions, presets []preset
 
 func (a *app) printChecks(all *trace.Checks) error {
 	fmt.Fprintf(a.stdout, "%s on %s\n\n", report.Clean(all.Release), all.Arch)
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PRESET\tARMED\tEVENTS\tLOST\tMISSING")
+	w := a.table("PRESET", "ARMED", "EVENTS", "LOST", "MISSING")
 	for i := range all.Presets {
 		c := &all.Presets[i]
 		missing := c.Error
@@ -97,9 +94,9 @@ func (a *app) printChecks(all *trace.Checks) error {
 			missing = strings.Join(names, ", ")
 		}
 		armed, asked := c.Armed()
-		fmt.Fprintf(w, "%s\t%d of %d\t%d\t%d\t%s\n", c.Name, armed, asked, c.Events, c.Lost, report.Clean(missing))
+		w.Row(c.Name, fmt.Sprintf("%d of %d", armed, asked), c.Events, c.Lost, report.Clean(missing))
 	}
-	if err := w.Flush(); err != nil {
+	if err := w.Write(a.stdout); err != nil {
 		return err
 	}
 	// Why, once for each name.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -44,12 +43,12 @@ func (a *app) probeLs() *cobra.Command {
 			if asJSON {
 				return a.printJSON(catalogue.Probes())
 			}
-			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "PROBE\tMAKES\tWHAT IT DOES\tPARAMETERS")
+			w := a.table("PROBE", "MAKES", "WHAT IT DOES", "PARAMETERS")
+			w.Columns[2].Wrap = true
 			for _, p := range catalogue.Probes() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Makes, p.Summary, p.Params)
+				w.Row(p.Name, p.Makes, p.Summary, p.Params)
 			}
-			return w.Flush()
+			return w.Write(a.stdout)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

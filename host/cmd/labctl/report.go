@@ -2,13 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"labctl/host/lab"
 	"labctl/host/matrix"
@@ -84,11 +84,9 @@ const wide = 120
 // reportOptions are those of a report on standard output; dir holds the records.
 func (a *app) reportOptions(dir string) render.Options {
 	o := render.Options{Width: wide, Dir: dir}
-	if f, ok := a.stdout.(*os.File); ok && isTerminal(f) {
+	if isTerminal(a.stdout) {
 		o.Colour = os.Getenv("NO_COLOR") == ""
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
-			o.Width = w
-		}
+		o.Width = cmp.Or(a.width(), wide)
 	}
 	return o
 }

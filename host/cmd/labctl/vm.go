@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -48,8 +47,8 @@ func (a *app) vmLs() *cobra.Command {
 			if asJSON {
 				return a.printJSON(all)
 			}
-			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "MACHINE\tKERNEL\tCPUS\tMEMORY\tCOMMANDS\tDISK\tBOOT\tSTARTS\tMADE\tUSED\tKEY")
+			w := a.table("MACHINE", "KERNEL", "CPUS", "MEMORY", "COMMANDS", "DISK", "BOOT", "STARTS", "MADE", "USED", "KEY")
+			w.Columns[10].Wrap = false // a key is one word
 			var sum int64
 			for _, t := range all {
 				sum += t.Disk
@@ -57,10 +56,10 @@ func (a *app) vmLs() *cobra.Command {
 				if t.Commands {
 					commands = "yes"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d MB\t%s\t%d MB\t%.1f s\t%d\t%s\t%s\t%s\n", t.Target, t.Kernel, t.CPUs, t.MemoryMB, commands,
-					t.Disk>>20, t.BootSeconds, t.Hits, humanize.Time(t.Made), humanize.Time(t.Used), t.Key)
+				w.Row(t.Target, t.Kernel, t.CPUs, fmt.Sprintf("%d MB", t.MemoryMB), commands, fmt.Sprintf("%d MB", t.Disk>>20),
+					fmt.Sprintf("%.1f s", t.BootSeconds), t.Hits, humanize.Time(t.Made), humanize.Time(t.Used), t.Key)
 			}
-			if err := w.Flush(); err != nil {
+			if err := w.Write(a.stdout); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stdout, "%d templates, %d MB of at most %d MB\n", len(all), sum>>20, warm.DefaultLimit>>20)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"labctl/guest/ksym"
 	"labctl/host/arch"
@@ -17,6 +16,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/targets"
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // KernelReport is what an image says of a kernel, and what can be run on it.
@@ -99,9 +99,9 @@ func reportMachine(ctx context.Context, k *kernel.Kernel, t targets.Target, labs
 
 // Print prints the report for people.
 func (r *KernelReport) Print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := table.New(0)
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, text.Clean(fmt.Sprintf(format, args...)))
+		w.Row(name, text.Clean(fmt.Sprintf(format, args...)))
 	}
 	row("release", "%s", r.Release)
 	row("arch", "%s", r.Arch)
@@ -149,7 +149,7 @@ func (r *KernelReport) Print(out io.Writer) error {
 		}
 		row(name, "%s: %s", f.Name, cmp.Or(strings.Join(f.Missing, "; "), "ok"))
 	}
-	if err := w.Flush(); err != nil {
+	if err := w.Write(out); err != nil {
 		return err
 	}
 	return r.printReady(out)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // style is a run's: a bit each.
@@ -26,7 +27,7 @@ type word []run
 
 func (w word) width() (n int) {
 	for _, r := range w {
-		n += width.StringWidth(r.text)
+		n += table.Width(r.text)
 	}
 	return n
 }
@@ -34,12 +35,12 @@ func (w word) width() (n int) {
 // split cuts a word in two, the first of at most cells cells.
 func (w word) split(cells int) (head, tail word) {
 	for i, r := range w {
-		n := width.StringWidth(r.text)
+		n := table.Width(r.text)
 		if n <= cells {
 			head, cells = append(head, r), cells-n
 			continue
 		}
-		first := width.Truncate(r.text, cells, "")
+		first := table.First(r.text, cells)
 		if first == "" && len(head) == 0 { // a cell is narrower than a letter
 			first = string([]rune(r.text)[:1])
 		}

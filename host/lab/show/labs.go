@@ -9,6 +9,7 @@ import (
 	"labctl/host/lab/judge"
 	"labctl/host/record"
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // Ran is a lab that was run.
@@ -30,16 +31,16 @@ func Labs(w io.Writer, runs []Ran, o Options) error {
 		o.Stacks = true
 		return o.lab(w, &runs[0])
 	}
-	rows := [][]string{heads(o.Lang, "LAB", "TITLE", "VERDICT", "CHECKS", "CLAIMS")}
+	t := table.New(0, heads(o.Lang, "LAB", "TITLE", "VERDICT", "CHECKS", "CLAIMS")...)
 	for _, r := range runs {
-		row := []string{r.Lab.ID, Clean(r.Lab.Title.In(o.Lang))}
+		title := Clean(r.Lab.Title.In(o.Lang))
 		if r.Report == nil {
-			rows = append(rows, append(row, "!", "", text.Line(r.Why, 120)))
+			t.Row(r.Lab.ID, title, "!", "", text.Line(r.Why, 120))
 			continue
 		}
-		rows = append(rows, append(row, Word(o.Lang, string(r.Report.Verdict())), Summary(r.Report, o.Lang), claimCounts(r.Report, o.Lang)))
+		t.Row(r.Lab.ID, title, Word(o.Lang, string(r.Report.Verdict())), Summary(r.Report, o.Lang), claimCounts(r.Report, o.Lang))
 	}
-	if err := Table(w, rows); err != nil {
+	if err := t.Write(w); err != nil {
 		return err
 	}
 	for _, r := range runs {
@@ -152,14 +153,14 @@ func ClaimsOf(runs []Ran) []Claim {
 
 // Claims prints what becomes of claims, with the evidence.
 func Claims(w io.Writer, all []Claim, lang string) error {
-	rows := [][]string{heads(lang, "LAB", "CLAIM", "VERDICT", "SAYS")}
+	t := table.New(0, heads(lang, "LAB", "CLAIM", "VERDICT", "SAYS")...)
 	for _, c := range all {
-		rows = append(rows, []string{c.Lab, c.ID, Word(lang, string(c.Verdict)), Clean(c.Says.In(lang))})
+		t.Row(c.Lab, c.ID, Word(lang, string(c.Verdict)), Clean(c.Says.In(lang)))
 		if seen := c.Evidence + c.Error; seen != "" {
-			rows = append(rows, []string{"", "", "", "→ " + Clean(seen)})
+			t.Row("", "", "", "→ "+Clean(seen))
 		}
 	}
-	return Table(w, rows)
+	return t.Write(w)
 }
 
 // Listed is one lab of `lab ls --json`.
@@ -175,11 +176,11 @@ type Listed struct {
 
 // List prints which labs there are, and whether they can run on a kernel.
 func List(w io.Writer, all []Listed, lang string) error {
-	rows := [][]string{heads(lang, "ID", "TOPIC", "TITLE", "SOURCE", "STATUS")}
+	t := table.New(0, heads(lang, "ID", "TOPIC", "TITLE", "SOURCE", "STATUS")...)
 	for _, l := range all {
-		rows = append(rows, []string{l.ID, l.Topic, Clean(l.Title.In(lang)), sourceOf(l.Lab), l.status(lang)})
+		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), sourceOf(l.Lab), l.status(lang))
 	}
-	return Table(w, rows)
+	return t.Write(w)
 }
 
 func (l *Listed) status(lang string) string {

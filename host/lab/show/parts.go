@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // Lessons are laid out here. glamour did it before: it clips a table's cells and
@@ -113,7 +114,7 @@ func prose(lines []string, cells int, plain bool) string {
 			b.WriteByte('\n')
 		}
 		left := strings.Repeat(" ", margin) + head
-		for _, l := range wrap(words(s), cells-width.StringWidth(left)) {
+		for _, l := range wrap(words(s), cells-table.Width(left)) {
 			b.WriteString(left)
 			printLine(&b, l, more, plain)
 			b.WriteByte('\n')
@@ -151,7 +152,7 @@ func list(all []item, cells int, plain bool) string {
 		if it.marker != "" {
 			head += it.marker + " "
 		}
-		under := strings.Repeat(" ", width.StringWidth(head))
+		under := strings.Repeat(" ", table.Width(head))
 		for i, l := range wrap(words(it.text), cells-len(under)) {
 			if i > 0 {
 				head = under
@@ -173,8 +174,8 @@ func listing(lines []string, cells int) string {
 		code := strings.TrimLeft(l, " ")
 		left := strings.Repeat(" ", margin+2+min(len(l)-len(code), cells/4))
 		room := cells - len(left)
-		for width.StringWidth(code) > room {
-			head := width.Truncate(code, room, "")
+		for table.Width(code) > room {
+			head := table.First(code, room)
 			if at := strings.LastIndexByte(head, ' '); at > len(head)/2 {
 				head = head[:at]
 			}

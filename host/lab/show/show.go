@@ -8,11 +8,10 @@ import (
 	"os"
 	"strings"
 
-	"github.com/mattn/go-runewidth"
-
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // Lang is the language of the user's locale.
@@ -28,64 +27,6 @@ func Lang() string {
 	return "en"
 }
 
-// width is of cells, whatever the locale says of ambiguous characters.
-var width = runewidth.Condition{StrictEmojiNeutral: true}
-
-// Table aligns rows by cells; the last column is left as it is.
-func Table(w io.Writer, rows [][]string) error {
-	var widths []int
-	for _, r := range rows {
-		for i, c := range r {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], width.StringWidth(c))
-		}
-	}
-	for _, r := range rows {
-		var b strings.Builder
-		for i, c := range r {
-			b.WriteString(c)
-			if i < len(r)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-width.StringWidth(c)+2))
-			}
-		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Wrap breaks a text into lines of at most cells cells, between words, and
-// within a word only when it is longer than a line.
-func Wrap(s string, cells int) []string {
-	var lines []string
-	line, used := "", 0
-	for _, word := range strings.Fields(s) {
-		n := width.StringWidth(word)
-		if used > 0 && used+1+n > cells {
-			lines, line, used = append(lines, line), "", 0
-		}
-		for n > cells {
-			head := width.Truncate(word, cells, "")
-			if head == "" {
-				break
-			}
-			lines, word = append(lines, head), word[len(head):]
-			n = width.StringWidth(word)
-		}
-		if used > 0 {
-			line, used = line+" ", used+1
-		}
-		line, used = line+word, used+n
-	}
-	if line != "" || len(lines) == 0 {
-		lines = append(lines, line)
-	}
-	return lines
-}
-
 // least is how many cells a terminal has, whatever it says.
 const least = 20
 
@@ -98,7 +39,7 @@ func Markdown(source string, cells int, plain bool) string {
 		out := ""
 		switch {
 		case p.table != nil:
-			out = table(p.table, cells, plain)
+			out = markdownTable(p.table, cells, plain)
 		case p.list != nil:
 			out = list(p.list, cells, plain)
 		case p.code != nil:
@@ -171,17 +112,17 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 	}
 	ids := 0
 	for _, c := range r.Checks {
-		ids = max(ids, width.StringWidth(c.ID))
+		ids = max(ids, table.Width(c.ID))
 	}
 	for _, c := range r.Claims {
-		ids = max(ids, width.StringWidth(c.ID))
+		ids = max(ids, table.Width(c.ID))
 	}
 	p.ids = ids
 	for _, c := range r.Checks {
-		p.verdicts = max(p.verdicts, width.StringWidth(p.verdict(c.Verdict)))
+		p.verdicts = max(p.verdicts, table.Width(p.verdict(c.Verdict)))
 	}
 	for _, c := range r.Claims {
-		p.verdicts = max(p.verdicts, width.StringWidth(p.verdict(c.Verdict)))
+		p.verdicts = max(p.verdicts, table.Width(p.verdict(c.Verdict)))
 	}
 	for _, c := range r.Checks {
 		p.item(c.ID, c.Verdict, c.Says.In(lang))
@@ -251,7 +192,7 @@ func (p *printer) f(format string, args ...any) {
 
 func (p *printer) item(id string, v judge.Verdict, says string) {
 	word := p.verdict(v)
-	head := fmt.Sprintf("  %s%s  %s%s  ", id, pad(id, p.ids), word, pad(word, p.verdicts))
+	head := "  " + table.Pad(id, p.ids) + "  " + table.Pad(word, p.verdicts) + "  "
 	p.below(0, head, says)
 }
 
@@ -263,17 +204,13 @@ func (p *printer) verdict(v judge.Verdict) string {
 	return Word(p.lang, string(v))
 }
 
-func pad(s string, cells int) string {
-	return strings.Repeat(" ", max(0, cells-width.StringWidth(s)))
-}
-
 // below prints a text behind a head, its further lines under its first.
 func (p *printer) below(indent int, head, s string) {
-	left := indent + width.StringWidth(head)
+	left := indent + table.Width(head)
 	if left > p.cells/2 {
 		left = p.cells / 2
 	}
-	for i, line := range Wrap(Clean(s), max(20, p.cells-left)) {
+	for i, line := range table.Wrap(Clean(s), max(20, p.cells-left), "") {
 		if i == 0 {
 			p.f("%*s%s%s\n", indent, "", head, line)
 		} else {

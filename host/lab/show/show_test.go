@@ -10,58 +10,14 @@ import (
 	"testing"
 
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
-
-func TestTable(t *testing.T) {
-	var b strings.Builder
-	if err := Table(&b, [][]string{{"ID", "제목", "X"}, {"P1", "세 가지", "a"}, {"P10", "ps", "b"}}); err != nil {
-		t.Fatal(err)
-	}
-	want := "ID   제목     X\nP1   세 가지  a\nP10  ps       b\n"
-	if b.String() != want {
-		t.Errorf("Table =\n%swant\n%s", b.String(), want)
-	}
-}
-
-func TestWrap(t *testing.T) {
-	for _, tt := range []struct {
-		s     string
-		cells int
-		want  string
-	}{
-		{"", 10, ""},
-		{"one two three", 8, "one two|three"},
-		{"태스크마다 자기 번호가 있습니다", 10, "태스크마다|자기|번호가|있습니다"},
-		{"가나다라마바", 4, "가나|다라|마바"},
-		{"abcdefghij", 4, "abcd|efgh|ij"},
-	} {
-		got := Wrap(tt.s, tt.cells)
-		if strings.Join(got, "|") != tt.want {
-			t.Errorf("Wrap(%q, %d) = %q; want %q", tt.s, tt.cells, got, tt.want)
-		}
-	}
-}
-
-func FuzzWrap(f *testing.F) {
-	f.Add("태스크 task", 3)
-	f.Add("\x1b[31m", 1)
-	f.Fuzz(func(t *testing.T, s string, cells int) {
-		if cells < 2 || cells > 200 || len(s) > 4096 {
-			return
-		}
-		for _, line := range Wrap(s, cells) {
-			if n := width.StringWidth(line); n > cells {
-				t.Errorf("Wrap(%q, %d) has a line of %d cells: %q", s, cells, n, line)
-			}
-		}
-	})
-}
 
 // TestMarkdown keeps lines within a terminal's width, by its cells.
 func TestMarkdown(t *testing.T) {
 	out := Markdown("# 제목\n\n"+strings.Repeat("프로세스와 스레드는 같은 함수에서 ", 20)+"\n\n| a | 나 |\n|---|---|\n| 1 | 둘 |\n", 60, true)
 	for line := range strings.Lines(out) {
-		if n := width.StringWidth(strings.TrimRight(line, "\n")); n > 60 {
+		if n := table.Width(strings.TrimRight(line, "\n")); n > 60 {
 			t.Errorf("a line of %d cells: %q", n, line)
 		}
 	}
@@ -189,7 +145,7 @@ func FuzzParts(f *testing.F) {
 				if columns := len(cellsOf(p.table[0])); columns*(narrowest+3) > cells {
 					continue // there is no room for so many
 				}
-				out = table(p.table, cells, true)
+				out = markdownTable(p.table, cells, true)
 			case p.list != nil:
 				out = list(p.list, cells, true)
 			case p.code != nil:
@@ -198,7 +154,7 @@ func FuzzParts(f *testing.F) {
 				out = prose(p.prose, cells, true)
 			}
 			for line := range strings.Lines(out) {
-				if n := width.StringWidth(strings.TrimRight(line, "\n")); n > cells {
+				if n := table.Width(strings.TrimRight(line, "\n")); n > cells {
 					t.Errorf("%q in %d cells has a line of %d: %q", source, cells, n, line)
 				}
 			}

@@ -1,6 +1,10 @@
 package show
 
-import "strings"
+import (
+	"strings"
+
+	"labctl/host/ui/table"
+)
 
 // cellsOf cuts a row at its bars; "\|" is none.
 func cellsOf(row string) (out []string) {
@@ -25,113 +29,66 @@ func cellsOf(row string) (out []string) {
 	return append(out, strings.TrimSpace(b.String()))
 }
 
-const (
-	narrowest = 4 // cells of a column
-	between   = " │ "
-)
+// narrowest is the width below which no column of a lesson is made.
+const narrowest = 4
 
-// widths chooses the columns' widths, from the natural ones and those of the
-// longest words, so that they take at most cells cells in all: the widest column
-// gives first.
-func widths(natural, longest []int, cells int) []int {
-	w := append([]int(nil), natural...)
-	for _, least := range [][]int{longest, nil} {
-		for {
-			total, widest := 0, -1
-			for i, n := range w {
-				total += n
-				floor := narrowest
-				if least != nil {
-					floor = max(floor, least[i])
-				}
-				if n > floor && (widest < 0 || n > w[widest]) {
-					widest = i
-				}
-			}
-			if total <= cells {
-				return w
-			}
-			if widest < 0 {
-				break
-			}
-			w[widest]--
-		}
-	}
-	return w
+// cell is inline markup in a table.
+type cell struct {
+	words []word
+	more  style
+	plain bool
 }
 
-// table lays the rows of a Markdown table out for so many cells.
-func table(rows []string, cells int, plain bool) string {
+func (c cell) Width() int { return line(c.words).width() }
+
+func (c cell) Longest() (n int) {
+	for _, w := range c.words {
+		n = max(n, w.width())
+	}
+	return n
+}
+
+func (c cell) Lines(cells int) (lines []string) {
+	all := []line{c.words}
+	if cells > 0 {
+		all = wrap(c.words, cells)
+	}
+	for _, l := range all {
+		var b strings.Builder
+		printLine(&b, l, c.more, c.plain)
+		lines = append(lines, b.String())
+	}
+	return lines
+}
+
+// markdownTable lays the rows of a Markdown table out for so many cells.
+func markdownTable(rows []string, cells int, plain bool) string {
 	head := cellsOf(rows[0])
-	right := make([]bool, len(head))
+	t := table.Table{Columns: make([]table.Column, len(head)), Width: cells, Narrowest: narrowest, Indent: margin, Between: " │ ", Rule: true}
+	for i := range t.Columns {
+		t.Columns[i].Wrap = true
+	}
 	for i, d := range cellsOf(rows[1]) {
-		if i < len(right) {
-			right[i] = strings.HasSuffix(d, ":") && !strings.HasPrefix(d, ":")
+		if i < len(head) {
+			t.Columns[i].Right = strings.HasSuffix(d, ":") && !strings.HasPrefix(d, ":")
 		}
 	}
-	natural, longest := make([]int, len(head)), make([]int, len(head))
-	var all [][][]word // by row, by column
-	for i, r := range rows {
-		if i == 1 {
-			continue
+	row := func(r string, more style) []table.Cell {
+		out := make([]table.Cell, len(head))
+		for i := range out {
+			out[i] = cell{plain: plain}
 		}
-		row := make([][]word, len(head))
-		for j, c := range cellsOf(r) {
-			if j == len(head) {
+		for i, c := range cellsOf(r) {
+			if i == len(head) {
 				break // as GFM has it
 			}
-			row[j] = words(c)
-			natural[j] = max(natural[j], line(row[j]).width())
-			for _, w := range row[j] {
-				longest[j] = max(longest[j], w.width())
-			}
+			out[i] = cell{words(c), more, plain}
 		}
-		all = append(all, row)
+		return out
 	}
-	w := widths(natural, longest, cells-margin-width.StringWidth(between)*(len(head)-1))
-	var b strings.Builder
-	left := strings.Repeat(" ", margin)
-	for i, row := range all {
-		var more style
-		if i == 0 {
-			more = strong
-		}
-		wrapped, height := make([][]line, len(row)), 1
-		for j := range row {
-			wrapped[j] = wrap(row[j], w[j])
-			height = max(height, len(wrapped[j]))
-		}
-		for k := range height {
-			b.WriteString(left)
-			for j := range row {
-				var l line
-				if k < len(wrapped[j]) {
-					l = wrapped[j][k]
-				}
-				gap := strings.Repeat(" ", max(0, w[j]-l.width()))
-				if j > 0 {
-					b.WriteString(between)
-				}
-				if right[j] {
-					b.WriteString(gap)
-				}
-				printLine(&b, l, more, plain)
-				if !right[j] {
-					b.WriteString(gap)
-				}
-			}
-			b.WriteByte('\n')
-		}
-		if i == 0 {
-			b.WriteString(left)
-			for j := range w {
-				if j > 0 {
-					b.WriteString("─┼─")
-				}
-				b.WriteString(strings.Repeat("─", w[j]))
-			}
-			b.WriteByte('\n')
-		}
+	t.Head = row(rows[0], strong)
+	for _, r := range rows[2:] {
+		t.Rows = append(t.Rows, row(r, 0))
 	}
-	return b.String()
+	return t.String()
 }

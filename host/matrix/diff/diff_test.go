@@ -15,6 +15,7 @@ import (
 	"labctl/host/kernel/profile"
 	"labctl/host/lab"
 	"labctl/host/record"
+	"labctl/host/ui/table"
 )
 
 // find knows the lab K1 alone.
@@ -72,7 +73,7 @@ func TestWidth(t *testing.T) {
 	for _, cells := range []int{60, 80, 100} {
 		out := printed(t, &Report{Diffs: New(kernels, nil)}, Options{Cells: cells, All: true})
 		for _, line := range strings.Split(out, "\n") {
-			if n := width.StringWidth(line); n > cells {
+			if n := table.Width(line); n > cells {
 				t.Errorf("at %d cells a line has %d: %q", cells, n, line)
 			}
 		}

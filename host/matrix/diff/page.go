@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mattn/go-runewidth"
-
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 // page is what is printed, on a terminal or in Markdown.
@@ -15,15 +14,13 @@ type page struct {
 	b strings.Builder
 }
 
-// table has cells of clean text, in one line each. The first code columns, or the
+// grid has cells of clean text, in one line each. The first code columns, or the
 // last one when it is -1, hold names: in Markdown nothing in them is markup.
-type table struct {
+type grid struct {
 	head []string
 	rows [][]string
 	code int
 }
-
-var width = runewidth.Condition{StrictEmojiNeutral: true}
 
 func (p *page) title(level int, s string) {
 	s = text.Line(s, 1000)
@@ -45,7 +42,7 @@ func (p *page) line(s string) {
 		fmt.Fprintf(&p.b, "\n%s\n", escape(s))
 		return
 	}
-	for _, l := range wrap(s, max(20, p.o.Cells-2)) {
+	for _, l := range table.Wrap(s, max(20, p.o.Cells-2), breaks) {
 		p.b.WriteString("  " + l + "\n")
 	}
 }
@@ -60,7 +57,7 @@ func (p *page) code(s string) {
 }
 
 // cut prints the first rows of a table and says how many more there are.
-func (p *page) cut(t *table) {
+func (p *page) cut(t *grid) {
 	more := 0
 	if !p.o.All && len(t.rows) > maxRows {
 		more = len(t.rows) - maxRows
@@ -72,7 +69,7 @@ func (p *page) cut(t *table) {
 	}
 }
 
-func (p *page) table(t table) {
+func (p *page) table(t grid) {
 	if len(t.rows) == 0 {
 		return
 	}
@@ -96,7 +93,7 @@ func (p *page) names(names []string) string {
 	return strings.Join(names, " ")
 }
 
-func (p *page) markdown(t table) {
+func (p *page) markdown(t grid) {
 	p.b.WriteByte('\n')
 	line := func(cells []string, code int) {
 		for i, c := range cells {
@@ -130,87 +127,25 @@ const narrow = 12
 
 // terminal fits a table into the width: the widest columns are made narrower, and
 // their cells take more lines.
-func (p *page) terminal(t table) {
-	rows := t.rows
+func (p *page) terminal(t grid) {
+	out := table.Table{Columns: make([]table.Column, len(t.head)), Width: p.o.Cells, Narrowest: narrow, Indent: 2}
+	for i := range out.Columns {
+		out.Columns[i].Wrap = true
+	}
+	row := func(cells []string) (all []table.Cell) {
+		for _, c := range cells {
+			all = append(all, table.Text{S: c, After: breaks})
+		}
+		return all
+	}
 	if strings.Join(t.head, "") != "" {
-		rows = append([][]string{t.head}, rows...)
+		out.Head = row(t.head)
 	}
-	widths := make([]int, len(t.head))
-	for _, r := range rows {
-		for i, c := range r {
-			widths[i] = max(widths[i], width.StringWidth(c))
-		}
+	for _, r := range t.rows {
+		out.Rows = append(out.Rows, row(r))
 	}
-	room := p.o.Cells - 2 // the indent
-	for {
-		sum, widest := -2, 0
-		for i, w := range widths {
-			sum += w + 2
-			if w > widths[widest] {
-				widest = i
-			}
-		}
-		if sum <= room || widths[widest] <= narrow {
-			break
-		}
-		widths[widest]--
-	}
-	for _, r := range rows {
-		var lines [][]string
-		most := 1
-		for i, c := range r {
-			l := wrap(c, widths[i])
-			lines = append(lines, l)
-			most = max(most, len(l))
-		}
-		for n := range most {
-			var b strings.Builder
-			for i := range r {
-				s := ""
-				if n < len(lines[i]) {
-					s = lines[i][n]
-				}
-				b.WriteString("  " + s + strings.Repeat(" ", max(0, widths[i]-width.StringWidth(s))))
-			}
-			p.b.WriteString(strings.TrimRight(b.String(), " ") + "\n")
-		}
-	}
+	p.b.WriteString(out.String())
 }
 
-// wrap breaks a text into lines of at most so many cells, between words; a word
-// that is longer than a line after one of | _ . ( , or where it must.
-func wrap(s string, cells int) (lines []string) {
-	line, used := "", 0
-	flush := func() {
-		if line != "" {
-			lines = append(lines, line)
-		}
-		line, used = "", 0
-	}
-	for _, word := range strings.Fields(s) {
-		n := width.StringWidth(word)
-		if used > 0 && used+1+n > cells {
-			flush()
-		}
-		for n > cells {
-			head := width.Truncate(word, cells, "")
-			if head == "" {
-				break
-			}
-			if at := strings.LastIndexAny(head, "|_.(,"); at > len(head)/2 {
-				head = head[:at+1]
-			}
-			lines, word = append(lines, head), word[len(head):]
-			n = width.StringWidth(word)
-		}
-		if used > 0 {
-			line, used = line+" ", used+1
-		}
-		line, used = line+word, used+n
-	}
-	flush()
-	if len(lines) == 0 {
-		lines = []string{""}
-	}
-	return lines
-}
+// breaks are where names that are longer than a line are broken.
+const breaks = "|_.(,"

@@ -44,7 +44,7 @@ func (d *Diff) print(p *page) {
 		title += " on " + arches[0]
 	}
 	p.title(2, title)
-	t := table{head: []string{"", "kernel", "machine", "labs"}}
+	t := grid{head: []string{"", "kernel", "machine", "labs"}}
 	for _, k := range d.Kernels {
 		t.rows = append(t.rows, []string{k.Label, k.Release, k.Target, strings.Join(k.Labs, " ")})
 	}
@@ -178,7 +178,7 @@ func (d *Diff) printPaths(p *page) {
 			p.code(strings.Join(names, " < "))
 			continue
 		}
-		t := table{head: append(d.heads(), "change"), code: len(d.Kernels)}
+		t := grid{head: append(d.heads(), "change"), code: len(d.Kernels)}
 		for i := range path.Frames {
 			f := &path.Frames[i]
 			t.rows = append(t.rows, append(cells(f, plain), d.changes(f)))
@@ -208,7 +208,7 @@ func (d *Diff) printLayouts(p *page) {
 			}
 		}
 		p.title(4, fmt.Sprintf("struct %s: %s", l.Name, strings.Join(sizes, " → ")))
-		t := table{head: append(d.heads("member"), "change"), code: 1 + len(d.Kernels)}
+		t := grid{head: append(d.heads("member"), "change"), code: 1 + len(d.Kernels)}
 		// What says most comes first. Of what only comes, goes or moves there is
 		// a lot: names and a count.
 		var rows []*Row
@@ -302,7 +302,7 @@ func (d *Diff) printVerdicts(p *page, title string, rows []Row, count func(*judg
 		p.line("None, of those that were judged: " + strings.Join(counts, ", ") + ".")
 		return
 	}
-	t := table{head: append(d.heads("id"), "says")}
+	t := grid{head: append(d.heads("id"), "says")}
 	for i := range rows {
 		t.rows = append(t.rows, append(append([]string{rows[i].Name}, cells(&rows[i], plain)...), rows[i].Says))
 	}
@@ -315,7 +315,7 @@ func (d *Diff) printWays(p *page) {
 	}
 	p.title(3, "Which system call makes the task")
 	p.line("By lab, step and task: the call that a program or its library made, its flags (CLONE_…) and the exit signal.")
-	t := table{head: d.heads("task"), code: 1 + len(d.Kernels)}
+	t := grid{head: d.heads("task"), code: 1 + len(d.Kernels)}
 	for _, differs := range []bool{true, false} { // a list that is cut has what differs
 		for i := range d.Ways {
 			if d.Ways[i].has() == differs {
@@ -374,7 +374,7 @@ func (d *Diff) printGroups(p *page, rows []Row) {
 		groups[at].names = append(groups[at].names, rows[i].Name)
 	}
 	slices.SortFunc(groups, func(a, b *group) int { return slices.Compare(a.marks, b.marks) })
-	t := table{head: append(d.heads(), "how many", "which"), code: -1}
+	t := grid{head: append(d.heads(), "how many", "which"), code: -1}
 	for _, g := range groups {
 		shown := len(g.names)
 		if !p.o.All {
@@ -403,7 +403,7 @@ func (d *Diff) printFunctions(p *page) {
 		return
 	}
 	p.title(4, "Prototypes that changed")
-	t := table{head: d.heads("function"), code: 1 + len(d.Kernels)}
+	t := grid{head: d.heads("function"), code: 1 + len(d.Kernels)}
 	for i := range protos {
 		t.rows = append(t.rows, append([]string{protos[i].Name}, cells(&protos[i], plain)...))
 	}

@@ -6,11 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mattn/go-runewidth"
-
-	"labctl/host/lab/show"
 	"labctl/host/matrix"
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 const (
@@ -28,10 +26,6 @@ const (
 	maxHead  = 20
 )
 
-// cells counts a terminal's cells, whatever the locale says of ambiguous
-// characters.
-var cells = runewidth.Condition{StrictEmojiNeutral: true}
-
 // Table shows results on a terminal: a row for each work and a column for each
 // kernel on each target, by target where that is too wide; then every failure on
 // a line of its own, what is not applicable and why, what was flaky, and the
@@ -43,7 +37,7 @@ func Table(w io.Writer, r *matrix.Results, o Options) error {
 	o.Width = max(o.Width, minWidth)
 	all := entries(r)
 	n := count(all)
-	t := table{Options: o}
+	t := summary{Options: o}
 	t.grid(newSheet(all))
 	t.failures(all, n)
 	t.groups("not applicable:", notApplicable(all))
@@ -56,99 +50,63 @@ func Table(w io.Writer, r *matrix.Results, o Options) error {
 	return err
 }
 
-type table struct {
+type summary struct {
 	Options
 	strings.Builder
 }
 
-func (t *table) line(s string) { fmt.Fprintln(t, strings.TrimRight(s, " ")) }
+func (t *summary) line(s string) { fmt.Fprintln(t, strings.TrimRight(s, " ")) }
 
-func (t *table) grid(s sheet) {
+func (t *summary) grid(s sheet) {
 	names := 0
 	for _, r := range s.rows {
-		names = max(names, cells.StringWidth(r.name))
+		names = max(names, table.Width(r.name))
 	}
 	names = min(names, maxRow, t.Width-2-maxHead)
-	for _, columns := range s.fold(func(c []column) bool { return names+sum(widths(c)) <= t.Width }) {
-		t.line("")
-		t.heads(columns, names)
+	fits := func(c []column) bool { return columns(c, names).Natural() <= t.Width }
+	for _, part := range s.fold(fits) {
+		out := columns(part, names)
 		for _, r := range s.rows {
-			if r.has(columns) {
-				t.row(r, columns, names)
+			if !r.has(part) {
+				continue
 			}
+			row := []any{r.name}
+			for _, c := range part {
+				m := markOf(r.cells[c])
+				row = append(row, t.paint(m, m.plain))
+			}
+			out.Row(row...)
 		}
+		t.line("\n" + strings.TrimRight(out.String(), "\n"))
 	}
 }
 
-// heads names the columns: the targets, each over its columns, and below them
-// the kernels.
-func (t *table) heads(columns []column, names int) {
-	top, bottom := strings.Repeat(" ", names), strings.Repeat(" ", names)
-	w := widths(columns)
-	for i, start := 0, 0; i < len(columns); i++ {
-		bottom += cells.FillRight("  "+head(columns[i].kernel), w[i])
-		if i == len(columns)-1 || columns[i+1].target != columns[i].target {
-			top += cells.FillRight("  "+head(columns[i].target), sum(w[start:i+1]))
-			start = i + 1
+// columns is a table with the names of rows first and a column for each kernel,
+// under the name of its target.
+func columns(all []column, names int) *table.Table {
+	t := table.New(0, "")
+	t.Columns[0] = table.Column{Min: names, Max: names}
+	t.Groups = []table.Group{{Columns: 1}}
+	for i, c := range all {
+		t.Columns = append(t.Columns, table.Column{Min: 1})
+		t.Head = append(t.Head, table.Text{S: table.CutLeft(c.kernel, maxHead)})
+		if i == 0 || c.target != all[i-1].target {
+			t.Groups = append(t.Groups, table.Group{Name: table.CutLeft(c.target, maxHead)})
 		}
+		t.Groups[len(t.Groups)-1].Columns++
 	}
-	t.line(top)
-	t.line(bottom)
+	return t
 }
 
-func (t *table) row(r row, columns []column, names int) {
-	line := cells.FillRight(cells.Truncate(r.name, names, "…"), names)
-	for i, w := range widths(columns) {
-		m := markOf(r.cells[columns[i]])
-		line += "  " + t.paint(m, m.plain) + strings.Repeat(" ", w-2-cells.StringWidth(m.plain))
-	}
-	t.line(line)
-}
-
-func (t *table) paint(m mark, s string) string {
+func (t *summary) paint(m mark, s string) string {
 	if !t.Colour || m.colour == "" {
 		return s
 	}
 	return m.colour + s + plain
 }
 
-// widths are those of columns with the two spaces before each. The last column
-// of a target has room for what hangs over of the target's name.
-func widths(columns []column) []int {
-	out := make([]int, len(columns))
-	room := 0
-	for i, c := range columns {
-		out[i] = 2 + max(1, cells.StringWidth(head(c.kernel)))
-		if i == 0 || c.target != columns[i-1].target {
-			room = 0
-		}
-		room += out[i]
-		if i == len(columns)-1 || columns[i+1].target != c.target {
-			out[i] += max(0, 2+cells.StringWidth(head(c.target))-room)
-		}
-	}
-	return out
-}
-
-func sum(all []int) (n int) {
-	for _, v := range all {
-		n += v
-	}
-	return n
-}
-
-// head is a kernel or target as columns are headed. The end of a long one tells
-// more than its start.
-func head(s string) string {
-	n := cells.StringWidth(s)
-	if n <= maxHead {
-		return s
-	}
-	return cells.TruncateLeft(s, n-maxHead+1, "…")
-}
-
 // failures gives each failed cell a line, and those that were not run one.
-func (t *table) failures(all []entry, n counts) {
+func (t *summary) failures(all []entry, n counts) {
 	if n.red() == 0 {
 		return
 	}
@@ -174,7 +132,7 @@ func (t *table) failures(all []entry, n counts) {
 	}
 }
 
-func (t *table) groups(title string, groups []group) {
+func (t *summary) groups(title string, groups []group) {
 	if len(groups) == 0 {
 		return
 	}
@@ -186,20 +144,20 @@ func (t *table) groups(title string, groups []group) {
 		if title == "" {
 			m = broken
 		}
-		for i, l := range show.Wrap(g.reason+":", t.Width-4) {
+		for i, l := range table.Wrap(g.reason+":", t.Width-4, "") {
 			if i == 0 {
 				t.line("  " + t.paint(m, m.plain) + " " + l)
 			} else {
 				t.line("    " + l)
 			}
 		}
-		for _, l := range show.Wrap(strings.Join(g.ids, ", "), t.Width-6) {
+		for _, l := range table.Wrap(strings.Join(g.ids, ", "), t.Width-6, "") {
 			t.line("      " + l)
 		}
 	}
 }
 
-func (t *table) flaky(all []entry) {
+func (t *summary) flaky(all []entry) {
 	title := "\nflaky:"
 	for i := range all {
 		o := &all[i]
