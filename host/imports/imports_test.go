@@ -53,6 +53,7 @@ var tiers = [][]string{
 	{"host/session"},                        // one run: machine, work, record, outcome
 	{"host/lab"},                            // lessons: run, judged, graded
 	{"host/matrix"},                         // many kernels, machines and labs in one plan
+	{"host/ui/progress"},                    // pulls, builds and cells that are under way
 	{"host/tests"},                          // what tests cover, and how fast fuzz targets run
 	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write
 }

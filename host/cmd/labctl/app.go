@@ -16,6 +16,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/session"
 	"labctl/host/targets"
+	"labctl/host/ui/progress"
 	"labctl/host/ui/table"
 )
 
@@ -37,14 +38,14 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	progress progress
+	progress progress.Line
 	// runsProgram says that the exit status is a guest program's (see
 	// programCommand).
 	runsProgram bool
 }
 
 func (a *app) root() *cobra.Command {
-	a.progress.w, a.progress.terminal = a.stderr, isTerminal(a.stderr)
+	a.progress.W, a.progress.Terminal = a.stderr, isTerminal(a.stderr)
 	root := &cobra.Command{
 		Use:   "labctl",
 		Short: "Boot real kernels in QEMU and see how they make tasks",
@@ -69,7 +70,7 @@ boot and exec pass a program's own status on; see labctl exec --help.`,
 		RunE:              needSubcommand,
 	}
 	root.SetFlagErrorFunc(badFlag)
-	root.PersistentFlags().BoolVarP(&a.progress.quiet, "quiet", "q", false, "no progress on standard error")
+	root.PersistentFlags().BoolVarP(&a.progress.Quiet, "quiet", "q", false, "no progress on standard error")
 	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd(), a.reportCmd())
 	return root
 }
@@ -103,14 +104,14 @@ func (a *app) env() (session.Env, error) {
 		return session.Env{}, outcome.Default(outcome.HostLacks, err)
 	}
 	return session.Env{
-		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.pull},
+		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.Pull},
 		Version: versionString(), Command: os.Args,
 		Warn: a.report,
 	}, nil
 }
 
 // say prints one line of progress.
-func (a *app) say(line string) { a.progress.say(line) }
+func (a *app) say(line string) { a.progress.Say(line) }
 
 func isTerminal(v any) bool {
 	f, ok := v.(*os.File)

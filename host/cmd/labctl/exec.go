@@ -101,8 +101,8 @@ func (a *app) exec(ctx context.Context, o programFlags, argv []string) error {
 
 // quietUnlessTerminal keeps progress out of what a program writes.
 func (a *app) quietUnlessTerminal() {
-	if !a.progress.terminal {
-		a.progress.quiet = true
+	if !a.progress.Terminal {
+		a.progress.Quiet = true
 	}
 }
 

@@ -101,9 +101,9 @@ status is 3 when none answered.`,
 // listOffers prints what the sources serve.
 func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJSON bool) error {
 	offers, err := env.Cache.Offers(ctx, arch, func(o kernel.Offer) {
-		a.progress.status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
+		a.progress.Status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
 	})
-	a.progress.status("")
+	a.progress.Status("")
 	if err != nil {
 		return err
 	}

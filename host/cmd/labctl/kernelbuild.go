@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -120,12 +118,12 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 	if err != nil {
 		return err
 	}
-	live := &buildLine{w: a.stderr, terminal: a.progress.terminal, quiet: a.progress.quiet}
-	b.Say, b.Pull, b.Made = live.say, a.progress.pull, live.made
+	made, end := a.progress.Build()
+	b.Say, b.Pull, b.Made = a.say, a.progress.Pull, made
 	var results []*kbuild.Result
 	for _, req := range reqs {
 		res, err := b.Build(c.Context(), req)
-		live.end()
+		end()
 		if err != nil {
 			return err
 		}
@@ -147,70 +145,3 @@ func (a *app) printBuild(r *kbuild.Result) {
 	}
 	fmt.Fprintf(a.stdout, "%s\t%s\t%s\t%s\n", r.Ref, r.Arch, r.Release, how)
 }
-
-// buildLine shows how far make is: on a terminal one line that is drawn over and
-// over, elsewhere a line for each tenth, or for each 200 objects where nobody
-// knows how many there will be.
-type buildLine struct {
-	w               io.Writer
-	terminal, quiet bool
-
-	shown, step int
-	drawn       time.Time
-	began       time.Time
-}
-
-func (l *buildLine) say(line string) {
-	if l.quiet {
-		return
-	}
-	l.erase()
-	fmt.Fprintln(l.w, line)
-}
-
-func (l *buildLine) made(p kbuild.Progress) {
-	if l.quiet {
-		return
-	}
-	if p.Done == 0 {
-		l.step, l.began = 0, time.Now()
-	}
-	if l.terminal {
-		if time.Since(l.drawn) > 100*time.Millisecond {
-			l.erase()
-			s := l.words(p) + " " + p.Object
-			if r := []rune(s); len(r) > 100 {
-				s = string(r[:100])
-			}
-			fmt.Fprint(l.w, s)
-			l.shown, l.drawn = len([]rune(s)), time.Now()
-		}
-		return
-	}
-	each := 200
-	if p.Total > 0 {
-		each = max(1, p.Total/10)
-	}
-	if step := p.Done / each; p.Done == 0 || step > l.step {
-		l.step = step
-		fmt.Fprintln(l.w, l.words(p))
-	}
-}
-
-// words is "building for arm64: 612 of about 1480 objects, 4m10s".
-func (l *buildLine) words(p kbuild.Progress) string {
-	s := fmt.Sprintf("building for %s: %d objects", p.Arch, p.Done)
-	if p.Total > 0 {
-		s = fmt.Sprintf("building for %s: %d of about %d objects", p.Arch, p.Done, max(p.Total, p.Done))
-	}
-	return s + ", " + cmp.Or(time.Since(l.began).Truncate(time.Second), time.Second).String()
-}
-
-func (l *buildLine) erase() {
-	if l.shown > 0 {
-		fmt.Fprintf(l.w, "\r%*s\r", l.shown, "")
-		l.shown = 0
-	}
-}
-
-func (l *buildLine) end() { l.erase() }

@@ -131,7 +131,7 @@ func (a *app) runSeveral(ctx context.Context, env session.Env, o *labRunOptions,
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{
 		Name: "labs", Plan: plan, Out: o.out, Label: "labs-" + on.Target, Resume: o.resume, Jobs: o.jobs,
-		Again: "labctl lab run", Watch: a.watchCells,
+		Again: "labctl lab run", Watch: a.progress.Cells,
 	})
 	if err != nil {
 		return nil, err

@@ -140,7 +140,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, err
 	}
 	m, err := r.Matrix(ctx, cell.Options{
 		Name: "diff", Plan: cells, Out: o.out, Label: "diff", Resume: o.resume, Jobs: o.jobs,
-		Again: "labctl matrix diff", Watch: a.watchCells,
+		Again: "labctl matrix diff", Watch: a.progress.Cells,
 	})
 	if err != nil {
 		return "", err

@@ -125,7 +125,7 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{
 		Name: p.spec.Name, Plan: p.cells, Shard: p.shard, Out: o.out, Label: "matrix", Resume: o.resume, Jobs: o.jobs, Retries: o.retries,
-		Again: "labctl matrix run", Watch: a.watchCells,
+		Again: "labctl matrix run", Watch: a.progress.Cells,
 	})
 	if err != nil {
 		return err

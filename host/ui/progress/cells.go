@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"labctl/host/text"
 )
 
-// cellProgress shows how the cells of a matrix come along.
-type cellProgress struct {
-	a     *app
+// cells shows how the cells of a matrix come along.
+type cells struct {
+	line  *Line
 	start time.Time
 
 	mu                  sync.Mutex
@@ -22,25 +22,25 @@ type cellProgress struct {
 	running             []matrix.Cell
 }
 
-// watchCells begins to show the progress of total cells, of which done have ended
-// before.
-func (a *app) watchCells(total, done int) (tell func(schedule.Event), stop func()) {
-	p := &cellProgress{a: a, start: time.Now(), total: total, done: done, before: done}
+// Cells begins to show the progress of total cells, of which done have ended before.
+// tell is for every start and end of a cell, stop for when all is over.
+func (l *Line) Cells(total, done int) (tell func(schedule.Event), stop func()) {
+	p := &cells{line: l, start: time.Now(), total: total, done: done, before: done}
 	if done > 0 {
-		a.say(fmt.Sprintf("%d of %d cells are done", done, total))
+		l.Say(fmt.Sprintf("%d of %d cells are done", done, total))
 	}
 	end := func() {}
-	if a.progress.terminal {
+	if l.Terminal {
 		end = ticker(time.Second, p.draw)
 	}
 	return p.tell, func() {
 		end()
-		a.progress.status("")
+		l.Status("")
 	}
 }
 
 // tell is for every start and end of a cell.
-func (p *cellProgress) tell(e schedule.Event) {
+func (p *cells) tell(e schedule.Event) {
 	p.mu.Lock()
 	p.running = e.Running
 	line := ""
@@ -59,13 +59,13 @@ func (p *cellProgress) tell(e schedule.Event) {
 	}
 	p.mu.Unlock()
 	if line != "" {
-		p.a.say(line)
+		p.line.Say(line)
 	}
 	p.draw()
 }
 
 // draw shows where the run is on a terminal.
-func (p *cellProgress) draw() {
+func (p *cells) draw() {
 	p.mu.Lock()
 	line := fmt.Sprintf("%d/%d", p.done, p.total)
 	if p.failed > 0 {
@@ -81,7 +81,7 @@ func (p *cellProgress) draw() {
 	}
 	line += ": " + strings.Join(ids, ", ")
 	p.mu.Unlock()
-	p.a.progress.status(line)
+	p.line.Status(line)
 }
 
 // ticker calls f every now and then until stop.
