@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
+	"labctl/host/lab/show"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/report"
@@ -50,13 +50,8 @@ func (a *app) listPresets(ctx context.Context, o traceOptions, args []string) er
 
 // title is a preset's, in the user's language.
 func title(p preset.Preset) string {
-	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
-		if v := os.Getenv(name); v != "" {
-			if strings.HasPrefix(v, "ko") {
-				return p.KO
-			}
-			break
-		}
+	if show.Lang() == "ko" {
+		return p.KO
 	}
 	return p.EN
 }

@@ -177,8 +177,9 @@ func indent(s string) int {
 	return n
 }
 
-// cutComment removes what follows a # outside quotes.
-func cutComment(s string) string {
+// unquoted returns the first place outside quotes where match holds of what follows,
+// or -1.
+func unquoted(s string, match func(rest string) bool) int {
 	quote := byte(0)
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -190,9 +191,17 @@ func cutComment(s string) string {
 			}
 		case c == '"' || c == '\'':
 			quote = c
-		case c == '#':
-			return s[:i]
+		case match(s[i:]):
+			return i
 		}
+	}
+	return -1
+}
+
+// cutComment removes what follows a # outside quotes.
+func cutComment(s string) string {
+	if i := unquoted(s, func(rest string) bool { return rest[0] == '#' }); i >= 0 {
+		return s[:i]
 	}
 	return s
 }
@@ -273,22 +282,11 @@ func (r *rulesReader) line(word, rest string, at int) {
 
 // cutIf splits `X if Y` at an "if" outside quotes.
 func cutIf(s string) (before, cond string, ok bool) {
-	quote := byte(0)
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case quote != 0 && c == '\\':
-			i++
-		case quote != 0:
-			if c == quote {
-				quote = 0
-			}
-		case c == '"' || c == '\'':
-			quote = c
-		case strings.HasPrefix(s[i:], " if ") || strings.HasPrefix(s[i:], " if("):
-			return s[:i], s[i+3:], true
-		}
+	i := unquoted(s, func(rest string) bool { return strings.HasPrefix(rest, " if ") || strings.HasPrefix(rest, " if(") })
+	if i < 0 {
+		return s, "", false
 	}
-	return s, "", false
+	return s[:i], s[i+3:], true
 }
 
 func (k *rules) symbol(name string) *symbol {

@@ -218,22 +218,8 @@ func (e *Event) Bytes(name string) ([]byte, error) {
 }
 
 func (e *Event) bytes(f *format.Field) ([]byte, error) {
-	start, size := f.Offset, f.Size
-	if f.Loc != format.Here {
-		if start+4 > len(e.Data) {
-			return nil, e.errorf("field %s is past the record's %d bytes", f.Name, len(e.Data))
-		}
-		at := e.dec.u32(e.Data[start:])
-		size = int(at >> 16)
-		if f.Loc == format.RelLoc {
-			start += 4 + int(at&0xffff)
-		} else {
-			start = int(at & 0xffff)
-		}
-	} else if size == 0 {
-		size = max(len(e.Data)-start, 0)
-	}
-	if start+size > len(e.Data) {
+	start, size, ok := f.Span(e.Data, e.dec.u32)
+	if !ok {
 		return nil, e.errorf("field %s claims bytes %d to %d of a record of %d", f.Name, start, start+size, len(e.Data))
 	}
 	return e.Data[start : start+size : start+size], nil

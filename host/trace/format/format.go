@@ -56,6 +56,28 @@ type Field struct {
 	Loc    Loc
 }
 
+// Span is where the field's bytes are in a record, which may say anything of those
+// that are elsewhere than at Offset. u32 reads a number in the record's byte order. ok
+// is false when the record does not have the bytes; they are start and size still.
+func (f *Field) Span(record []byte, u32 func([]byte) uint32) (start, size int, ok bool) {
+	start, size = f.Offset, f.Size
+	if f.Loc != Here {
+		if start+4 > len(record) {
+			return start, 4, false
+		}
+		at := u32(record[start:])
+		size = int(at >> 16)
+		if f.Loc == RelLoc {
+			start += 4 + int(at&0xffff)
+		} else {
+			start = int(at & 0xffff)
+		}
+	} else if size == 0 { // a flexible array
+		size = max(len(record)-start, 0)
+	}
+	return start, size, start+size <= len(record)
+}
+
 // IsText says whether the field is an array of char.
 func (f *Field) IsText() bool {
 	return f.Array && f.Elem == 1 && (strings.HasSuffix(f.Type, "char") && !strings.Contains(f.Type, "unsigned"))

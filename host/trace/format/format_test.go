@@ -1,6 +1,7 @@
 package format
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -232,4 +233,33 @@ func FuzzParsePage(f *testing.F) {
 			t.Errorf("page %+v", p)
 		}
 	})
+}
+
+// Span believes a record no further than its end.
+func TestSpan(t *testing.T) {
+	record := []byte{9, 9, 9, 9, 12, 0, 3, 0, 4, 0, 4, 0, 'a', 'b', 'c', 'd'} // at 4: 3 bytes at 12; at 8: 4 bytes at 4 beyond its end
+	for _, tt := range []struct {
+		name        string
+		f           Field
+		record      []byte
+		start, size int
+		ok          bool
+	}{
+		{"here", Field{Offset: 12, Size: 4}, record, 12, 4, true},
+		{"here, one byte too few", Field{Offset: 12, Size: 4}, record[:15], 12, 4, false},
+		{"flexible", Field{Offset: 12}, record, 12, 4, true},
+		{"flexible, empty", Field{Offset: 16}, record, 16, 0, true},
+		{"flexible, past the end", Field{Offset: 17}, record, 17, 0, false},
+		{"elsewhere", Field{Offset: 4, Size: 4, Loc: DataLoc}, record, 12, 3, true},
+		{"elsewhere, to the last byte", Field{Offset: 4, Size: 4, Loc: DataLoc}, record[:15], 12, 3, true},
+		{"elsewhere, cut", Field{Offset: 4, Size: 4, Loc: DataLoc}, record[:14], 12, 3, false},
+		{"elsewhere, itself cut", Field{Offset: 4, Size: 4, Loc: DataLoc}, record[:7], 4, 4, false},
+		{"relative, past the end", Field{Offset: 8, Size: 4, Loc: RelLoc}, record, 16, 4, false},
+		{"relative, to the last byte", Field{Offset: 8, Size: 4, Loc: RelLoc}, append(record[:16:16], 1, 2, 3, 4), 16, 4, true},
+	} {
+		start, size, ok := tt.f.Span(tt.record, binary.LittleEndian.Uint32)
+		if start != tt.start || size != tt.size || ok != tt.ok {
+			t.Errorf("%s: Span = %d, %d, %t; want %d, %d, %t", tt.name, start, size, ok, tt.start, tt.size, tt.ok)
+		}
+	}
 }

@@ -109,22 +109,8 @@ func (recordNode) eval(c *ctx) value { return value{kind: mem, b: c.data, size: 
 
 // bytes are those of a field, wherever they are.
 func (c *ctx) bytes(f *format.Field) ([]byte, bool) {
-	start, size := f.Offset, f.Size
-	if f.Loc != format.Here {
-		if start+4 > len(c.data) {
-			return nil, false
-		}
-		at, _ := c.env.Uint(c.data[start:], 4)
-		size = int(at >> 16)
-		if f.Loc == format.RelLoc {
-			start += 4 + int(at&0xffff)
-		} else {
-			start = int(at & 0xffff)
-		}
-	} else if size == 0 {
-		size = max(len(c.data)-start, 0)
-	}
-	if start+size > len(c.data) {
+	start, size, ok := f.Span(c.data, func(b []byte) uint32 { v, _ := c.env.Uint(b, 4); return uint32(v) })
+	if !ok {
 		return nil, false
 	}
 	return c.data[start : start+size], true
