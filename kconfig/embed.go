@@ -1,6 +1,6 @@
-// Package kconfig holds, as data, which kernel options labctl's features need,
-// what a kernel is configured with that labctl builds, and what old trees need
-// to be built by the compilers of today.
+// Package kconfig contains, as data, the kernel options that labctl's features need,
+// the configuration of kernels that labctl builds, and the fixes that old trees need
+// to be built with current compilers.
 package kconfig
 
 import "embed"
@@ -10,7 +10,7 @@ import "embed"
 //go:embed features.yaml
 var Features []byte
 
-// Fragments holds NAME.config and NAME-ARCH.config.
+// Fragments contains NAME.config and NAME-ARCH.config.
 //
 //go:embed *.config
 var Fragments embed.FS
@@ -20,8 +20,8 @@ var Fragments embed.FS
 //go:embed profiles.yaml
 var Profiles []byte
 
-// Compilers is compilers.yaml: what a tree and a compiler have against each
-// other → what to say to the compiler.
+// Compilers is compilers.yaml: incompatibility of a tree and a compiler → compiler
+// options.
 //
 //go:embed compilers.yaml
 var Compilers []byte

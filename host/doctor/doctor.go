@@ -1,4 +1,4 @@
-// Package doctor says what this host has of all that labctl needs.
+// Package doctor checks that this host has what labctl needs.
 package doctor
 
 import (
@@ -18,7 +18,7 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
 	What   string `json:"what"`
 	OK     bool   `json:"ok"`
@@ -26,14 +26,14 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// wantDiskMB is room for the kernels of both architectures, u-root and runs.
+// wantDiskMB is enough for kernels of two architectures, u-root and runs.
 const wantDiskMB = 2048
 
-// Examine looks at everything, cheap things first. What is lacking stops nothing.
-// Acceleration is tried again when fresh, else a kept verdict will do.
+// Examine runs all checks, cheap ones first, and does not stop at a failed one. If
+// fresh is set it tests acceleration again instead of using a cached verdict.
 func Examine(ctx context.Context, fresh bool) []Finding {
 	var all []Finding
-	have := map[string]bool{} // QEMUs, by their binaries
+	have := map[string]bool{} // working QEMU binaries
 	for _, t := range targets.All {
 		if _, done := have[t.Binary]; !done {
 			f := qemuFinding(t)
@@ -83,8 +83,8 @@ func accelFinding(ctx context.Context, host targets.Target, fresh bool) Finding 
 	return f
 }
 
-// without names the machines that this QEMU is too old for. That is no shortfall:
-// everything else works.
+// without lists the machines that this QEMU is too old for. That is not a failed
+// check: everything else works.
 func without(binary string) string {
 	older := ""
 	for _, t := range targets.All {
@@ -92,7 +92,7 @@ func without(binary string) string {
 			continue
 		}
 		if known, err := qemu.HasMachine(binary, t.Machine); err == nil && !known {
-			older += fmt.Sprintf("; no %s, which came with QEMU %s", t.Name, t.Since)
+			older += fmt.Sprintf("; no %s, which requires QEMU %s", t.Name, t.Since)
 		}
 	}
 	return older
@@ -102,7 +102,7 @@ func goFinding() Finding {
 	f := Finding{What: "go"}
 	out, err := exec.Command("go", "env", "GOVERSION").Output()
 	if err != nil {
-		f.Seen, f.Remedy = "not found", "install Go: guest programs are built with it"
+		f.Seen, f.Remedy = "not found", "install Go: it builds guest programs"
 		return f
 	}
 	f.OK, f.Seen = true, strings.TrimSpace(string(out))
@@ -113,7 +113,7 @@ func aptFinding(ctx context.Context) Finding {
 	f := Finding{What: "kernel downloads"}
 	m, err := kernel.Mirror(ctx)
 	if err != nil {
-		f.Seen, f.Remedy = err.Error(), "give a kernel by its path: --kernel ./bzImage"
+		f.Seen, f.Remedy = err.Error(), "use an image file: --kernel ./bzImage"
 		return f
 	}
 	f.OK, f.Seen = true, "apt, from "+m

@@ -13,10 +13,10 @@ func (a *app) doctorCmd() *cobra.Command {
 	var asJSON, fresh bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this host can do, and what it lacks",
-		Long: `Look at all that labctl needs of this host. Acceleration is proved by a trial
-guest, never believed from a file in /dev; the verdict is kept until QEMU, the
-host's kernel or its boot changes. Exit status 3 when something is lacking.`,
+		Short: "Check what this host supports and lacks",
+		Long: `Check everything that labctl needs from this host. Acceleration is tested with a
+trial guest, not inferred from /dev/kvm; the verdict is cached until QEMU, the
+host's kernel or its boot changes. The exit status is 3 if something is missing.`,
 		Example: "  labctl doctor\n  labctl doctor --fresh --json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -41,7 +41,7 @@ host's kernel or its boot changes. Exit status 3 when something is lacking.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&fresh, "fresh", false, "try acceleration again instead of using the kept verdict")
+	c.Flags().BoolVar(&fresh, "fresh", false, "test acceleration again instead of using the cached verdict")
 	return c
 }
 

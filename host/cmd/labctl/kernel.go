@@ -21,18 +21,18 @@ import (
 func (a *app) kernelCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kernel",
-		Short: "Get and keep kernels",
-		Long: `Kernels come from Debian's archive, by apt in a folder of labctl's own: nothing
-on this host is installed or changed. Mirror, keys and proxy are the host's own;
-LABCTL_DEBIAN_MIRROR names another mirror. Others come as Go modules, by the go
-command with the proxy and the sums that it is set to, from files of yours, or
-are built here.
+		Short: "Manage kernels",
+		Long: `Kernels are downloaded from Debian's archive with apt, in a directory private to
+labctl: nothing on this host is installed or changed. The host's mirror, keys and
+proxy are used; LABCTL_DEBIAN_MIRROR selects another mirror. Kernels can also be
+Go modules, fetched by the go command with its configured proxy and checksum
+database, files of yours, or built with labctl kernel build.
 
 A kernel is named by its series (6.12, 6.12-cloud), its source (debian:trixie,
 gomod:github.com/gokrazy/kernel.rpi), as build:NAME, by the release of a cached
-one, or by a path with a slash in it, to an image or a kernel tree. Sources of
-your own go into labctl/kernels.yaml in the folder of your settings, or into the
-file that LABCTL_KERNELS names.`,
+kernel, or by a path that contains a slash, to an image or a kernel tree. Add
+your own sources to labctl/kernels.yaml in your configuration directory, or to
+the file that LABCTL_KERNELS names.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
@@ -52,10 +52,10 @@ func (a *app) kernelLs() *cobra.Command {
 	var asJSON, remote bool
 	c := &cobra.Command{
 		Use:   "ls",
-		Short: "List known kernels and those that are cached",
-		Long: `List known kernels and those that are cached, or, with --remote, what each
-source serves today. A source that does not answer says why in its line; the exit
-status is 3 when none answered.`,
+		Short: "List known and cached kernels",
+		Long: `List known and cached kernels or, with --remote, what each source currently
+serves. If a source does not answer, its line shows the error; the exit status is
+3 if no source answered.`,
 		Example: "  labctl kernel ls\n  labctl kernel ls --arch arm64 --json\n  labctl kernel ls --remote",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -94,11 +94,11 @@ status is 3 when none answered.`,
 	}
 	c.Flags().StringVar(&arch, "arch", "", "only this architecture")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&remote, "remote", false, "ask the sources what they serve today")
+	c.Flags().BoolVar(&remote, "remote", false, "query the sources for what they currently serve")
 	return c
 }
 
-// listOffers prints what the sources serve.
+// listOffers prints what the sources currently serve.
 func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJSON bool) error {
 	offers, err := env.Cache.Offers(ctx, arch, func(o kernel.Offer) {
 		a.progress.Status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
@@ -130,7 +130,7 @@ func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJS
 	if err != nil || len(offers) == 0 || slices.ContainsFunc(offers, func(o kernel.Offer) bool { return o.Err == nil }) {
 		return err
 	}
-	return fmt.Errorf("%w: no source of kernels answered; see the errors in the list", kernel.ErrHostLacks)
+	return fmt.Errorf("%w: no kernel source answered; see the errors in the list", kernel.ErrHostLacks)
 }
 
 func megabytes(k *kernel.Kernel) string {
@@ -189,7 +189,7 @@ func (a *app) kernelPull() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's, or the only one that there is)")
+	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the kernel's only one, or the host's)")
 	return c
 }
 
@@ -211,7 +211,7 @@ func (a *app) kernelRm() *cobra.Command {
 		Example: "  labctl kernel rm 6.12 --arch arm64\n  labctl kernel rm --all",
 		Args: func(c *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
-				return outcome.Inputf("%s: --all takes no names", c.CommandPath())
+				return outcome.Inputf("%s: --all does not allow names", c.CommandPath())
 			}
 			if all {
 				return nil
@@ -264,7 +264,7 @@ func findCached(env session.Env, name string, archs []string) ([]*kernel.Kernel,
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	if ref.Path != "" {
-		return nil, outcome.Inputf("kernel rm: %s is a file of yours; labctl removes only what it pulled", name)
+		return nil, outcome.Inputf("kernel rm: %s is a file; labctl removes only cached kernels", name)
 	}
 	var found []*kernel.Kernel
 	var last error

@@ -28,19 +28,18 @@ func (a *app) kernelBuild() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [NAME] --source SOURCE",
 		Short: "Build a kernel from source",
-		Long: `Build a kernel and keep it in the cache as build:NAME, for --kernel. Without a
-NAME it is called after its profile and series: lab-6.12.
+		Long: `Build a kernel and store it in the cache as build:NAME, for --kernel. The default
+NAME is its profile and series: lab-6.12.
 
-SOURCE is debian:6.12 (Debian's package linux-source-6.12), the folder of a
-kernel tree, or a tarball of one. The tree is built outside of itself; the next
-build of the name goes on from the objects of this one, and one of the same
-source, options and compiler is there at once.
+SOURCE is debian:6.12 (Debian's package linux-source-6.12), the directory of a
+kernel tree, or a tarball of one. The tree is built out of tree. The next build
+with the same name reuses the objects, and a build with the same source, options
+and compiler returns the cached kernel immediately.
 
-What is asked of the configuration is a profile, which is a list of fragments,
-and further fragments, of which later ones win. A fragment is the name of one
-that labctl has, or a file with lines of a .config. Every option asked for is
-looked up in the result: one that did not survive is an error, with the
-dependency that killed it.
+The configuration is defined by a profile, which is a list of fragments, and
+further fragments; later ones take precedence. A fragment is the name of one of
+labctl's, or a file with lines of a .config. Every requested option is checked in
+the result: if Kconfig dropped one, the error names the unmet dependency.
 
 ` + fragmentHelp(),
 		Example: `  labctl kernel build --source debian:6.12
@@ -49,7 +48,7 @@ dependency that killed it.
   labctl boot --kernel build:mine`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return outcome.Inputf("%s takes one name, got %q too", c.CommandPath(), args[1])
+				return outcome.Inputf("%s takes one name; unexpected argument %q", c.CommandPath(), args[1])
 			}
 			return nil
 		},
@@ -62,12 +61,12 @@ dependency that killed it.
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.source, "source", "", "debian:SERIES, the folder of a tree, or a tarball")
+	f.StringVar(&o.source, "source", "", "debian:SERIES, the directory of a tree, or a tarball")
 	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(arch.Names(), ", ")+" (default: the host's)")
-	f.StringVar(&o.profile, "profile", "", "profile (default: lab, where no --fragment is given)")
-	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments, by name or as files with a slash or .config in their names")
-	f.IntVar(&o.jobs, "jobs", 0, "compilers at a time (default: as many as this host has CPUs)")
-	f.BoolVar(&o.fresh, "fresh", false, "look whether Debian has a newer source package than the one that is here")
+	f.StringVar(&o.profile, "profile", "", "profile (default: lab, unless --fragment is given)")
+	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments: names, or files, whose names contain a slash or end in .config")
+	f.IntVar(&o.jobs, "jobs", 0, "number of parallel jobs (default: one per CPU)")
+	f.BoolVar(&o.fresh, "fresh", false, "check whether Debian has a newer source package than the cached one")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	return c
 }
@@ -84,7 +83,7 @@ func fragmentHelp() string {
 
 func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) error {
 	if o.source == "" {
-		return outcome.Inputf("kernel build needs a source: --source debian:6.12, a folder, or a tarball")
+		return outcome.Inputf("kernel build needs a source: --source debian:6.12, a directory, or a tarball")
 	}
 	if o.jobs < 0 {
 		return outcome.Inputf("--jobs %d: want 1 or more", o.jobs)
@@ -141,7 +140,7 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 func (a *app) printBuild(r *kbuild.Result) {
 	how := fmt.Sprintf("built in %s, %d objects", (time.Duration(r.Build.Seconds) * time.Second), r.Build.Objects)
 	if r.Cached {
-		how = "was built before of the same source, options and compiler"
+		how = "cached: same source, options and compiler"
 	}
 	fmt.Fprintf(a.stdout, "%s\t%s\t%s\t%s\n", r.Ref, r.Arch, r.Release, how)
 }

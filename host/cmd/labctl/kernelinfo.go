@@ -14,16 +14,16 @@ func (a *app) kernelInfo() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "info KERNEL",
-		Short: "Say what a kernel is and can do, from its image alone",
-		Long: `Read a kernel's image, cached or in a file, and say what is in it: version,
-configuration, types, tables, the functions by which tasks are made, and which
-labs it can run. Nothing is booted or downloaded.`,
+		Short: "Show what a kernel contains and supports, from its image",
+		Long: `Read a kernel image, cached or in a file, and show its version, configuration,
+BTF, symbol and unwind tables, the functions that create tasks, and which labs it
+can run. Nothing is booted or downloaded.`,
 		Example: `  labctl kernel info 6.12
   labctl kernel info gomod:github.com/gokrazy/kernel.rpi
   labctl kernel info ./vmlinux --json`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return outcome.Inputf("%s takes one kernel: labctl kernel info 6.12", c.CommandPath())
+				return outcome.Inputf("%s requires one kernel: labctl kernel info 6.12", c.CommandPath())
 			}
 			return nil
 		},
@@ -51,7 +51,7 @@ labs it can run. Nothing is booted or downloaded.`,
 			return errors.Join(err, a.broken(set))
 		},
 	}
-	c.Flags().StringVar(&arch, "arch", "", "architecture (default: the only one that there is, or the host's)")
+	c.Flags().StringVar(&arch, "arch", "", "architecture (default: the kernel's only one, or the host's)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }

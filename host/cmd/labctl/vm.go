@@ -17,11 +17,11 @@ import (
 func (a *app) vmCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "vm",
-		Short: "Keep machines that start at once",
-		Long: `A machine is booted once, saved when it has come up, and started from there
-each time after: a fifth of a second instead of seconds. Every start has the
-machine as it was saved, its own memory, the right time and its own random
-numbers. --cold boots from the kernel on.`,
+		Short: "Manage warm-start templates",
+		Long: `A machine is booted once and saved as a template; later starts restore it in a
+fifth of a second instead of booting for seconds. Each start has its own copy of
+the memory, the correct time and its own random numbers. --cold boots the kernel
+instead.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
@@ -33,7 +33,7 @@ func (a *app) vmLs() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "ls",
-		Short: "List the templates, the last used first",
+		Short: "List templates, most recently used first",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			store, err := warm.Open("", 0)
@@ -70,7 +70,7 @@ func (a *app) vmLs() *cobra.Command {
 				}
 			}
 			if len(never) > 0 {
-				fmt.Fprintf(a.stdout, "always booted from the kernel on, because QEMU cannot restore them: %s\n", strings.Join(never, ", "))
+				fmt.Fprintf(a.stdout, "always booted cold, because QEMU cannot restore them: %s\n", strings.Join(never, ", "))
 			}
 			return nil
 		},
@@ -83,7 +83,7 @@ func (a *app) vmWarm() *cobra.Command {
 	var spec machine.Spec
 	c := &cobra.Command{
 		Use:     "warm",
-		Short:   "Make the template of a machine now",
+		Short:   "Create the template of a machine now",
 		Example: "  labctl vm warm --arch arm64 --kernel 5.10\n  labctl vm warm --arch amd64 --commands",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -91,14 +91,14 @@ func (a *app) vmWarm() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Probes want a kernel that can be traced.
+			// Probes require a kernel that supports tracing.
 			spec.Features = []string{"trace"}
 			m, err := machine.Prepare(c.Context(), env.Env, spec)
 			if err != nil {
 				return err
 			}
 			if !m.Warm() {
-				return outcome.Inputf("vm warm: QEMU cannot restore %s; it is always booted from the kernel on", m.Target.Name)
+				return outcome.Inputf("vm warm: QEMU cannot restore %s; it is always booted cold", m.Target.Name)
 			}
 			start := time.Now()
 			t, err := m.Template(c.Context(), env.Env)
@@ -111,7 +111,7 @@ func (a *app) vmWarm() *cobra.Command {
 	}
 	machineFlags(c, &spec)
 	c.Flags().Lookup("cold").Hidden = true
-	c.Flags().BoolVar(&spec.Commands, "commands", false, "with u-root's commands, as `labctl boot` has it; probes do without")
+	c.Flags().BoolVar(&spec.Commands, "commands", false, "include u-root's commands, as for `labctl boot`; probes do not need them")
 	return c
 }
 
@@ -120,7 +120,7 @@ func (a *app) vmGC() *cobra.Command {
 	var limit int64
 	c := &cobra.Command{
 		Use:     "gc",
-		Short:   "Remove the templates that were used least recently",
+		Short:   "Remove the least recently used templates",
 		Example: "  labctl vm gc\n  labctl vm gc --limit 1024\n  labctl vm gc --all",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {

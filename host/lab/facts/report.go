@@ -19,30 +19,30 @@ import (
 	"labctl/host/ui/table"
 )
 
-// KernelReport is what an image says of a kernel, and what can be run on it.
+// KernelReport describes a kernel, as read from its image, and what it can run.
 type KernelReport struct {
 	*kernel.Info
-	// Machines are those of the kernel's architecture; none when labctl has none.
+	// Machines are those of the kernel's architecture; empty if labctl has none.
 	Machines []MachineReport `json:"machines"`
 }
 
-// MachineReport says what a kernel can run on a machine.
+// MachineReport describes what a kernel can run on a machine.
 type MachineReport struct {
 	Name    string       `json:"name"`
-	Missing []string     `json:"missing,omitempty"` // why it does not come up there, traced as labs are
-	Labs    []LabVerdict `json:"labs"`              // none when it does not
+	Missing []string     `json:"missing,omitempty"` // why it does not boot there with tracing, which labs need
+	Labs    []LabVerdict `json:"labs"`              // empty if it does not boot
 }
 
-// LabVerdict is of one lab. Files of the guest that some need are not known
-// before it is up.
+// LabVerdict reports whether a lab can run. It ignores requirements on files of
+// the guest, which are unknown until it is booted.
 type LabVerdict struct {
 	ID      string   `json:"id"`
 	Ready   bool     `json:"ready"`
 	Missing []string `json:"missing,omitempty"`
 }
 
-// Report looks at a kernel that is at hand, by its name, also at one for which labctl
-// has no machine. Without goarch it is the only one that there is, or the host's.
+// Report examines a cached kernel or a file, including one for which labctl has no
+// machine. An empty goarch means the kernel's only architecture, or the host's.
 func Report(ctx context.Context, cache *kernel.Cache, name, goarch string, labs []*lab.Lab) (*KernelReport, error) {
 	ref, err := kernel.ParseRef(name)
 	if err != nil {
@@ -76,11 +76,11 @@ func Report(ctx context.Context, cache *kernel.Cache, name, goarch string, labs 
 	return r, nil
 }
 
-// reportMachine says what a kernel can run on a machine.
+// reportMachine determines what a kernel can run on a machine.
 func reportMachine(ctx context.Context, k *kernel.Kernel, t targets.Target, labs []*lab.Lab) (MachineReport, error) {
 	m := MachineReport{Name: t.Name, Labs: []LabVerdict{}}
 	if !k.HasConfig() {
-		m.Missing = []string{"its configuration is not known: there is none in the image or beside it"}
+		m.Missing = []string{"its configuration is unknown: there is none in the image or next to it"}
 		return m, nil
 	}
 	if m.Missing = machine.Lacks(t, k, "trace"); len(m.Missing) > 0 {
@@ -97,7 +97,7 @@ func reportMachine(ctx context.Context, k *kernel.Kernel, t targets.Target, labs
 	return m, nil
 }
 
-// Print prints the report for people.
+// Print writes the report as text.
 func (r *KernelReport) Print(out io.Writer) error {
 	w := table.New(0)
 	row := func(name, format string, args ...any) {
@@ -115,19 +115,19 @@ func (r *KernelReport) Print(out io.Writer) error {
 	row("banner", "%s", r.Banner)
 	packed := "not compressed"
 	if r.Compression != "" {
-		packed = fmt.Sprintf("%s, %d bytes unpacked", r.Compression, r.Unpacked)
+		packed = fmt.Sprintf("%s, %d bytes decompressed", r.Compression, r.Unpacked)
 	}
 	row("image", "%s", r.Image)
 	row("", "%s, %d bytes, %s", r.Kind, r.Size, packed)
 	row("", "sha256:%s", r.SHA256)
 	if a, _ := arch.Find(r.Arch); a.ORC {
-		row("PVH", "%s", yesNo(r.PVH, "QEMU starts its vmlinux", "QEMU starts the bzImage, which unpacks itself"))
+		row("PVH", "%s", yesNo(r.PVH, "QEMU boots its vmlinux", "QEMU boots the bzImage, which decompresses itself"))
 		row("ORC", "%s", yesNo(r.ORC > 0, fmt.Sprintf("%d entries", r.ORC), ""))
 	}
 	if r.BTF != nil {
 		row("BTF", "%d bytes, %d types", r.BTF.Bytes, r.BTF.Types)
 	} else {
-		row("BTF", "none: offsets and prototypes are not known")
+		row("BTF", "none: struct offsets and prototypes are unknown")
 	}
 	if r.Kallsyms != nil {
 		row("kallsyms", "%d symbols, %d bytes as text", r.Kallsyms.Symbols, r.Kallsyms.Bytes)
@@ -140,7 +140,7 @@ func (r *KernelReport) Print(out io.Writer) error {
 		row("kallsyms", "%s", r.NoKallsyms)
 	}
 	if !r.HasConfig {
-		row("config", "none in the image or beside it")
+		row("config", "none in the image or next to it")
 	}
 	for i, f := range r.Features {
 		name := ""
