@@ -94,7 +94,7 @@ func (r *Report) Outcome() outcome.Kind {
 	return outcome.KernelReported
 }
 
-// start is what opens a report.
+// start describes the first line of a report.
 type start struct {
 	text   string // at the start of the message, after the timestamp
 	kind   Kind

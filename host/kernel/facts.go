@@ -41,7 +41,7 @@ type Member struct {
 	Shift int `json:"shift,omitempty"`
 }
 
-// Param is one parameter of a kernel function, in C.
+// Param is one parameter of a kernel function, in C syntax.
 type Param = ctype.Param
 
 // factsSchema must be incremented when wantedMembers, wantedParams or the
@@ -106,7 +106,7 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 	return f, nil
 }
 
-// readFacts looks the wanted types up.
+// readFacts looks up the wanted types.
 func readFacts(spec *btf.Spec) (*Facts, error) {
 	f := &Facts{HasBTF: true, Members: map[string]Member{}, Params: map[string][]Param{}}
 	for _, w := range wantedMembers {

@@ -126,7 +126,7 @@ func (k *Kernel) features() []Feature {
 	return out
 }
 
-// btfInfo is nil for a kernel without BTF.
+// btfInfo returns nil for a kernel without BTF.
 func (k *Kernel) btfInfo(ctx context.Context) (_ *BTFInfo, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	spec, err := k.Types(ctx)

@@ -219,7 +219,7 @@ func readModule(f *zip.File) ([]byte, error) {
 	out, err := bounded.ReadAll(r, maxModule)
 	var large *bounded.TooLargeError
 	if errors.As(err, &large) {
-		err = fmt.Errorf("%s: unpacks to %w", f.Name, err)
+		err = fmt.Errorf("%s: decompresses to %w", f.Name, err)
 	}
 	return out, err
 }

@@ -100,7 +100,7 @@ type sourceList struct {
 	Sources  []Source `yaml:"sources"`
 }
 
-// maxSources bounds a list of sources that a person wrote, in bytes.
+// maxSources limits the size of a user's list of sources, in bytes.
 const maxSources = 1 << 20
 
 // loadSources reads the embedded list and the user's, once.
@@ -128,8 +128,8 @@ var loadSources = sync.OnceValues(func() (*sourceList, error) {
 	return all, outcome.Default(outcome.BadInput, err)
 })
 
-// sources is the list for those who come after Open or ParseRef, which tell what
-// is wrong with the user's.
+// sources returns the list. It must be called after Open or ParseRef, which report
+// errors in the user's list.
 func sources() *sourceList {
 	if l, err := loadSources(); err == nil {
 		return l

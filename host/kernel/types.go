@@ -11,8 +11,8 @@ import (
 	"labctl/host/outcome"
 )
 
-// Types is the kernel's BTF, all of it: megabytes to parse. It is nil for a kernel
-// that has none.
+// Types parses all of the kernel's BTF, which is megabytes. It returns nil for a
+// kernel without BTF.
 func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if _, ok := k.Files[btfFile]; !ok {
@@ -30,14 +30,14 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	}
 	spec, err := ctype.Read(blob)
 	if err != nil {
-		return nil, fmt.Errorf("types of kernel %s: %w", k, err)
+		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 	}
 	return spec, nil
 }
 
-// Prototypes gives the parameters of kernel functions, of those that BTF knows;
-// a kernel without BTF knows none. Unlike Facts it takes any name, and nothing is
-// remembered: it parses megabytes of BTF.
+// Prototypes returns the parameters of those of the kernel functions that are in the
+// BTF; none for a kernel without BTF. Unlike Facts it accepts any function and caches
+// nothing: each call parses megabytes of BTF.
 func (k *Kernel) Prototypes(ctx context.Context, functions ...string) (map[string][]Param, error) {
 	out := map[string][]Param{}
 	if len(functions) == 0 {
@@ -50,7 +50,7 @@ func (k *Kernel) Prototypes(ctx context.Context, functions ...string) (map[strin
 	for _, name := range functions {
 		params, ok, err := ctype.Params(spec, name)
 		if err != nil {
-			return nil, outcome.Default(outcome.BadInput, fmt.Errorf("types of kernel %s: %w", k, err))
+			return nil, outcome.Default(outcome.BadInput, fmt.Errorf("BTF of kernel %s: %w", k, err))
 		}
 		if ok {
 			out[name] = params

@@ -67,7 +67,7 @@ type Machine struct {
 	modules []initramfs.Module
 }
 
-// FindTarget resolves --arch and --board.
+// FindTarget returns the target for --arch and --board.
 func FindTarget(arch, board string) (targets.Target, error) {
 	name, flag := arch, "--arch"
 	if board != "" {
@@ -130,7 +130,7 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		}
 	}
 	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
-		return nil, outcome.Inputf("--kernel %s: a vmlinux that QEMU cannot start, because it has no PVH entry; give the bzImage or Image that was made of it", m.image)
+		return nil, outcome.Inputf("--kernel %s: a vmlinux without a PVH entry, which QEMU cannot boot; use the bzImage or Image built from it", m.image)
 	}
 	if t.DTB != "" {
 		if err := m.findDTB(env); err != nil {
@@ -171,7 +171,7 @@ func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel
 		return nil, err
 	}
 	if k.Arch != arch {
-		return nil, outcome.Inputf("--kernel %s: it is an image for %s, not for %s", name, k.Arch, arch)
+		return nil, outcome.Inputf("--kernel %s: an image for %s, not for %s", name, k.Arch, arch)
 	}
 	return k, nil
 }

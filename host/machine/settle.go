@@ -28,7 +28,7 @@ func Settle(env Env, spec *Spec) error {
 		return err
 	}
 	if _, ok := targets.Find(arch); !ok {
-		return outcome.Inputf("--kernel %s: it is an image for %s, which labctl has no machine for", spec.Kernel, arch)
+		return outcome.Inputf("--kernel %s: an image for %s, for which labctl has no machine", spec.Kernel, arch)
 	}
 	spec.Arch = arch
 	return nil
@@ -57,7 +57,7 @@ func (m *Machine) findDTB(env Env) error {
 	}
 	path, from, lent := env.Cache.LentDTB(m.Kernel, name)
 	if lent != nil {
-		return outcome.Inputf("--board %s: %v, nor has any other kernel at hand; put the .dtb beside the image, or run: labctl kernel pull 6.12 --arch %s", m.Target.Name, err, m.Target.Arch)
+		return outcome.Inputf("--board %s: %v, nor has any other cached kernel; put the .dtb next to the image, or run: labctl kernel pull 6.12 --arch %s", m.Target.Name, err, m.Target.Arch)
 	}
 	env.say("kernel %s has no device tree for %s: using that of %s", m.Kernel, m.Target.Name, from)
 	m.dtb = path

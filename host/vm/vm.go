@@ -602,9 +602,9 @@ func (v *VM) Killed(pid int) *crash.Report {
 	}
 }
 
-// Close ends QEMU and the console's log. The guest's memory is all the state
-// there is, so nothing is lost by not shutting it down. Close returns what went
-// wrong in writing the log.
+// Close kills QEMU and closes the console log. The guest has no state besides its
+// memory, so nothing is lost by not shutting it down. Close returns errors of writing
+// the log.
 func (v *VM) Close() error {
 	v.closed.Store(true)
 	v.unbind()

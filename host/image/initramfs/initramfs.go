@@ -57,7 +57,7 @@ type File struct {
 // Image is an archive on disk, ready for QEMU's -initrd.
 type Image struct {
 	Path   string
-	Cached bool // nothing had to be written
+	Cached bool // found in the cache
 }
 
 // Build returns the image for opts, from the cache if possible. An image is kept for

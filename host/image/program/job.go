@@ -34,8 +34,8 @@ type Job struct {
 	NoInput bool
 }
 
-// NewJob plans the run of a program with the arguments argv[1:]. Errors are the
-// user's to mend.
+// NewJob plans the run of a program with the arguments argv[1:]. Errors are about the
+// user's input.
 func NewJob(prog *Program, argv []string, o JobOptions) (_ *Job, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	j, err := newJob(prog, argv, o)

@@ -1,6 +1,6 @@
 // Package ctype reads a kernel's C types from its BTF
-// (Documentation/bpf/btf.rst): where members of structures are, what functions take,
-// and how a type is written in C.
+// (Documentation/bpf/btf.rst): struct layouts, function parameters, and types in C
+// syntax.
 package ctype
 
 import (
@@ -13,8 +13,7 @@ import (
 )
 
 // Read parses a raw BTF blob, the contents of /sys/kernel/btf/vmlinux. A kernel's is
-// megabytes. Types are decoded when they are first asked for, so a Spec is not safe
-// for concurrent use.
+// megabytes. Types are decoded on first use, so a Spec is not safe for concurrent use.
 func Read(blob []byte) (*btf.Spec, error) {
 	spec, err := btf.LoadSpecFromReader(bytes.NewReader(blob))
 	if err != nil {
@@ -23,8 +22,8 @@ func Read(blob []byte) (*btf.Spec, error) {
 	return spec, nil
 }
 
-// Structs are the structures of a name, none where there is no such type. A kernel
-// may have several: source files have structures of their own.
+// Structs returns the structs with a name, none if there is no such type. A kernel may
+// have several, since source files may define private structs.
 func Structs(spec *btf.Spec, name string) ([]*btf.Struct, error) {
 	types, err := spec.AnyTypesByName(name)
 	if errors.Is(err, btf.ErrNotFound) {
@@ -42,23 +41,23 @@ func Structs(spec *btf.Spec, name string) ([]*btf.Struct, error) {
 	return structs, nil
 }
 
-// Member is a member of a structure, at its offset in the whole.
+// Member is a member of a struct, with its offset in the outermost struct.
 type Member struct {
 	Name   string
 	Type   btf.Type
 	Offset int // bytes
 	Size   int // bytes; 0 for a flexible array
-	// Bits and Shift are set for a bit field: the value is Bits wide and begins
+	// Bits and Shift are set for a bit field: the value is Bits wide and starts
 	// Shift bits above the lowest bit of the Size bytes at Offset.
 	Bits, Shift int
 }
 
-// maxVisits bounds the members that are looked at: types of BTF that is not the
-// kernel's may hold each other in ways that multiply.
+// maxVisits limits the number of members visited: in BTF that does not come from a
+// kernel, nested types may grow exponentially.
 const maxVisits = 1 << 16
 
-// Members lists the members of a structure in the order of their declaration, those
-// of anonymous structures and unions in it under their own names.
+// Members returns the members of a struct in declaration order, those of anonymous
+// structs and unions in it under their own names.
 func Members(s *btf.Struct) []Member {
 	f := flattener{seen: map[string]bool{}, left: maxVisits}
 	f.add(s.Members, 0, 0)
@@ -112,8 +111,8 @@ type Param struct {
 	Type string `json:"type"` // in C: "struct kernel_clone_args *"; "..." ends a variadic list, without a name
 }
 
-// Params lists the parameters of a function in order. ok is false when BTF does not
-// have the function, as of those that the compiler inlined.
+// Params returns the parameters of a function in order. ok is false if the function is
+// not in the BTF, such as one that the compiler inlined.
 func Params(spec *btf.Spec, function string) (params []Param, ok bool, err error) {
 	var fn *btf.Func
 	if err := spec.TypeByName(function, &fn); errors.Is(err, btf.ErrNotFound) {
@@ -130,13 +129,13 @@ func Params(spec *btf.Spec, function string) (params []Param, ok bool, err error
 	return params, true, nil
 }
 
-// String writes a type in C around a name, which may be empty: "int (*)(void *)",
-// "pid_t kernel_clone(struct kernel_clone_args *)".
+// String formats the declaration of name, which may be empty, with type t, in C
+// syntax: "int (*)(void *)", "pid_t kernel_clone(struct kernel_clone_args *)".
 func String(t btf.Type, name string) string { return cType(t, name, 0) }
 
-// cType writes a type in C around an inner declarator: cType(t, "", 0) is the
-// type alone, as "int (*)(void *)". Only names are written of structures, so
-// the depth is that of the declaration.
+// cType formats a type in C syntax around an inner declarator; cType(t, "", 0)
+// returns the type alone, such as "int (*)(void *)". Structs are printed by name
+// only, so the recursion depth is that of the declaration.
 func cType(t btf.Type, inner string, depth int) string {
 	if depth > 32 {
 		return "?"
@@ -153,7 +152,7 @@ func cType(t btf.Type, inner string, depth int) string {
 		}
 		return base(keyword + " " + name)
 	}
-	// A pointer to what is written after the name needs parentheses.
+	// A pointer to a function or array needs parentheses.
 	paren := func() string {
 		if strings.HasPrefix(inner, "*") {
 			return "(" + inner + ")"
@@ -205,7 +204,7 @@ func cType(t btf.Type, inner string, depth int) string {
 	return base(t.TypeName())
 }
 
-// paramType is a parameter's type; a last one of type void stands for "...".
+// paramType returns a parameter's type; in BTF a final void stands for "...".
 func paramType(t btf.Type, depth int) string {
 	if _, void := t.(*btf.Void); void {
 		return "..."
@@ -213,8 +212,8 @@ func paramType(t btf.Type, depth int) string {
 	return cType(t, "", depth)
 }
 
-// qualified puts a qualifier where C wants it: after the star for a pointer,
-// before the name otherwise.
+// qualified puts a qualifier where C requires it: after the star for a pointer,
+// before the type name otherwise.
 func qualified(q string, t btf.Type, inner string, depth int) string {
 	if _, ok := t.(*btf.Pointer); ok {
 		if inner != "" {

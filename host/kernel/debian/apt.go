@@ -445,7 +445,7 @@ func aptErrors(stderr string) string {
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
-// errNoApt is the answer on a host without apt.
+// errNoApt returns the error for a host without apt.
 func errNoApt(prog string) error {
 	return fmt.Errorf("%w: %s is not installed, so labctl cannot pull Debian kernels; use an image file instead: --kernel ./bzImage", ErrHostLacks, prog)
 }

@@ -191,8 +191,8 @@ func (e *ChangedError) Error() string {
 // Outcome is HostLacks.
 func (e *ChangedError) Outcome() outcome.Kind { return outcome.HostLacks }
 
-// refusedPackage is the first of the packages that the mirror has otherwise than its
-// index says; nil when there is none.
+// refusedPackage returns an error for the first downloaded package that differs
+// from the index; nil if there is none.
 func (r *Root) refusedPackage(pkgs []Package) error {
 	for _, p := range pkgs {
 		for _, arch := range []string{r.Arch, "all"} {

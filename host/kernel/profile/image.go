@@ -224,7 +224,7 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 	return nil
 }
 
-// layout is a structure without the members that a profile may not have.
+// layout returns a struct's layout without members that are not valid in a profile.
 func layout(s *btf.Struct) Struct {
 	out := Struct{Name: s.Name, Size: int(s.Size)}
 	for _, m := range ctype.Members(s) {

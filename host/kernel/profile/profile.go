@@ -28,9 +28,9 @@ type Profile struct {
 	Schema  string `json:"schema"`
 	Release string `json:"release"` // uname -r
 	Arch    string `json:"arch"`    // GOARCH
-	SHA256  string `json:"sha256"`  // of the image, hex
-	// BTF says that the image has types. Without them there are no Structs, and
-	// Functions has the families of guest/ksym alone, without prototypes.
+	SHA256  string `json:"sha256"`  // of the image, in hex
+	// BTF reports whether the image has BTF. Without BTF there are no Structs, and
+	// Functions has only the families of guest/ksym, without prototypes.
 	BTF bool `json:"btf"`
 	// Symbols reports whether the image has a readable kallsyms table. Without it
 	// there are no Tracepoints and no Syscalls.
@@ -69,7 +69,7 @@ type Member struct {
 	Shift int `json:"shift,omitempty"`
 }
 
-// Function is a function that takes or gives a task or the arguments of its
+// Function is a function that accepts or returns a task or the arguments of task
 // creation, or that belongs to a family of guest/ksym.
 type Function struct {
 	Name   string `json:"name"`             // without compiler suffixes
@@ -90,7 +90,7 @@ const (
 
 var format = strictjson.Format{Schema: Schema, Max: 4 << 20}
 
-// Encode gives the bytes of kernel.json.
+// Encode encodes a profile as kernel.json.
 func Encode(p *Profile) ([]byte, error) {
 	p.Schema = Schema
 	var b bytes.Buffer

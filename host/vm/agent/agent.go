@@ -406,7 +406,7 @@ func (c *Client) Stat(ctx context.Context) (wire.Stat, error) {
 	return st, err
 }
 
-// IO is what a program in the guest reads and writes.
+// IO is the input and output of a program in the guest.
 type IO struct {
 	Stdin          io.Reader // nil: the program reads /dev/null
 	Stdout, Stderr io.Writer // nil: dropped

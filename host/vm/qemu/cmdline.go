@@ -38,8 +38,7 @@ type slot struct {
 // standard input, output and error.
 const firstFD = 3
 
-// Add appends options as they are. Values that came from outside go through
-// Value first.
+// Add appends options verbatim. Values from outside must be escaped with Value.
 func (c *Cmdline) Add(args ...string) { c.args = append(c.args, args...) }
 
 // KernelArgs appends to the kernel's command line. It is dropped if no kernel is

@@ -183,8 +183,8 @@ type NoSerial struct{}
 
 func (NoSerial) Args(c *Cmdline) error { c.Add("-serial", "null"); return nil }
 
-// VirtioSerial is a virtio-serial bus with named ports. The guest finds a port
-// by /sys/class/virtio-ports/*/name; the host by Process.Conn of that name.
+// VirtioSerial is a virtio-serial bus with named ports. The guest finds a port in
+// /sys/class/virtio-ports/*/name, the host with Process.Conn of that name.
 type VirtioSerial struct {
 	Driver string   // "virtio-serial-pci", "virtio-serial-device" for virtio-mmio
 	Ports  []string // "labctl"
@@ -247,8 +247,8 @@ func (QMP) Args(c *Cmdline) error {
 	return nil
 }
 
-// DebugExit lets an x86 guest end QEMU by writing a byte v to port 0xf4: the
-// exit status is v<<1|1.
+// DebugExit lets an x86 guest end QEMU by writing a byte v to port 0xf4: the exit
+// status is v<<1|1.
 type DebugExit struct{}
 
 // DebugExitPort is DebugExit's I/O port.
@@ -259,8 +259,8 @@ func (DebugExit) Args(c *Cmdline) error {
 	return nil
 }
 
-// Incoming waits for a machine's state, which QMP's migrate-incoming then reads
-// from "fd:N", N being what *FD is set to.
+// Incoming makes QEMU wait for a machine's state, which QMP's migrate-incoming reads
+// from "fd:N", where N is the value that *FD is set to.
 type Incoming struct {
 	State *os.File
 	FD    *int

@@ -36,7 +36,7 @@ type Process struct {
 	err   error // set before done is closed
 
 	mu     sync.Mutex
-	reaped bool // the pid may be another process's by now
+	reaped bool // the pid may have been reused
 }
 
 // Start runs c. QEMU is killed when ctx ends, and when this program ends in whatever
@@ -179,20 +179,20 @@ func (p *Process) signalKill() {
 	}
 }
 
-// Kill ends QEMU by SIGKILL and returns when it is gone. It may be called at any
-// time, more than once. QEMU is not asked to quit: it has no disk to close, and
-// nothing of a guest outlives its memory.
+// Kill kills QEMU with SIGKILL and returns when it has exited. It may be called at any
+// time and more than once. QEMU is not asked to quit: it has no disk to close, and a
+// guest has no state besides its memory.
 func (p *Process) Kill() {
 	p.signalKill()
 	<-p.done
 }
 
-// PID is QEMU's process and process group.
+// PID returns the ID of QEMU's process and process group.
 func (p *Process) PID() int { return p.pid }
 
-// Conn is our end of the chardev of that name, or nil when the command has
-// none. It is the same one each time; the caller closes it. What QEMU wrote
-// before its death can still be read after it.
+// Conn returns the host's end of the chardev with that name, or nil if the command
+// has none. It is the same one each time; the caller must close it. What QEMU wrote
+// before it exited can still be read afterwards.
 func (p *Process) Conn(name string) net.Conn { return p.conns[name] }
 
 // Done is closed when QEMU has exited.
