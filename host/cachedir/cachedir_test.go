@@ -60,8 +60,8 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// TestMake: a cache that cannot be made is the host's matter, whatever the system
-// calls it, and the error says what to do.
+// TestMake: a cache that cannot be created is HostLacks, whatever the system's error,
+// and the error says what to do.
 func TestMake(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {

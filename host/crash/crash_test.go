@@ -18,8 +18,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the headers of testdata/*.log")
 
-// split takes a log's header off: lines "# want: KIND: TITLE", one a report, and
-// behind each "#   " what else is read out of it.
+// split separates a log's header: a line "# want: KIND: TITLE" per report, each
+// followed by lines "#   " with what else is extracted from it.
 func split(log string) (header, body string) {
 	for strings.HasPrefix(log, "# want: ") || strings.HasPrefix(log, "#   ") {
 		line, rest, _ := strings.Cut(log, "\n")
@@ -28,7 +28,7 @@ func split(log string) (header, body string) {
 	return header, log
 }
 
-// header is a line for each report, and with all what else is read out of it.
+// header returns a line per report and, if all is set, what else is extracted from it.
 func header(s *Scanner, all bool) string {
 	var b strings.Builder
 	for _, r := range s.Reports() {
@@ -63,7 +63,7 @@ func details(r *Report) string {
 	return b.String()
 }
 
-// scan gives log to a new Scanner in pieces of at most max bytes.
+// scan writes log to a new Scanner in pieces of at most max bytes.
 func scan(log string, max int) *Scanner {
 	s := new(Scanner)
 	for len(log) > 0 {
@@ -74,8 +74,8 @@ func scan(log string, max int) *Scanner {
 	return s
 }
 
-// TestLogs reads the tails of real consoles; testdata/README says how each came
-// to be.
+// TestLogs scans the tails of real consoles; testdata/README says how each was
+// produced.
 func TestLogs(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.log")
 	if err != nil || len(files) == 0 {
@@ -202,8 +202,8 @@ func TestScanner(t *testing.T) {
 	}
 }
 
-// TestLines: among a report's lines with stamps, one without is a program's; what
-// comes after a panic is the kernel's alone.
+// TestLines: within a report whose lines have timestamps, a line without one is from a
+// program; after a panic all lines are the kernel's.
 func TestLines(t *testing.T) {
 	for in, want := range map[string]string{
 		"[    1.000000] BUG: a\nhello\n[    1.000000] b\n":                    "[    1.000000] BUG: a\n[    1.000000] b",
@@ -250,7 +250,7 @@ func TestStack(t *testing.T) {
 	}
 }
 
-// TestRepeated: what still hangs is one report, with the lines of the first time.
+// TestRepeated: repeated reports of a hang are one, with the lines of the first.
 func TestRepeated(t *testing.T) {
 	s := new(Scanner)
 	for i := 1; i <= 1000; i++ {
@@ -271,8 +271,8 @@ func TestRepeated(t *testing.T) {
 	}
 }
 
-// TestRoom: when all places are taken, the newest victim and what is worse are
-// kept all the same.
+// TestRoom: at the limit of reports, the newest victim and more severe reports are
+// still kept.
 func TestRoom(t *testing.T) {
 	s := new(Scanner)
 	for i := range maxReports + 10 {
@@ -292,7 +292,7 @@ func TestRoom(t *testing.T) {
 
 func TestEnded(t *testing.T) {
 	for _, last := range []string{"---[ end Kernel panic - not syncing: x ]---\n", "[    2.000000] Reboot failed -- System halted\r\n"} {
-		// Longer than is kept.
+		// Longer than the limit.
 		s := scan(last+"Kernel panic - not syncing: x\n"+strings.Repeat("frame\n", 2*maxLines), 4096)
 		if s.Ended() {
 			t.Errorf("%q before the panic ends it", last)
@@ -303,7 +303,7 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// bounded holds a Scanner against its limits.
+// bounded checks a Scanner against its limits.
 func bounded(t *testing.T, s *Scanner) {
 	t.Helper()
 	if n := len(s.Reports()); n > maxReports {

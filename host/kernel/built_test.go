@@ -12,7 +12,7 @@ import (
 	"labctl/host/kernel/internal/synth"
 )
 
-// fillArm64 writes what a build of an arm64 kernel leaves.
+// fillArm64 writes the output of an arm64 kernel build.
 func fillArm64(release string, types []byte) func(dir string) error {
 	return func(dir string) error {
 		img := make([]byte, 4096)
@@ -49,7 +49,7 @@ func TestPutBuild(t *testing.T) {
 			t.Errorf("FindBuild(%q) = %v, want none", miss, found)
 		}
 	}
-	// A second one takes its place; the objects stay, for the next to go on from.
+	// A second build replaces it; the objects are kept for the next one.
 	_, objects := c.BuildDirs()
 	if err := os.MkdirAll(filepath.Join(objects, "lab-arm64"), 0o755); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestPutBuild(t *testing.T) {
 	if !isDir(filepath.Join(objects, "lab-arm64")) {
 		t.Error("a new build took the objects away")
 	}
-	// A damaged one is none.
+	// A damaged build is not found.
 	if err := os.WriteFile(k.Image(), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func testDeb(t testing.TB, release string) []byte {
 	)
 }
 
-// shelf is a repository that hands out the same package to all who ask.
+// shelf is a repository that returns the same package for every request.
 type shelf struct {
 	dir       string
 	pkg       debian.Package
@@ -374,15 +374,15 @@ func TestCorrupt(t *testing.T) {
 	}
 }
 
-// Two caches of one directory stand for two processes: their locks are on two
-// open files.
+// Two caches of one directory act like two processes: their locks are on two open
+// files.
 func TestConcurrentPulls(t *testing.T) {
 	for _, method := range []string{"Get", "Pull"} {
 		t.Run(method, func(t *testing.T) {
 			dir := t.TempDir()
 			s := newShelf(t, "6.12.107-1", testRelease)
 			waits := make(chan struct{})
-			// The first download ends only when the other pull is seen to wait.
+			// The first download ends only when the other pull is waiting.
 			s.hold = func(ctx context.Context) error {
 				select {
 				case <-waits:
@@ -438,7 +438,7 @@ func TestLockWaitEndsWithContext(t *testing.T) {
 func TestFailedPullLeavesNothing(t *testing.T) {
 	s := newShelf(t, "6.12.107-1", testRelease)
 	c := openWith(t, t.TempDir(), s)
-	// What a killed pull of the same kernel left, and one of another that runs.
+	// Leftovers of a killed pull of the same kernel, and a running pull of another.
 	stale := filepath.Join(c.debianDir(), tmpPrefix("trixie", "arm64")+"1")
 	other := filepath.Join(c.debianDir(), tmpPrefix("trixie", "amd64")+"1")
 	for _, d := range []string{stale, other} {
@@ -563,7 +563,7 @@ func TestFileKernel(t *testing.T) {
 	}
 }
 
-// TestPullSigned runs the whole road twice at once: apt, a signed archive, the
+// TestPullSigned runs a whole pull twice concurrently: apt, a signed archive, the
 // lock, the unpacking.
 func TestPullSigned(t *testing.T) {
 	v := "6.12.107-1"

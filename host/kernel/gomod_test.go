@@ -18,8 +18,8 @@ import (
 
 const testModule = "github.com/gokrazy/kernel.rpi"
 
-// fileProxy makes a Go module proxy of a folder (https://go.dev/ref/mod#goproxy-protocol)
-// and has the go command use it, with a module cache of the test's own.
+// fileProxy serves a directory as a Go module proxy (https://go.dev/ref/mod#goproxy-protocol)
+// and makes the go command use it, with the test's own module cache.
 func fileProxy(t *testing.T) (publish func(version string, files map[string][]byte)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -30,7 +30,7 @@ func fileProxy(t *testing.T) (publish func(version string, files map[string][]by
 	t.Setenv("GOPROXY", "file://"+dir)
 	t.Setenv("GOSUMDB", "off")
 	t.Setenv("GONOSUMDB", "")
-	t.Setenv("GOFLAGS", "-modcacherw") // so that the test's folders can be removed
+	t.Setenv("GOFLAGS", "-modcacherw") // so that the test's directories can be removed
 	t.Setenv("GOMODCACHE", t.TempDir())
 	var list string
 	return func(version string, files map[string][]byte) {
@@ -105,7 +105,7 @@ func TestPullModule(t *testing.T) {
 	if got, _ := k.Option("IKCONFIG"); got != "y" {
 		t.Errorf("CONFIG_IKCONFIG=%q", got)
 	}
-	// The vendor's folder is Debian's; this module has none.
+	// Only Debian has a vendor directory; this module has none.
 	if p, err := k.DTB("broadcom/bcm2837-rpi-3-b.dtb"); err != nil || p != filepath.Join(k.Dir, "dtb", "bcm2837-rpi-3-b.dtb") {
 		t.Errorf("DTB: %s, %v", p, err)
 	}

@@ -52,7 +52,7 @@ func TestInfo(t *testing.T) {
 	}
 
 	// An x86 image has ORC and PVH in its ELF file; without a configuration
-	// nothing is said of features.
+	// features are not reported.
 	dir := t.TempDir()
 	elf := synth.ELF(synth.Exec, synth.X86_64,
 		synth.Section{Name: ".orc_unwind_ip", Data: make([]byte, 40)}, synth.Section{Name: ".rodata", Data: synth.Banner("6.1.0-x")})
@@ -117,7 +117,7 @@ func TestOffers(t *testing.T) {
 			t.Errorf("%s: got %s, %v; want %s", name, got, o.Err, want)
 		}
 	}
-	// The module that this proxy does not have: its row says so, others are there.
+	// The proxy lacks this module: its row has the error, the others are complete.
 	if o := seen["gomod:github.com/gokrazy/kernel.amd64 amd64"]; o.Err == nil || o.Error != o.Err.Error() || o.Version != "" || strings.Contains(o.Error, "\n") {
 		t.Errorf("a source that is gone: %+v", o)
 	}
@@ -126,8 +126,8 @@ func TestOffers(t *testing.T) {
 	}
 }
 
-// TestPullReplaced has a point release come in between the index and the
-// download: the pull takes the new one.
+// TestPullReplaced publishes a point release between the index and the download: the
+// pull gets the new one.
 func TestPullReplaced(t *testing.T) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		c := openWith(t, t.TempDir(), nil)

@@ -8,7 +8,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// TestOutcomes: whose matter it is when a kernel cannot be had.
+// TestOutcomes: the outcomes of kernels that are not available.
 func TestOutcomes(t *testing.T) {
 	publish := fileProxy(t)
 	publish("v1.0.0", map[string][]byte{"go.mod": []byte("module " + testModule + "\n")})
@@ -36,7 +36,7 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"no such name", get("6,12", "amd64"), outcome.BadInput},
 		{"no such file", get("./nonesuch", "amd64"), outcome.BadInput},
-		{"a folder without a kernel", get(t.TempDir(), "amd64"), outcome.BadInput},
+		{"a directory without a kernel", get(t.TempDir(), "amd64"), outcome.BadInput},
 		{"a text", get(text, "amd64"), outcome.BadInput},
 		{"not cached", get("build:nonesuch", "amd64"), outcome.BadInput},
 		{"none for the architecture", get("gomod:"+testModule, "arm"), outcome.BadInput},

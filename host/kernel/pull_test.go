@@ -12,7 +12,7 @@ import (
 )
 
 // shared opens the user's cache with Debian's 6.12 for arm64 in it: pulled from
-// the host's mirror on a cold cache, and at hand otherwise.
+// the host's mirror on a cold cache, and from the cache otherwise.
 func shared(t *testing.T) *Kernel {
 	t.Helper()
 	if testing.Short() {
@@ -55,7 +55,7 @@ func TestPull(t *testing.T) {
 	if p := f.Params["kernel_clone"]; len(p) != 1 || p[0] != (Param{Name: "args", Type: "struct kernel_clone_args *"}) {
 		t.Errorf("kernel_clone: got %+v", p)
 	}
-	// The best of a few, so that a busy machine does not decide.
+	// The best of a few, so that a busy host does not make the test fail.
 	best := time.Hour
 	for range 20 {
 		began := time.Now()
@@ -139,7 +139,7 @@ func TestPullCorrupt(t *testing.T) {
 	}
 }
 
-// TestPullCached looks over whatever real kernels are in the user's cache.
+// TestPullCached checks the real kernels in the user's cache, whichever they are.
 func TestPullCached(t *testing.T) {
 	shared(t)
 	c, err := Open("")
@@ -152,7 +152,7 @@ func TestPullCached(t *testing.T) {
 	}
 	for _, k := range kernels {
 		if k.Source != KindDebian {
-			continue // what a kernel of the user's own has is not known
+			continue // the contents of a user's kernel are unknown
 		}
 		t.Run(filepath.Base(k.Dir), func(t *testing.T) {
 			if err := k.Verify(); err != nil {
@@ -176,7 +176,7 @@ func TestPullCached(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, m := range []string{"kernel_clone_args.exit_signal", "task_struct.comm", "task_struct.real_parent", "kthread_create_info.threadfn"} {
-				// armmp is built without types.
+				// armmp is built without BTF.
 				if btf, _ := k.Option("DEBUG_INFO_BTF"); (f.Members[m].Size != 0) != (btf == "y") {
 					t.Errorf("%s has %d bytes, but CONFIG_DEBUG_INFO_BTF=%s", m, f.Members[m].Size, btf)
 				}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// putBuild makes a kernel such as a build leaves it.
+// putBuild stores a kernel as a build does.
 func putBuild(t *testing.T, c *Cache, name, arch, release string) {
 	t.Helper()
 	dir := filepath.Join(c.buildDir(), name+"-"+arch)
@@ -46,7 +46,7 @@ func TestBuildRefs(t *testing.T) {
 			t.Errorf("Get for %s: %+v, %s", arch, k, k)
 		}
 	}
-	// Neither is taken for a pulled one of its series, nor the other way round.
+	// Neither is confused with a pulled one of its series.
 	if _, err := c.Find(trixie, "arm64"); !errors.Is(err, ErrNotCached) {
 		t.Errorf("Find %v among builds: %v", trixie, err)
 	}
@@ -61,7 +61,7 @@ func TestBuildRefs(t *testing.T) {
 		t.Errorf("last row of Sources: %+v, %v", last, err)
 	}
 	if k, err := c.Pull(t.Context(), lab, "arm64", nil); err != nil || k.Ref != lab {
-		t.Errorf("Pull of a build that is at hand: %v, %v", k, err)
+		t.Errorf("Pull of a cached build: %v, %v", k, err)
 	}
 	k, err := c.Find(lab, "arm64")
 	if err != nil {

@@ -24,7 +24,7 @@ func TestEmbeddedSources(t *testing.T) {
 			t.Errorf("%s: Debian's name of arm is %q, want armhf", s.ref(), a.Debian)
 		}
 	}
-	// What merge asks of a list holds for this one, too.
+	// The list satisfies merge's requirements, too.
 	if _, err := l.merge("images/kernels.yaml", &sourceList{}); err != nil {
 		t.Error(err)
 	}

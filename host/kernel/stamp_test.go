@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A file that was found right is not read again until it is touched, however
-// well the touch is hidden.
+// A verified file is not read again until it is touched, however well the change is
+// hidden.
 func TestStamp(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, imageFile)

@@ -18,8 +18,8 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// boot starts m and, when the test fails, shows how to do it by hand and what
-// the guest said last.
+// boot starts m and, if the test fails, logs the command line and the end of the
+// console.
 func boot(t *testing.T, m *Machine) (*vm.VM, record.Dir) {
 	t.Helper()
 	dir := record.Dir{Path: t.TempDir()}
@@ -44,7 +44,7 @@ func boot(t *testing.T, m *Machine) (*vm.VM, record.Dir) {
 	return v, dir
 }
 
-// end waits for the guest's end and gives its cause.
+// end waits for the guest's end and returns its cause.
 func end(t *testing.T, v *vm.VM, within time.Duration) error {
 	t.Helper()
 	select {

@@ -25,8 +25,8 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// TestHang hangs a kernel: a debugger puts a jump to itself, with interrupts off,
-// at a system call that a program then makes.
+// TestHang hangs a kernel: a debugger patches a system call with an endless loop with
+// interrupts disabled, and a program then calls it.
 func TestHang(t *testing.T) {
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -78,7 +78,7 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestReset: a triple fault is no end that the guest has asked for. Without an
+// TestReset: a triple fault is not a shutdown by the guest. Without an
 // interrupt table there is none for int3, and none for that.
 func TestReset(t *testing.T) {
 	cache, err := kernel.Open("")
@@ -133,7 +133,7 @@ func TestExpire(t *testing.T) {
 	}
 }
 
-// symbol finds a kernel symbol where the guest's kernel has put it.
+// symbol returns the address of a symbol in the guest's running kernel.
 func symbol(t *testing.T, v *vm.VM, name string) uint64 {
 	t.Helper()
 	var all bytes.Buffer
@@ -153,7 +153,7 @@ func symbol(t *testing.T, v *vm.VM, name string) uint64 {
 	return 0
 }
 
-// patch writes code into the guest's kernel by QEMU's gdbstub.
+// patch writes code into the guest's kernel with QEMU's gdbstub.
 func patch(t *testing.T, v *vm.VM, at uint64, code []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "gdb")
@@ -194,7 +194,7 @@ func patch(t *testing.T, v *vm.VM, at uint64, code []byte) {
 	monitor("cont")
 }
 
-// TestOOM: who was killed for want of memory is known by its pid.
+// TestOOM: the victim of the OOM killer is found by its pid.
 func TestOOM(t *testing.T) {
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -221,7 +221,7 @@ func TestOOM(t *testing.T) {
 	}
 }
 
-// glutton is a program for arm64 that takes memory without end, as an archive.
+// glutton returns an archive with an arm64 program that allocates memory endlessly.
 func glutton(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()

@@ -41,7 +41,7 @@ func TestFindTarget(t *testing.T) {
 	}
 }
 
-// cached gives a kernel of the user's cache, which is pulled when it is not there.
+// cached returns a kernel from the user's cache, and pulls it if necessary.
 func cached(t *testing.T, series, arch string) *kernel.Kernel {
 	t.Helper()
 	c, err := kernel.Open("")
@@ -55,8 +55,8 @@ func cached(t *testing.T, series, arch string) *kernel.Kernel {
 	return k
 }
 
-// file makes a kernel of an image alone, with a configuration beside it unless
-// that is empty. What labctl finds in it goes to a cache of the test's own.
+// file returns a kernel in an image file, with a configuration next to it unless that
+// is empty. The analysis is stored in the test's own cache.
 func file(t *testing.T, arch, config string) *kernel.Kernel {
 	t.Helper()
 	dir := t.TempDir()
@@ -116,7 +116,7 @@ func TestPickLink(t *testing.T) {
 		{"built in, by the file beside", "arm64", func(t *testing.T) *kernel.Kernel {
 			return file(t, "arm64", "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=y\n")
 		}, "virtio", nil, ""},
-		{"modules that are not at hand", "arm64", func(t *testing.T) *kernel.Kernel {
+		{"modules that are not available", "arm64", func(t *testing.T) *kernel.Kernel {
 			return file(t, "arm64", "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=m\n")
 		}, "", nil, "cannot communicate with labctl on arm64: virtio-serial: "},
 	} {

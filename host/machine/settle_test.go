@@ -58,7 +58,7 @@ func TestLacks(t *testing.T) {
 	if len(got) != 1 || !strings.Contains(got[0], "virtio-serial: CONFIG_VIRTIO_CONSOLE is not set") || !strings.HasSuffix(got[0], "; it may work with --board raspi3b, --board raspi4b") {
 		t.Errorf("without a virtio console: %q", got)
 	}
-	// The board needs no virtio, but more than this file says of it.
+	// The board needs no virtio, but options that this configuration lacks.
 	if got := Lacks(row(t, "raspi3b"), k, "trace"); !slices.ContainsFunc(got, func(s string) bool {
 		return strings.HasPrefix(s, "CONFIG_KPROBES is not set, trace needs y")
 	}) {
@@ -94,7 +94,7 @@ func TestFindDTB(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.findDTB(Env{Cache: empty}); outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), "put the .dtb beside the image") {
+	if err := m.findDTB(Env{Cache: empty}); outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), "put the .dtb next to the image") {
 		t.Errorf("no device tree anywhere: %v", err)
 	}
 	full, err := kernel.Open("")

@@ -27,8 +27,8 @@ func ask(t *testing.T, v *vm.VM, line string) string {
 	return out.String()
 }
 
-// Many machines from one template: each has its own memory and its own random
-// numbers, and knows what time it is.
+// Many machines from one template: each has its own memory and random numbers, and the
+// correct time.
 func TestWarm(t *testing.T) {
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -95,8 +95,8 @@ func TestWarm(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The guest is late by as long as the time took to reach it; date cuts
-				// the fraction of a second.
+				// The guest's clock is late by the transfer time; date truncates to
+				// seconds.
 				early := asked.Add(-resumed(v) - 2*time.Second)
 				if late := time.Now().Add(time.Second); clock.Before(early) || clock.After(late) {
 					t.Errorf("the guest's clock is %v, want between %v and %v", clock, early, late)
@@ -116,7 +116,7 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// A template that does not come back is thrown away, and the run goes on.
+// A template that cannot be restored is removed, and the machine boots cold.
 func TestDamagedTemplate(t *testing.T) {
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -124,7 +124,7 @@ func TestDamagedTemplate(t *testing.T) {
 	}
 	var said []string
 	env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
-	// An argument of its own, so that no other test's template is damaged.
+	// A distinct argument, so that no other test's template is damaged.
 	m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Append: []string{"labctl.test=damaged"}})
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestDamagedTemplate(t *testing.T) {
 	}
 }
 
-// resumed is how long the guest took to answer when it was given the time.
+// resumed returns how long the guest took to respond to Resume.
 func resumed(v *vm.VM) time.Duration {
 	for _, t := range v.Timings() {
 		if t.Phase == vm.PhaseResume {

@@ -30,7 +30,7 @@ func TestLock(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the file is there after Release")
 	}
-	// What a holder left that died.
+	// The file of a dead holder.
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestLockExcludes has many take and remove one lock: two at once never hold it.
+// TestLockExcludes: many goroutines acquire and release one lock, never two at once.
 func TestLockExcludes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.lock")
 	var wg sync.WaitGroup

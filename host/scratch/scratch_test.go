@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// names lists a folder.
+// names lists a directory.
 func names(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -42,7 +42,7 @@ func TestFile(t *testing.T) {
 						t.Fatal(err)
 					}
 				} else if before := names(t, dir); strings.Contains(before, ".labctl") {
-					t.Errorf("folder holds %q while a file is written", before)
+					t.Errorf("directory has %q while a file is written", before)
 				}
 				if _, err := f.WriteString(body); err != nil {
 					t.Fatal(err)
@@ -54,7 +54,7 @@ func TestFile(t *testing.T) {
 					t.Error("a file that was kept is still open")
 				}
 				if got, err := os.ReadFile(filepath.Join(dir, "kept")); string(got) != body || names(t, dir) != "kept" {
-					t.Errorf("kept holds %q, %v, in a folder of %q; want %q alone", got, err, names(t, dir), body)
+					t.Errorf("kept contains %q, %v, in a directory with %q; want only %q", got, err, names(t, dir), body)
 				}
 			}
 			f, err := Create(dir)
@@ -62,25 +62,25 @@ func TestFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := f.Close(); err != nil || names(t, dir) != "kept" {
-				t.Errorf("Close = %v, and the folder holds %q", err, names(t, dir))
+				t.Errorf("Close = %v, and the directory has %q", err, names(t, dir))
 			}
 		})
 	}
 	if _, err := Create(filepath.Join(dir, "none")); err == nil {
-		t.Error("Create in no folder gave no error")
+		t.Error("Create in a missing directory gave no error")
 	}
 	if err := Write(filepath.Join(dir, "none", "x"), nil, 0o644); err == nil {
-		t.Error("Write in no folder gave no error")
+		t.Error("Write in a missing directory gave no error")
 	}
 	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := Write(filepath.Join(dir, "sub"), nil, 0o644); err == nil || names(t, dir) != "kept sub" {
-		t.Errorf("Write over a folder = %v, and it holds %q", err, names(t, dir))
+		t.Errorf("Write over a directory = %v, and it has %q", err, names(t, dir))
 	}
 }
 
-// TestWriters: a reader sees one whole text or another.
+// TestWriters: a reader always sees a complete text.
 func TestWriters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	texts := [][]byte{bytes.Repeat([]byte("a"), 9000), bytes.Repeat([]byte("b"), 5000)}
@@ -102,7 +102,7 @@ func TestWriters(t *testing.T) {
 	}
 	wg.Wait()
 	if got := names(t, filepath.Dir(path)); got != "x" {
-		t.Errorf("folder holds %q, want x alone", got)
+		t.Errorf("directory has %q, want only x", got)
 	}
 }
 
@@ -132,17 +132,17 @@ func TestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := b.Keep(filepath.Join(parent, "kept")); err == nil {
-		t.Error("Keep over a folder with a file in it gave no error")
+		t.Error("Keep over a directory with a file in it gave no error")
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
 	if err := a.Close(); err != nil || names(t, parent) != "kept other" {
-		t.Errorf("Close = %v, and the folder holds %q; want kept and other", err, names(t, parent))
+		t.Errorf("Close = %v, and the directory has %q; want kept and other", err, names(t, parent))
 	}
 }
 
-// TestKilled kills a maker of folders; the next one removes what it left.
+// TestKilled kills a process with a temporary directory; the next one removes it.
 func TestKilled(t *testing.T) {
 	if parent := os.Getenv("SCRATCH_PARENT"); parent != "" {
 		f, err := MakeFolder(parent, prefix)
@@ -173,7 +173,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := len(strings.Fields(names(t, parent))); got != 2 {
-		t.Errorf("%d folders beside a maker that lives, want 2", got)
+		t.Errorf("%d directories while their process is alive, want 2", got)
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
@@ -187,6 +187,6 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	if got := names(t, parent); got != "" {
-		t.Errorf("folder holds %q, want nothing", got)
+		t.Errorf("directory has %q, want nothing", got)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"labctl/host/arch"
 )
 
-// Each architecture has a plain target of its name, and no target has another
+// Each architecture has a plain target with its name, and no target has an unlisted
 // architecture.
 func TestArchitectures(t *testing.T) {
 	for _, a := range arch.All {

@@ -9,7 +9,7 @@ import (
 
 func TestMeter(t *testing.T) {
 	var m Meter
-	ctx := context.WithoutCancel(With(t.Context(), &m)) // as deep below as host/vm
+	ctx := context.WithoutCancel(With(t.Context(), &m)) // a derived context, as in host/vm
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)

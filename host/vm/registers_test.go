@@ -14,8 +14,8 @@ import (
 	"labctl/host/vm/qemu"
 )
 
-// TestParseRegisters reads QEMU 7.2's answers about two guests of which the
-// first CPU turns in place with interrupts off.
+// TestParseRegisters parses QEMU 7.2's output for two guests whose first CPU loops with
+// interrupts disabled.
 func TestParseRegisters(t *testing.T) {
 	for _, tt := range []struct {
 		file string
@@ -75,8 +75,8 @@ func FuzzParseRegisters(f *testing.F) {
 	})
 }
 
-// TestRefused: a QEMU that does not take its command line, or lacks the machine,
-// has not lost a guest.
+// TestRefused: a QEMU that rejects its command line, or lacks the machine, is not
+// reported as a dead guest.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

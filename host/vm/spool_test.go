@@ -40,9 +40,9 @@ func TestSpool(t *testing.T) {
 		}
 	}
 	if fi, err := os.Stat(filepath.Join(dir, "new")); err != nil || fi.Mode().Perm() != 0o700 {
-		t.Errorf("the folder is %v, %v; want it for its owner alone", fi.Mode(), err)
+		t.Errorf("the directory is %v, %v; want access for its owner only", fi.Mode(), err)
 	}
-	// A place where nothing can be made.
+	// A path where nothing can be created.
 	spool.create(filepath.Join(dir, "new", "console.log", "x"))
 	var log *LogError
 	if err := spool.Save(); !errors.As(err, &log) {
@@ -50,8 +50,7 @@ func TestSpool(t *testing.T) {
 	}
 }
 
-// TestSpoolBounds: of a guest that does not stop talking the beginning and the
-// end are kept.
+// TestSpoolBounds: of endless output the start and the end are kept.
 func TestSpoolBounds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	spool := new(Spool)

@@ -17,7 +17,7 @@ import (
 	"labctl/host/targets"
 )
 
-// TestCommand holds QEMU's command line for every target and every link.
+// TestCommand checks QEMU's command line for every target and every link.
 func TestCommand(t *testing.T) {
 	seen := map[string]bool{}
 	for _, tgt := range targets.All {
@@ -99,7 +99,7 @@ func TestCommandSizes(t *testing.T) {
 	}
 }
 
-// is says which of a console's channels are closed.
+// is returns which of a console's channels are closed.
 func is(c *console) string {
 	var b strings.Builder
 	for _, s := range []struct {
@@ -155,8 +155,7 @@ func TestConsoleChannels(t *testing.T) {
 	}
 }
 
-// TestConsoleFull: a log on a full disk is reported at the end and costs
-// nothing before it.
+// TestConsoleFull: a full disk is reported at the end and has no effect before that.
 func TestConsoleFull(t *testing.T) {
 	var live bytes.Buffer
 	c, err := newConsole(Config{ConsoleLog: "/dev/full", Console: &live})

@@ -23,9 +23,9 @@ import (
 	"labctl/images"
 )
 
-// TestBuild makes a real image for the host's architecture and runs the
-// commands of its base here. The base comes from the user's cache: it takes
-// long to build and its name holds all that it is made from.
+// TestBuild builds a real image for the host's architecture and runs the commands of
+// its base on the host. The base comes from the user's cache, since it takes long to
+// build and its name includes the hash of all its inputs.
 func TestBuild(t *testing.T) {
 	if _, ok := arch.Find(runtime.GOARCH); !ok {
 		t.Skipf("no guest has the host's architecture, %s", runtime.GOARCH)
@@ -277,7 +277,7 @@ func TestRecipe(t *testing.T) {
 	}
 }
 
-// TestBuilders checks that a new gobusybox or mkuimage builds the base anew.
+// TestBuilders checks that a new gobusybox or mkuimage causes a rebuild of the base.
 func TestBuilders(t *testing.T) {
 	mod, err := labctl.Source.ReadFile("go.mod")
 	if err != nil {
@@ -295,8 +295,8 @@ func TestBuilders(t *testing.T) {
 	}
 }
 
-// TestURootVersions checks that labctl's go.mod and that of u-root's commands ask
-// for the same Go and the same versions of what both need.
+// TestURootVersions checks that labctl's go.mod and that of u-root's commands require
+// the same Go version and the same versions of common dependencies.
 func TestURootVersions(t *testing.T) {
 	data, err := labctl.Source.ReadFile("go.mod")
 	if err != nil {

@@ -112,7 +112,7 @@ func TestCachePrune(t *testing.T) {
 	}
 	check(tempPrefix + "building old.cpio used.cpio")
 
-	// Over the limit, but all too young to go.
+	// Over the limit, but all too recent to be removed.
 	put("image-amd64-young.cpio", time.Second)
 	put("image-amd64-old.cpio", time.Second)
 	if err := c.prune(t.Context()); err != nil {

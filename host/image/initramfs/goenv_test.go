@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// What go says of itself is kept for as long as nothing that it depends on
-// changes.
+// The output of go env is cached for as long as nothing that it depends on changes.
 func TestAskGo(t *testing.T) {
 	path, err := exec.LookPath("go")
 	if err != nil {
@@ -35,7 +34,7 @@ func TestAskGo(t *testing.T) {
 	if first.GOVERSION == "" || first.GOROOT == "" || first.GOAMD64 != "v1" || len(kept()) != 1 {
 		t.Fatalf("first answer %+v, %d kept; want version, root, v1, 1 kept", first, len(kept()))
 	}
-	// The kept answer is what is given: change it and see.
+	// Modify the cached result to check that it is used.
 	if err := os.WriteFile(kept()[0], []byte(`{"GOVERSION":"kept","GOROOT":"`+first.GOROOT+`"}`), 0o644); err != nil {
 		t.Fatal(err)
 	}

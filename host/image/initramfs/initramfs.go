@@ -4,7 +4,7 @@
 //
 //	base     u-root's commands in one binary, /bbin/bb; 15 to 30 s to build, once
 //	guest    /labctl/labinit, labprobe and the shell, from the sources in labctl itself
-//	overlay  device nodes, folders, kernel modules and files of this boot
+//	overlay  device nodes, directories, kernel modules and files of this boot
 //
 // Each part, and the whole, is cached under a name with the hash of all its inputs, so
 // nothing is ever stale and several processes may share the cache. The archive is not

@@ -75,7 +75,7 @@ func TestOverlay(t *testing.T) {
 			t.Errorf("%s: mtime %d, inode %d; want 0 and an inode of its own", e.name, e.mtime, e.inode)
 		}
 		if !made[path.Dir(e.name)] {
-			t.Errorf("%s comes before its folder: the kernel would drop it", e.name)
+			t.Errorf("%s comes before its directory: the kernel would drop it", e.name)
 		}
 		made[e.name], inodes[e.inode] = true, true
 		switch e.name {
@@ -125,13 +125,13 @@ func TestOverlayRefuses(t *testing.T) {
 		{"trailer", nil, []File{{Path: "TRAILER!!!"}}, "not a path"},
 		{"too long", nil, []File{{Path: strings.Repeat("a/", 2048) + "a"}}, "the limit is 4095"},
 		{"twice", nil, []File{{Path: "a"}, {Path: "/a"}}, "duplicate path"},
-		{"file as folder", nil, []File{{Path: "a"}, {Path: "a/b"}}, "duplicate path"},
+		{"file as directory", nil, []File{{Path: "a"}, {Path: "a/b"}}, "duplicate path"},
 		{"device", nil, []File{{Path: "a", Mode: fs.ModeDevice}}, "want a file"},
 		{"two contents", nil, []File{{Path: "a", Data: []byte("x"), Src: "/dev/null"}}, "both Data and Src"},
 		{"no such source", nil, []File{{Path: "a", Src: "/no/such/file"}}, "no such file"},
-		{"source is a folder", nil, []File{{Path: "a", Src: "/"}}, "not a regular file"},
+		{"source is a directory", nil, []File{{Path: "a", Src: "/"}}, "not a regular file"},
 		{"link without target", nil, []File{{Path: "a", Mode: fs.ModeSymlink}}, "needs its target"},
-		{"folder with contents", nil, []File{{Path: "a", Mode: fs.ModeDir, Data: []byte("x")}}, "cannot have contents"},
+		{"directory with contents", nil, []File{{Path: "a", Mode: fs.ModeDir, Data: []byte("x")}}, "cannot have contents"},
 		{"module name", []Module{{Name: "../x", Data: elf}}, nil, "letters, digits"},
 		{"module compressed", []Module{{Name: "x", Data: []byte("\xfd7zXZ")}}, nil, "decompress"},
 		{"module twice", []Module{{Name: "x", Data: elf}, {Name: "x", Data: elf}}, nil, "duplicate path"},

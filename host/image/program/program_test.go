@@ -20,7 +20,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// elfFile is a small ELF file of 64 bits with one program header.
+// elfFile returns a small 64-bit ELF file with one program header.
 func elfFile(machine elf.Machine, kind elf.Type, prog elf.ProgType, content string) []byte {
 	h := elf.Header64{
 		Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
@@ -194,7 +194,7 @@ func TestTestOutputs(t *testing.T) {
 	}
 }
 
-// names lists an archive: names, targets of links, modes of what can run.
+// names lists an archive: names, link targets, modes of executables.
 func names(t *testing.T, b *Bundle) (out []string) {
 	t.Helper()
 	var a bytes.Buffer
@@ -264,7 +264,7 @@ func TestAddAbove(t *testing.T) {
 		t.Errorf("ModuleRoot(%s) = %s, want %s", dir, got, root)
 	}
 	if got := ModuleRoot("/proc/self"); got != "/proc/self" {
-		t.Errorf("ModuleRoot outside of modules = %s, want the folder itself", got)
+		t.Errorf("ModuleRoot outside of modules = %s, want the directory itself", got)
 	}
 	for _, tt := range []struct {
 		max  int64
@@ -287,7 +287,7 @@ func TestAddAbove(t *testing.T) {
 		t.Errorf("AddAbove of the root itself = %v, with %d entries", err, len(b.entries))
 	}
 	if err := b.AddAbove(dir, root, "/w", 100); err == nil {
-		t.Error("AddAbove of a root below the folder gave no error")
+		t.Error("AddAbove of a root below the directory gave no error")
 	}
 }
 
@@ -308,7 +308,7 @@ func TestAddTestDir(t *testing.T) {
 	if err := new(Bundle).AddTestDir(dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "use --dir") {
 		t.Errorf("AddTestDir over its bound = %v", err)
 	}
-	// A testdata that leads elsewhere is taken as what it leads to.
+	// A testdata that is a link is replaced with its target.
 	other := t.TempDir()
 	write(t, other, map[string]string{"x.go": "x", "testdata": "-> " + filepath.Join(dir, "data")})
 	b = Bundle{}
@@ -321,7 +321,7 @@ func TestAddTestDir(t *testing.T) {
 	}
 }
 
-// TestCorpus: fuzz inputs that are here go to the guest, and new ones come back.
+// TestCorpus: fuzz inputs on the host are sent to the guest, and new ones copied back.
 func TestCorpus(t *testing.T) {
 	dir := t.TempDir()
 	const known, found = "FuzzX/0123456789abcdef", "FuzzÖ/fedcba9876543210"
@@ -433,7 +433,7 @@ func TestReceive(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(dir, "d/e/g")); string(b) != "var/d/e/g" {
 		t.Errorf("d/e/g = %q, %v", b, err)
 	}
-	// A file where a folder would be as good.
+	// A file where a directory would also be allowed.
 	dir = t.TempDir()
 	if err := receive(bytes.NewReader(archive(t, reg("var/d"))), outputsIn(dir), 100); err != nil {
 		t.Fatal(err)
@@ -454,13 +454,13 @@ var hostile = []struct {
 	{"above", []tar.Header{reg("var/d/../../x")}, "not requested"},
 	{"above by name", []tar.Header{reg("../x")}, "not requested"},
 	{"unclean", []tar.Header{reg("var/d/./x")}, "not requested"},
-	{"folder for a file", []tar.Header{folder("tmp/c.out/")}, "not requested"},
+	{"directory for a file", []tar.Header{folder("tmp/c.out/")}, "not requested"},
 	{"below a file", []tar.Header{reg("tmp/c.out/x")}, "not requested"},
 	{"symbolic link", []tar.Header{{Typeflag: tar.TypeSymlink, Name: "tmp/c.out", Linkname: "/etc/passwd"}}, "not requested"},
 	{"hard link", []tar.Header{{Typeflag: tar.TypeLink, Name: "var/d/x", Linkname: "/etc/passwd"}}, "not requested"},
 	{"device", []tar.Header{{Typeflag: tar.TypeChar, Name: "var/d/x"}}, "not requested"},
 	{"out by a link that is here", []tar.Header{reg("var/d/link/x")}, "escapes"},
-	{"over a folder", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a directory"},
+	{"over a directory", []tar.Header{folder("var/d/"), folder("var/d/e/"), reg("var/d/e")}, "is a directory"},
 	{"escapes in a name", []tar.Header{folder("var/d/"), folder("var/d/\x1b[2J/"), reg("var/d/\x1b[2J")}, "is a directory"},
 	{"too much", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 101}}, "more than 100 bytes"},
 	{"too much together", []tar.Header{{Typeflag: tar.TypeReg, Name: "tmp/c.out", Size: 60}, {Typeflag: tar.TypeReg, Name: "var/d", Size: 60}}, "more than 100 bytes"},
@@ -494,7 +494,7 @@ func TestReceiveHostile(t *testing.T) {
 	}
 }
 
-// FuzzReceive holds what any archive leaves against the names that were given.
+// FuzzReceive checks that any archive only creates files that outputs name.
 func FuzzReceive(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(archive(f, h.entries...))
@@ -530,7 +530,7 @@ func TestIsCorpusFile(t *testing.T) {
 	}
 }
 
-// TestOutcomes: whose matter it is when a program cannot be had.
+// TestOutcomes: the outcomes of programs that cannot be built or found.
 func TestOutcomes(t *testing.T) {
 	dir := t.TempDir()
 	put := func(name, text string) string {
@@ -560,7 +560,7 @@ func TestOutcomes(t *testing.T) {
 		{"a text", put("text", "x"), nil, outcome.BadInput, "not an ELF program"},
 		{"does not compile", put("bad.go", "package main\n\nfunc main() { x() }\n"), nil, outcome.BadInput, "undefined: x"},
 		{"no go", good, map[string]string{"PATH": dir}, outcome.HostLacks, "install Go"},
-		{"no module of that name at hand", filepath.Dir(far), map[string]string{"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOMODCACHE": filepath.Join(dir, "mod")}, outcome.HostLacks, "GOPROXY=off"},
+		{"no such module available", filepath.Dir(far), map[string]string{"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOMODCACHE": filepath.Join(dir, "mod")}, outcome.HostLacks, "GOPROXY=off"},
 		{"no cache", good, map[string]string{"LABCTL_CACHE": "/proc/labctl"}, outcome.HostLacks, "set LABCTL_CACHE"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -35,7 +35,7 @@ func TestFindOfScript(t *testing.T) {
 		}
 	}
 
-	// Whoever says that it is a script need not name it so.
+	// With FindScript the name does not matter.
 	if p, err := FindScript(filepath.Join(dir, "i")); err != nil || !p.Script {
 		t.Errorf("FindScript = %+v, %v; want a script", p, err)
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // The tests below run the host's apt against a signed archive on a local web
-// server. On a host without apt, ErrHostLacks is the answer that they want.
+// server. On a host without apt they expect ErrHostLacks.
 
 const (
 	image   = "linux-image-7.2.12+deb14-arm64"
@@ -44,7 +44,7 @@ func newRoot(t *testing.T) *Root {
 	return &Root{Dir: filepath.Join(t.TempDir(), "apt", "forky-arm64"), Suite: "forky", Component: "main", Arch: "arm64"}
 }
 
-// haveApt says whether apt is here; where it is not, it checks that Resolve says so.
+// haveApt reports whether apt is installed; if not, it checks that Resolve reports it.
 func haveApt(t *testing.T) bool {
 	if _, err := exec.LookPath("apt-get"); err == nil {
 		return true
@@ -103,7 +103,7 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// What is signed is what is used: each way to slip something in must fail.
+// Only signed contents are used: every way to inject something must fail.
 func TestRootVerifies(t *testing.T) {
 	if !haveApt(t) {
 		return
@@ -118,7 +118,7 @@ func TestRootVerifies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// at signs in the past, so that what was signed can have expired.
+	// at signs in the past, so that a signature can have expired.
 	at := func(ago time.Duration) *packet.Config {
 		return &packet.Config{Time: func() time.Time { return time.Now().Add(-ago) }}
 	}
@@ -179,7 +179,7 @@ func TestRootVerifies(t *testing.T) {
 			tests = append(tests, tt)
 		}
 	}
-	// What an expired key signed before that is still good to some versions of apt.
+	// Some versions of apt still accept what an expired key signed before it expired.
 	tests = append(tests, struct {
 		name   string
 		change change
@@ -207,8 +207,8 @@ func TestRootVerifies(t *testing.T) {
 	}
 }
 
-// TestRefusalIsOfThisUpdate: what an earlier update left does not explain why a later
-// one fails.
+// TestRefusalIsOfThisUpdate: leftovers of an earlier update do not affect the error of
+// a later one.
 func TestRefusalIsOfThisUpdate(t *testing.T) {
 	if !haveApt(t) {
 		return
@@ -288,8 +288,8 @@ func TestRunKillsGroup(t *testing.T) {
 	}
 }
 
-// zombie says whether a process has ended but was not reaped: its parent is gone
-// and there may be no init to do it.
+// zombie reports whether a process has exited but was not reaped: its parent is gone
+// and there may be no init that reaps it.
 func zombie(pid int) bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, state, _ := strings.Cut(string(b), ") ")

@@ -45,7 +45,7 @@ func unpack(t testing.TB, ctx context.Context, debs ...[]byte) (string, *Tree, e
 	return dst, tree, err
 }
 
-// contents reads all that is in a directory; modules.zip as zip:NAME.
+// contents reads all files in a directory, those in modules.zip as zip:NAME.
 func contents(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

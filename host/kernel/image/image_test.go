@@ -29,7 +29,7 @@ func btf(types, strs int) []byte {
 	return b
 }
 
-// edited is b with another byte at off.
+// edited returns b with another byte at off.
 func edited(b []byte, off int, v byte) []byte {
 	b = bytes.Clone(b)
 	b[off] = v
@@ -200,8 +200,8 @@ func TestDecompressXZ(t *testing.T) {
 	}
 }
 
-// TestZImageTries: the code before a zImage's payload may hold its magic, some
-// times but not often.
+// TestZImageTries: the code before a zImage's payload may contain the magic a few
+// times.
 func TestZImageTries(t *testing.T) {
 	for n, want := range map[int]bool{60: true, 70: false} {
 		b := make([]byte, 64)
@@ -213,8 +213,8 @@ func TestZImageTries(t *testing.T) {
 	}
 }
 
-// TestDecompressZstd: a frame is read whatever follows it, and part of one is an
-// error. Random bytes make blocks whose size takes three bytes.
+// TestDecompressZstd: a frame is decoded whatever follows it, and a truncated one is an
+// error. Random bytes result in blocks whose size takes three bytes.
 func TestDecompressZstd(t *testing.T) {
 	data := make([]byte, 300<<10)
 	rand.NewChaCha8([32]byte{}).Read(data)
@@ -235,7 +235,7 @@ func TestDecompressZstd(t *testing.T) {
 	}
 }
 
-// TestDecompressLZ4 has the ends that a legacy frame can have.
+// TestDecompressLZ4 covers the possible ends of a legacy frame.
 func TestDecompressLZ4(t *testing.T) {
 	const block = 8 << 20
 	full, short := lz4Legacy(t, make([]byte, block))[4:], lz4Legacy(t, make([]byte, 1000))[4:]
@@ -341,7 +341,7 @@ func TestORC(t *testing.T) {
 	}
 }
 
-// TestConfig: what is not whole, or not by gzip, is none.
+// TestConfig: a truncated configuration, or one that is not gzip, is ignored.
 func TestConfig(t *testing.T) {
 	packed := string(synth.Gzip([]byte("CONFIG_A=y\n")))
 	for in, want := range map[string]string{

@@ -13,7 +13,7 @@ import (
 	"labctl/host/kernel/internal/synth"
 )
 
-// order is how a kernel lays its tables out; see Kallsyms.
+// order is the layout of a kernel's tables; see Kallsyms.
 type order int
 
 const (
@@ -24,8 +24,8 @@ const (
 	unrelocated                 // arm64 before its base is put in
 )
 
-// tables is a kernel with symbols in that order, and the text that they make.
-// Width is that of a marker, long that of the kernel's unsigned long.
+// tables returns a kernel with symbols in that layout, and their text form. width is
+// the size of a marker, long that of the kernel's unsigned long.
 func tables(o order, n, width, long int) (kernel []byte, text string) {
 	le := binary.LittleEndian
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -176,7 +176,7 @@ func TestKallsyms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Nothing need follow the tables, and no name or offset may lack.
+			// The tables may end the file, but no name or offset may be missing.
 			if img.Arch != "amd64" {
 				whole := len(kernel) - 64
 				if again, err := (&Image{Arch: tt.arch, Kernel: kernel[:whole]}).Kallsyms(); err != nil || !bytes.Equal(again, got) {
@@ -223,7 +223,7 @@ func TestELFAddress(t *testing.T) {
 	}
 }
 
-// A damaged table gives an error, or lines that are lines.
+// A damaged table results in an error or in well-formed lines.
 func FuzzKallsyms(f *testing.F) {
 	for _, o := range []order{offsetsFirst, absolutePercpu, offsetsLast, placeRelative} {
 		kernel, _ := tables(o, 1100, 4, 8)

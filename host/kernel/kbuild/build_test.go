@@ -35,9 +35,8 @@ func newBuilder(t testing.TB, cache string) *Builder {
 	return b
 }
 
-// fakeTools puts programs of a build before those of this host, so that a test
-// needs none but make and a shell. The compiler says that it is one and builds
-// everything; ccache is not to be found.
+// fakeTools puts substitutes for a build's programs first in PATH, so that a test needs
+// only make and a shell. The compiler accepts everything; there is no ccache.
 func fakeTools(t testing.TB) {
 	t.Helper()
 	bin := t.TempDir()
@@ -60,9 +59,9 @@ func fakeTools(t testing.TB) {
 	t.Setenv("PATH", bin)
 }
 
-// fakeTree is a tree whose build does in shell what a kernel's does: it has the
-// goals and scripts that labctl calls, and an image for arm64. rule is what
-// making the image begins with.
+// fakeTree creates a tree whose build imitates a kernel's in shell: it has the targets
+// and scripts that labctl uses, and an image for arm64. rule is the first command of
+// the image's recipe.
 func fakeTree(t testing.TB, rule string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -146,13 +145,13 @@ func TestBuild(t *testing.T) {
 		t.Errorf("progress: %+v", made)
 	}
 
-	// The same again is there; make is not run.
+	// The same build is cached; make does not run.
 	made = nil
 	again, err := b.Build(t.Context(), req)
 	if err != nil || !again.Cached || again.Build.Key != k.Build.Key || len(made) > 0 {
 		t.Errorf("the second time: %+v, %v, progress %v", again, err, made)
 	}
-	// Another option is another kernel, of the same name and in its place.
+	// Another option results in another kernel, which replaces the first.
 	other, err := b.Build(t.Context(), request(t, tree, "CONFIG_A=y"))
 	if err != nil || other.Cached || other.Build.Key == k.Build.Key {
 		t.Errorf("with other options: %+v, %v", other, err)
@@ -231,8 +230,8 @@ func TestBuildProfile(t *testing.T) {
 	}
 }
 
-// TestBuildCancelled: what make started ends with the context, and the next
-// build is not kept out.
+// TestBuildCancelled: make's children end with the context, and the next build is not
+// locked out.
 func TestBuildCancelled(t *testing.T) {
 	fakeTools(t)
 	b := newBuilder(t, t.TempDir())
@@ -266,7 +265,7 @@ func TestBuildCancelled(t *testing.T) {
 	}
 }
 
-// running says whether a process is there and not only waiting to be reaped.
+// running reports whether a process is running, not a zombie.
 func running(pid int) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -276,8 +275,8 @@ func running(pid int) bool {
 	return !strings.HasPrefix(rest, "Z")
 }
 
-// TestBuildTogether: of two builds of a name at once, one works and the other
-// takes what it made.
+// TestBuildTogether: of two concurrent builds of a name, one builds and the other uses
+// its result.
 func TestBuildTogether(t *testing.T) {
 	fakeTools(t)
 	cache := t.TempDir()

@@ -8,7 +8,7 @@ import (
 	"labctl/kconfig"
 )
 
-// fakeCompiler takes and builds what is listed.
+// fakeCompiler accepts and builds what is listed.
 type fakeCompiler []string
 
 func (c fakeCompiler) takes(options ...string) bool {
@@ -19,7 +19,7 @@ func (c fakeCompiler) builds(program string) bool {
 	return slices.ContainsFunc(c, func(s string) bool { return strings.Contains(program, s) })
 }
 
-// Compilers, by the facts that the fixes ask for.
+// Compilers, as seen by the fixes' conditions.
 var (
 	gcc8  = fakeCompiler{"-fcommon", "-std=gnu11", "-fcf-protection=none", "-Wa,-mx86-used-note=no", "enum { false", "__CET__"}
 	gcc12 = append(slices.Clone(gcc8), "-Wno-error=use-after-free")
@@ -28,7 +28,7 @@ var (
 	gcc15  = slices.DeleteFunc(slices.Clone(gcc12), func(s string) bool { return s == "enum { false" })
 )
 
-// Trees, by the files that the fixes look at, as they were in these series.
+// Trees: the files that the fixes' conditions check, as in these series.
 var (
 	tree414 = map[string]string{
 		"scripts/dtc/dtc-lexer.l":           "%{\nYYLTYPE yylloc;\n%}\n",
@@ -60,7 +60,7 @@ var (
 	}
 )
 
-// with gives a tree with other texts.
+// with returns a tree with other file contents.
 func with(tree map[string]string, file, text string) map[string]string {
 	out := map[string]string{file: text}
 	for name, t := range tree {
@@ -85,7 +85,7 @@ func TestFixes(t *testing.T) {
 		{"4.14, Ubuntu", tree414, "amd64", ubuntu, ubuntu, []string{"dtc-yylloc", "subcmd-use-after-free", "cf-protection", "thunk-symtab", "canary-at-start", "orphan-property"}},
 		{"4.14, gcc 15", tree414, "amd64", gcc15, gcc15, []string{"dtc-yylloc", "subcmd-use-after-free", "c23", "thunk-symtab", "canary-at-start", "orphan-property"}},
 		{"4.14 for arm64", tree414, "arm64", gcc12, gcc12, []string{"dtc-yylloc"}},
-		{"4.14 with the lexer mended", with(tree414, "scripts/dtc/dtc-lexer.l", "extern YYLTYPE yylloc;\n"), "arm", gcc12, gcc12, nil},
+		{"4.14 with the lexer fixed", with(tree414, "scripts/dtc/dtc-lexer.l", "extern YYLTYPE yylloc;\n"), "arm", gcc12, gcc12, nil},
 		{"an early 4.14", with(tree414, "arch/x86/tools/relocs.c", "case R_X86_64_PC32:\n"), "amd64", gcc12, gcc12, append(slices.Clone(all), "plt32")},
 		{"6.12, gcc 12", tree612, "amd64", gcc12, gcc12, nil},
 		{"6.12, gcc 15 on Ubuntu", tree612, "amd64", gcc15, gcc15, nil},
@@ -107,9 +107,8 @@ func TestFixes(t *testing.T) {
 	}
 }
 
-// TestFixesKnowRealCompiler holds the C programs of the list against the
-// compiler of this host: what a fix looks for in one must not be a slip of the
-// pen that no compiler builds.
+// TestFixesKnowRealCompiler checks the C programs in the list with this host's
+// compiler, so that a typing error does not make them fail with every compiler.
 func TestFixesKnowRealCompiler(t *testing.T) {
 	gcc := compiler{ctx: t.Context(), command: []string{"gcc"}}
 	if !gcc.builds("int x;") || gcc.builds("int 1x;") || !gcc.takes("-O2") || gcc.takes("-no-such-option") {
@@ -119,7 +118,7 @@ func TestFixesKnowRealCompiler(t *testing.T) {
 		if f.Compiler == nil || f.Compiler.Refuses == "" {
 			continue
 		}
-		// Some C of this compiler builds it: the old one, or one without the mark.
+		// With some options this compiler builds it: an older C, or without marks.
 		old := compiler{ctx: t.Context(), command: []string{"gcc", "-std=gnu11", "-U__CET__"}}
 		if !old.builds(f.Compiler.Refuses) {
 			t.Errorf("%s: gcc -std=gnu11 -U__CET__ does not build %q", f.Name, f.Compiler.Refuses)

@@ -43,7 +43,7 @@ func FuzzParseFragment(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was read is written and read as the same.
+		// Options survive formatting and parsing.
 		var text strings.Builder
 		for _, o := range list {
 			text.WriteString(o.line() + "\n")
@@ -114,11 +114,11 @@ func TestNewPlan(t *testing.T) {
 	}
 }
 
-// TestFragments reads every fragment that comes with labctl.
+// TestFragments parses every embedded fragment.
 func TestFragments(t *testing.T) {
 	for _, name := range []string{"base", "ftrace", "debug", "frame-pointers", "virtio", "numa", "raspi", "tiny"} {
 		if !slices.Contains(Fragments(), name) {
-			t.Errorf("there is no fragment %s", name)
+			t.Errorf("no such fragment: %s", name)
 		}
 	}
 	files, err := fs.Glob(kconfig.Fragments, "*.config")
@@ -157,8 +157,8 @@ func TestParseProfiles(t *testing.T) {
 	}
 }
 
-// follows are options that no fragment asks for, since another that is asked for
-// selects them or the architecture has them.
+// follows are options that no fragment requests, because a requested one selects them
+// or the architecture implies them.
 var follows = map[string]string{
 	"TRACING":         "FUNCTION_TRACER selects it",
 	"EVENT_TRACING":   "TRACING selects it",
@@ -170,12 +170,12 @@ var follows = map[string]string{
 	"FRAME_POINTER":   "the labs take the unwinder for it",
 }
 
-// notThere are options that the labs look at and an architecture does not have;
-// their checks say so.
+// notThere are options that the labs use and an architecture does not have; the labs'
+// checks take that into account.
 var notThere = map[string][]string{"arm": {"TIME_NS"}}
 
-// TestLabProfile holds what the lab profile asks for against the features that
-// it promises and against all that the labs look at.
+// TestLabProfile compares the options requested by the lab profile with its features
+// and with all options that the labs use.
 func TestLabProfile(t *testing.T) {
 	wanted := labOptions(t)
 	for _, o := range []string{"KCMP", "SYSVIPC", "STACKTRACE", "TIME_NS"} {
@@ -219,7 +219,7 @@ func TestLabProfile(t *testing.T) {
 
 var looksAt = regexp.MustCompile(`kernel\.config\("([A-Z0-9_]+)"\)`)
 
-// labOptions are the options that labs need, or look at.
+// labOptions returns the options that labs need or use.
 func labOptions(t *testing.T) []string {
 	t.Helper()
 	files, err := fs.Glob(labs.FS, "*/lab.yaml")

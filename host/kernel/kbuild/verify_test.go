@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// writeTree makes files below a folder.
+// writeTree creates files below a directory.
 func writeTree(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
@@ -21,7 +21,7 @@ func writeTree(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
-// fakeKconfig has one of each thing that can cost an option its life.
+// fakeKconfig has one example of everything that can make Kconfig drop an option.
 var fakeKconfig = map[string]string{
 	"Kconfig": `mainmenu "Linux"
 source "arch/$(SRCARCH)/Kconfig"
@@ -186,7 +186,7 @@ func FuzzReadRules(f *testing.F) {
 		k := &rules{symbols: map[string]*symbol{}, vars: map[string]string{}, tree: t.TempDir()}
 		r := &rulesReader{k: k, file: "Kconfig"}
 		if err := r.read(s, maxKconfigDepth); err != nil {
-			return // of an include that happens to exist
+			return // an include that happens to exist
 		}
 		for name := range k.symbols {
 			for _, v := range []string{"y", "n", "m"} {

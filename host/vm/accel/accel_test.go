@@ -35,7 +35,7 @@ func other() string {
 	return "arm64"
 }
 
-// The guests themselves, where every step is known to work.
+// The guests under TCG, where every step works.
 func TestGuestsRunUnderTCG(t *testing.T) {
 	for arch, binary := range binaries {
 		t.Run(arch, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestGuestSources(t *testing.T) {
 	}
 }
 
-// patched is the amd64 guest with its first occurrence of old replaced.
+// patched returns the amd64 guest with the first occurrence of old replaced.
 func patched(t *testing.T, old, new []byte) guest {
 	t.Helper()
 	g := guests["amd64"]
@@ -92,7 +92,7 @@ func patched(t *testing.T, old, new []byte) guest {
 	return g
 }
 
-// Guests that go wrong stand in for the KVM that makes them go wrong.
+// Defective guests simulate a KVM that breaks guests.
 func TestFailingGuests(t *testing.T) {
 	shlx := []byte{0xc4, 0xe2, 0xf1, 0xf7, 0xc0}
 	for _, tt := range []struct {
@@ -268,7 +268,7 @@ func TestDeviceTrouble(t *testing.T) {
 		t.Errorf("deviceTrouble(usable) = %q; want none", got)
 	}
 	if got := deviceTrouble(dir); got == "" {
-		t.Error("deviceTrouble(folder) = none")
+		t.Error("deviceTrouble(directory) = none")
 	}
 }
 
@@ -390,8 +390,8 @@ func FuzzCache(f *testing.F) {
 	})
 }
 
-// With -kvm: whatever this host's KVM is like, the verdict comes in time and
-// is the same from the cache.
+// With -kvm: whatever this host's KVM does, the verdict is in time and the cached one
+// is the same.
 func TestThisHost(t *testing.T) {
 	if !*withKVM {
 		t.Skip("opens /dev/kvm: run with -kvm")

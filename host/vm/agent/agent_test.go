@@ -25,7 +25,7 @@ import (
 	"labctl/guest/wire"
 )
 
-// within ends a test that would hang.
+// within returns a context with a timeout, so that a test cannot hang.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("still waiting after %s", d))
@@ -164,7 +164,7 @@ func TestExecNotFound(t *testing.T) {
 	}
 }
 
-// alive says whether a process is there and no zombie.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(b), ") Z ")
@@ -203,7 +203,7 @@ func TestExecCancel(t *testing.T) {
 	if out.Len() != n {
 		t.Errorf("output was written after Exec returned")
 	}
-	// The agent has its place again, and the link is whole.
+	// The agent can run programs again, and the link is intact.
 	for range 100 {
 		c.mu.Lock()
 		left := len(c.calls)
@@ -222,7 +222,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestExecStuckWriter: a Writer that never returns does not hold up the end.
+// TestExecStuckWriter: a Writer that never returns does not delay Exec.
 func TestExecStuckWriter(t *testing.T) {
 	c := connect(t)
 	ctx, cancel := context.WithCancel(within(t, 30*time.Second))
@@ -371,7 +371,7 @@ func (p *puppet) hello(t *testing.T) {
 	}
 }
 
-// TestHostileGuest runs a program on guests that answer its request amiss.
+// TestHostileGuest runs a program on guests that send invalid responses.
 func TestHostileGuest(t *testing.T) {
 	data := func(s wire.Stream, n int) func(*puppet, uint32) {
 		return func(p *puppet, ch uint32) {
@@ -432,7 +432,7 @@ func TestHostileGuest(t *testing.T) {
 			b, _ := wire.AppendFrame(nil, wire.Frame{Kind: wire.KindData, Stream: wire.Stdout, Chan: ch, Payload: []byte("x")}, 9)
 			p.conn.Write(b)
 		}, "lost 8 frames", true},
-		{"result is no JSON", result("\x1b[2J"), "decode *wire.Result", false},
+		{"result is not JSON", result("\x1b[2J"), "decode *wire.Result", false},
 		{"unknown field", result(`{"value":{},"\u001b[2J":1}`), "unknown field", false},
 		{"value of another type", result(`{"value":"x"}`), "decode *wire.ExecResult", false},
 		{"exit and signal", result(`{"value":{"pid":1,"exited":true,"code":0,"signaled":true,"signal":9}}`), "neither an exit nor a signal", false},
@@ -499,8 +499,8 @@ func TestClosedMidRequest(t *testing.T) {
 	}
 }
 
-// TestHungGuest: a guest that takes nothing from the link cannot hold up the
-// end of a deadline.
+// TestHungGuest: a guest that does not read the link cannot delay the return after a
+// deadline.
 func TestHungGuest(t *testing.T) {
 	ours, theirs := net.Pipe() // no buffer, and nobody reads after the request
 	c := New(ours, nil)

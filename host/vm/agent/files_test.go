@@ -72,7 +72,7 @@ func TestUnpackErrors(t *testing.T) {
 	if _, err = c.Pack(within(t, 30*time.Second), wire.PackParams{Dir: "/", Paths: []string{"../f"}, Max: 1}, io.Discard); !errors.As(err, &g) {
 		t.Errorf("Pack = %v, want a GuestError", err)
 	}
-	// A reader that blocks does not hold up the end of a deadline.
+	// A blocked reader does not delay the return after a deadline.
 	pr, pw := io.Pipe()
 	defer pw.Close()
 	ctx := within(t, 300*time.Millisecond)

@@ -47,14 +47,14 @@ func TestUnpackByWindow(t *testing.T) {
 	unpack(3<<20, first)
 	unpack(len(mem)-4<<10, whole)
 
-	// The guest's refusal gives the window back.
+	// The guest's refusal releases the window.
 	var refused *GuestError
 	if _, err := c.Unpack(within(t, 30*time.Second), t.TempDir(), bytes.NewReader(oneFile(t, "../f", noise(5)))); !errors.As(err, &refused) {
 		t.Errorf("Unpack of ../f = %v, want the guest's refusal", err)
 	}
 	unpack(10<<10, whole)
 
-	// While somebody fills it, others go by the link.
+	// While it is being filled, other requests use the link.
 	pr, pw := io.Pipe()
 	defer pw.Close()
 	if _, err := c.Unpack(within(t, 100*time.Millisecond), t.TempDir(), pr); err == nil {

@@ -22,7 +22,7 @@ import (
 
 const x86 = "qemu-system-x86_64"
 
-// helperEnv has the test binary start a QEMU and then die as its value says.
+// helperEnv makes the test binary start a QEMU and then die in the way it names.
 const helperEnv = "QEMU_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -56,8 +56,8 @@ func helper(how string) {
 	select {}
 }
 
-// gone returns a function that waits for the process to end. A pidfd tells
-// also where nobody reaps orphans, and is not misled by a pid used again.
+// gone returns a function that waits for the process to end. A pidfd works also where
+// orphans are not reaped, and with reused pids.
 func gone(t *testing.T, pid int) func(within time.Duration) bool {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -124,7 +124,7 @@ func TestNoQEMUSurvivesUs(t *testing.T) {
 			if sig := unix.SignalNum(how); sig != 0 {
 				err = cmd.Process.Signal(sig)
 			} else if how == "goexit" {
-				// The main goroutine leaves, the program lives on: so must QEMU.
+				// The main goroutine exits, but the program continues: so must QEMU.
 				in.Write([]byte{1})
 				if wait(300 * time.Millisecond) {
 					t.Fatal("QEMU left with a goroutine")
@@ -145,7 +145,7 @@ func TestNoQEMUSurvivesUs(t *testing.T) {
 	}
 }
 
-// options are passed to QEMU as they are.
+// options are passed to QEMU verbatim.
 type options []string
 
 func (o options) Args(c *Cmdline) error { c.Add(o...); return nil }
@@ -164,8 +164,8 @@ func startNone(t *testing.T, ctx context.Context, more ...Device) *Process {
 	return p
 }
 
-// A goroutine that leaves while locked ends its thread. QEMU must not hear of
-// it, even when that goroutine called Start.
+// A goroutine that exits while locked ends its thread. QEMU must not be affected, even
+// if that goroutine called Start.
 func TestStartersThreadMayEnd(t *testing.T) {
 	started := make(chan *Process)
 	go func() {
@@ -214,8 +214,8 @@ func TestKill(t *testing.T) {
 	p.Kill() // again, on nothing
 }
 
-// TestBadOptionIsTold: the error quotes what QEMU says of an option, whatever words
-// this version has for it.
+// TestBadOptionIsTold: the error quotes QEMU's message about an option, whatever its
+// wording in this version.
 func TestBadOptionIsTold(t *testing.T) {
 	p, err := Start(t.Context(), &Command{Binary: x86, Args: []string{"-nonesuch"}})
 	if err != nil {
@@ -274,7 +274,7 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 }
 
-// What QEMU may have forked goes with it.
+// QEMU's children are killed with it.
 func TestGroupGoesWithLeader(t *testing.T) {
 	p, err := Start(t.Context(), &Command{Binary: "sh", Args: []string{"-c", "sleep 1000 & echo $!; read x <&3"}, slots: []slot{{name: "go"}}})
 	if err != nil {
@@ -296,8 +296,8 @@ func TestGroupGoesWithLeader(t *testing.T) {
 	p.Wait()
 }
 
-// Every device of a machine in one command that the real QEMU takes, with its
-// sockets in the right places.
+// Every device of a machine in one command that the real QEMU accepts, with its sockets
+// connected correctly.
 func TestQEMUTakesAllDevices(t *testing.T) {
 	ram := filepath.Join(t.TempDir(), "ram, 1")
 	raw := filepath.Join(t.TempDir(), "Image")
@@ -349,7 +349,7 @@ func TestQEMUTakesAllDevices(t *testing.T) {
 	}
 }
 
-// talk sends a QMP command by hand and returns the answer's line.
+// talk sends a raw QMP command and returns the line of the reply.
 func talk(t *testing.T, p *Process, command string) string {
 	t.Helper()
 	conn := p.Conn(QMPName)
@@ -366,7 +366,7 @@ func talk(t *testing.T, p *Process, command string) string {
 	}
 }
 
-// oneByte keeps a bufio.Reader from taking more than it needs.
+// oneByte keeps a bufio.Reader from reading more than it needs.
 type oneByte struct{ net.Conn }
 
 func (c oneByte) Read(b []byte) (int, error) { return c.Conn.Read(b[:min(len(b), 1)]) }
@@ -402,7 +402,7 @@ func TestInheritedFile(t *testing.T) {
 	}
 }
 
-// Starting and ending leaves no descriptor behind.
+// Starting and ending leaks no descriptors.
 func TestDescriptorsAreClosed(t *testing.T) {
 	count := func() int {
 		d, err := os.ReadDir("/proc/self/fd")
@@ -423,7 +423,7 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Start(t.Context(), c); err == nil {
-		t.Error("Start of a folder succeeded")
+		t.Error("Start of a directory succeeded")
 	}
 	if after := count(); after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)

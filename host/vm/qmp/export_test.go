@@ -6,7 +6,7 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 )
 
-// Bound is the monitor that go-qemu's bindings are given.
+// Bound returns the monitor that is passed to go-qemu's bindings.
 func (m *Monitor) Bound(ctx context.Context) qmp.Monitor { return bound{m, ctx, nil} }
 
 // Done is closed when the session has ended.

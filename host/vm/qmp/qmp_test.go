@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// dialogue is a QEMU of few words: it greets, answers qmp_capabilities, and
-// then gives each line to answer, which writes what it likes.
+// dialogue is a minimal QEMU: it sends the greeting, replies to qmp_capabilities, and
+// then passes each line to answer, which writes any reply.
 func dialogue(t *testing.T, answer func(w io.Writer, id uint64, name string)) net.Conn {
 	t.Helper()
 	ours, theirs := net.Pipe()
@@ -133,7 +133,7 @@ func TestAbandonedCommandLeavesSessionInStep(t *testing.T) {
 	}
 }
 
-// A QEMU that does not read leaves half a command on the wire.
+// A QEMU that does not read leaves a partial command on the wire.
 func TestWriteCutShortEndsSession(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()

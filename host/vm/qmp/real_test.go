@@ -170,7 +170,7 @@ func TestParallelCommands(t *testing.T) {
 	}
 }
 
-// A bad string reaches QEMU, whose parser answers without an id.
+// An invalid string reaches QEMU, whose parser replies without an id.
 func TestRefusalWithoutID(t *testing.T) {
 	m, _ := real(t)
 	_, err := m.Bound(t.Context()).Run([]byte(`{"execute":"qom-get","arguments":{"path":"\ud800","property":"x"}}`))
@@ -183,7 +183,7 @@ func TestRefusalWithoutID(t *testing.T) {
 	}
 }
 
-// TestGiveFile has QEMU write its state to a socket that it was handed.
+// TestGiveFile makes QEMU write its state to a socket passed to it.
 func TestGiveFile(t *testing.T) {
 	m, _ := real(t)
 	ours, theirs, err := qemu.SocketPair("state")

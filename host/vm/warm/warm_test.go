@@ -21,7 +21,7 @@ func store(t *testing.T, limit int64) *Store {
 	return s
 }
 
-// fill makes a template whose memory takes that many MB.
+// fill creates a template whose memory uses that many MB.
 func fill(mb int) func(*Draft) (Info, error) {
 	return func(d *Draft) (Info, error) {
 		if _, err := d.RAM.Write(make([]byte, mb<<20)); err != nil {
@@ -84,14 +84,14 @@ func TestMakerFails(t *testing.T) {
 		d.RAM.Write(make([]byte, 1<<20))
 		return Info{}, broken
 	}); err != broken {
-		t.Errorf("Get = %v, want the maker's own error", err)
+		t.Errorf("Get = %v, want the error of make", err)
 	}
 	if got := files(t, s); got != "" {
 		t.Errorf("left behind: %q", got)
 	}
 }
 
-// While it is made a template has no name, so nothing is left of one whose maker
+// While it is being created a template has no name, so nothing is left if the process
 // is killed.
 func TestNamelessWhileMade(t *testing.T) {
 	s := store(t, 0)
@@ -127,7 +127,7 @@ func TestOneMaker(t *testing.T) {
 	}
 }
 
-// A template that lacks a file is none.
+// A template without one of its files does not count.
 func TestNotWhole(t *testing.T) {
 	s := store(t, 0)
 	a, err := s.Get(t.Context(), "k", 64, fill(1))
@@ -148,7 +148,7 @@ func TestNotWhole(t *testing.T) {
 	}
 }
 
-// What makers that were killed have left goes, and what others are at stays.
+// Leftovers of killed processes are removed, templates being created are kept.
 func TestSweep(t *testing.T) {
 	s := store(t, 0)
 	if _, err := s.Get(t.Context(), "whole", 64, fill(1)); err != nil {
@@ -170,7 +170,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// What is removed makes room for what was used before it.
+// Removing one makes room for another that was used earlier.
 func TestRoom(t *testing.T) {
 	s := store(t, 0)
 	old := time.Now().Add(-time.Hour)
@@ -194,14 +194,14 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// A template that was used just now may be about to start: it stays whatever the
-// limit, but for GC(0), which takes all.
+// A template that was just used may be about to be opened: it is kept whatever the
+// limit, except with GC(0), which removes all.
 func TestGrace(t *testing.T) {
 	s := store(t, 0)
 	if _, err := s.Get(t.Context(), "k", 64, fill(1)); err != nil {
 		t.Fatal(err)
 	}
-	// However slow the host is now.
+	// However slow the host is.
 	now := time.Now().Add(time.Hour)
 	if err := os.Chtimes(s.file("k", "hits"), now, now); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestDrop(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(a.RAM(), "sub"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// One file is gone already, and one cannot go.
+	// One file is already gone, and one cannot be removed.
 	if err := a.Drop(); err == nil || !strings.Contains(err.Error(), a.RAM()) || strings.Contains(err.Error(), a.State()) || files(t, s) != "k.ram" {
 		t.Errorf("Drop = %v, left %q; want an error for the directory alone", err, files(t, s))
 	}
@@ -243,7 +243,7 @@ func TestLimit(t *testing.T) {
 		if _, err := s.Get(t.Context(), key, 64, fill(2)); err != nil {
 			t.Fatal(err)
 		}
-		// The first was used last but for the newest.
+		// The first is the second most recently used.
 		when := old.Add(time.Duration(-i) * time.Minute)
 		if err := os.Chtimes(s.file(key, "hits"), when, when); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,6 @@
-# The trial guest for amd64: what an operating system's kernel asks of a CPU,
-# in the order of a boot. It is the machine's firmware, runs from the reset
-# vector and reports on the first UART, one letter a step:
+# The trial guest for amd64: it uses the features of a CPU that a kernel needs, in the
+# order of a boot. It is the machine's firmware, runs from the reset vector and reports
+# on the first UART, one letter per step:
 #
 #	R  real mode runs
 #	L  long mode with paging
@@ -12,13 +12,13 @@
 #	T  ten interrupts of the local APIC's timer, each out of HLT
 #	X  end, by writing 0x2a to port 0xf4
 #
-# An exception that no step asked for prints "!" and the vector as a letter
-# from "@", and ends with 0x7f.
+# An unexpected exception prints "!" and the vector as a letter from "@", and ends with
+# 0x7f.
 #
 # Sources: Intel SDM volume 3, chapters 4 to 11; AMD APM volume 2.
 #
-# What fills gaps is written out (int3), since assemblers differ in the no-ops they
-# choose, also for a fill of 0x90.
+# Padding is explicit (int3), since assemblers differ in the no-ops they choose, also
+# for a fill of 0x90.
 #
 #	as --64 -o amd64.o amd64.S
 #	ld -Ttext=0xf0000 --oformat=binary -o amd64.bin amd64.o
@@ -344,7 +344,7 @@ syscall_entry:
 	jnz back
 	sysretq
 
-	# One entry of 16 bytes a vector.
+	# One entry of 16 bytes per vector.
 	.balign 16, 0xcc
 traps:
 	.set vector_number, 0

@@ -1,17 +1,17 @@
-// The trial guest for arm64: what an operating system's kernel asks of a CPU,
+// The trial guest for arm64: it uses the features of a CPU that a kernel needs,
 // in the order of a boot. It is the firmware of QEMU's machine "virt", runs
-// from flash at 0 in EL1 and reports on the PL011, one letter a step:
+// from flash at 0 in EL1 and reports on the PL011, one letter per step:
 //
 //	R  the first instruction runs
 //	M  system registers as a kernel sets them
 //	L  the MMU with a translation table
-//	E  exceptions, a fault mended by its handler, EL0 and back
+//	E  exceptions, a fault fixed up by its handler, EL0 and back
 //	V  SIMD, exclusives, and the atomics that ID_AA64ISAR0_EL1 promises
 //	S  20 million rounds of a loop in EL1
 //	T  ten expiries of the virtual timer
 //	X  end, by PSCI SYSTEM_OFF
 //
-// "?" is a wrong result, "!" an exception that no step asked for. Interrupts
+// "?" is a wrong result, "!" an unexpected exception. Interrupts
 // are left out: they need a driver for each version of the GIC.
 //
 // Sources: Arm ARM (DDI 0487), chapters D1, D5, D8; Arm DEN 0022 (PSCI);
