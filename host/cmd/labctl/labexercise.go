@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -49,7 +48,7 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 			if len(args) == 2 {
 				dir = args[1]
 			}
-			if err := copyProgram(l, lab.Exercise, dir); err != nil {
+			if err := compile.Copy(l, lab.Exercise, dir); err != nil {
 				return err
 			}
 			task := lab.Task
@@ -86,7 +85,7 @@ func (a *app) labSolve(o *labFlags) *cobra.Command {
 			if len(args) == 2 {
 				dir = args[1]
 			}
-			if err := copyProgram(l, lab.Solution, dir); err != nil {
+			if err := compile.Copy(l, lab.Solution, dir); err != nil {
 				return err
 			}
 			a.say(fmt.Sprintf(show.Word(o.lang, "the solution is in %s"), dir))
@@ -98,54 +97,6 @@ func (a *app) labSolve(o *labFlags) *cobra.Command {
 func labAndDir(c *cobra.Command, args []string) error {
 	if len(args) < 1 || len(args) > 2 {
 		return outcome.Inputf("%s takes the id of a lab, and a folder: P1 ./mine", c.CommandPath())
-	}
-	return nil
-}
-
-// copyProgram copies a folder of a lab, with a go.mod, to a folder that is not
-// there yet, and then comes whole or not at all, or that has nothing in it.
-func copyProgram(l *lab.Lab, from, dir string) error {
-	old, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return outcome.Default(outcome.BadInput, err)
-	}
-	if len(old) > 0 {
-		return outcome.Inputf("%s is there already and has files in it; give another folder", dir)
-	}
-	if err == nil { // somebody's shell may be in it
-		return writeProgram(l, from, dir)
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return err
-	}
-	temp, err := scratch.MakeFolder(parent, ".labctl-exercise-")
-	if err != nil {
-		return err
-	}
-	defer temp.Close()
-	if err := errors.Join(writeProgram(l, from, temp.Path), os.Chmod(temp.Path, 0o755)); err != nil {
-		return err
-	}
-	return temp.Keep(dir)
-}
-
-func writeProgram(l *lab.Lab, from, dir string) error {
-	entries, err := fs.ReadDir(l.Dir, from)
-	for _, e := range entries {
-		if err != nil || !e.Type().IsRegular() {
-			continue
-		}
-		var b []byte
-		if b, err = fs.ReadFile(l.Dir, path.Join(from, e.Name())); err == nil {
-			err = scratch.Write(filepath.Join(dir, e.Name()), b, 0o644)
-		}
-	}
-	if err == nil {
-		err = scratch.Write(filepath.Join(dir, "go.mod"), []byte(compile.GoMod), 0o644)
-	}
-	if err != nil {
-		return fmt.Errorf("copy %s of lab %s: %w", from, l.ID, err)
 	}
 	return nil
 }

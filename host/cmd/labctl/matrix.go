@@ -5,16 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"labctl/host/image/program"
-	"labctl/host/kernel"
-	"labctl/host/lab"
 	"labctl/host/machine"
 	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/matrix/plan"
 	"labctl/host/outcome"
 	"labctl/host/text"
@@ -82,7 +79,7 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 		return nil, outcome.Default(outcome.BadInput, err)
 	}
 	p := &planned{spec: spec}
-	if p.cells, err = a.cellsOf(ctx, spec); err != nil {
+	if p.cells, err = cell.Plan(ctx, spec, labs.FS); err != nil {
 		return nil, err
 	}
 	if p.shard, err = matrix.ParseShard(f.shard); err == nil {
@@ -92,26 +89,6 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 		return nil, outcome.Inputf("--shard: %w", err)
 	}
 	return p, nil
-}
-
-// cellsOf are the cells of what was asked for.
-func (a *app) cellsOf(ctx context.Context, spec *plan.Spec) ([]matrix.Cell, error) {
-	known := plan.Known{
-		Cached: a.cachedKernels,
-		Packages: func(pattern, arch string) ([]string, error) {
-			found, err := program.Tests(ctx, pattern, arch)
-			if err != nil {
-				return nil, errors.New(text.Line(err.Error(), 400))
-			}
-			return found, nil
-		},
-	}
-	var err error
-	if known.Labs, err = lab.IDs(labs.FS); err != nil {
-		return nil, err
-	}
-	cells, err := spec.Cells(known)
-	return cells, outcome.Default(outcome.BadInput, err)
 }
 
 func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
@@ -152,25 +129,6 @@ func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
 	return s, nil
 }
 
-// cachedKernels names the kernels at hand, by the shortest name of each.
-func (a *app) cachedKernels(arch string) ([]string, error) {
-	cache, err := kernel.Open("")
-	if err != nil {
-		return nil, err
-	}
-	rows, err := cache.Sources(arch)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, r := range rows {
-		if r.Kernel != nil && !slices.Contains(names, r.Name) {
-			names = append(names, r.Name)
-		}
-	}
-	return names, nil
-}
-
 func (a *app) matrixLs() *cobra.Command {
 	var f planFlags
 	var asJSON, github bool
@@ -202,7 +160,11 @@ kernel on each machine.`,
 				return err
 			}
 			if github {
-				return a.printGitHub(p.cells, shards)
+				jobs, err := plan.GitHub(p.cells, shards)
+				if err != nil {
+					return err
+				}
+				return json.NewEncoder(a.stdout).Encode(jobs)
 			}
 			return a.printPlan(p, asJSON)
 		},
@@ -252,44 +214,3 @@ func workLine(w matrix.Work) string {
 	}
 	return text.Line(line, 200)
 }
-
-// gitHubJob is one entry of a strategy.matrix.
-type gitHubJob struct {
-	Shard string `json:"shard"`
-	Name  string `json:"name"`
-}
-
-// maxGitHubJobs is what GitHub lets a matrix have (docs.github.com, "Usage
-// limits").
-const maxGitHubJobs = 256
-
-func (a *app) printGitHub(cells []matrix.Cell, shards int) error {
-	if shards == 0 {
-		shards = 1
-		for i := range cells[1:] {
-			if place(cells[i]) != place(cells[i+1]) {
-				shards++
-			}
-		}
-		shards = min(shards, maxGitHubJobs)
-	}
-	if err := (matrix.Shard{Index: 1, Of: shards}).Fits(len(cells)); err != nil || shards > maxGitHubJobs {
-		return outcome.Inputf("--shards %d: the plan has %d cells, and GitHub takes at most %d jobs", shards, len(cells), maxGitHubJobs)
-	}
-	var out struct {
-		Include []gitHubJob `json:"include"`
-	}
-	for i := 1; i <= shards; i++ {
-		s := matrix.Shard{Index: i, Of: shards}
-		from, to := s.Range(len(cells))
-		name := place(cells[from])
-		if last := place(cells[to-1]); last != name {
-			name += " to " + last
-		}
-		out.Include = append(out.Include, gitHubJob{s.String(), name})
-	}
-	return json.NewEncoder(a.stdout).Encode(out)
-}
-
-// place is where a cell runs.
-func place(c matrix.Cell) string { return c.Kernel + "/" + c.Target }

@@ -126,7 +126,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, err
 	if err != nil {
 		return "", outcome.Default(outcome.BadInput, err)
 	}
-	cells, err := a.cellsOf(ctx, spec)
+	cells, err := cell.Plan(ctx, spec, labs.FS)
 	if err != nil {
 		return "", err
 	}
