@@ -36,7 +36,10 @@ type Capture struct {
 	params wire.CaptureParams
 	armed  wire.CaptureArmed
 	top    bool
+	header string // events/header_page
 	layout layout
+	clocks string // trace_clock
+	cpus   []int
 	events []string       // all that can be in the pages, "sched/sched_switch"
 	undo   []func() error // in reverse order, by Remove
 }
@@ -51,9 +54,10 @@ func (fsys *FS) Arm(p wire.CaptureParams) (_ *Capture, err error) {
 	}
 	fsys.arming.Lock()
 	defer fsys.arming.Unlock()
+	fsys.files.Write(filepath.Join(fsys.root, errorLog), "\n", os.O_TRUNC)
 	r := &Capture{
 		instance: instance{fs: fsys, dir: filepath.Join(fsys.root, "instances", p.Instance), group: probeSystem + "_" + p.Instance},
-		name:     p.Instance, params: p,
+		name:     p.Instance, params: p, cpus: fsys.cpus(),
 	}
 	if err := r.claimName(); err != nil {
 		return nil, err
@@ -347,15 +351,16 @@ func (r *Capture) defaultKB() int {
 	for line := range strings.Lines(text) {
 		fmt.Sscanf(line, "MemTotal: %d kB", &total)
 	}
-	return min(mostKB, max(leastKB, total/memoryShare/max(1, len(r.cpus()))))
+	return min(mostKB, max(leastKB, total/memoryShare/max(1, len(r.cpus))))
 }
 
 // cpus lists the numbers of the CPUs that have a buffer, or may get one.
-func (r *Capture) cpus() (ids []int) {
-	dirs, _ := filepath.Glob(filepath.Join(r.dir, "per_cpu/cpu*"))
-	for _, d := range dirs {
-		if n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(d), "cpu")); err == nil && n >= 0 {
-			ids = append(ids, n)
+func (fsys *FS) cpus() (ids []int) {
+	for _, name := range namesIn(filepath.Join(fsys.root, "per_cpu")) {
+		if number, ok := strings.CutPrefix(name, "cpu"); ok {
+			if n, err := strconv.Atoi(number); err == nil && n >= 0 {
+				ids = append(ids, n)
+			}
 		}
 	}
 	slices.Sort(ids)
@@ -543,10 +548,23 @@ func (r *Capture) system(name string) string {
 
 // eventsOf lists the events of a system.
 func (r *Capture) eventsOf(system string) (names []string) {
-	files, _ := filepath.Glob(filepath.Join(r.dir, "events", r.system(system), "*", "format"))
-	for _, f := range files {
-		names = append(names, system+"/"+filepath.Base(filepath.Dir(f)))
+	for _, name := range namesIn(filepath.Join(r.dir, "events", r.system(system))) {
+		if name != "enable" && name != "filter" {
+			names = append(names, system+"/"+name)
+		}
 	}
+	return names
+}
+
+// namesIn are the names in a directory, sorted; none of one that cannot be read.
+func namesIn(dir string) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	slices.Sort(names)
 	return names
 }
 
@@ -614,19 +632,20 @@ func (r *Capture) matched() {
 
 // describe tells how to read what will come.
 func (r *Capture) describe() error {
-	head, err := readHead(filepath.Join(r.dir, "events/header_page"), 64<<10)
-	if err != nil {
+	var err error
+	if r.header, err = readHead(filepath.Join(r.dir, "events/header_page"), 64<<10); err != nil {
 		return fmt.Errorf("read header_page: %w", err)
 	}
-	if r.layout, err = parseLayout(head); err != nil {
+	if r.layout, err = parseLayout(r.header); err != nil {
 		return err
 	}
 	a := &r.armed
-	a.PageSize, a.CPUs, a.BigEndian = r.layout.page, len(r.cpus()), bigEndian
-	if clocks, err := readHead(filepath.Join(r.dir, "trace_clock"), 4<<10); err == nil {
-		_, rest, _ := strings.Cut(clocks, "[")
-		a.Clock, _, _ = strings.Cut(rest, "]")
+	a.PageSize, a.CPUs, a.BigEndian = r.layout.page, len(r.cpus), bigEndian
+	if r.clocks, err = readHead(filepath.Join(r.dir, "trace_clock"), 4<<10); err != nil {
+		return fmt.Errorf("read trace_clock: %w", err)
 	}
+	_, rest, _ := strings.Cut(r.clocks, "[")
+	a.Clock, _, _ = strings.Cut(rest, "]")
 	if kb, err := readHead(filepath.Join(r.dir, "buffer_size_kb"), 64); err == nil {
 		a.BufferKB, _ = strconv.Atoi(strings.TrimSpace(kb))
 	}

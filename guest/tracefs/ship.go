@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -32,26 +31,43 @@ type layout struct {
 	data   int // place of the data
 }
 
-// pageRE finds the fields of events/header_page:
+// parseLayout reads the fields of events/header_page:
 //
 //	field: local_t commit;	offset:8;	size:8;	signed:1;
 //	field: char data;	offset:16;	size:4080;	signed:1;
-var pageRE = regexp.MustCompile(`(?m)^\s*field: [^;]*\b(commit|data);\s*offset:(\d{1,7});\s*size:(\d{1,7});`)
-
+//
+// By hand: what runs first in a guest that was restored is translated for it, and a
+// regular expression is as much code as all the rest of arming.
 func parseLayout(header string) (l layout, err error) {
-	for _, m := range pageRE.FindAllStringSubmatch(header, -1) {
-		offset, _ := strconv.Atoi(m[2])
-		size, _ := strconv.Atoi(m[3])
-		if m[1] == "commit" {
-			l.commit, l.long = offset, size
-		} else {
-			l.data, l.page = offset, offset+size
+	for line := range strings.Lines(header) {
+		field, rest, _ := strings.Cut(line, ";")
+		offset, rest, _ := strings.Cut(rest, ";")
+		size, _, _ := strings.Cut(rest, ";")
+		at, aerr := fieldNumber(offset, "offset:")
+		n, nerr := fieldNumber(size, "size:")
+		if aerr != nil || nerr != nil {
+			continue
+		}
+		switch field[strings.LastIndexByte(field, ' ')+1:] {
+		case "commit":
+			l.commit, l.long = at, n
+		case "data":
+			l.data, l.page = at, at+n
 		}
 	}
 	if l.long != 4 && l.long != 8 || l.commit+l.long > l.data || l.data >= l.page || l.page > wire.MaxChunk {
 		return layout{}, errors.New("header_page does not tell the layout of a page")
 	}
 	return l, nil
+}
+
+// fieldNumber reads "\toffset:8".
+func fieldNumber(s, name string) (int, error) {
+	digits, ok := strings.CutPrefix(strings.TrimSpace(s), name)
+	if !ok || len(digits) > 7 {
+		return 0, errors.New("no " + name)
+	}
+	return strconv.Atoi(digits)
 }
 
 // scrub clears what is behind the data of a page that is not full: old events
@@ -78,22 +94,25 @@ func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st 
 	if err := r.sendLayout(w); err != nil {
 		return st, err
 	}
-	s := &shipment{r: r, w: w, max: max, end: make(chan struct{}), quit: make(chan struct{})}
+	s := &shipment{r: r, w: w, max: max, end: make(chan struct{}), begun: make(chan struct{}), quit: make(chan struct{})}
 	defer s.close()
 	if err := s.open(); err != nil {
-		return st, err
-	}
-	if !r.params.Keep {
-		if err := r.write("tracing_on", "1"); err != nil {
-			return st, fmt.Errorf("start trace: %w", err)
-		}
-	}
-	if err := r.sendArmed(w); err != nil {
 		return st, err
 	}
 	if !r.params.Hold {
 		s.start()
 	}
+	if !r.params.Keep {
+		if err := r.write("tracing_on", "1"); err != nil {
+			s.finish()
+			return st, fmt.Errorf("start trace: %w", err)
+		}
+	}
+	if err := r.sendArmed(w); err != nil {
+		s.finish()
+		return st, err
+	}
+	close(s.begun)
 	select {
 	case <-stop:
 	case <-s.end:
@@ -126,6 +145,7 @@ type shipment struct {
 	cpus []*cpu
 
 	readers sync.WaitGroup
+	begun   chan struct{} // closed when pages may be sent
 	quit    chan struct{} // closed by finish
 	end     chan struct{} // closed when full or failed
 
@@ -154,7 +174,7 @@ const pipeBytes = 1 << 20
 const batchBytes = 256 << 10
 
 func (s *shipment) open() error {
-	for _, id := range s.r.cpus() {
+	for _, id := range s.r.cpus {
 		path := filepath.Join(s.r.dir, "per_cpu/cpu"+strconv.Itoa(id), "trace_pipe_raw")
 		raw, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -184,10 +204,26 @@ func (s *shipment) close() {
 	}
 }
 
+// start makes the readers' threads, which is not to be in the capture: they wait
+// for begun.
 func (s *shipment) start() {
+	var made sync.WaitGroup
+	made.Add(len(s.cpus))
 	for _, c := range s.cpus {
-		s.readers.Go(func() { s.read(c) })
+		s.readers.Go(func() {
+			runtime.LockOSThread() // for finish, which signals the thread
+			defer runtime.UnlockOSThread()
+			c.thread.Store(int32(unix.Gettid()))
+			defer c.thread.Store(0)
+			made.Done()
+			select {
+			case <-s.begun:
+				s.read(c)
+			case <-s.quit:
+			}
+		})
 	}
+	made.Wait()
 }
 
 // A reader sleeps in the kernel until its buffer is filled to wakePercent, which
@@ -202,11 +238,6 @@ const (
 
 // read ships a CPU's pages until quit.
 func (s *shipment) read(c *cpu) {
-	runtime.LockOSThread() // for finish, which signals the thread
-	defer runtime.UnlockOSThread()
-	c.thread.Store(int32(unix.Gettid()))
-	defer c.thread.Store(0)
-	c.buf = make([]byte, batchBytes/s.r.layout.page*s.r.layout.page)
 	enough := int64(s.r.armed.BufferKB) << 10 * wakePercent / 100
 	pause := leastPause
 	timer := time.NewTimer(0)
@@ -243,6 +274,9 @@ func (s *shipment) read(c *cpu) {
 
 // forward sends n bytes of pages that are in the pipe.
 func (s *shipment) forward(c *cpu, n int) bool {
+	if c.buf == nil {
+		c.buf = make([]byte, batchBytes/s.r.layout.page*s.r.layout.page)
+	}
 	for n > 0 {
 		got, err := unix.Read(c.pipe[0], c.buf[:min(n, len(c.buf))])
 		if err == nil && got == 0 {
@@ -414,20 +448,20 @@ func (s *shipment) account() (wire.CaptureStopped, error) {
 // sendLayout sends what is needed to read pages, for a guest may die before the
 // end: the layout of pages and events, and where the kernel is.
 func (r *Capture) sendLayout(w *wire.ChunkWriter) error {
+	event, err := os.ReadFile(filepath.Join(r.dir, "events/header_event"))
+	if err != nil {
+		return fmt.Errorf("read header_event: %w", err)
+	}
 	for _, t := range []struct {
 		kind wire.ChunkKind
-		file string
+		text []byte
 	}{
-		{wire.ChunkHeaderPage, "events/header_page"},
-		{wire.ChunkHeaderEvent, "events/header_event"},
-		{wire.ChunkClock, "trace_clock"},
+		{wire.ChunkHeaderPage, []byte(r.header)},
+		{wire.ChunkHeaderEvent, event},
+		{wire.ChunkClock, []byte(r.clocks)},
 	} {
-		text, err := os.ReadFile(filepath.Join(r.dir, t.file))
-		if err == nil {
-			err = w.Write(t.kind, 0, text)
-		}
-		if err != nil {
-			return fmt.Errorf("send %s: %w", t.file, err)
+		if err := w.Write(t.kind, 0, t.text); err != nil {
+			return fmt.Errorf("send the layout of pages: %w", err)
 		}
 	}
 	// Of the ring buffer's own events any can occur: stacks, trace_printk, marks.

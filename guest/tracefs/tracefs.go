@@ -157,8 +157,10 @@ func (in *instance) removeProbes() error {
 // instance. The error names every refusal.
 func (in *instance) probe(p wire.Kprobe) (symbol string, err error) {
 	name := in.group + "/" + p.Event
-	if err := in.fs.kprobe("-:" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("remove the old one: %w", err)
+	if _, err := os.Stat(filepath.Join(in.dir, "events", name)); err == nil {
+		if err := in.fs.kprobe("-:" + name); err != nil {
+			return "", fmt.Errorf("remove the old one: %w", err)
+		}
 	}
 	var refused []string
 	for _, a := range p.Alternatives {
@@ -185,22 +187,23 @@ func (fsys *FS) kprobe(cmd string) error {
 }
 
 // explained does what the kernel may refuse. Its own words on a refusal are in
-// error_log of the instance, from 5.2 on.
+// error_log of the instance, from 5.2 on; whoever arms clears that first.
 func explained(dir string, do func() error, files files) error {
-	errorLog := filepath.Join(dir, "error_log")
-	files.Write(errorLog, "\n", os.O_TRUNC)
 	err := do()
 	if err == nil {
 		return nil
 	}
 	err = bare(err)
-	if text, rerr := readHead(errorLog, 8<<10); rerr == nil {
+	if text, rerr := readHead(filepath.Join(dir, errorLog), 8<<10); rerr == nil {
+		files.Write(filepath.Join(dir, errorLog), "\n", os.O_TRUNC)
 		if why := lastError(text); why != "" {
 			return fmt.Errorf("%w (%s)", err, why)
 		}
 	}
 	return err
 }
+
+const errorLog = "error_log"
 
 // lastError is the last complaint of an error_log:
 //

@@ -20,7 +20,7 @@ type fakeKernel struct {
 	t       *testing.T
 	root    string
 	symbols map[string]bool
-	probes  map[string]bool // kprobe events, by name
+	probes  map[string]bool // kprobe events: "labctl_lab/clone"
 	log     []string
 	fail    map[string]error  // by path below root
 	tracers string            // that instances may have
@@ -62,6 +62,9 @@ func (k *fakeKernel) Mkdir(path string) error {
 		k.file(rel+"/"+f, "")
 	}
 	k.captureFiles(rel)
+	for e := range k.probes { // instances have all probes
+		k.file(rel+"/events/"+e+"/enable", "0")
+	}
 	return nil
 }
 
@@ -100,27 +103,29 @@ func (k *fakeKernel) Write(path, text string, flag int) error {
 
 func (k *fakeKernel) kprobe(cmd string) error {
 	if rest, ok := strings.CutPrefix(cmd, "-:"); ok {
-		group, event, _ := strings.Cut(rest, "/")
-		if !k.probes[event] {
+		if !k.probes[rest] {
 			return &fs.PathError{Op: "write", Path: "kprobe_events", Err: syscall.ENOENT}
 		}
-		if b, err := os.ReadFile(filepath.Join(k.root, "instances/lab/events", group, event, "enable")); err == nil && string(b) == "1" {
+		if b, err := os.ReadFile(filepath.Join(k.root, "instances/lab/events", rest, "enable")); err == nil && string(b) == "1" {
 			return syscall.EBUSY
 		}
-		delete(k.probes, event)
+		delete(k.probes, rest)
 		k.log = append(k.log, cmd)
 		return nil
 	}
 	words := strings.Fields(cmd)
-	group, event, _ := strings.Cut(strings.TrimPrefix(words[0], "p:"), "/")
+	name := strings.TrimPrefix(words[0], "p:")
 	if !k.symbols[words[1]] {
 		k.file("error_log", fmt.Sprintf("[    1.5] trace_kprobe: error: Invalid probed address or symbol\n  Command: %s\n%s^\n",
 			cmd, strings.Repeat(" ", len("  Command: ")+strings.Index(cmd, words[1]))))
 		return &fs.PathError{Op: "write", Path: "kprobe_events", Err: syscall.EINVAL}
 	}
-	k.probes[event] = true
-	k.file("instances/lab/events/"+group+"/"+event+"/enable", "0")
-	k.file("instances/lab/events/"+group+"/"+event+"/format", "name: "+event+"\n")
+	if k.probes[name] {
+		return &fs.PathError{Op: "write", Path: "kprobe_events", Err: syscall.EEXIST}
+	}
+	k.probes[name] = true
+	k.file("instances/lab/events/"+name+"/enable", "0")
+	k.file("instances/lab/events/"+name+"/format", "name: "+filepath.Base(name)+"\n")
 	k.log = append(k.log, cmd)
 	return nil
 }

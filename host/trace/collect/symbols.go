@@ -14,24 +14,42 @@ func moved(table, anchor []byte) ([]byte, bool) {
 	if !ok || slide == 0 {
 		return table, ok
 	}
-	out := make([]byte, 0, len(table))
-	for line := range bytes.Lines(table) {
-		addr, rest, ok := address(line)
-		if !ok {
-			continue
+	out := bytes.Clone(table)
+	for at := 0; at < len(out); {
+		line := out[at:]
+		if i := bytes.IndexByte(line, '\n'); i >= 0 {
+			line = line[:i]
 		}
+		at += len(line) + 1
 		// In the lower half are no addresses of the kernel but offsets, which
 		// do not move: the per-CPU area of amd64 begins at 0.
-		if addr>>63 == 1 {
-			addr += slide
+		const digits = 16
+		if len(line) > digits && line[digits] == ' ' && line[0] >= '8' {
+			add(line[:digits], slide)
 		}
-		const digits = "0123456789abcdef"
-		for shift := 60; shift >= 0; shift -= 4 {
-			out = append(out, digits[addr>>shift&15])
-		}
-		out = append(out, rest...)
 	}
 	return out, true
+}
+
+// add adds to a number in hexadecimal digits. What is none is left as it is.
+func add(digits []byte, n uint64) {
+	var sum uint64
+	for _, c := range digits {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		default:
+			return
+		}
+		sum = sum<<4 | uint64(c)
+	}
+	sum += n
+	for i := len(digits) - 1; i >= 0; i-- {
+		digits[i] = "0123456789abcdef"[sum&15]
+		sum >>= 4
+	}
 }
 
 // slide is how far the guest's kernel is from where its image was linked to.
@@ -54,7 +72,7 @@ func slide(table, anchor []byte) (uint64, bool) {
 // address cuts the number off a line: "ffffffff81000000 T _text\n".
 func address(line []byte) (addr uint64, rest []byte, ok bool) {
 	i := bytes.IndexByte(line, ' ')
-	if i < 1 {
+	if i < 1 || i > 16 {
 		return 0, nil, false
 	}
 	addr, err := strconv.ParseUint(string(line[:i]), 16, 64)

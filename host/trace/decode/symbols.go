@@ -2,10 +2,11 @@ package decode
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"labctl/guest/ksym"
 	"labctl/host/stack"
@@ -22,11 +23,21 @@ type Symbol struct {
 // Lookup finds the symbol that covers an address.
 type Lookup func(addr uint64) (Symbol, bool)
 
-// Symbols is a table of a kernel's symbols.
+// Symbols is a table of a kernel's symbols. It is safe for concurrent use.
 type Symbols struct {
-	syms []Symbol // by Start; of several names of one address the first in the text
+	text []byte
+	syms []entry // by start, each start once
+	// found has the symbols of syms that were looked up: a table has a hundred
+	// thousand, and a trace names a few hundred of them.
+	found []atomic.Pointer[Symbol]
 	// The image goes from start to end; outside it only modules have symbols.
 	start, end uint64
+}
+
+// entry is a line of kallsyms.
+type entry struct {
+	start uint64
+	name  int // where it begins in the text
 }
 
 const (
@@ -70,30 +81,28 @@ func SymbolsOf(kallsyms []byte) *Symbols {
 
 // ParseKallsyms reads the text of /proc/kallsyms: "ffffffff81000000 T _text",
 // with "\t[module]" behind. Lines of another form are passed over, and so are
-// symbols without an address, as one sees them without the right to.
+// symbols without an address, as one sees them without the right to. Of several
+// names of one address the first in the text counts. The text must not be changed
+// afterwards.
 func ParseKallsyms(b []byte) *Symbols {
-	t := &Symbols{}
-	all := string(b)
+	t := &Symbols{text: b, syms: make([]entry, 0, min(len(b)/40, maxSymbols))}
 	var text, last, end uint64
-	for all != "" && len(t.syms) < maxSymbols {
-		var line string
-		line, all, _ = strings.Cut(all, "\n")
-		addr, rest, _ := strings.Cut(line, " ")
-		if len(rest) < 3 || rest[1] != ' ' {
+	sorted := true
+	for at, next := 0, 0; at < len(b) && len(t.syms) < maxSymbols; at = next {
+		next = len(b)
+		if i := bytes.IndexByte(b[at:], '\n'); i >= 0 {
+			next = at + i + 1
+		}
+		v, digits := hexNumber(b[at:next])
+		// " T name", and what is behind it
+		rest := bytes.TrimSuffix(b[at+digits:next], []byte{'\n'})
+		if v == 0 || len(rest) < 4 || rest[0] != ' ' || rest[2] != ' ' || rest[3] == '\t' {
 			continue
 		}
-		v, err := strconv.ParseUint(addr, 16, 64)
-		if err != nil || v == 0 {
-			continue
-		}
-		name, module, _ := strings.Cut(rest[2:], "\t")
-		name = stack.Sanitise(name)
-		if name == "" {
-			continue
-		}
-		module = stack.Sanitise(strings.Trim(strings.TrimSpace(module), "[]"))
-		if module == "" {
-			switch name {
+		s := entry{v, at + digits + 3}
+		name, _, tab := bytes.Cut(rest[3:], []byte{'\t'})
+		if !tab || t.module(s) == "" {
+			switch string(name) {
 			case "_text", "_stext":
 				if text == 0 || v < text {
 					text = v
@@ -103,63 +112,97 @@ func ParseKallsyms(b []byte) *Symbols {
 			}
 			last = max(last, v)
 		}
-		t.syms = append(t.syms, Symbol{Name: name, Module: module, Start: v})
+		if n := len(t.syms); n > 0 && v <= t.syms[n-1].start {
+			if v == t.syms[n-1].start {
+				continue
+			}
+			sorted = false
+		}
+		t.syms = append(t.syms, s)
 	}
 	t.start, t.end = text, max(end, last)
-	slices.SortStableFunc(t.syms, func(a, b Symbol) int {
-		switch {
-		case a.Start < b.Start:
-			return -1
-		case a.Start > b.Start:
-			return 1
-		}
-		return 0
-	})
-	// A symbol ends where the next one of the same image starts. A module's
-	// last one is not known to end anywhere: its memory is whole pages.
-	kept := t.syms[:0]
-	for i, s := range t.syms {
-		if len(kept) > 0 && kept[len(kept)-1].Start == s.Start {
-			continue
-		}
-		for j := i + 1; j < len(t.syms); j++ {
-			if next := t.syms[j]; next.Start > s.Start {
-				if next.Module == s.Module {
-					s.Size = next.Start - s.Start
-				} else if s.Module != "" {
-					s.Size = min(next.Start, (s.Start/pageBytes+1)*pageBytes) - s.Start
-				}
-				break
-			}
-		}
-		kept = append(kept, s)
+	if !sorted {
+		slices.SortStableFunc(t.syms, func(a, b entry) int { return cmp.Compare(a.start, b.start) })
+		t.syms = slices.CompactFunc(t.syms, func(a, b entry) bool { return a.start == b.start })
 	}
-	t.syms = kept
+	t.found = make([]atomic.Pointer[Symbol], len(t.syms))
 	return t
+}
+
+// hexNumber reads the number that b begins with and says how many digits it has; 0
+// for one of more than 64 bits.
+func hexNumber(b []byte) (n uint64, digits int) {
+	for i, c := range b {
+		d := uint64(c)
+		switch {
+		case '0' <= c && c <= '9':
+			d -= '0'
+		case 'a' <= c && c <= 'f':
+			d -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			d -= 'A' - 10
+		default:
+			return n, i
+		}
+		if n>>60 != 0 {
+			return 0, 0
+		}
+		n = n<<4 | d
+	}
+	return n, len(b)
+}
+
+// words are an entry's name and module as they stand in the text.
+func (t *Symbols) words(s entry) (name, module string) {
+	text := t.text[s.name:]
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i]
+	}
+	name, module, _ = strings.Cut(string(text), "\t")
+	return name, module
+}
+
+// module is the name of the module that an entry is of, empty for the image.
+func (t *Symbols) module(s entry) string {
+	_, module := t.words(s)
+	return stack.Sanitise(strings.Trim(strings.TrimSpace(module), "[]"))
+}
+
+// symbol is the symbol of an entry. It ends where the next one of the same image
+// starts. A module's last one is not known to end anywhere: its memory is whole
+// pages.
+func (t *Symbols) symbol(i int) *Symbol {
+	if s := t.found[i].Load(); s != nil {
+		return s
+	}
+	name, _ := t.words(t.syms[i])
+	s := &Symbol{Name: stack.Sanitise(name), Module: t.module(t.syms[i]), Start: t.syms[i].start}
+	if i+1 < len(t.syms) {
+		next := t.syms[i+1]
+		if t.module(next) == s.Module {
+			s.Size = next.start - s.Start
+		} else if s.Module != "" {
+			s.Size = min(next.start, (s.Start/pageBytes+1)*pageBytes) - s.Start
+		}
+	}
+	t.found[i].Store(s)
+	return s
 }
 
 // Find is a Lookup.
 func (t *Symbols) Find(addr uint64) (Symbol, bool) {
-	i, exact := slices.BinarySearchFunc(t.syms, addr, func(s Symbol, addr uint64) int {
-		switch {
-		case s.Start < addr:
-			return -1
-		case s.Start > addr:
-			return 1
-		}
-		return 0
-	})
+	i, exact := slices.BinarySearchFunc(t.syms, addr, func(s entry, addr uint64) int { return cmp.Compare(s.start, addr) })
 	if !exact {
 		i--
 	}
 	if i < 0 {
 		return Symbol{}, false
 	}
-	s := t.syms[i]
+	s := t.symbol(i)
 	if s.Module == "" && (addr < t.start || addr > t.end) || s.Size > 0 && addr-s.Start >= s.Size {
 		return Symbol{}, false
 	}
-	return s, true
+	return *s, true
 }
 
 // SetSymbols makes the decoder take symbols from find in place of the capture's
