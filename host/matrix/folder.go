@@ -68,9 +68,11 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 	return f, nil
 }
 
-// Resume takes up a folder, whose plan must be r's, and gives what became of the
-// cells that ended.
-func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
+// Resume takes up the directory of a matrix, whose plan must be r's, and returns the
+// results of the cells that ended. If the plan may have changed since, as the
+// submissions of a class do, r's plan replaces it; a result of a cell that changed is
+// not returned.
+func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +83,7 @@ func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
 		old, err = Decode(b)
 	}
 	if err == nil {
-		err = samePlan(old, r)
+		err = samePlan(old, r, changes)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("resume matrix %s: %w", dir, err)
@@ -90,11 +92,21 @@ func Resume(dir string, r *Results) (_ *Folder, done []Result, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if changes {
+		b, err := Encode(r)
+		if err == nil {
+			err = scratch.Write(filepath.Join(dir, planFile), b, 0o644)
+		}
+		if err != nil {
+			f.Close()
+			return nil, nil, fmt.Errorf("resume matrix: %w", err)
+		}
+	}
 	from, to := mustShard(r.Shard).Range(len(r.Plan))
 	for _, c := range r.Plan[from:to] {
 		res, err := f.read(c)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), changes && errors.Is(err, errOther):
 		case err != nil:
 			f.Close()
 			return nil, nil, fmt.Errorf("resume matrix: %w; remove the file to run the cell again", err)
@@ -113,13 +125,16 @@ func mustShard(s string) Shard {
 	return sh
 }
 
-// samePlan says in one line how b is another plan than a, or another shard of it.
-func samePlan(a, b *Results) error {
+// samePlan says in one line how b is another plan than a, or another shard of it. If
+// the plan may change, only its name and shard are compared.
+func samePlan(a, b *Results, changes bool) error {
 	switch {
 	case a.Name != b.Name:
 		return fmt.Errorf("its plan is named %q, this one %q", a.Name, b.Name)
 	case a.Shard != b.Shard:
 		return fmt.Errorf("it is %s, this run is %s", shardName(a.Shard), shardName(b.Shard))
+	case changes:
+		return nil
 	}
 	return sameCells(a.Plan, b.Plan)
 }
@@ -135,7 +150,7 @@ func sameCells(a, b []Cell) error {
 	for i := range min(len(a), len(b)) {
 		if x, y := a[i], b[i]; !x.Equal(y) {
 			if x.ID() == y.ID() {
-				return fmt.Errorf("its plan is another: cell %s is on another machine", x.ID())
+				return fmt.Errorf("its plan is another: cell %s is of another machine or input", x.ID())
 			}
 			return fmt.Errorf("its plan is another: cell %d is %s, here it is %s", i+1, x.ID(), y.ID())
 		}
@@ -201,6 +216,8 @@ func (f *Folder) cell(c Cell) string {
 	return filepath.Join(f.Path, CellDir, fileName(c.ID())+".json")
 }
 
+var errOther = errors.New("it is of cell")
+
 func (f *Folder) read(c Cell) (*Result, error) {
 	b, err := bounded.ReadFile(f.cell(c), cellFormat.Max)
 	if err != nil {
@@ -208,7 +225,7 @@ func (f *Folder) read(c Cell) (*Result, error) {
 	}
 	r, err := decodeCell(b)
 	if err == nil && !r.Cell.Equal(c) {
-		err = fmt.Errorf("it is of cell %s", r.Cell.ID())
+		err = fmt.Errorf("%w %s", errOther, r.Cell.ID())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.cell(c), err)

@@ -21,9 +21,11 @@ const (
 	Program = "program" // Name is a program, Go package or directory, as labctl exec takes it
 	GoTest  = "gotest"  // Name is a Go package pattern
 	Probes  = "probes"  // Name is the probes' names, "fork,vfork"; Args is their parameters as JSON, or nothing
+	// Exercise grades a submission: Name is the lab's id, Args the submission's name.
+	Exercise = "exercise"
 )
 
-var kinds = []string{Lab, Program, GoTest, Probes}
+var kinds = []string{Lab, Program, GoTest, Probes, Exercise}
 
 // Work is what is done in a cell.
 type Work struct {
@@ -40,6 +42,11 @@ type Cell struct {
 
 	CPUs     int `json:"cpus,omitempty"`      // 0: the machine's
 	MemoryMB int `json:"memory_mb,omitempty"` // 0: the machine's
+
+	Append []string `json:"append,omitempty"` // more kernel arguments
+	// Input is a hash of what is worked on, if that may change between a run and its
+	// resumption: of an exercise, the submission.
+	Input string `json:"input,omitempty"`
 }
 
 // ID names a cell in its plan, in reports and across shards: "6.12/arm64/P1".
@@ -51,6 +58,8 @@ func (c Cell) ID() string {
 type Result struct {
 	Cell   Cell         `json:"cell"`
 	Status outcome.Kind `json:"status"`
+	// How is a finer word for a program's end, if there is one: "does not compile".
+	How outcome.How `json:"how,omitempty"`
 	// Reason is one clean line: what failed, or why it is not applicable.
 	Reason string `json:"reason,omitempty"`
 	// Tries is more than 1 when retries were asked for; Flaky says that the

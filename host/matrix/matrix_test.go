@@ -372,14 +372,14 @@ func TestFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	plan := planOf(2, 1, 3)
 	r := &Results{Plan: plan, Shard: "1/2"}
-	if _, _, err := Resume(dir, r); err == nil || !strings.Contains(err.Error(), "holds none; leave --resume out") {
+	if _, _, err := Resume(dir, r, false); err == nil || !strings.Contains(err.Error(), "holds none; leave --resume out") {
 		t.Errorf("Resume of nothing = %v", err)
 	}
 	f, err := Create(dir, r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Resume(dir, r); err == nil || !strings.Contains(err.Error(), "another labctl runs the one in") {
+	if _, _, err := Resume(dir, r, false); err == nil || !strings.Contains(err.Error(), "another labctl runs the one in") {
 		t.Errorf("Resume of one that runs = %v", err)
 	}
 	res := resultOf(plan[2])
@@ -407,7 +407,7 @@ func TestFolder(t *testing.T) {
 	if err := (&Folder{Path: dir}).Keep(&stray); err != nil {
 		t.Fatal(err)
 	}
-	f, done, err := Resume(dir, r)
+	f, done, err := Resume(dir, r, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +429,7 @@ func TestFolder(t *testing.T) {
 	} {
 		other := &Results{Plan: slices.Clone(plan), Shard: "1/2"}
 		tt.edit(other)
-		if _, _, err := Resume(dir, other); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, _, err := Resume(dir, other, false); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: Resume = %v; want %q", tt.name, err, tt.want)
 		}
 	}
@@ -437,7 +437,7 @@ func TestFolder(t *testing.T) {
 	if err := os.WriteFile(broken, []byte(`{"schema":"labctl/matrix/v0"}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Resume(dir, r); err == nil || !strings.Contains(err.Error(), `schema is "labctl/matrix/v0"`) || !strings.Contains(err.Error(), broken) {
+	if _, _, err := Resume(dir, r, false); err == nil || !strings.Contains(err.Error(), `schema is "labctl/matrix/v0"`) || !strings.Contains(err.Error(), broken) {
 		t.Errorf("Resume with a cell of another schema = %v", err)
 	}
 	cell, err := json.Marshal(cellFile{Schema, resultOf(plan[0])})
@@ -448,7 +448,7 @@ func TestFolder(t *testing.T) {
 		if err := os.WriteFile(broken, append(bytes.Repeat([]byte(" "), size-len(cell)), cell...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		f, _, err := Resume(dir, r)
+		f, _, err := Resume(dir, r, false)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Resume with a cell of %d bytes = %v; want %q", size, err, want)
 		}

@@ -150,7 +150,7 @@ func CheckPlan(plan []Cell) error {
 }
 
 func (c *Cell) check() error {
-	for _, s := range append([]string{c.Kernel, c.Target, c.Work.Name}, c.Work.Args...) {
+	for _, s := range slices.Concat([]string{c.Kernel, c.Target, c.Work.Name, c.Input}, c.Work.Args, c.Append) {
 		if len(s) > maxName || text.Clean(s) != s || strings.ContainsAny(s, "\n\t") {
 			return errors.New("a name in it is too long, or has bytes in it that are no text")
 		}
@@ -160,6 +160,8 @@ func (c *Cell) check() error {
 		return errors.New("it lacks a kernel, a target or work")
 	case !slices.Contains(kinds, c.Work.Kind):
 		return fmt.Errorf("kind of work %q is not known", clip(c.Work.Kind))
+	case c.Work.Kind == Exercise && len(c.Work.Args) != 1:
+		return errors.New("an exercise needs one argument, the submission's name")
 	case c.CPUs < 0 || c.MemoryMB < 0:
 		return errors.New("CPUs and memory are numbers above 0")
 	}
@@ -169,7 +171,18 @@ func (c *Cell) check() error {
 // Equal says whether two cells are the same.
 func (c Cell) Equal(d Cell) bool {
 	return c.Kernel == d.Kernel && c.Target == d.Target && c.CPUs == d.CPUs && c.MemoryMB == d.MemoryMB &&
-		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args)
+		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args) &&
+		slices.Equal(c.Append, d.Append) && c.Input == d.Input
+}
+
+// Stands reports whether a resumed run keeps the result. A cell that failed runs
+// again, but a submission is graded once, however badly it ended, unless the fault
+// was not its own: then the result has neither a verdict nor a How.
+func (r *Result) Stands() bool {
+	if r.Cell.Work.Kind == Exercise {
+		return !r.Status.Broken() || r.How != ""
+	}
+	return !r.Status.Failed()
 }
 
 // places gives the index of each cell in a plan, by its id.
@@ -197,7 +210,7 @@ func (r *Result) check() error {
 
 // clean makes all texts fit for a terminal. It is idempotent.
 func (r *Result) clean() {
-	r.Reason = line(r.Reason, maxReason)
+	r.Reason, r.How = line(r.Reason, maxReason), outcome.How(clip(string(r.How)))
 	r.Output = Tail(r.Output)
 	r.Record = text.Clean(r.Record)
 	k := &r.Kernel
