@@ -22,6 +22,7 @@ import (
 
 	"labctl/host/bounded"
 	"labctl/host/image/program"
+	"labctl/host/lab"
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/usage"
@@ -66,7 +67,19 @@ func (e *SourceError) Outcome() outcome.Kind { return outcome.BadInput }
 // How is NoSource.
 func (e *SourceError) How() outcome.How { return outcome.NoSource }
 
-func sourceError(format string, args ...any) error {
+// SlowError is source that takes the compiler too long.
+type SlowError struct{ where, msg string }
+
+func (e *SlowError) Error() string { return "build " + e.where + ": " + e.msg }
+
+// Outcome is Deadline.
+func (e *SlowError) Outcome() outcome.Kind { return outcome.Deadline }
+
+// How is TooSlow.
+func (e *SlowError) How() outcome.How { return outcome.TooSlow }
+
+// NoSource is a *SourceError.
+func NoSource(format string, args ...any) error {
 	return &SourceError{fmt.Sprintf(format, args...)}
 }
 
@@ -135,7 +148,7 @@ func Many(ctx context.Context, all []Source, arch string) []Built {
 // job is a program that is being built.
 type job struct {
 	Source
-	files []file
+	files []File
 	key   string
 	out   *Built
 }
@@ -199,7 +212,15 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said := bounded.Head{Max: 64 << 10}
 	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		if err := limits.set(cmd.Process.Pid); err != nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+			return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: limit the compiler: %w", shown, err))
+		}
+		err = cmd.Wait()
+	}
 	usage.Add(ctx, cmd.ProcessState)
 	var exit *exec.ExitError
 	switch {
@@ -207,6 +228,8 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, &exit) && strings.Contains(said.String(), "signal: killed") && exit.UserTime()+exit.SystemTime() > limits.cpu*9/10:
+		return &SlowError{shown, fmt.Sprintf("the compiler takes more than %v", limits.cpu)}
 	case errors.As(err, &exit):
 		return &Error{shown, readable(strings.ReplaceAll(said.String(), cmd.Dir, shown), shown)}
 	}
@@ -218,17 +241,33 @@ type language struct{ name, ext string }
 
 var golang, c = language{"Go", ".go"}, language{"C", ".c"}
 
-// file is one file of a program's source.
-type file struct {
-	name string
-	data []byte
+// File is one file of a program's source.
+type File struct {
+	Name string
+	Data []byte
 }
 
+// Files returns the source of a Go program, in the order of names. The error is a
+// *SourceError.
+func Files(src Source) ([]File, error) { return read(src, golang) }
+
+// Skeleton returns the source of a lab's skeleton.
+func Skeleton(l *lab.Lab) ([]File, error) {
+	src, err := fs.Sub(l.Dir, lab.Exercise)
+	if err != nil {
+		return nil, err
+	}
+	return Files(Source{FS: src, Shown: path.Join(path.Dir(l.File), lab.Exercise)})
+}
+
+// Hash identifies a program's source.
+func Hash(files []File) string { return key("", "", "", files) }
+
 // read reads the source that is no test, in the order of names.
-func read(src Source, l language) (files []file, err error) {
+func read(src Source, l language) (files []File, err error) {
 	entries, err := fs.ReadDir(src.FS, ".")
 	if err != nil {
-		return nil, sourceError("read %s: %v", src.Shown, err)
+		return nil, NoSource("read %s: %v", src.Shown, err)
 	}
 	left := int64(maxBytes)
 	for _, e := range entries {
@@ -237,31 +276,31 @@ func read(src Source, l language) (files []file, err error) {
 			continue
 		}
 		if len(files) == maxFiles {
-			return nil, sourceError("read %s: more than %d %s files", src.Shown, maxFiles, l.name)
+			return nil, NoSource("read %s: more than %d %s files", src.Shown, maxFiles, l.name)
 		}
 		f, err := src.FS.Open(name)
 		if err != nil {
-			return nil, sourceError("read %s: %v", src.Shown, err)
+			return nil, NoSource("read %s: %v", src.Shown, err)
 		}
 		data, err := io.ReadAll(io.LimitReader(f, left+1))
 		f.Close()
 		if err != nil {
-			return nil, sourceError("read %s: %v", path.Join(src.Shown, name), err)
+			return nil, NoSource("read %s: %v", path.Join(src.Shown, name), err)
 		}
 		if left -= int64(len(data)); left < 0 {
-			return nil, sourceError("read %s: more than %d MB of %s source", src.Shown, maxBytes>>20, l.name)
+			return nil, NoSource("read %s: more than %d MB of %s source", src.Shown, maxBytes>>20, l.name)
 		}
-		files = append(files, file{name, data})
+		files = append(files, File{name, data})
 	}
 	if len(files) == 0 {
-		return nil, sourceError("%s: there is no %s source in it", src.Shown, l.name)
+		return nil, NoSource("%s: there is no %s source in it", src.Shown, l.name)
 	}
 	return files, nil
 }
 
-func write(dir string, files []file) error {
+func write(dir string, files []File) error {
 	for _, f := range files {
-		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o644); err != nil {
 			return err
 		}
 	}

@@ -77,10 +77,10 @@ func cBuild(ctx context.Context, j *job, lacking *CompilerError) error {
 			return err
 		}
 		out := filepath.Join(filepath.Dir(dir), "out", "program")
-		link := func(files ...file) error {
+		link := func(files ...File) error {
 			argv := slices.Concat(cFlags, []string{"-o", out})
 			for _, f := range files {
-				argv = append(argv, "./"+f.name) // no name is an option
+				argv = append(argv, "./"+f.Name) // no name is an option
 			}
 			cmd := exec.CommandContext(ctx, lacking.Compiler, argv...)
 			cmd.Dir = dir
@@ -96,8 +96,8 @@ func cBuild(ctx context.Context, j *job, lacking *CompilerError) error {
 			return err
 		}
 		// Is it the source, or can the compiler link nothing?
-		empty := file{"labctl-empty.c", []byte("int main(void) { return 0; }\n")}
-		if err := write(dir, []file{empty}); err != nil {
+		empty := File{"labctl-empty.c", []byte("int main(void) { return 0; }\n")}
+		if err := write(dir, []File{empty}); err != nil {
 			return err
 		}
 		if errors.As(link(empty), &bad) {

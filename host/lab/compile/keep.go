@@ -21,9 +21,9 @@ import (
 )
 
 // Programs are kept by what they were made of in the folder "programs" of the
-// cache. The least recently used ones go when they take more than limit bytes in
+// cache. The least recently used ones go when they take more than keepBytes in
 // all; who has one open keeps it.
-const limit = 512 << 20
+const keepBytes = 512 << 20
 
 // temps is how folders are called in which programs are built.
 const temps = ".tmp-"
@@ -48,11 +48,11 @@ func tool(name string) (string, error) {
 }
 
 // key is a hash of all that makes a program.
-func key(tool, arch, flags string, files []file) string {
+func key(tool, arch, flags string, files []File) string {
 	h := sha256.New()
 	parts := []string{"program 1", tool, arch, flags}
 	for _, f := range files {
-		parts = append(parts, f.name, string(f.data))
+		parts = append(parts, f.Name, string(f.Data))
 	}
 	for _, p := range parts {
 		fmt.Fprintf(h, "%d %s\n", len(p), p)
@@ -112,7 +112,7 @@ func (j *job) keep(built string) error {
 	if err := os.Rename(built, filepath.Join(dir, j.key)); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
 	}
-	shrink(dir, limit)
+	shrink(dir, keepBytes)
 	return nil
 }
 
@@ -146,7 +146,7 @@ func inFolder(ctx context.Context, shown string, make func(ctx context.Context, 
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: %w", shown, err))
 	}
 	defer temp.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, deadline, outcome.Errorf(outcome.Deadline, "build %s: it takes more than %v", shown, deadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, &SlowError{shown, fmt.Sprintf("it takes more than %v", deadline)})
 	defer cancel()
 	for _, name := range []string{"source", "out"} {
 		if err := os.Mkdir(filepath.Join(temp.Path, name), 0o755); err != nil {
