@@ -1,24 +1,24 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
+	"labctl/host/lab/class"
 	"labctl/host/lab/compile"
 	"labctl/host/lab/grade"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
+	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/session"
@@ -129,13 +129,42 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 }
 
 type labCheckOptions struct {
-	labFlags *labFlags
-	spec     machine.Spec
-	class    bool
-	csv      string
-	asJSON   bool
-	out      string
-	jobs     int
+	labFlags   *labFlags
+	spec       machine.Spec
+	class      bool
+	resume     bool
+	csv        string
+	moodle     string
+	gradescope string
+	weights    string
+	asJSON     bool
+	out        string
+	jobs       int
+
+	points class.Weights
+}
+
+// check finds flags that do not go together, and sets the points.
+func (o *labCheckOptions) check(l *lab.Lab) (err error) {
+	for _, f := range []struct {
+		name       string
+		given, one bool
+	}{
+		{"--csv", o.csv != "", false}, {"--moodle", o.moodle != "", false}, {"--resume", o.resume, false}, {"--jobs", o.jobs != 0, false},
+		{"--gradescope", o.gradescope != "", true},
+	} {
+		switch {
+		case f.given && f.one && o.class:
+			return outcome.Inputf("%s is for one submission, as an autograder runs it; leave --class out", f.name)
+		case f.given && !f.one && !o.class:
+			return outcome.Inputf("%s is for --class", f.name)
+		}
+	}
+	if o.jobs < 0 {
+		return outcome.Inputf("--jobs %d: want a number above 0", o.jobs)
+	}
+	o.points, err = class.ParseWeights(o.weights, l)
+	return err
 }
 
 func (a *app) labCheck(lf *labFlags) *cobra.Command {
@@ -147,18 +176,25 @@ func (a *app) labCheck(lf *labFlags) *cobra.Command {
 no DIR is given), run it in a machine of its own under the exercise's trace, and hold what the kernel saw against the exercise's checks.
 What the program prints counts only where a check compares it with the kernel.
 
-With --class DIR has a folder for each learner. They are graded several at a time,
-each in a machine of its own: whatever one does, the others do not notice.
+With --class DIR has a directory for each learner. They are graded several at a time,
+each in a machine of its own: whatever one does, the others do not notice. The class is
+a matrix: its directory has cells/ with each grade as soon as there is one, runs/ with
+the records, and gradebook.csv, which is rewritten after each grade. --resume goes on
+with a class that was stopped, and grades again only those submissions that are new or
+have changed. Near-identical submissions are named after the table; what they have from
+the skeleton does not count.
 
 Exit status: 0 all checks hold, 1 one does not or the program prints too much, 2 it
 does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a class:
 1 when one of these befalls anybody.`,
 		Example: `  labctl lab check P1
   labctl lab check P1 ./mine
-  labctl lab check P1 --class ./submissions --csv grades.csv`,
+  labctl lab check P1 ./mine --weights waits=3 --gradescope results.json
+  labctl lab check P1 --class ./submissions --csv grades.csv --moodle moodle.csv
+  labctl lab check P1 --class ./submissions --out monday --resume`,
 		Args: func(c *cobra.Command, args []string) error {
 			if o.class && len(args) != 2 {
-				return outcome.Inputf("%s --class takes the id of a lab and a folder of folders: P1 ./submissions", c.CommandPath())
+				return outcome.Inputf("%s --class takes the id of a lab and a directory of directories: P1 ./submissions", c.CommandPath())
 			}
 			return labAndDir(c, args)
 		},
@@ -172,30 +208,34 @@ does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a c
 				dir = args[1]
 			}
 			if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
-				return outcome.Inputf("%s: no such folder; labctl lab start %s makes one", dir, l.ID)
+				return outcome.Inputf("%s: no such directory; labctl lab start %s makes one", dir, l.ID)
+			}
+			if err := o.check(l); err != nil {
+				return err
 			}
 			env, err := a.env()
 			if err != nil {
 				return err
 			}
-			if err := machine.Settle(env.Env, &o.spec); err != nil {
-				return err
-			}
 			if o.class {
 				return a.checkClass(c.Context(), env, &o, l, dir)
 			}
-			if o.csv != "" {
-				return outcome.Inputf("--csv is for --class")
+			if err := machine.Settle(env.Env, &o.spec); err != nil {
+				return err
 			}
 			return a.checkOne(c.Context(), env, &o, l, dir)
 		},
 	}
 	machineFlags(c, &o.spec)
 	f := c.Flags()
-	f.BoolVar(&o.class, "class", false, "DIR has a folder for each learner")
-	f.StringVar(&o.csv, "csv", "", "write the gradebook as CSV to this file")
+	f.BoolVar(&o.class, "class", false, "DIR has a directory for each learner")
+	f.StringVar(&o.csv, "csv", "", "with --class: write the gradebook as CSV to this file, too")
+	f.StringVar(&o.moodle, "moodle", "", "with --class: write grades in percent and feedback to this file, for Moodle's import of CSV")
+	f.StringVar(&o.gradescope, "gradescope", "", "write results.json of a Gradescope autograder to this file")
+	f.StringVar(&o.weights, "weights", "", "points of checks, CHECK=POINTS,...; others have 1")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
-	f.StringVar(&o.out, "out", "", "keep run records in this folder")
+	f.StringVar(&o.out, "out", "", "keep the run record in this directory; of a class: its directory (default: labctl-out/TIME-class-ID)")
+	f.BoolVar(&o.resume, "resume", false, "with --class: go on with the class in --out")
 	f.IntVar(&o.jobs, "jobs", 0, "with --class: submissions at a time (default: as many as this host has CPUs and memory for)")
 	return c
 }
@@ -206,6 +246,17 @@ func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions,
 		return err
 	}
 	g.Learner = dir
+	if o.gradescope != "" {
+		res := matrix.Result{Cell: matrix.Cell{Work: matrix.Work{Args: []string{dir}}}}
+		cell.Graded(&res, g)
+		data, err := class.NewBook(l, o.points, []matrix.Result{res}).Rows[0].Gradescope(l)
+		if err == nil {
+			err = scratch.Write(o.gradescope, data, 0o644)
+		}
+		if err != nil {
+			return outcome.Default(outcome.BadInput, fmt.Errorf("--gradescope: %w", err))
+		}
+	}
 	if o.asJSON {
 		err = a.printJSON(g)
 	} else {
@@ -241,51 +292,4 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 	}
 	_, err := fmt.Fprintf(a.stdout, "\n%s\n", show.Summary(g.Report, lang))
 	return err
-}
-
-func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, root string) error {
-	lang := o.labFlags.lang
-	grades, err := grade.Class(ctx, env, o.spec, l, root, o.out, cmp.Or(o.jobs, runtime.GOMAXPROCS(0)), func(g *grade.Grade) {
-		a.say(fmt.Sprintf("%s: %s %d/%d", g.Learner, show.Word(lang, g.Word()), g.Passed, g.Of))
-	})
-	if err != nil {
-		return err
-	}
-	if o.csv != "" {
-		if err := writeBook(o.csv, func(w io.Writer) error { return grade.CSV(w, l, grades) }); err != nil {
-			return err
-		}
-	}
-	rows, failed := a.table(show.Word(lang, "LEARNER"), show.Word(lang, "VERDICT"), show.Word(lang, "CHECKS"), ""), 0
-	for _, g := range grades {
-		if g.Outcome.Failed() {
-			failed++
-		}
-		rows.Row(g.Learner, show.Word(lang, g.Word()), fmt.Sprintf("%d/%d", g.Passed, g.Of), show.Clean(g.Message))
-	}
-	if o.asJSON {
-		err = a.printJSON(grades)
-	} else {
-		err = rows.Write(a.stdout)
-	}
-	if err != nil {
-		return err
-	}
-	if failed > 0 {
-		return &outcome.StatusError{Status: outcome.CheckFailed.ExitStatus()}
-	}
-	return nil
-}
-
-// writeBook writes a file whole or not at all.
-func writeBook(name string, write func(io.Writer) error) error {
-	f, err := scratch.Create(filepath.Dir(name))
-	if err != nil {
-		return outcome.Default(outcome.BadInput, err)
-	}
-	if err := write(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Keep(filepath.Base(name), 0o644)
 }

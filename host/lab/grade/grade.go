@@ -9,11 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"labctl/host/image/program"
@@ -24,6 +21,7 @@ import (
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/text"
 )
@@ -44,12 +42,15 @@ type Grade struct {
 	Output  string  `json:"output,omitempty"`
 	Seconds float64 `json:"seconds"`
 	Record  string  `json:"record,omitempty"`
+
+	Kernel record.Kernel `json:"-"` // that was booted
 }
 
 // Submission is one program to be graded.
 type Submission struct {
 	Src   fs.FS
 	Shown string // what Src is called in messages
+	Err   error  // why there is no Src
 }
 
 // One grades a program in a machine of its own; o.Out, when given, gets a record.
@@ -66,14 +67,17 @@ func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s 
 	if o.Out == "" {
 		o.Keep = session.KeepNothing
 	}
-	b := compile.Go(ctx, compile.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
+	b := compile.Built{Err: s.Err}
+	if s.Err == nil {
+		b = compile.Go(ctx, compile.Source{FS: s.Src, Shown: s.Shown, Name: programName}, arch)
+	}
 	if b.Err != nil {
 		g.Record, err = notRun(ctx, env, o, b.Err)
 		return g, g.explain(ctx, err, builds)
 	}
 	defer b.Close()
 	r, err := runner.Program(ctx, env, o, l, b.Program)
-	g.Record = r.Dir.Path
+	g.Record, g.Kernel = r.Dir.Path, r.Session.Run.Kernel
 	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed {
 		if r.Result.Step(lab.ProgramStep) == nil { // it was not the program
 			return g, err
@@ -222,71 +226,4 @@ func (g *Grade) explain(ctx context.Context, err error, learners []outcome.Kind)
 		g.Message = bad.Output
 	}
 	return nil
-}
-
-// Class grades every folder below root, jobs at a time, and tells of each as it
-// is done. Records go to folders below out, none when it is empty.
-func Class(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, root, out string, jobs int, done func(*Grade)) ([]*Grade, error) {
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("grade a class: %w", err))
-	}
-	var learners []string
-	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			learners = append(learners, e.Name())
-		}
-	}
-	if len(learners) == 0 {
-		return nil, outcome.Inputf("grade a class: %s has no directories; want one for each learner", root)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	grades := make([]*Grade, len(learners))
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	turn := make(chan struct{}, max(1, jobs))
-	for i, name := range learners {
-		turn <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-turn }()
-			g, err := submission(ctx, env, spec, l, root, name, out)
-			if err != nil {
-				cancel(fmt.Errorf("grade %s: %w", text.Line(name, 60), err))
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			grades[i] = g
-			done(g)
-		})
-	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return slices.DeleteFunc(grades, func(g *Grade) bool { return g == nil }), err
-	}
-	return grades, nil
-}
-
-func submission(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab, root, name, out string) (*Grade, error) {
-	learner := text.Line(name, 200)
-	// The directory may be a link, or change under us: it is opened once, and
-	// nothing outside it is read.
-	src, err := os.OpenRoot(filepath.Join(root, name))
-	if err != nil {
-		return &Grade{
-			Learner: learner, Outcome: outcome.BadInput, How: outcome.NoSource, Message: text.Line(err.Error(), 200), Of: len(l.Exercise.Checks),
-		}, nil
-	}
-	defer src.Close()
-	o := session.Options{Spec: spec}
-	if out != "" {
-		o.Out = filepath.Join(out, name)
-	}
-	g, err := One(ctx, env, o, l, Submission{src.FS(), text.Line(filepath.Join(root, name), 300)})
-	g.Learner = learner
-	return g, err
 }

@@ -1,14 +1,12 @@
 package grade
 
 import (
-	"encoding/csv"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +17,6 @@ import (
 	"labctl/host/lab/judge"
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
-	"labctl/host/outcome"
-	"labctl/host/record"
 	"labctl/host/session"
 )
 
@@ -124,7 +120,7 @@ func complaints(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab) (b
 func gradePrograms(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab, dir string, programs []string) {
 	var all []Submission
 	for _, name := range programs {
-		all = append(all, Submission{os.DirFS(filepath.Join(dir, name)), name})
+		all = append(all, Submission{Src: os.DirFS(filepath.Join(dir, name)), Shown: name})
 	}
 	grades, err := Several(t.Context(), env, spec, l, all)
 	if err != nil {
@@ -171,136 +167,4 @@ func (g *Grade) verdicts() map[string]judge.Verdict {
 		}
 	}
 	return all
-}
-
-// gone are the ways in which a guest can end under a program that takes all of it.
-var gone = []string{"too slow", "deadline", "check failed", "panic", "agent silent", "powered off", "reset"}
-
-// hostile are programs that a class may hold.
-var hostile = map[string]struct {
-	source string
-	want   []string // words; one of them
-}{
-	"endless": {"package main\n\nfunc main() {\n\tfor {\n\t}\n}\n", []string{"too slow"}},
-	"forkbomb": {`package main
-
-import "os"
-
-func main() {
-	for {
-		os.StartProcess("/proc/self/exe", []string{"x"}, &os.ProcAttr{})
-	}
-}
-`, gone},
-	"loud": {`package main
-
-import (
-	"bytes"
-	"os"
-)
-
-func main() {
-	b := bytes.Repeat([]byte("x"), 1<<20)
-	for range 10 << 10 { // 10 GB
-		os.Stdout.Write(b)
-	}
-}
-`, []string{"prints too much"}},
-	"crash": {`package main
-
-import "os"
-
-func main() { os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0) }
-`, []string{"panic"}},
-	"off": {`package main
-
-import "syscall"
-
-func main() { syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF) }
-`, []string{"powered off"}},
-	"hungry": {`package main
-
-func main() {
-	var all [][]byte
-	for {
-		b := make([]byte, 16<<20)
-		for i := 0; i < len(b); i += 4096 {
-			b[i] = 1
-		}
-		all = append(all, b)
-	}
-}
-`, gone},
-	"broken": {"package main\n\nfunc main() { nonsense() }\n", []string{"does not compile"}},
-	"=1+1":   {"", []string{"no source"}},
-}
-
-// TestClass grades honest and hostile programs side by side.
-func TestClass(t *testing.T) {
-	env, set := setup(t)
-	l, err := set.Find("P1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	short := *l.Exercise
-	short.Seconds = 3 // of which every hostile program takes all
-	exercise := *l
-	exercise.Exercise = &short
-	root := t.TempDir()
-	write := func(name, source string) {
-		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if source != "" {
-			if err := os.WriteFile(filepath.Join(root, name, "main.go"), []byte(source), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	solution, err := os.ReadFile(filepath.Join(folder, filepath.Dir(l.File), lab.Solution, "main.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string][]string{"alice": {"ok"}, "zoe": {"ok"}}
-	write("alice", string(solution))
-	write("zoe", string(solution))
-	for name, h := range hostile {
-		write(name, h.source)
-		want[name] = h.want
-	}
-	out := t.TempDir()
-	var mu sync.Mutex
-	told := 0
-	grades, err := Class(t.Context(), env, machine.Spec{Arch: "arm64", Kernel: series}, &exercise, root, out, 2, func(g *Grade) {
-		mu.Lock()
-		defer mu.Unlock()
-		told++
-		t.Logf("%s: %s %d/%d in %.1f s: %s", g.Learner, g.Word(), g.Passed, g.Of, g.Seconds, g.Message)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(grades) != len(want) || told != len(want) {
-		t.Errorf("%d grades, %d told; want %d", len(grades), told, len(want))
-	}
-	for _, g := range grades {
-		judged := g.Outcome == outcome.OK || g.Outcome == outcome.CheckFailed && g.How == ""
-		if !slices.Contains(want[g.Learner], g.Word()) || !judged && g.Message == "" {
-			t.Errorf("%s: %s (%s), %q; want one of %q with a message", g.Learner, g.Outcome, g.How, g.Message, want[g.Learner])
-		}
-		if _, err := (record.Dir{Path: filepath.Join(out, g.Learner)}).ReadRun(); err != nil {
-			t.Errorf("%s: %v", g.Learner, err)
-		}
-	}
-	var b strings.Builder
-	if err := CSV(&b, l, grades); err != nil {
-		t.Fatal(err)
-	}
-	rows, err := csv.NewReader(strings.NewReader(b.String())).ReadAll()
-	if err != nil || len(rows) != len(grades)+1 {
-		t.Fatalf("CSV: %d rows, %v", len(rows), err)
-	}
-	if rows[1][0] != "'=1+1" {
-		t.Errorf("first learner %q; want one that no spreadsheet takes for a formula", rows[1][0])
-	}
 }

@@ -21,6 +21,7 @@ import (
 	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
+	"labctl/host/lab/grade"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/runner"
 	"labctl/host/machine"
@@ -50,6 +51,8 @@ type Runner struct {
 	Timeout time.Duration
 	// Lab finds a lab by its id.
 	Lab judge.FindLab
+	// Submission finds a submission of an exercise by its name. done gives it up.
+	Submission func(name string) (s grade.Submission, done func())
 	// Record makes the place for a cell's record: the directory, which is not there
 	// yet, and what the result calls it.
 	Record func(matrix.Cell) (dir, name string, err error)
@@ -136,7 +139,7 @@ func (r *Runner) pull(ctx context.Context, cells []matrix.Cell) {
 func (r *Runner) spec(c matrix.Cell) machine.Spec {
 	t, _ := targets.Find(c.Target)
 	s := r.Spec
-	s.Kernel, s.CPUs, s.MemoryMB, s.Arch, s.Board = c.Kernel, c.CPUs, c.MemoryMB, "", ""
+	s.Kernel, s.CPUs, s.MemoryMB, s.Arch, s.Board, s.Append = c.Kernel, c.CPUs, c.MemoryMB, "", "", c.Append
 	if t.Board {
 		s.Board = t.Name
 	} else {
@@ -150,7 +153,7 @@ func (r *Runner) job(ctx context.Context, c matrix.Cell) schedule.Job {
 	t, _ := targets.Find(c.Target)
 	s := r.spec(c)
 	switch c.Work.Kind {
-	case matrix.Lab:
+	case matrix.Lab, matrix.Exercise:
 		if l, err := r.lab(c.Work.Name); err == nil {
 			s = runner.Spec(l, s)
 		}
@@ -195,6 +198,8 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 		switch c.Work.Kind {
 		case matrix.Lab:
 			err = r.runLab(ctx, env, o, c, &res)
+		case matrix.Exercise:
+			err = r.runExercise(ctx, env, o, c, &res)
 		case matrix.Probes:
 			err = r.runProbes(ctx, env, o, c, &res)
 		default:
@@ -229,6 +234,36 @@ func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options,
 		res.Checks, res.Claims = checks(ran.Report)
 	}
 	return err
+}
+
+// runExercise grades a submission. Whatever its program does is in the result; the
+// error is one of the host's.
+func (r *Runner) runExercise(ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
+	l, err := r.lab(c.Work.Name)
+	if err != nil {
+		return err
+	}
+	s, done := r.Submission(c.Work.Args[0])
+	defer done()
+	g, err := grade.One(ctx, env, o, l, s)
+	res.Kernel = g.Kernel
+	if err != nil {
+		return err
+	}
+	Graded(res, g)
+	return nil
+}
+
+// Graded fills in what a submission's grade says.
+func Graded(res *matrix.Result, g *grade.Grade) {
+	res.Status, res.How, res.Reason, res.Output = g.Outcome, g.How, text.Line(g.Message, 500), matrix.Tail(g.Output)
+	if g.How == outcome.NoCompile { // the compiler's words: the first line, and all
+		res.Reason, _, _ = strings.Cut(g.Message, "\n")
+		res.Reason, res.Output = text.Line(res.Reason, 500), matrix.Tail(g.Message)
+	}
+	if g.Report != nil {
+		res.Checks, _ = checks(g.Report)
+	}
 }
 
 func (r *Runner) runProbes(ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {

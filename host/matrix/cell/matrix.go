@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"labctl/host/machine"
@@ -24,16 +25,21 @@ type Options struct {
 	Out   string        // the directory; empty: labctl-out/TIME-Label
 	Label string
 
-	// Resume goes on in Out, whose plan must be this one, with the cells that have
-	// no result and those whose result does not stand.
+	// Resume goes on in Out, whose plan must be this one unless Changes is set, with
+	// the cells that have no result and those whose result does not stand.
 	Resume  bool
-	Jobs    int // cells at a time; 0: as many as the host has room for
-	Retries int // of a cell that fails
+	Changes bool // the plan may change before it is resumed
+	Jobs    int  // cells at a time; 0: as many as the host has room for
+	Retries int  // of a cell that fails
 	// Again is how the command is called that would go on with it.
 	Again string
 	// Watch, when set, is called before the first cell, with the number of cells
 	// and of those that have ended before. tell hears of every start and end.
 	Watch func(total, done int) (tell func(schedule.Event), stop func())
+	// Kept, when set, is called with the matrix's directory and the results so far, in
+	// the plan's order, before the first cell and each time that one ended. Its error
+	// ends the run.
+	Kept func(dir string, soFar []matrix.Result) error
 }
 
 // Matrix is a matrix that was run, or as much of it as was done.
@@ -60,6 +66,19 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	mine := o.Plan[from:to]
 	todo, good := unfinished(mine, done)
 	so := schedule.Options{Budget: schedule.Host(o.Jobs), Retries: o.Retries, Keep: dir.Keep}
+	if o.Kept != nil {
+		soFar := slices.Clone(good)
+		if err := o.Kept(dir.Path, soFar); err != nil {
+			return nil, err
+		}
+		so.Keep = func(res *matrix.Result) error {
+			if err := dir.Keep(res); err != nil {
+				return err
+			}
+			soFar = append(soFar, *res)
+			return o.Kept(dir.Path, matrix.Sorted(o.Plan, soFar))
+		}
+	}
 	stop := func() {}
 	if o.Watch != nil {
 		so.Tell, stop = o.Watch(len(mine), len(good))
@@ -89,7 +108,7 @@ func directory(o *Options, all *matrix.Results) (dir *matrix.Folder, done []matr
 	case o.Resume && o.Out == "":
 		return nil, nil, outcome.Inputf("--resume: which matrix? give its directory by --out")
 	case o.Resume:
-		dir, done, err = matrix.Resume(o.Out, all)
+		dir, done, err = matrix.Resume(o.Out, all, o.Changes)
 		return dir, done, outcome.Default(outcome.BadInput, err)
 	}
 	path := o.Out
@@ -108,7 +127,7 @@ func directory(o *Options, all *matrix.Results) (dir *matrix.Folder, done []matr
 func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, good []matrix.Result) {
 	stands := map[string]bool{}
 	for _, r := range done {
-		if !r.Status.Failed() {
+		if r.Stands() {
 			stands[r.Cell.ID()] = true
 			good = append(good, r)
 		}
@@ -133,6 +152,6 @@ func On(env machine.Env, asked machine.Spec) (matrix.Cell, error) {
 	}
 	return matrix.Cell{
 		Kernel: cmp.Or(asked.Kernel, env.Cache.Default(t.Arch).String()), Target: t.Name,
-		CPUs: asked.CPUs, MemoryMB: asked.MemoryMB,
+		CPUs: asked.CPUs, MemoryMB: asked.MemoryMB, Append: asked.Append,
 	}, nil
 }
