@@ -185,7 +185,7 @@ func (a *app) probeSeveral(ctx context.Context, env session.Env, o *probeOptions
 	}
 	r := &cell.Runner{Env: env, Spec: o.spec}
 	defer r.Close()
-	m, err := r.Matrix(ctx, cell.Options{Name: name, Plan: plan, Out: o.out, Label: name, Again: "labctl probe run", Watch: a.progress.Cells})
+	m, err := r.Matrix(ctx, cell.Options{Name: name, Plan: plan, Out: o.out, Label: name, Watch: a.progress.Cells})
 	if err != nil {
 		return err
 	}

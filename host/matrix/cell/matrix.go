@@ -31,7 +31,7 @@ type Options struct {
 	Changes bool // the plan may change before it is resumed
 	Jobs    int  // cells at a time; 0: as many as the host has room for
 	Retries int  // of a cell that fails
-	// Again is how the command is called that would go on with it.
+	// Again is how the command is called that would go on with it; empty if none would.
 	Again string
 	// Watch, when set, is called before the first cell, with the number of cells
 	// and of those that have ended before. tell hears of every start and end.
@@ -96,7 +96,7 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	if werr := matrix.Write(dir.Path, all); werr != nil {
 		return m, errors.Join(err, werr)
 	}
-	if err != nil && r.Env.Say != nil {
+	if err != nil && r.Env.Say != nil && o.Again != "" {
 		r.Env.Say(fmt.Sprintf("%d of %d cells are done; %s --resume --out %s goes on", len(all.Results), len(mine), o.Again, dir.Path))
 	}
 	return m, err
