@@ -7,9 +7,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
 	"labctl/host/outcome"
+	"labctl/host/strictyaml"
 	"labctl/host/text"
 )
 
@@ -41,14 +41,11 @@ type document struct {
 // decodeYAML decodes data into v; an unknown or duplicate field is an error.
 func decodeYAML(file string, data []byte, v any) (*document, error) {
 	doc := &document{file: file}
-	tree, err := parser.ParseBytes(data, 0)
+	tree, err := strictyaml.Parse(data)
 	if err != nil {
 		return nil, doc.located(err)
 	}
 	doc.tree = tree
-	if len(tree.Docs) > 1 {
-		return nil, &YAMLError{File: file, Line: 1, Msg: fmt.Sprintf("%d YAML documents; want one", len(tree.Docs))}
-	}
 	if err := yaml.UnmarshalWithOptions(data, v, yaml.Strict()); err != nil {
 		return nil, doc.located(err)
 	}
@@ -58,6 +55,10 @@ func decodeYAML(file string, data []byte, v any) (*document, error) {
 // located condenses the parser's errors to one line with a location.
 func (d *document) located(err error) error {
 	out := &YAMLError{File: d.file, Line: 1, Msg: text.Line(err.Error(), 200)}
+	var s *strictyaml.Error
+	if errors.As(err, &s) {
+		out.Line = s.Line
+	}
 	var y yaml.Error
 	if errors.As(err, &y) {
 		out.Msg = text.Line(y.GetMessage(), 200)

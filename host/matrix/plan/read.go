@@ -3,18 +3,17 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
+	"labctl/host/bounded"
 	"labctl/host/matrix"
 	"labctl/host/outcome"
+	"labctl/host/strictyaml"
 	"labctl/host/text"
 )
 
@@ -98,14 +97,9 @@ func (e *lineError) Error() string { return e.msg }
 // Read reads a plan file. The error names the file and the line.
 func Read(name string) (_ *Spec, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	f, err := os.Open(name)
+	data, err := bounded.ReadFile(name, maxFile)
 	if err != nil {
-		return nil, fmt.Errorf("read plan: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read plan %s: %w", name, err)
+		return nil, err
 	}
 	return Parse(data, name)
 }
@@ -115,11 +109,12 @@ func Parse(data []byte, name string) (*Spec, error) {
 	if len(data) > maxFile {
 		return nil, bad(name, "more than %d KB", maxFile>>10)
 	}
-	tree, err := parser.ParseBytes(data, 0)
-	if err != nil {
-		return nil, yamlError(err, name)
+	tree, err := strictyaml.Parse(data)
+	var s *strictyaml.Error
+	if errors.As(err, &s) {
+		return nil, bad(fmt.Sprintf("%s:%d", name, s.Line), "%s", s.Msg)
 	}
-	if len(tree.Docs) != 1 || tree.Docs[0].Body == nil {
+	if tree.Docs[0].Body == nil {
 		return nil, bad(name, "want one YAML document")
 	}
 	var plain plainWords
