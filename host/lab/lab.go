@@ -4,8 +4,10 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/json"
 	"io/fs"
+	"slices"
 
 	"labctl/host/lab/expr"
 )
@@ -22,35 +24,72 @@ const (
 	TaskKO   = "TASK.ko.md"
 )
 
-// Languages are what every text of a lab is written in.
+// Languages are what every text of a lab is written in, unless the lab names fewer.
 var Languages = []string{"en", "ko"}
 
-// Text is a text in both languages.
+// lessons and tasks are the files in each language.
+var (
+	lessons = map[string]string{"en": Lesson, "ko": LessonKO}
+	tasks   = map[string]string{"en": Task, "ko": TaskKO}
+)
+
+// Text is a text in the lab's languages.
 type Text struct {
-	EN string `yaml:"en" json:"en" jsonschema:"minLength=1,description=in English"`
-	KO string `yaml:"ko" json:"ko" jsonschema:"minLength=1,description=in Korean"`
+	EN string `yaml:"en" json:"en,omitempty" jsonschema:"minLength=1,description=in English"`
+	KO string `yaml:"ko" json:"ko,omitempty" jsonschema:"minLength=1,description=in Korean"`
 }
 
-// In is the text in a language of Languages.
+// In is the text in a language of Languages, or in the other one if it has no text in
+// that.
 func (t Text) In(lang string) string {
+	if lang == "ko" {
+		return cmp.Or(t.KO, t.EN)
+	}
+	return cmp.Or(t.EN, t.KO)
+}
+
+func (t Text) only(lang string) string {
 	if lang == "ko" {
 		return t.KO
 	}
 	return t.EN
 }
 
+// languages are those that the lab is written in.
+func (l *Lab) languages() []string {
+	if len(l.Languages) == 0 {
+		return Languages
+	}
+	return l.Languages
+}
+
+// LessonIn names the lesson's file in a language, or in the one that the lab has.
+func (l *Lab) LessonIn(lang string) string { return lessons[l.spoken(lang)] }
+
+// TaskIn is LessonIn for the exercise's task.
+func (l *Lab) TaskIn(lang string) string { return tasks[l.spoken(lang)] }
+
+func (l *Lab) spoken(lang string) string {
+	if all := l.languages(); !slices.Contains(all, lang) {
+		return all[0]
+	}
+	return lang
+}
+
 // Lab is lab.yaml. The tags describe its JSON Schema, labs/lab.schema.json.
 type Lab struct {
 	ID      string  `yaml:"id" json:"id" jsonschema:"pattern=^[A-Z][0-9]{1\\,2}$,description=short name: P1"`
-	Topic   string  `yaml:"topic" json:"topic" jsonschema:"enum=process,enum=clone,enum=kernel,enum=memory,enum=sched"`
+	Topic   string  `yaml:"topic" json:"topic" jsonschema:"pattern=^[a-z][a-z0-9-]*$,description=labctl's own labs have process\\, clone\\, kernel\\, memory and sched"`
 	Title   Text    `yaml:"title" json:"title"`
 	Summary Text    `yaml:"summary" json:"summary" jsonschema:"description=one sentence"`
-	Source  Source  `yaml:"source" json:"source"`
+	Source  Source  `yaml:"source" json:"source,omitzero"`
 	Needs   Needs   `yaml:"needs" json:"needs,omitzero"`
 	Trace   *Trace  `yaml:"trace" json:"trace,omitempty" jsonschema:"description=what is traced; the creation of tasks when left out"`
 	Steps   []Step  `yaml:"steps" json:"steps" jsonschema:"minItems=1"`
 	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
 	Claims  []Claim `yaml:"claims" json:"claims,omitempty"`
+
+	Languages []string `yaml:"languages" json:"languages,omitempty" jsonschema:"enum=en,enum=ko,description=of a lab that is not in both"`
 
 	Questions []Question `yaml:"questions" json:"questions,omitempty"`
 	Exercise  *Graded    `yaml:"exercise" json:"exercise,omitempty"`
@@ -67,6 +106,7 @@ type Lab struct {
 type Source struct {
 	Seed string   `yaml:"seed" json:"seed,omitempty" jsonschema:"description=document and section: seed0 PID vs TID vs TGID"`
 	Book []string `yaml:"book" json:"book,omitempty" jsonschema:"description=sections of the book: 4.4.1"`
+	Text string   `yaml:"text" json:"text,omitempty" jsonschema:"description=anything else: Operating Systems\\, week 3"`
 }
 
 // Needs is what a lab cannot do without. Where a need is not met the lab is not
@@ -190,10 +230,12 @@ type Question struct {
 
 // Graded is the exercise: the learner's program is the one step "program".
 type Graded struct {
-	Trace   *Trace  `yaml:"trace" json:"trace,omitempty"`
-	Seconds int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
-	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
-	Hints   []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`
+	Trace *Trace `yaml:"trace" json:"trace,omitempty"`
+	// Withheld says that the copy of the lab that learners get has no solution.
+	Withheld bool    `yaml:"withheld" json:"withheld,omitempty" jsonschema:"description=there is no solution in this copy of the lab"`
+	Seconds  int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
+	Checks   []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
+	Hints    []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`
 	// Fails names, for the skeleton and each wrong program by its folder, the
 	// checks that fail for it; all others hold.
 	Fails map[string][]string `yaml:"fails" json:"fails" jsonschema:"description=which checks the skeleton (exercise) and each wrong program (wrong/NAME) fail\\, and no others"`

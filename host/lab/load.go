@@ -19,12 +19,13 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
 	"labctl/guest/catalogue"
+	"labctl/host/bounded"
 	"labctl/host/lab/expr"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/strictyaml"
 	"labctl/host/targets"
 	"labctl/host/text"
 	"labctl/host/trace/creation"
@@ -38,10 +39,11 @@ const maxFilter = 1000
 
 // Error is one thing that is wrong with a lab.
 type Error struct {
-	File  string // "P1-three-ids/lab.yaml"
-	Line  int    // from 1; 0 for a file as a whole
-	Field string // "checks[2].that"
-	Msg   string
+	File    string // "P1-three-ids/lab.yaml"
+	Line    int    // from 1; 0 for a file as a whole
+	Field   string // "checks[2].that"
+	Msg     string
+	Warning bool // Lint's: the lab can be run as it is
 }
 
 func (e *Error) Error() string {
@@ -51,6 +53,9 @@ func (e *Error) Error() string {
 	}
 	if e.Field != "" {
 		where += ": " + e.Field
+	}
+	if e.Warning {
+		where += ": warning"
 	}
 	return where + ": " + e.Msg
 }
@@ -170,33 +175,84 @@ func (s *Set) Find(id string) (*Lab, error) {
 // Read reads one lab; name is what its folder is called in messages.
 func Read(dir fs.FS, name string) (_ *Lab, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	file := path.Join(name, Config)
-	data, err := fs.ReadFile(dir, Config)
-	if err != nil {
-		return nil, fmt.Errorf("load lab %s: %w", name, err)
-	}
-	if len(data) > maxConfig {
-		return nil, &Error{File: file, Msg: fmt.Sprintf("more than %d KB", maxConfig>>10)}
-	}
-	l, err := Parse(data, file)
+	v, err := read(dir, name)
 	if err != nil {
 		return nil, err
 	}
-	l.Dir = dir
-	v := validator{l: l, file: file}
+	if v.first() == nil {
+		v.files(name)
+	}
+	if err := v.first(); err != nil {
+		return nil, err
+	}
+	return v.l, nil
+}
+
+// Lint is Read with all that is wrong: every error, and what more finds, which is
+// called if the lab can be run. fail and warn note what is wrong with the field at a
+// path: "trace.events[0].name".
+func Lint(dir fs.FS, name string, more func(l *Lab, fail, warn func(path, format string, args ...any))) []*Error {
+	v, err := read(dir, name)
+	if err != nil {
+		var e *Error
+		if !errors.As(err, &e) {
+			e = &Error{File: path.Join(name, Config), Msg: text.Line(err.Error(), 200)}
+		}
+		return []*Error{e}
+	}
 	v.files(name)
-	return l, v.err
+	if v.first() == nil && more != nil {
+		note := func(warning bool) func(string, string, ...any) {
+			return func(path, format string, args ...any) {
+				v.fail(path, 0, format, args...)
+				v.errs[len(v.errs)-1].Warning = warning
+			}
+		}
+		more(v.l, note(false), note(true))
+	}
+	return v.errs
+}
+
+// read reads a lab and checks all but the files beside lab.yaml.
+func read(dir fs.FS, name string) (*validator, error) {
+	file := path.Join(name, Config)
+	f, err := dir.Open(Config)
+	if err != nil {
+		return nil, fmt.Errorf("load lab %s: %w", name, err)
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, &Error{File: file, Msg: "not a regular file"}
+	}
+	data, err := bounded.ReadAll(f, maxConfig)
+	if err != nil {
+		return nil, &Error{File: file, Msg: fmt.Sprintf("more than %d KB", maxConfig>>10)}
+	}
+	v, err := parse(data, file)
+	if err == nil {
+		v.l.Dir = dir
+	}
+	return v, err
 }
 
 // Parse reads the bytes of a lab.yaml and checks all but the files beside it.
 // The error is an *Error, of the first thing that is wrong.
 func Parse(data []byte, file string) (*Lab, error) {
-	tree, err := parser.ParseBytes(data, 0)
+	v, err := parse(data, file)
+	if err == nil {
+		err = v.first()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.l, nil
+}
+
+// parse reads a lab.yaml. The error is of what is no lab at all.
+func parse(data []byte, file string) (*validator, error) {
+	tree, err := strictyaml.Parse(data)
 	if err != nil {
 		return nil, yamlError(err, file, nil)
-	}
-	if len(tree.Docs) != 1 {
-		return nil, &Error{File: file, Line: 1, Msg: fmt.Sprintf("%d YAML documents; want one", len(tree.Docs))}
 	}
 	l := &Lab{File: file}
 	if err := yaml.UnmarshalWithOptions(data, l, yaml.Strict()); err != nil {
@@ -204,17 +260,18 @@ func Parse(data []byte, file string) (*Lab, error) {
 	}
 	sum := sha256.Sum256(data)
 	l.SHA256 = hex.EncodeToString(sum[:])
-	v := validator{l: l, file: file, tree: tree}
+	v := &validator{l: l, file: file, tree: tree}
 	v.all()
-	if v.err != nil {
-		return nil, v.err
-	}
-	return l, nil
+	return v, nil
 }
 
 // yamlError puts the reader's errors into one line.
 func yamlError(err error, file string, tree *ast.File) error {
 	out := &Error{File: file, Msg: text.Line(err.Error(), 200)}
+	var s *strictyaml.Error
+	if errors.As(err, &s) {
+		out.Line = s.Line
+	}
 	var y yaml.Error
 	if errors.As(err, &y) {
 		out.Msg = text.Line(y.GetMessage(), 200)
@@ -251,20 +308,28 @@ func (f *finder) Visit(n ast.Node) ast.Visitor {
 
 func field(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".") }
 
-// validator keeps the first error.
+// validator collects what is wrong.
 type validator struct {
 	l    *Lab
 	file string
 	tree *ast.File
-	err  error
+	errs []*Error
+}
+
+// first is the first error, nil if there is none.
+func (v *validator) first() error {
+	for _, e := range v.errs {
+		if !e.Warning {
+			return e
+		}
+	}
+	return nil
 }
 
 // fail notes what is wrong with the field at a path, such as "checks[2].that".
 // below counts lines from the field's own on.
 func (v *validator) fail(path string, below int, format string, args ...any) {
-	if v.err == nil {
-		v.err = &Error{File: v.file, Line: v.line(path, below), Field: path, Msg: fmt.Sprintf(format, args...)}
-	}
+	v.errs = append(v.errs, &Error{File: v.file, Line: v.line(path, below), Field: path, Msg: fmt.Sprintf(format, args...)})
 }
 
 // line finds where a field is; of one that is not there, what it would be in.
@@ -304,20 +369,20 @@ var (
 	option  = regexp.MustCompile(`^([A-Z0-9][A-Za-z0-9_]*)(=.+)?$`)
 	symbol  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 	member  = regexp.MustCompile(`^[A-Za-z_]\w*\.[A-Za-z_]\w*$`)
-	topics  = []string{"process", "clone", "kernel", "memory", "sched"}
+	topic   = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 )
 
 func (v *validator) all() {
 	l := v.l
 	v.match("id", l.ID, labID, "P1")
-	if !slices.Contains(topics, l.Topic) {
-		v.fail("topic", 0, "%q; want one of %s", l.Topic, strings.Join(topics, ", "))
+	v.match("topic", l.Topic, topic, "process")
+	for i, lang := range l.Languages {
+		if !slices.Contains(Languages, lang) {
+			v.fail(fmt.Sprintf("languages[%d]", i), 0, "%v", nearest.Unknown("language", lang, Languages))
+		}
 	}
 	v.text("title", l.Title)
 	v.text("summary", l.Summary)
-	if l.Source.Seed == "" && len(l.Source.Book) == 0 {
-		v.fail("source", 0, "names neither a seed nor a section of the book")
-	}
 	v.needs()
 	v.trace("trace", l.Trace)
 	steps := v.steps()
@@ -372,9 +437,10 @@ func (v *validator) match(at, s string, form *regexp.Regexp, like string) {
 }
 
 func (v *validator) text(at string, t Text) {
-	for _, lang := range Languages {
-		if strings.TrimSpace(t.In(lang)) == "" {
-			v.fail(at+"."+lang, 0, "missing: every text is in %s", strings.Join(Languages, " and "))
+	all := v.l.languages()
+	for _, lang := range all {
+		if strings.TrimSpace(t.only(lang)) == "" {
+			v.fail(at+"."+lang, 0, "missing: every text is in %s", strings.Join(all, " and "))
 		}
 	}
 }
@@ -502,8 +568,10 @@ func (v *validator) probe(at string, s *Step) {
 }
 
 func (v *validator) env(steps []string) *expr.Env {
-	if v.err != nil {
-		return nil // steps without good ids would only give odd messages
+	for _, e := range v.errs {
+		if strings.HasPrefix(e.Field, "steps") {
+			return nil // steps without good ids would only give odd messages
+		}
 	}
 	env, err := expr.New(steps)
 	if err != nil {
@@ -513,7 +581,7 @@ func (v *validator) env(steps []string) *expr.Env {
 }
 
 func (v *validator) compile(env *expr.Env, at, source string, want expr.Type, asks *expr.Asks) *expr.Expr {
-	if source == "" || v.err != nil {
+	if source == "" {
 		return nil
 	}
 	x, err := env.Compile(source, want)
@@ -637,8 +705,9 @@ func (v *validator) files(name string) {
 	if !strings.HasPrefix(name, v.l.ID+"-") {
 		v.fileError(name, fmt.Sprintf("the folder of lab %s is called %s-…", v.l.ID, v.l.ID))
 	}
-	want(Lesson)
-	want(LessonKO)
+	for _, lang := range v.l.languages() {
+		want(lessons[lang])
+	}
 	for _, s := range v.l.Steps {
 		if s.Program != "" {
 			source(s.Program, "Go or C", ".go", ".c")
@@ -646,9 +715,12 @@ func (v *validator) files(name string) {
 	}
 	if v.l.Exercise != nil {
 		source(Exercise, "Go", ".go")
-		source(Solution, "Go", ".go")
-		want(path.Join(Exercise, Task))
-		want(path.Join(Exercise, TaskKO))
+		if !v.l.Exercise.Withheld {
+			source(Solution, "Go", ".go")
+		}
+		for _, lang := range v.l.languages() {
+			want(path.Join(Exercise, tasks[lang]))
+		}
 		v.failing(name)
 	}
 }
@@ -672,14 +744,12 @@ func (v *validator) failing(name string) {
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(v.l.Exercise.Fails)) {
-		if !slices.Contains(programs, p) {
+		if !slices.Contains(programs, p) && !v.l.Exercise.Withheld {
 			v.fileError(path.Join(name, Config), fmt.Sprintf("exercise.fails.%s: there is no such folder", p))
 		}
 	}
 }
 
 func (v *validator) fileError(file, msg string) {
-	if v.err == nil {
-		v.err = &Error{File: file, Msg: msg}
-	}
+	v.errs = append(v.errs, &Error{File: file, Msg: msg})
 }

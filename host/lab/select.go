@@ -18,7 +18,7 @@ type Selection struct {
 	Names  []string // as MatchIDs takes them
 	All    bool
 	Topic  string
-	Source string // words of Source.Seed, in any case
+	Source string // words of Source.Seed or Source.Text, in any case
 	// Section is a section of the book: its labs, and those of sections below it.
 	Section string
 }
@@ -29,7 +29,7 @@ func (s *Selection) Filtered() bool { return s.Topic != "" || s.Source != "" || 
 // Matches says whether a lab is about what is asked for.
 func (s *Selection) Matches(l *Lab) bool {
 	return (s.Topic == "" || l.Topic == s.Topic) &&
-		(s.Source == "" || strings.Contains(strings.ToLower(l.Source.Seed), strings.ToLower(s.Source))) &&
+		(s.Source == "" || strings.Contains(strings.ToLower(l.Source.Seed+"\n"+l.Source.Text), strings.ToLower(s.Source))) &&
 		(s.Section == "" || slices.ContainsFunc(l.Source.Book, func(section string) bool {
 			return section == s.Section || strings.HasPrefix(section, strings.TrimSuffix(s.Section, ".")+".")
 		}))

@@ -51,11 +51,7 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 			if err := compile.Copy(l, lab.Exercise, dir); err != nil {
 				return err
 			}
-			task := lab.Task
-			if o.lang == "ko" {
-				task = lab.TaskKO
-			}
-			b, err := fs.ReadFile(l.Dir, path.Join(lab.Exercise, task))
+			b, err := fs.ReadFile(l.Dir, path.Join(lab.Exercise, l.TaskIn(o.lang)))
 			if err != nil {
 				return err
 			}
@@ -74,12 +70,15 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 func (a *app) labSolve(o *labFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "solve ID [DIR]",
-		Short: "Write the solution of a lab's exercise to a folder",
+		Short: "Write the solution of a lab's exercise to a directory",
 		Args:  labAndDir,
 		RunE: func(_ *cobra.Command, args []string) error {
 			l, err := a.exercise(o, args[0])
 			if err != nil {
 				return err
+			}
+			if l.Exercise.Withheld {
+				return outcome.Inputf("lab %s: its solution is withheld", l.ID)
 			}
 			dir := l.ID + "-solution"
 			if len(args) == 2 {

@@ -211,5 +211,6 @@ func sourceOf(l *lab.Lab) string {
 	for _, s := range l.Source.Book {
 		add(s)
 	}
+	add(l.Source.Text)
 	return strings.Join(parts, " · ")
 }

@@ -221,11 +221,7 @@ func (p *printer) below(indent int, head, s string) {
 
 // Lesson is a lab's lesson as Markdown: title, lesson and questions.
 func Lesson(l *lab.Lab, lang string, readFile func(string) ([]byte, error), answers bool) (string, error) {
-	name := lab.Lesson
-	if lang == "ko" {
-		name = lab.LessonKO
-	}
-	b, err := readFile(name)
+	b, err := readFile(l.LessonIn(lang))
 	if err != nil {
 		return "", fmt.Errorf("lab %s: %w", l.ID, err)
 	}
