@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"io/fs"
+	"path"
 	"slices"
 
 	"labctl/host/lab/expr"
@@ -239,6 +240,21 @@ type Graded struct {
 	// Fails names, for the skeleton and each wrong program by its folder, the
 	// checks that fail for it; all others hold.
 	Fails map[string][]string `yaml:"fails" json:"fails" jsonschema:"description=which checks the skeleton (exercise) and each wrong program (wrong/NAME) fail\\, and no others"`
+}
+
+// Asked are the names of the events that the exercise's trace asks for, functions
+// included.
+func (x *Graded) Asked() (names []string) {
+	if x.Trace == nil {
+		return nil
+	}
+	for _, e := range x.Trace.Events {
+		names = append(names, path.Base(e.Name))
+	}
+	for _, f := range x.Trace.Functions {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 // ProgramStep is the id of an exercise's step.

@@ -36,7 +36,7 @@ func (a *app) labCmd() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	c.PersistentFlags().StringVar(&o.dir, "labs", "", "a folder with labs of your own, instead of labctl's")
+	c.PersistentFlags().StringVar(&o.dir, "labs", "", "a directory with labs of your own, instead of labctl's")
 	c.PersistentFlags().StringVar(&o.lang, "lang", "", "language: en, ko (default: that of LANG)")
 	c.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if o.lang == "" {
@@ -48,7 +48,7 @@ func (a *app) labCmd() *cobra.Command {
 		return nil
 	}
 	c.AddCommand(a.labLs(&o), a.labShow(&o), a.labRun(&o), a.labClaims(&o), a.labJudge(&o), a.labShell(&o),
-		a.labStart(&o), a.labCheck(&o), a.labHint(&o), a.labSolve(&o))
+		a.labStart(&o), a.labCheck(&o), a.labHint(&o), a.labSolve(&o), a.labNew(&o), a.labLint(&o))
 	return c
 }
 
@@ -58,7 +58,7 @@ func (o *labFlags) root() (fs.FS, error) {
 		return labs.FS, nil
 	}
 	if fi, err := os.Stat(o.dir); err != nil || !fi.IsDir() {
-		return nil, outcome.Inputf("--labs %s: no such folder", o.dir)
+		return nil, outcome.Inputf("--labs %s: no such directory", o.dir)
 	}
 	return os.DirFS(o.dir), nil
 }
@@ -74,7 +74,7 @@ func (a *app) load(o *labFlags) (*lab.Set, error) {
 		return nil, err
 	}
 	if len(set.Labs) == 0 && len(set.Broken) == 0 {
-		return nil, outcome.Inputf("--labs %s: no folder in it has a %s", o.dir, lab.Config)
+		return nil, outcome.Inputf("--labs %s: no directory in it has a %s", o.dir, lab.Config)
 	}
 	return set, nil
 }
@@ -108,7 +108,7 @@ func (a *app) broken(set *lab.Set) error {
 
 // filterFlags are the flags that choose labs by what they are about.
 func filterFlags(c *cobra.Command, s *lab.Selection) {
-	c.Flags().StringVar(&s.Topic, "topic", "", "labs of a topic: process, clone, kernel, memory, sched")
+	c.Flags().StringVar(&s.Topic, "topic", "", "labs of a topic; labctl's own have process, clone, kernel, memory, sched")
 	c.Flags().StringVar(&s.Source, "source", "", "labs whose source has these words: seed0")
 	c.Flags().StringVar(&s.Section, "section", "", "labs of a section of the book, and of those below it: 4.4")
 }

@@ -279,6 +279,12 @@ func (a *app) printGrade(o *labCheckOptions, l *lab.Lab, g *grade.Grade) error {
 	if err := show.Report(a.stdout, g.Report, lang, a.cells(), false); err != nil {
 		return err
 	}
+	if g.Report.Failed() > 0 {
+		fmt.Fprintf(a.stdout, "\n== %s\n", show.Word(lang, "The kernel saw"))
+		for _, line := range g.Saw {
+			fmt.Fprintf(a.stdout, "  %s\n", line)
+		}
+	}
 	switch {
 	case g.Report.Failed() == 0:
 	case g.Output == "":

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"labctl/host/lab/result"
 )
 
@@ -286,4 +288,34 @@ func FuzzCompile(f *testing.F) {
 			x.Seen(in)
 		}
 	})
+}
+
+func TestSaw(t *testing.T) {
+	made := func(child string, tid, flags int64) result.Creation {
+		return result.Creation{Via: "clone", Requester: result.Who{TID: 10, Comm: "exercise"}, Child: result.Who{TID: tid, Name: child}, Flags: flags, ExitSignal: 17}
+	}
+	s := &result.Step{
+		Creations: []result.Creation{made("exercise", 11, 0x400), made("exercise", 12, 0x400), made("child", 13, 0)},
+		Events:    []result.Event{{Name: "sched_process_exit"}, {Name: "sched_process_exit"}},
+		NotTraced: []string{"leave"},
+	}
+	want := []string{
+		"exercise-10 makes exercise-11 by clone: CLONE_FILES|SIGCHLD (and 1 more like it)",
+		"exercise-10 makes child-13 by clone: SIGCHLD",
+		"sched_process_exit: 2 times", "sched_switch: 0 times", "leave: not traced on this kernel",
+	}
+	if d := cmp.Diff(want, Saw(s, []string{"sched_process_exit", "sched_switch", "leave"})); d != "" {
+		t.Errorf("Saw: -want +got\n%s", d)
+	}
+	if d := cmp.Diff([]string{"it made no task"}, Saw(&result.Step{}, nil)); d != "" {
+		t.Errorf("Saw of nothing: -want +got\n%s", d)
+	}
+	var many []result.Creation
+	for i := range int64(50) {
+		many = append(many, made(fmt.Sprint("c", i), i, 0))
+	}
+	got := Saw(&result.Step{Creations: many}, nil)
+	if len(got) != maxSaw || got[maxSaw-1] != "and 31 more" {
+		t.Errorf("Saw of 50: %d lines, the last %q; want %d, \"and 31 more\"", len(got), got[len(got)-1], maxSaw)
+	}
 }

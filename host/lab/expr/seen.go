@@ -219,3 +219,54 @@ func showStack(s *result.Stack) string {
 func showStep(s *result.Step) string {
 	return fmt.Sprintf("step %s (exit %d, %d creations, %d events)", s.ID, s.Exit, len(s.Creations), len(s.Events))
 }
+
+// maxSaw bounds Saw, in lines.
+const maxSaw = 20
+
+// Saw is what the kernel saw a step do, in a line for each: the tasks that it made,
+// those that were made alike as one, and how often each event happened that was asked
+// for. It says nothing about what a check wants.
+func Saw(s *result.Step, asked []string) (lines []string) {
+	type kind struct {
+		requester, child, via string
+		flags, signal         int64
+	}
+	alike := map[kind]int{}
+	var first []*result.Creation
+	of := func(c *result.Creation) kind {
+		return kind{c.Requester.Comm, c.Child.Name, c.Via, c.Flags, c.ExitSignal}
+	}
+	for i := range s.Creations {
+		c := &s.Creations[i]
+		if alike[of(c)]++; alike[of(c)] == 1 {
+			first = append(first, c)
+		}
+	}
+	for _, c := range first {
+		line := strings.Trim(showCreation(c), "()")
+		if n := alike[of(c)]; n > 1 {
+			line += fmt.Sprintf(" (and %d more like it)", n-1)
+		}
+		lines = append(lines, line)
+	}
+	if len(first) == 0 {
+		lines = append(lines, "it made no task")
+	}
+	for _, name := range asked {
+		n := 0
+		for _, e := range s.Events {
+			if e.Name == name {
+				n++
+			}
+		}
+		if slices.Contains(s.NotTraced, name) {
+			lines = append(lines, name+": not traced on this kernel")
+		} else {
+			lines = append(lines, fmt.Sprintf("%s: %d times", name, n))
+		}
+	}
+	if len(lines) > maxSaw {
+		lines = append(lines[:maxSaw-1], fmt.Sprintf("and %d more", len(lines)-maxSaw+1))
+	}
+	return lines
+}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"labctl/host/crash"
 	"labctl/host/image/initramfs"
 	"labctl/host/lab/compile"
@@ -39,14 +41,14 @@ func TestExplain(t *testing.T) {
 	} {
 		var g Grade
 		err := g.explain(t.Context(), tt.err, tt.of)
-		if back := tt.want.Outcome == ""; g != tt.want || back != (err == tt.err) {
+		if back := tt.want.Outcome == ""; !cmp.Equal(g, tt.want) || back != (err == tt.err) {
 			t.Errorf("%s: %+v, %v; want %+v", tt.name, g, err, tt.want)
 		}
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(outcome.Inputf("stop"))
 	var g Grade
-	if err := g.explain(ctx, died, runs); err != context.Cause(ctx) || g != (Grade{}) {
+	if err := g.explain(ctx, died, runs); err != context.Cause(ctx) || !cmp.Equal(g, Grade{}) {
 		t.Errorf("after its end: %+v, %v; want the context's cause", g, err)
 	}
 }

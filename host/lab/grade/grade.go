@@ -16,6 +16,7 @@ import (
 	"labctl/host/image/program"
 	"labctl/host/lab"
 	"labctl/host/lab/compile"
+	"labctl/host/lab/expr"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
 	"labctl/host/lab/runner"
@@ -38,6 +39,8 @@ type Grade struct {
 	Of      int           `json:"of"` // checks that apply; all of the exercise's when it was not judged
 	Report  *judge.Report `json:"report,omitempty"`
 	Exit    int64         `json:"exit"`
+	// Saw is what the kernel saw the program do: see expr.Saw.
+	Saw []string `json:"saw,omitempty"`
 	// Output is what the program printed, its errors behind, cut to some lines.
 	Output  string  `json:"output,omitempty"`
 	Seconds float64 `json:"seconds"`
@@ -84,7 +87,7 @@ func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s 
 		}
 		return g, g.explain(ctx, err, runs)
 	}
-	g.judged(r.Report, r.Result)
+	g.judged(l, r.Report, r.Result)
 	return g, nil
 }
 
@@ -158,16 +161,19 @@ const programName = "exercise"
 func (g *Grade) judge(l *lab.Lab, res *result.Result) error {
 	report, err := judge.Judge(l, res)
 	if err == nil {
-		g.judged(report, res)
+		g.judged(l, report, res)
 	}
 	return err
 }
 
-func (g *Grade) judged(report *judge.Report, res *result.Result) {
+func (g *Grade) judged(l *lab.Lab, report *judge.Report, res *result.Result) {
 	g.Report = report
 	g.Passed, g.Of = g.Report.Passed(), g.Report.Passed()+g.Report.Failed()
 	if step := res.Step(lab.ProgramStep); step != nil {
 		g.Output = firstLines(step.Stdout+step.Stderr, maxOutput)
+		for _, line := range expr.Saw(step, l.Exercise.Asked()) {
+			g.Saw = append(g.Saw, text.Line(line, 300))
+		}
 	}
 	switch step := res.Step(lab.ProgramStep); {
 	case len(res.Missing) > 0:

@@ -80,7 +80,7 @@ var dictionary = map[string]map[string]string{
 		"does not compile": "컴파일되지 않음", "no source": "소스 없음", "too slow": "너무 느림", "prints too much": "출력이 너무 많음",
 		"warning": "커널 경고", "oom": "메모리 부족", "hung task": "태스크가 멈춤", "stall": "CPU가 지체됨", "soft lockup": "소프트 락업", "hard lockup": "하드 락업",
 		"halt": "커널이 멈춤", "oops": "커널 oops", "panic": "커널 패닉",
-		"LEARNER": "학습자", "POINTS": "점수", "Near-identical submissions": "거의 같은 제출물",
+		"LEARNER": "학습자", "POINTS": "점수", "The kernel saw": "커널이 본 것", "Near-identical submissions": "거의 같은 제출물",
 		"The program printed": "프로그램의 출력", "The program printed nothing.": "프로그램이 아무것도 출력하지 않았습니다.",
 		"%[1]s is there; labctl lab check %[2]s grades it, labctl lab hint %[3]s helps": "%[1]s에 준비했습니다. labctl lab check %[2]s로 채점하고, labctl lab hint %[3]s로 힌트를 봅니다",
 		"the solution is in %s":                 "해답은 %s에 있습니다",
