@@ -31,6 +31,9 @@ var ErrNotCached = outcome.New(outcome.BadInput, "not cached")
 // Cache manages the kernels of one cache directory. Its methods are safe for
 // concurrent use, and several processes may share the directory.
 type Cache struct {
+	// Say, when set, is told of files that were damaged and are made again.
+	Say func(line string)
+
 	dir string // <cache>
 	// repository opens the archive that a source's packages come from.
 	repository func(src Source, arch string) repository
@@ -214,6 +217,7 @@ func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 		return nil, err
 	}
 	if match := matching(kernels, ref, arch); len(match) > 0 {
+		match[0].say = c.Say
 		return match[0], nil
 	}
 	if ref.Release != "" {

@@ -199,8 +199,26 @@ func TestGet(t *testing.T) {
 	}
 }
 
+// edit replaces the first old in a file by new of the same length.
+func edit(t testing.TB, name, old, new string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil || !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%s has no %q: %v", name, old, err)
+	}
+	if err := os.WriteFile(name, bytes.Replace(b, []byte(old), []byte(new), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFacts(t *testing.T) {
-	k, err := openWith(t, t.TempDir(), newShelf(t, "6.12.107-1", testRelease)).Get(t.Context(), trixie, "arm64", nil)
+	c := openWith(t, t.TempDir(), newShelf(t, "6.12.107-1", testRelease))
+	var said []string
+	c.Say = func(line string) { said = append(said, line) }
+	if _, err := c.Get(t.Context(), trixie, "arm64", nil); err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.Get(t.Context(), trixie, "arm64", nil) // as it is found
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,21 +237,29 @@ func TestFacts(t *testing.T) {
 			"kthread_create_on_node": {{Name: "threadfn", Type: "int (*)(void *)"}, {Name: "namefmt", Type: "const char *"}, {Name: "", Type: "..."}},
 		},
 	}
-	for _, state := range []string{"as pulled", "without facts.json", "of another image"} {
+	for _, state := range []string{"as pulled", "without it", "of another image", "edited", "cut"} {
 		switch state {
-		case "without facts.json":
+		case "without it":
 			os.Remove(filepath.Join(k.Dir, factsFile))
 		case "of another image":
-			if err := writeJSON(filepath.Join(k.Dir, factsFile), factsCache{factsSchema, "another", &Facts{}}); err != nil {
+			edit(t, filepath.Join(k.Dir, factsFile+sumSuffix), `"image_sha256": "`, `"image_sha256": "0`)
+		case "edited":
+			edit(t, filepath.Join(k.Dir, factsFile), `"size":8`, `"size":4`)
+		case "cut":
+			if err := os.Truncate(filepath.Join(k.Dir, factsFile), 10); err != nil {
 				t.Fatal(err)
 			}
 		}
+		said = nil
 		got, err := k.Facts(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", state, diff)
+		}
+		if damaged := state == "edited" || state == "cut"; (len(said) == 1 && strings.HasSuffix(said[0], ": made again")) != damaged {
+			t.Errorf("%s: said %q", state, said)
 		}
 	}
 	protos, err := k.Prototypes(t.Context(), "kernel_clone", "nosuch")

@@ -3,11 +3,7 @@ package kernel
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -44,10 +40,9 @@ type Member struct {
 // Param is one parameter of a kernel function, in C syntax.
 type Param = ctype.Param
 
-// factsSchema must be incremented when wantedMembers, wantedParams or the
-// meaning of a field changes, so that older facts.json files are regenerated.
-const factsSchema = 1
-
+// The number in factsFile must be incremented when wantedMembers, wantedParams or the
+// encoding change.
+//
 // wantedMembers lists the members that labctl reads. Not every kernel has all of
 // them: exit_signal moved from task_struct to signal_struct and back, and state
 // became __state in 5.14.
@@ -67,40 +62,32 @@ var wantedParams = slices.Concat(ksym.Functions(ksym.FamilyCreation), ksym.Funct
 	"__do_sys_clone", "__do_sys_clone3", "user_mode_thread", "create_io_thread",
 })
 
-// factsCache is facts.json. It is valid only for this image and schema.
-type factsCache struct {
-	Schema int    `json:"schema"`
-	Image  string `json:"image_sha256"`
-	Facts  *Facts `json:"facts"`
-}
-
 // Facts returns the kernel's type information. The first call parses the BTF,
 // which is megabytes, that was extracted when the kernel was added to the cache;
 // the result is stored next to it, and later calls read that small file.
 func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	name := filepath.Join(k.Dir, factsFile)
-	sum := k.Files[imageFile].SHA256
-	var c factsCache
-	if data, err := os.ReadFile(name); err == nil && json.Unmarshal(data, &c) == nil &&
-		c.Schema == factsSchema && c.Image == sum && c.Facts != nil {
-		return c.Facts, nil
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	f := &Facts{Members: map[string]Member{}, Params: map[string][]Param{}}
-	spec, err := k.Types(ctx)
+	data, err := k.DerivedData(factsFile, func() ([]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		f := &Facts{Members: map[string]Member{}, Params: map[string][]Param{}}
+		spec, err := k.Types(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if spec != nil {
+			if f, err = readFacts(spec); err != nil {
+				return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
+			}
+		}
+		return json.Marshal(f)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if spec != nil {
-		if f, err = readFacts(spec); err != nil {
-			return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
-		}
-	}
-	// If the cache is read-only, the next call merely computes this again.
-	if err := writeJSON(name, factsCache{factsSchema, sum, f}); err != nil && !errors.Is(err, fs.ErrPermission) {
+	f := new(Facts)
+	if err := json.Unmarshal(data, f); err != nil {
 		return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
 	}
 	return f, nil

@@ -49,7 +49,7 @@ func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
 			return nil, fmt.Errorf("kernel %s: %w", path, err)
 		}
 	}
-	k.Path, k.Files[imageFile] = abs, sum
+	k.Path, k.Files[imageFile], k.say = abs, sum, c.Say
 	k.init()
 	if arch != "" && k.Arch != arch {
 		return nil, fmt.Errorf("kernel %s: the image is for %s, not %s", path, k.Arch, arch)

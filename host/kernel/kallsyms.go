@@ -3,8 +3,6 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"labctl/host/outcome"
 )
@@ -19,24 +17,18 @@ const kallsymsFile = "kallsyms-1"
 // table.
 func (k *Kernel) Kallsyms(ctx context.Context) (_ []byte, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	name := filepath.Join(k.Dir, kallsymsFile)
-	if b, err := os.ReadFile(name); err == nil && len(b) > 0 {
+	return k.DerivedData(kallsymsFile, func() ([]byte, error) {
+		img, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		b, err := img.Kallsyms()
+		if err != nil {
+			return nil, fmt.Errorf("symbols of kernel %s: %w", k, err)
+		}
 		return b, nil
-	}
-	img, err := k.open()
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	b, err := img.Kallsyms()
-	if err != nil {
-		return nil, fmt.Errorf("symbols of kernel %s: %w", k, err)
-	}
-	// If the cache is read-only, the next call merely decodes them again.
-	if err := writeFile(name, b); err != nil && !os.IsPermission(err) {
-		return nil, fmt.Errorf("symbols of kernel %s: %w", k, err)
-	}
-	return b, nil
+	})
 }

@@ -48,15 +48,16 @@ const (
 	btfFile     = "btf"
 	modulesFile = "modules.zip"
 	dtbDir      = "dtb"
-	factsFile   = "facts.json"
+	factsFile   = "facts-1.json" // derived; increment the number when its contents change
 	elfFile     = "vmlinux"
 )
 
 // Kernel is a cached kernel or one in a file. Its exported fields are the contents
 // of kernel.json.
 type Kernel struct {
-	Ref      Ref              `json:"-"`                 // a reference that always finds exactly this kernel
-	Dir      string           `json:"-"`                 // directory of its files
+	Ref      Ref    `json:"-"` // a reference that always finds exactly this kernel
+	Dir      string `json:"-"` // directory of its files
+	say      func(string)
 	Source   string           `json:"source"`            // KindDebian, KindModule, KindFile, KindBuild
 	Suite    string           `json:"suite"`             // "trixie"; "" if not from Debian
 	Flavour  string           `json:"flavour,omitempty"` // "cloud"
@@ -218,6 +219,8 @@ func hashOf(r io.Reader) (File, error) {
 	return File{SHA256: hex.EncodeToString(h.Sum(nil)), Size: n}, err
 }
 
+func hashBytes(data []byte) (File, error) { return hashOf(bytes.NewReader(data)) }
+
 func hashFile(name string) (File, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -283,21 +286,17 @@ func parseConfig(data []byte) map[string]string {
 // flat Image on arm64. It is decompressed on first use, which takes about a second
 // for an xz image, and cached.
 func (k *Kernel) Vmlinux(ctx context.Context) (string, error) {
-	out := filepath.Join(k.Dir, elfFile)
-	if isFile(out) {
-		return out, nil
+	path, _, err := k.Derived(elfFile, func() ([]byte, error) {
+		img, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		return img.Kernel, ctx.Err()
+	})
+	if err == nil && path == "" {
+		err = outcome.Hostf("unpack kernel %s: %s cannot be written", k, k.Dir)
 	}
-	img, err := k.open()
-	if err != nil {
-		return "", err
-	}
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	if err := writeFile(out, img.Kernel); err != nil {
-		return "", outcome.Default(outcome.HostLacks, fmt.Errorf("unpack kernel %s: %w", k, err))
-	}
-	return out, nil
+	return path, err
 }
 
 // PVH returns the path of the kernel as an ELF file that QEMU can boot directly.
@@ -314,6 +313,46 @@ func (k *Kernel) PVH(ctx context.Context) (string, bool) {
 	}
 	defer f.Close()
 	return path, image.HasPVH(f)
+}
+
+// bootFile is derived: what QEMU boots of an image that is compressed or wrapped.
+const bootFile = "boot-1"
+
+// Boot returns the path of what QEMU boots: the image, or what was in it.
+func (k *Kernel) Boot(ctx context.Context) (string, error) {
+	head, err := headOf(k.Image())
+	if err != nil {
+		return "", outcome.Default(outcome.HostLacks, fmt.Errorf("kernel %s: %w", k, err))
+	}
+	if !image.Wrapped(head) {
+		return k.Image(), nil
+	}
+	path, _, err := k.Derived(bootFile, func() ([]byte, error) {
+		img, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		return img.Boot, ctx.Err()
+	})
+	if err == nil && path == "" {
+		err = outcome.Hostf("unpack kernel %s: %s cannot be written", k, k.Dir)
+	}
+	return path, err
+}
+
+// headOf returns the first bytes of a file.
+func headOf(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	head := make([]byte, 64)
+	n, err := io.ReadFull(f, head)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return head[:n], err
 }
 
 // IsELF reports whether the image is an ELF file, a vmlinux.

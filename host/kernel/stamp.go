@@ -5,8 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
-	"time"
+
+	"labctl/host/stamp"
 )
 
 // stampsFile records which files matched their hash when last read, so that not
@@ -14,29 +14,15 @@ import (
 // since, in whatever way, is hashed again.
 const stampsFile = "stamps.json"
 
-// settled is the minimum age of a file's last change for its stamp to be trusted.
-const settled = time.Second
-
-// stamp distinguishes a file from anything written in its place later. The change
-// time is set by the kernel; touch and tar cannot set it back.
-type stamp struct {
+// hashed is a file whose hash is known, as it was then.
+type hashed struct {
 	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
-	Inode  uint64 `json:"inode"`
-	Device uint64 `json:"device"`
-	Mtime  int64  `json:"mtime"` // ns
-	Ctime  int64  `json:"ctime"` // ns
+	stamp.Stamp
 }
 
-func stampOf(st fs.FileInfo, sum string) (stamp, bool) {
-	s, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return stamp{}, false
-	}
-	return stamp{
-		SHA256: sum, Size: s.Size, Inode: s.Ino, Device: uint64(s.Dev),
-		Mtime: s.Mtim.Nano(), Ctime: s.Ctim.Nano(),
-	}, true
+func stampOf(st fs.FileInfo, sum string) (hashed, bool) {
+	s, ok := stamp.Of(st)
+	return hashed{sum, s}, ok
 }
 
 // known reports whether the file was hashed in its current state.
@@ -50,25 +36,23 @@ func (k *Kernel) known(name string, st fs.FileInfo, sum string) bool {
 // hash.
 func (k *Kernel) remember(name string, st fs.FileInfo, sum string) {
 	now, ok := stampOf(st, sum)
-	// File times have a granularity of milliseconds: writes within the same tick look
-	// the same.
-	if !ok || time.Since(time.Unix(0, now.Ctime)) < settled {
+	if !ok || !now.Settled() {
 		return
 	}
 	all := k.stamps()
 	if all == nil {
-		all = map[string]stamp{}
+		all = map[string]hashed{}
 	}
 	all[name] = now
 	_ = writeJSON(filepath.Join(k.Dir, stampsFile), all) // with a read-only cache, each start hashes
 }
 
-func (k *Kernel) stamps() map[string]stamp {
+func (k *Kernel) stamps() map[string]hashed {
 	data, err := os.ReadFile(filepath.Join(k.Dir, stampsFile))
 	if err != nil {
 		return nil
 	}
-	var all map[string]stamp
+	var all map[string]hashed
 	if json.Unmarshal(data, &all) != nil {
 		return nil
 	}

@@ -35,7 +35,7 @@ func TestStamp(t *testing.T) {
 	if err := verify(); err != nil || stamped() {
 		t.Fatalf("a file written just now: verify %v, stamped %v; want nil, false", err, stamped())
 	}
-	time.Sleep(settled + 50*time.Millisecond)
+	time.Sleep(1050 * time.Millisecond) // see stamp.Settled
 	if err := verify(); err != nil || !stamped() {
 		t.Fatalf("a file that has settled: verify %v, stamped %v; want nil, true", err, stamped())
 	}

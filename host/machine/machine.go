@@ -123,7 +123,9 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if m.Kernel, err = findKernel(ctx, env, spec.Kernel, t.Arch); err != nil {
 		return nil, err
 	}
-	m.image = m.Kernel.Image()
+	if m.image, err = m.Kernel.Boot(ctx); err != nil {
+		return nil, err
+	}
 	if t.PVH {
 		if path, ok := m.Kernel.PVH(ctx); ok {
 			m.image = path

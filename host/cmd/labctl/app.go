@@ -103,6 +103,7 @@ func (a *app) env() (session.Env, error) {
 	if err != nil {
 		return session.Env{}, outcome.Default(outcome.HostLacks, err)
 	}
+	cache.Say = a.say
 	return session.Env{
 		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.Pull},
 		Version: versionString(), Command: os.Args,
@@ -154,9 +155,9 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64, arm (default: the host's)")
 	f.StringVar(&s.Board, "board", "", "board: "+strings.Join(boards(), ", ")+"; it implies the architecture")
 	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, gomod:MODULE, build:NAME, a path with a slash (default: the newest cached long-term series)")
-	f.IntVar(&s.CPUs, "smp", 0, "number of CPUs (default: the machine's)")
-	f.IntVar(&s.MemoryMB, "mem", 0, "memory in MB (default: the machine's)")
+	intFlag(f, &s.CPUs, "smp", 1, 64, "number of CPUs (default: the machine's)")
+	intFlag(f, &s.MemoryMB, "mem", 64, 1<<20, "memory in MB (default: the machine's)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
 	f.BoolVar(&s.Cold, "cold", false, "boot from the kernel on, instead of from a saved machine")
-	f.Float64Var(&s.Patience, "patience", 1, "multiply every boot deadline, for a slow or busy host")
+	patienceFlag(f, &s.Patience)
 }

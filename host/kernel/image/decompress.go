@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"compress/bzip2"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +18,15 @@ var magics = []struct{ name, magic string }{
 	{"gzip", "\x1f\x8b\x08"},
 	{"xz", "\xfd7zXZ\x00"},
 	{"zstd", "\x28\xb5\x2f\xfd"},
-	{"lz4", "\x02\x21\x4c\x18"}, // the legacy frame format, which the kernel uses
+	{"lz4", "\x02\x21\x4c\x18"},       // the legacy frame format, which the kernel uses
+	{"lz4 frame", "\x04\x22\x4d\x18"}, // what lz4(1) makes
+	{"bzip2", "BZh"},
+}
+
+// unsupported are formats that are recognised to be named.
+var unsupported = []struct{ name, magic string }{
+	{"lzma", "\x5d\x00\x00"},
+	{"lzo", "\x89LZO\x00\r\n\x1a\n"},
 }
 
 // compressionOf returns the name of the compression format of b, "" if it is not
@@ -59,6 +68,10 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 		}
 		z.Multistream(false)
 		r = z
+	case "bzip2":
+		r = bzip2.NewReader(bytes.NewReader(b))
+	case "lz4 frame":
+		r = lz4.NewReader(bytes.NewReader(b))
 	case "zstd":
 		return unzstd(b, limit)
 	case "lz4":

@@ -11,12 +11,14 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"sync"
 
 	"labctl/host/arch"
@@ -51,6 +53,9 @@ type Image struct {
 	// Kernel is the decompressed kernel: an ELF file on x86 and if Kind is ELF,
 	// else the flat Image.
 	Kernel []byte
+	// Boot is what QEMU boots if that is not the file itself: it was compressed or
+	// wrapped in a way that not every QEMU unwraps.
+	Boot []byte
 }
 
 // Parse parses an image. The error wraps ErrNotKernel if data is not a kernel
@@ -72,18 +77,59 @@ func Parse(data []byte) (_ *Image, err error) {
 }
 
 func parse(data []byte) (*Image, error) {
+	for _, u := range unsupported {
+		if bytes.HasPrefix(data, []byte(u.magic)) {
+			return nil, fmt.Errorf("compressed with %s, which labctl cannot unpack: unpack it, and give labctl what was in it: %w", u.name, ErrNotKernel)
+		}
+	}
+	if len(data) > uImageHeader && binary.BigEndian.Uint32(data) == 0x27051956 {
+		return parseUImage(data)
+	}
 	if c := compressionOf(data); c != "" { // Image.gz and the like
 		inner, err := decompress(c, data)
 		if err != nil {
 			return nil, fmt.Errorf("decompress (%s): %w", c, err)
 		}
 		img, err := parseBare(inner)
-		if err == nil && img.Compression == "" {
-			img.Compression = c
+		if err == nil {
+			img.Compression = cmp.Or(img.Compression, c)
+			if img.Boot == nil {
+				img.Boot = inner
+			}
 		}
 		return img, err
 	}
 	return parseBare(data)
+}
+
+// Wrapped reports, by the first 64 bytes of an image, whether Parse sets Boot.
+func Wrapped(head []byte) bool {
+	return compressionOf(head) != "" || len(head) >= 8 && (binary.BigEndian.Uint32(head) == 0x27051956 || string(head[4:8]) == "zimg" && string(head[:2]) == "MZ")
+}
+
+// uImageHeader is the length of the header of U-Boot's legacy images.
+const uImageHeader = 64
+
+// parseUImage parses what mkimage(1) wraps (include/image.h of U-Boot, struct
+// legacy_img_hdr): ih_size at 12, ih_type at 30, both big-endian. What is compressed in
+// it is recognised by itself.
+func parseUImage(data []byte) (*Image, error) {
+	const kernel = 2 // IH_TYPE_KERNEL
+	if t := data[30]; t != kernel {
+		return nil, fmt.Errorf("uImage of type %d, not of a kernel: %w", t, ErrNotKernel)
+	}
+	inner, err := slice(data, uImageHeader, int64(binary.BigEndian.Uint32(data[12:])))
+	if err != nil {
+		return nil, fmt.Errorf("uImage: %w", err)
+	}
+	if len(inner) > uImageHeader && binary.BigEndian.Uint32(inner) == 0x27051956 {
+		return nil, fmt.Errorf("uImage in a uImage: %w", ErrNotKernel)
+	}
+	img, err := parse(inner)
+	if err == nil && img.Boot == nil {
+		img.Boot = inner
+	}
+	return img, err
 }
 
 // parseBare parses an image that is not compressed as a whole.
@@ -96,11 +142,36 @@ func parseBare(data []byte) (*Image, error) {
 	case len(data) > 64 && string(data[:2]) == "MZ" && string(data[4:8]) == "zimg":
 		return parseZboot(data)
 	case len(data) > 64 && string(data[56:60]) == "ARM\x64":
+		if end := peEnd(data); end > int64(len(data)) {
+			return nil, fmt.Errorf("arm64 Image of %d bytes, by its header %d: truncated", len(data), end)
+		}
 		return &Image{Kind: Arm64Image, Arch: "arm64", Kernel: data}, nil
 	case len(data) > 48 && binary.LittleEndian.Uint32(data[36:]) == 0x016f2818:
 		return parseZImage(data)
 	}
 	return nil, ErrNotKernel
+}
+
+// peEnd returns the end of the last section of an Image that is an EFI program, too
+// (arch/arm64/kernel/efi-header.S), 0 if it is none: its file is not shorter. The
+// Image's own header has the size in memory alone.
+func peEnd(data []byte) (end int64) {
+	le := binary.LittleEndian
+	at := int64(le.Uint32(data[60:]))
+	coff, err := slice(data, at, 24)
+	if string(data[:2]) != "MZ" || err != nil || string(coff[:4]) != "PE\x00\x00" {
+		return 0
+	}
+	const section = 40
+	n := int64(le.Uint16(coff[6:]))
+	table, err := slice(data, at+24+int64(le.Uint16(coff[20:])), n*section)
+	if err != nil {
+		return 0
+	}
+	for s := range slices.Chunk(table, section) {
+		end = max(end, int64(le.Uint32(s[16:]))+int64(le.Uint32(s[20:]))) // SizeOfRawData, PointerToRawData
+	}
+	return end
 }
 
 func parseELF(data []byte) (*Image, error) {
@@ -150,6 +221,7 @@ func parseZboot(data []byte) (*Image, error) {
 	if len(img.Kernel) < 64 || string(img.Kernel[56:60]) != "ARM\x64" {
 		return nil, fmt.Errorf("zboot payload is not an arm64 Image: %w", ErrNotKernel)
 	}
+	img.Boot = img.Kernel // QEMU before 8.1 knows no zboot, before 10 none with zstd
 	return img, nil
 }
 
@@ -173,7 +245,7 @@ func parseZImage(data []byte) (*Image, error) {
 
 func unpack(kind Kind, arch, compression string, payload []byte) (*Image, error) {
 	if compression == "" {
-		return nil, fmt.Errorf("%s: unsupported compression of the payload (it starts with % x; bzip2, lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
+		return nil, fmt.Errorf("%s: unsupported compression of the payload (it starts with % x; lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
 	}
 	kernel, err := decompress(compression, payload)
 	if err != nil {

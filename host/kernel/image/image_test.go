@@ -114,6 +114,11 @@ func TestParse(t *testing.T) {
 		{"vmlinux with bytes like BTF", vmlinux(btfSec, synth.Section{Name: ".data", Data: btf(64, 16)}), ELF, "amd64", "", release, false, true, 48, 0},
 		{"vmlinux.gz", synth.Gzip(vmlinux()), ELF, "amd64", "gzip", release, false, true, 0, 0},
 		{"arm64 Image", arm64Image(append(btf(8, 4), btf(64, 16)...)), Arm64Image, "arm64", "", "6.12.107+deb13-arm64", false, false, 104, 0},
+		{"arm64 Image.lz4", lz4Legacy(t, arm64Image(nil)), Arm64Image, "arm64", "lz4", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"arm64 Image.lz4 of lz4(1)", lz4Frame(t, arm64Image(nil)), Arm64Image, "arm64", "lz4 frame", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"arm64 Image.zst", synth.Zstd(arm64Image(nil)), Arm64Image, "arm64", "zstd", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"uImage of an Image", uimage(2, arm64Image(nil)), Arm64Image, "arm64", "", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"uImage of a zImage", uimage(2, zimage(synth.Gzip(synth.Banner("6.12.1+armmp")))), ZImage, "arm", "gzip", "6.12.1+armmp", false, false, 0, 0},
 		{"arm64 Image.gz", synth.Gzip(arm64Image(nil)), Arm64Image, "arm64", "gzip", "6.12.107+deb13-arm64", false, false, 0, 0},
 		{"zboot", zboot(synth.Gzip(arm64Image(btf(8, 4)))), Zboot, "arm64", "gzip", "6.12.107+deb13-arm64", false, false, 36, 0},
 		{"zImage gzip", zimage(synth.Gzip(synth.Banner("6.12.1+armmp"))), ZImage, "arm", "gzip", "6.12.1+armmp", false, false, 0, 0},
@@ -135,6 +140,13 @@ func TestParse(t *testing.T) {
 			if _, got := img.VmlinuxELF(); got != tt.elf {
 				t.Errorf("VmlinuxELF: got %v, want %v", got, tt.elf)
 			}
+			wrapped := Wrapped(tt.data[:64])
+			if wrapped != (img.Boot != nil) {
+				t.Errorf("Wrapped: %v, but %d bytes to boot", wrapped, len(img.Boot))
+			}
+			if inner, err := Parse(img.Boot); wrapped && (err != nil || inner.Boot != nil || inner.Release != tt.release) {
+				t.Errorf("what is to boot is no bare kernel of %s: %v", tt.release, err)
+			}
 			if got := img.HasPVH(); got != tt.pvh {
 				t.Errorf("HasPVH: got %v, want %v", got, tt.pvh)
 			}
@@ -146,6 +158,49 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// uimage wraps a kernel, or what type says, as mkimage does.
+func uimage(typ byte, data []byte) []byte {
+	head := make([]byte, 64)
+	binary.BigEndian.PutUint32(head, 0x27051956)
+	binary.BigEndian.PutUint32(head[12:], uint32(len(data)))
+	head[30] = typ
+	return append(head, data...)
+}
+
+// peImage is an Image that is an EFI program with one section, up to size.
+func peImage(size int) []byte {
+	data := append(arm64Image(nil), make([]byte, size)...)[:size]
+	le := binary.LittleEndian
+	copy(data, "MZ")
+	at := size - 512
+	le.PutUint32(data[60:], uint32(at))
+	copy(data[at:], "PE\x00\x00")
+	le.PutUint16(data[at+6:], 1)
+	le.PutUint32(data[at+24+16:], 1024)
+	le.PutUint32(data[at+24+20:], uint32(size-1024))
+	return data
+}
+
+// TestWholePE: an Image is as long as its last section asks for.
+func TestWholePE(t *testing.T) {
+	if img, err := Parse(peImage(64 << 10)); err != nil || img.Kind != Arm64Image {
+		t.Errorf("a whole Image: %v", err)
+	}
+}
+
+func lz4Frame(t testing.TB, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := lz4.NewWriter(&b)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -174,6 +229,11 @@ func TestParseRefuses(t *testing.T) {
 		{"damaged bzImage", damaged, false, "decompress payload (gzip)"},
 		{"lzma bzImage", synth.BzImage([]byte("\x5d\x00\x00\x80\x00 lzma here")), false, "lzma and lzo are not supported"},
 		{"zImage without payload", zimage(nil), false, "no payload"},
+		{"an image with lzma", []byte("\x5d\x00\x00\x80\x00" + strings.Repeat("x", 100)), true, "compressed with lzma, which labctl cannot unpack"},
+		{"uImage of a script", uimage(6, []byte("echo hello")), true, "uImage of type 6"},
+		{"uImage cut short", uimage(2, arm64Image(nil))[:200], false, "uImage: bytes 64 to"},
+		{"uImage in a uImage", uimage(2, uimage(2, arm64Image(nil))), true, "uImage in a uImage"},
+		{"truncated Image", peImage(64 << 10)[:65400], false, "arm64 Image of 65400 bytes, by its header 65536: truncated"},
 		{"broken ELF", []byte("\x7fELF\x02\x01\x01 and no more"), false, "read ELF"},
 	}
 	for _, tt := range tests {

@@ -7,10 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +19,6 @@ import (
 	"labctl/host/kernel/ctype"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
-	"labctl/host/scratch"
 	"labctl/host/text"
 )
 
@@ -64,36 +60,19 @@ var making sync.Mutex
 // JSON returns a kernel's profile encoded as kernel.json. It is computed from the
 // image once and cached next to it; later calls read a file of some 150 KB.
 func JSON(ctx context.Context, k *kernel.Kernel) ([]byte, error) {
-	path := filepath.Join(k.Dir, file)
-	if b, ok := cached(path, k); ok {
-		return b, nil
-	}
 	making.Lock()
 	defer making.Unlock()
-	if b, ok := cached(path, k); ok {
+	return k.DerivedData(file, func() ([]byte, error) {
+		p, err := Of(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		b, err := Encode(p)
+		if err != nil {
+			return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
+		}
 		return b, nil
-	}
-	p, err := Of(ctx, k)
-	if err != nil {
-		return nil, err
-	}
-	b, err := Encode(p)
-	if err != nil {
-		return nil, fmt.Errorf("profile of kernel %s: %w", k, err)
-	}
-	// If the cache is read-only, the next call merely computes this again.
-	if err := scratch.Write(path, b, 0o644); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("profile of kernel %s: %w", k, err))
-	}
-	return b, nil
-}
-
-// cached reads the cached profile, which was written atomically. It is valid only
-// if its head names exactly this image.
-func cached(path string, k *kernel.Kernel) ([]byte, bool) {
-	b, err := os.ReadFile(path)
-	sum := k.ImageSHA256()
-	return b, err == nil && sum != "" && bytes.Contains(b[:min(len(b), 1024)], []byte(sum))
+	})
 }
 
 // Of computes the profile of a kernel. What the image lacks is reported in Gaps.

@@ -49,6 +49,8 @@ const grace = time.Minute
 // Store is a directory of templates. Its methods are safe for concurrent use, and
 // several processes may share the directory.
 type Store struct {
+	Say func(line string) // when set, told of templates that are made again
+
 	dir   string
 	limit int64
 }
@@ -70,7 +72,7 @@ func Open(dir string, limit int64) (*Store, error) {
 	if err := cachedir.Make(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open template store: %w", err)
 	}
-	return &Store{dir, limit}, nil
+	return &Store{dir: dir, limit: limit}, nil
 }
 
 // Info describes a template.
@@ -82,6 +84,8 @@ type Info struct {
 	Commands    bool      `json:"commands"` // includes u-root's commands
 	Made        time.Time `json:"made"`
 	BootSeconds float64   `json:"boot_seconds"` // duration of the boot before it was saved
+
+	Files map[string]stored `json:"files"` // by kind
 }
 
 // Template is a saved machine to start from.
@@ -124,15 +128,18 @@ func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Dr
 		return nil, fmt.Errorf("wait for the template: %w", err)
 	}
 	defer lock.Release()
-	if t, err := s.use(key); err == nil {
+	t, err := s.use(key)
+	if err == nil {
 		return t, nil
+	}
+	if errors.Is(err, errChanged) && s.Say != nil {
+		s.Say(err.Error() + "; made again")
 	}
 	s.remove(key) // leftovers of an incomplete template
 	if err := s.make(key, memoryMB, make); err != nil {
 		return nil, err
 	}
-	t, err := s.use(key)
-	if err != nil {
+	if t, err = s.use(key); err != nil {
 		return nil, host(fmt.Errorf("open the template: %w", err))
 	}
 	s.shrink(s.limit, key)
@@ -145,7 +152,16 @@ func (s *Store) use(key string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Files == nil {
+		return nil, fmt.Errorf("template %s is of another labctl", key)
+	}
+	if err := s.check(t); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(s.file(key, "hits"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return t, nil // another user's, or an image's: a hit all the same
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +193,9 @@ func (s *Store) open(key string) (*Template, error) {
 	return t, nil
 }
 
+// errChanged is a template that somebody has written to since it was completed.
+var errChanged = errors.New("changed")
+
 func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) (err error) {
 	var d Draft
 	var files [3]*os.File
@@ -201,22 +220,46 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 			return host(fmt.Errorf("store the template: %w", err))
 		}
 	}
+	info.Files = map[string]stored{}
+	for i, kind := range []string{"ram", "state", "console"} {
+		if info.Files[kind], err = storedAs(files[i]); err != nil {
+			s.remove(key)
+			return host(fmt.Errorf("store the template: %w", err))
+		}
+	}
+	if err := s.writeInfo(key, info); err != nil {
+		s.remove(key)
+		return host(fmt.Errorf("store the template: %w", err))
+	}
+	return nil
+}
+
+func (s *Store) writeInfo(key string, info Info) error {
 	text, err := json.MarshalIndent(info, "", "\t")
 	if err != nil {
 		return err
 	}
-	f, err := nameless(s.dir)
-	if err != nil {
-		return host(fmt.Errorf("store the template: %w", err))
+	return scratch.Write(s.file(key, "json"), append(text, '\n'), 0o600)
+}
+
+// check holds a template's files against what was stored. Where they were touched or
+// copied, and are the same, that is noted for the next time, if it can be.
+func (s *Store) check(t *Template) error {
+	moved := false
+	for _, kind := range []string{"ram", "state", "console"} {
+		ok, now, err := t.Files[kind].same(s.file(t.Key, kind))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("template %s: %w: its %s is not as it was stored", t.Key, errChanged, kind)
+		}
+		if now != nil {
+			t.Files[kind], moved = *now, true
+		}
 	}
-	defer f.Close()
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = name(f, s.file(key, "json"))
-	}
-	if err != nil {
-		s.remove(key)
-		return host(fmt.Errorf("store the template: %w", err))
+	if moved {
+		_ = s.writeInfo(t.Key, t.Info) // of another user, or read-only: each start reads it again
 	}
 	return nil
 }

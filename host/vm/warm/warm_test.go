@@ -267,3 +267,94 @@ func TestLimit(t *testing.T) {
 		t.Errorf("GC(0) = %v, %v, left %q", gone, err, files(t, s))
 	}
 }
+
+// TestChanged: a template is used as it was stored, or made again.
+func TestChanged(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, s *Store) error
+		made   bool
+	}{
+		{"nothing", func(*testing.T, *Store) error { return nil }, false},
+		{"touched", func(_ *testing.T, s *Store) error {
+			return os.Chtimes(s.file("k", "ram"), time.Now(), time.Now())
+		}, false},
+		{"copied", func(_ *testing.T, s *Store) error {
+			b, err := os.ReadFile(s.file("k", "ram"))
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(s.file("k", "ram")); err != nil {
+				return err
+			}
+			return os.WriteFile(s.file("k", "ram"), b, 0o600) // without its holes
+		}, false},
+		{"a bit of the memory", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "ram"), 40<<20) }, true},
+		{"a bit that was set", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "ram"), 100) }, true},
+		{"a bit of the state", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "state"), 2) }, true},
+		{"cut", func(_ *testing.T, s *Store) error { return os.Truncate(s.file("k", "ram"), 32<<20) }, true},
+		{"an old description", func(_ *testing.T, s *Store) error {
+			return os.WriteFile(s.file("k", "json"), []byte(`{"target": "amd64"}`), 0o600)
+		}, true},
+	} {
+		s := store(t, 0)
+		made := 0
+		get := func() *Template {
+			t.Helper()
+			k, err := s.Get(t.Context(), "k", 64, func(d *Draft) (Info, error) {
+				made++
+				if _, err := d.RAM.WriteAt([]byte("abc"), 100); err != nil {
+					return Info{}, err
+				}
+				return fill(1)(d)
+			})
+			if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			return k
+		}
+		get()
+		var said []string
+		s.Say = func(line string) { said = append(said, line) }
+		if err := tt.change(t, s); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			get()
+		}
+		want := 1
+		if tt.made {
+			want = 2
+		}
+		told := len(said) == 1 && strings.HasSuffix(said[0], "is not as it was stored; made again")
+		if made != want || told != (tt.made && tt.name != "an old description") {
+			t.Errorf("%s: made %d times, want %d; said %q", tt.name, made, want, said)
+		}
+		// What was found to be the same is not read again.
+		k, err := s.open("k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, f := range k.Files {
+			if ok, moved, err := f.same(s.file("k", kind)); !ok || moved != nil || err != nil {
+				t.Errorf("%s: %s afterwards: %v, %v, %v", tt.name, kind, ok, moved, err)
+			}
+		}
+	}
+}
+
+func flip(t *testing.T, name string, at int64) error {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return err
+	}
+	b[0] ^= 4
+	_, err = f.WriteAt(b, at)
+	return err
+}
