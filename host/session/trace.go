@@ -177,6 +177,9 @@ func (r *traceRun) plan(ctx context.Context) (*plan.Plan, error) {
 		return nil, err
 	}
 	p, err := plan.Make(r.o.Request, look)
+	if err == nil {
+		err = p.Nothing(r.o.Request, look.Names)
+	}
 	if err == nil && p.Params.PIDOnly {
 		r.job.Params.Instance = plan.Instance
 	}

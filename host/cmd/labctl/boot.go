@@ -46,7 +46,7 @@ something, 4 the guest crashed, 5 deadline.`,
 	f.StringVar(&o.line, "cmd", "", "run this line in the guest's shell and leave with its exit status")
 	f.BoolVar(&o.console, "console", false, "show the kernel's console on standard error")
 	f.StringVar(&o.out, "out", "", "keep console.log and qemu.txt in this folder")
-	f.DurationVar(&o.timeout, "timeout", 0, "end the guest after this long, boot included")
+	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
 	return c
 }
 

@@ -31,7 +31,7 @@ func (o *programFlags) flags(c *cobra.Command) {
 	f.StringArrayVar(&o.job.Gets, "get", nil, "GUEST[:HOST]: a file or directory to bring back; may be given again")
 	f.StringVar(&o.job.Dir, "dir", "", "run in this directory of the guest; relative GUEST paths are below it")
 	f.StringVar(&o.out, "out", "", "keep a run record in this directory: run.json, console.log, qemu.txt")
-	f.DurationVar(&o.timeout, "timeout", 0, "end the guest after this long, boot included")
+	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
 }
 
 // options are those of a session.

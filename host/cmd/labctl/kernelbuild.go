@@ -65,7 +65,7 @@ the result: if Kconfig dropped one, the error names the unmet dependency.
 	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(arch.Names(), ", ")+" (default: the host's)")
 	f.StringVar(&o.profile, "profile", "", "profile (default: lab, unless --fragment is given)")
 	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments: names, or files, whose names contain a slash or end in .config")
-	f.IntVar(&o.jobs, "jobs", 0, "number of parallel jobs (default: one per CPU)")
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "number of parallel jobs (default: one per CPU)")
 	f.BoolVar(&o.fresh, "fresh", false, "check whether Debian has a newer source package than the cached one")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	return c
@@ -84,9 +84,6 @@ func fragmentHelp() string {
 func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) error {
 	if o.source == "" {
 		return outcome.Inputf("kernel build needs a source: --source debian:6.12, a directory, or a tarball")
-	}
-	if o.jobs < 0 {
-		return outcome.Inputf("--jobs %d: want 1 or more", o.jobs)
 	}
 	if len(o.archs) == 0 {
 		o.archs = []string{targets.Host().Arch}

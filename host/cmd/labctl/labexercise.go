@@ -159,9 +159,6 @@ func (o *labCheckOptions) check(l *lab.Lab) (err error) {
 			return outcome.Inputf("%s is for --class", f.name)
 		}
 	}
-	if o.jobs < 0 {
-		return outcome.Inputf("--jobs %d: want a number above 0", o.jobs)
-	}
 	o.points, err = class.ParseWeights(o.weights, l)
 	return err
 }
@@ -235,7 +232,7 @@ does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a c
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "keep the run record in this directory; of a class: its directory (default: labctl-out/TIME-class-ID)")
 	f.BoolVar(&o.resume, "resume", false, "with --class: go on with the class in --out")
-	f.IntVar(&o.jobs, "jobs", 0, "with --class: submissions at a time (default: as many as this host has CPUs and memory for)")
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "with --class: submissions at a time (default: as many as this host has CPUs and memory for)")
 	return c
 }
 

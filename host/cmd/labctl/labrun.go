@@ -36,7 +36,7 @@ func (o *labRunOptions) flags(c *cobra.Command) {
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "directory of the run record, of several labs of a matrix (default: labctl-out/TIME-NAME)")
 	f.BoolVar(&o.resume, "resume", false, "go on with the labs in --out: run those that are missing, or have failed")
-	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 }
 
 func (a *app) labRun(lf *labFlags) *cobra.Command {

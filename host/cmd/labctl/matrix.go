@@ -152,8 +152,6 @@ kernel on each machine.`,
 				return outcome.Inputf("--github is of all shards: leave --shard out")
 			case c.Flags().Changed("shards") && !github:
 				return outcome.Inputf("--shards goes with --github")
-			case c.Flags().Changed("shards") && shards < 1:
-				return outcome.Inputf("--shards %d: want at least 1", shards)
 			}
 			p, err := a.plan(c.Context(), &f, argv)
 			if err != nil {
@@ -172,7 +170,7 @@ kernel on each machine.`,
 	f.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&github, "github", false, "print the JSON of a strategy.matrix for GitHub Actions")
-	c.Flags().IntVar(&shards, "shards", 0, "with --github: number of jobs")
+	intFlag(c.Flags(), &shards, "shards", 1, 1000, "with --github: number of jobs")
 	return c
 }
 

@@ -56,7 +56,7 @@ kernels differ.`,
 	f.StringSliceVar(&o.labs, "labs", []string{"K1", "K2", "C6"}, "labs to run; K* is all that begin so")
 	f.StringVar(&o.out, "out", "", "directory of the matrix of these runs (default: labctl-out/TIME-diff)")
 	f.BoolVar(&o.resume, "resume", false, "go on with the runs in --out: those that are missing, or have failed")
-	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	f.StringSliceVar(&o.only, "only", nil, "parts: "+strings.Join(diff.Parts, ", "))
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.BoolVar(&o.markdown, "markdown", false, "print Markdown")
@@ -64,6 +64,9 @@ kernels differ.`,
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 1 when the kernels differ")
 	return c
 }
+
+// distinct are the different ones of names.
+func distinct(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
 // diffKernels runs what there is to run and compares what was recorded.
 func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []string) error {
@@ -130,7 +133,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, err
 	if err != nil {
 		return "", err
 	}
-	if len(o.kernels)*max(1, len(o.arches)) < 2 {
+	if len(distinct(o.kernels))*max(1, len(distinct(o.arches))) < 2 {
 		return "", outcome.Inputf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))
 	}
 	r := &cell.Runner{Env: env, Lab: a.ownLab}

@@ -95,18 +95,15 @@ cell that was good only when tried again (--retry) is marked flaky.`,
 	o.output.flags(c)
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "folder of the matrix (default: labctl-out/TIME-matrix)")
-	f.IntVar(&o.jobs, "jobs", 0, "machines at a time (default: as many as this host has CPUs and memory for)")
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	f.BoolVar(&o.resume, "resume", false, "go on with the matrix in --out: run what is missing, or has failed")
-	f.IntVar(&o.retries, "retry", 0, "try a cell that fails so many times more")
-	f.DurationVar(&o.timeout, "timeout", 0, "end a cell after this long, boot included (default: the plan's)")
-	f.Float64Var(&o.patience, "patience", 1, "multiply every boot deadline, for a slow or busy host")
+	intFlag(f, &o.retries, "retry", 0, 100, "try a cell that fails so many times more")
+	timeFlag(f, &o.timeout, "timeout", "end a cell after this long, boot included (default: the plan's)")
+	patienceFlag(f, &o.patience)
 	return c
 }
 
 func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string) error {
-	if o.jobs < 0 || o.retries < 0 || o.timeout < 0 {
-		return outcome.Inputf("--jobs, --retry and --timeout: want numbers above 0")
-	}
 	if err := o.output.check(); err != nil {
 		return err
 	}

@@ -254,6 +254,8 @@ func (a *app) printTrace(o *traceOptions, s *session.Session, page *tracePage) e
 	switch {
 	case !s.Booted():
 		return nil
+	case !o.asJSON && s.Run.Trace != nil && s.Run.Trace.Armed == nil && s.Run.Trace.Script == nil:
+		return nil // nothing was traced; the error says why
 	case o.asJSON:
 		return a.printJSON(&s.Run)
 	}

@@ -16,7 +16,9 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/arch"
 	"labctl/host/kernel"
+	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/text"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/preset"
 )
@@ -172,6 +174,37 @@ func Make(r Request, k Kernel) (*Plan, error) {
 		return nil, err
 	}
 	return &m.plan, nil
+}
+
+// Nothing is the error of a request by hand of which this kernel has nothing: a run
+// would show what was not asked for. nil if there is something, or a preset names what
+// some kernels have.
+func (p *Plan) Nothing(r Request, k *Names) error {
+	if r.Preset != "" {
+		return nil
+	}
+	var why []string
+	for _, l := range p.Lines {
+		switch {
+		case !l.Asked():
+			continue
+		case !l.Missing():
+			return nil
+		}
+		hint := ""
+		if k != nil {
+			known := k.functions
+			if l.Kind == "event" {
+				known = k.events
+			}
+			hint = nearest.Hint(l.Name, known)
+		}
+		why = append(why, fmt.Sprintf("%s %s: %s%s", l.Kind, text.Line(l.Name, 80), l.Why, hint))
+	}
+	if why == nil {
+		return nil
+	}
+	return outcome.Inputf("nothing to trace: %s", strings.Join(why, "; "))
 }
 
 // CreationsKB is a CPU's buffer where nothing but creations is asked for. It holds
