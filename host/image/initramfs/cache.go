@@ -1,7 +1,6 @@
 package initramfs
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,8 +37,8 @@ func DefaultDir() (string, error) {
 	return filepath.Join(dir, "initramfs"), err
 }
 
-// cache is a directory of files whose names include a hash of all their inputs. A
-// file's modification time is that of its last use.
+// cache is a directory of files whose names include a hash of all their inputs. Beside
+// each is its seal (see cachedir.Seal), whose modification time is that of its last use.
 type cache struct {
 	dir   string
 	limit int64 // total bytes; beyond it the oldest files are removed
@@ -81,10 +79,13 @@ func (c cache) write(path string, fill func(io.Writer) error) error {
 		f.Close()
 		return err
 	}
-	return f.Keep(filepath.Base(path), 0o644)
+	if err := f.Keep(filepath.Base(path), 0o644); err != nil {
+		return err
+	}
+	return cachedir.Seal(path)
 }
 
-// touch reports whether path exists and marks it as used. It takes the prune lock, so
+// touch reports whether path exists, as it was written, and marks it as used. It takes the prune lock, so
 // that a file it has found is not removed at the same time.
 func (c cache) touch(ctx context.Context, path string) (bool, error) {
 	unlock, err := c.lock(ctx, "prune.lock", true)
@@ -92,12 +93,14 @@ func (c cache) touch(ctx context.Context, path string) (bool, error) {
 		return false, err
 	}
 	defer unlock()
-	now := time.Now()
-	err = os.Chtimes(path, now, now)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	return cachedir.Sealed(path), nil
+}
+
+// cached is a file of the cache.
+type cached struct {
+	name string
+	size int64
+	used time.Time
 }
 
 // prune removes the least recently used files until the rest fit.
@@ -112,7 +115,7 @@ func (c cache) prune(ctx context.Context) error {
 		return err
 	}
 	var (
-		files []fs.FileInfo
+		files []cached
 		total int64
 	)
 	for _, e := range entries {
@@ -121,21 +124,24 @@ func (c cache) prune(ctx context.Context) error {
 			continue // such as a build directory that was just removed
 		}
 		if filepath.Ext(e.Name()) == ".cpio" {
-			files = append(files, info)
+			used := info.ModTime()
+			if seal, err := os.Stat(filepath.Join(c.dir, e.Name()+cachedir.SealSuffix)); err == nil {
+				used = seal.ModTime()
+			}
+			files = append(files, cached{e.Name(), info.Size(), used})
 			total += info.Size()
 		}
 	}
-	slices.SortFunc(files, func(a, b fs.FileInfo) int {
-		return cmp.Compare(a.ModTime().UnixNano(), b.ModTime().UnixNano())
-	})
+	slices.SortFunc(files, func(a, b cached) int { return a.used.Compare(b.used) })
 	for _, f := range files {
-		if total <= c.limit || time.Since(f.ModTime()) < c.grace {
+		if total <= c.limit || time.Since(f.used) < c.grace {
 			break
 		}
-		if err := os.Remove(filepath.Join(c.dir, f.Name())); err != nil {
+		path := filepath.Join(c.dir, f.name)
+		if err := errors.Join(os.Remove(path), os.RemoveAll(path+cachedir.SealSuffix)); err != nil {
 			return err
 		}
-		total -= f.Size()
+		total -= f.size
 	}
 	return nil
 }

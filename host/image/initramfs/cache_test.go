@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"labctl/host/cachedir"
 )
 
 func TestCacheFillsOnce(t *testing.T) {
@@ -80,7 +82,10 @@ func TestCachePrune(t *testing.T) {
 			t.Fatal(err)
 		}
 		when := time.Now().Add(-age)
-		if err := os.Chtimes(path, when, when); err != nil {
+		if err := cachedir.Seal(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path+cachedir.SealSuffix, when, when); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,6 +93,13 @@ func TestCachePrune(t *testing.T) {
 	put("image-amd64-old.cpio", 4*time.Hour)
 	put("image-amd64-used.cpio", 6*time.Hour)
 	put(tempPrefix+"building", 48*time.Hour)
+	// One that is not as it was written is no hit.
+	if err := os.WriteFile(filepath.Join(c.dir, "image-amd64-old.cpio"), make([]byte, 99), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if hit, err := c.touch(t.Context(), filepath.Join(c.dir, "image-amd64-old.cpio")); hit || err != nil {
+		t.Fatalf("touch of one that was changed = %v, %v; want no hit", hit, err)
+	}
 	if hit, err := c.touch(t.Context(), filepath.Join(c.dir, "image-amd64-used.cpio")); !hit || err != nil {
 		t.Fatalf("touch = %v, %v; want a hit", hit, err)
 	}
@@ -102,7 +114,7 @@ func TestCachePrune(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			if !strings.HasSuffix(e.Name(), ".lock") {
+			if !strings.HasSuffix(e.Name(), ".lock") && !strings.HasSuffix(e.Name(), cachedir.SealSuffix) {
 				got = append(got, strings.TrimPrefix(e.Name(), "image-amd64-"))
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"labctl/host/cachedir"
 )
 
 func files(pairs ...string) fstest.MapFS {
@@ -39,7 +41,9 @@ func names(t *testing.T, dir string) (out []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		out = append(out, e.Name())
+		if !strings.HasSuffix(e.Name(), cachedir.SealSuffix) {
+			out = append(out, e.Name())
+		}
 	}
 	return out
 }

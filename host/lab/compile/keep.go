@@ -76,12 +76,7 @@ func (j *job) kept() bool {
 		return false
 	}
 	name := filepath.Join(dir, j.key)
-	if j.take(name) != nil {
-		return false
-	}
-	now := time.Now()
-	os.Chtimes(name, now, now) // for shrink; another user's cache may not be ours to touch
-	return true
+	return cachedir.Sealed(name) && j.take(name) == nil
 }
 
 // take opens a program that was built.
@@ -112,6 +107,9 @@ func (j *job) keep(built string) error {
 	if err := os.Rename(built, filepath.Join(dir, j.key)); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
 	}
+	if err := cachedir.Seal(filepath.Join(dir, j.key)); err != nil {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
+	}
 	shrink(dir, keepBytes)
 	return nil
 }
@@ -120,16 +118,28 @@ func (j *job) keep(built string) error {
 // limit bytes. What cannot be removed now may be later.
 func shrink(dir string, limit int64) {
 	entries, _ := os.ReadDir(dir)
-	var all []os.FileInfo
-	for _, e := range entries {
-		if fi, err := e.Info(); err == nil && fi.Mode().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
-			all = append(all, fi)
-		}
+	type kept struct {
+		name string
+		size int64
+		used time.Time
 	}
-	slices.SortFunc(all, func(a, b os.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	for _, fi := range all {
-		if limit -= fi.Size(); limit < 0 {
-			os.Remove(filepath.Join(dir, fi.Name()))
+	var all []kept
+	for _, e := range entries {
+		fi, err := e.Info()
+		if err != nil || !fi.Mode().IsRegular() || strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), cachedir.SealSuffix) {
+			continue
+		}
+		k := kept{filepath.Join(dir, e.Name()), fi.Size(), fi.ModTime()}
+		if seal, err := os.Stat(k.name + cachedir.SealSuffix); err == nil {
+			k.used = seal.ModTime()
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b kept) int { return b.used.Compare(a.used) })
+	for _, k := range all {
+		if limit -= k.size; limit < 0 {
+			os.Remove(k.name)
+			os.Remove(k.name + cachedir.SealSuffix)
 		}
 	}
 }
