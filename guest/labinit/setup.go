@@ -42,7 +42,7 @@ var links = map[string]string{
 func setUp() notes {
 	var n notes
 	for _, m := range mounts {
-		// In sysfs and devtmpfs the folder is the kernel's to make.
+		// In sysfs and devtmpfs the directory is the kernel's to make.
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			n.note("mount "+m.kind, err)
 			continue

@@ -242,7 +242,7 @@ func (c *Child) call(nr uintptr, given Args) uintptr {
 	return r
 }
 
-// Thread says whether the child is a thread of our own group. Nobody reaps
+// Thread reports whether the child is a thread of our own group. Nobody reaps
 // such a child and it has no wait status.
 func (c *Child) Thread() bool { return c.Flags&unix.CLONE_THREAD != 0 }
 

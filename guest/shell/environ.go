@@ -61,7 +61,7 @@ func (e *environ) Each(f func(name string, v expand.Variable) bool) {
 	}
 }
 
-// exported gives the environment of a program.
+// exported returns the environment of a program.
 func exported(env expand.Environ) []string {
 	vars := map[string]string{}
 	env.Each(func(name string, v expand.Variable) bool {

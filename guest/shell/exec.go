@@ -276,7 +276,7 @@ func (s *shell) status(_ context.Context, args []string) error {
 	return exitStatus(n)
 }
 
-// echo writes all at once: tracefs takes a command a write. Its status tells of a
+// echo writes all at once: tracefs takes a command a write. Its status reports a
 // write that the kernel refused.
 func (s *shell) echo(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
@@ -446,7 +446,7 @@ func files(hc interp.HandlerContext) (stdin io.Reader, stdout, stderr io.Writer)
 	return hc.Stdin, bare(hc.Stdout), bare(hc.Stderr)
 }
 
-// findScript finds what `.` is to read: in PATH, where it is no path, then here.
+// findScript finds what `.` is to read: in PATH, where it is not a path, then here.
 func findScript(hc interp.HandlerContext, name string) string {
 	if !strings.Contains(name, "/") {
 		for _, dir := range filepath.SplitList(hc.Env.Get("PATH").String()) {
@@ -462,7 +462,7 @@ func findScript(hc interp.HandlerContext, name string) string {
 	return name
 }
 
-// fail says why on standard error and gives the status.
+// fail says why on standard error and returns the status.
 func (s *shell) fail(hc interp.HandlerContext, status int, format string, args ...any) error {
 	fmt.Fprintf(hc.Stderr, "sh: "+format+"\n", args...)
 	return exitStatus(status)

@@ -358,7 +358,7 @@ func (s *shell) setStatus(status int) {
 	s.runStmt(context.Background(), &syntax.Stmt{Cmd: &syntax.CallExpr{Args: []*syntax.Word{literal(cmdStatus), literal(strconv.Itoa(status))}}})
 }
 
-// parse gives statements that the interpreter can run.
+// parse returns statements that the interpreter can run.
 func (s *shell) parse(name string, source []byte) ([]*syntax.Stmt, error) {
 	file, err := syntax.NewParser().Parse(bytes.NewReader(source), name)
 	if err != nil {

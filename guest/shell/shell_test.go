@@ -37,7 +37,7 @@ func sh(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run gives what a shell printed and its status, as a shell counts them.
+// run returns what a shell printed and its status, as a shell counts them.
 func run(t *testing.T, cmd *exec.Cmd) (stdout, stderr string, status int) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -392,7 +392,7 @@ func TestTerminal(t *testing.T) {
 	x.wait("got typed")
 	x.wait(" # ")
 
-	// A job that ended is told of before a prompt.
+	// A job that ended is reported before a prompt.
 	x.keys("sh -c 'exit 3' &\r")
 	x.wait("[1] ")
 	x.wait(" # ")

@@ -67,7 +67,7 @@ func (s *shell) runTerminal() int {
 	return s.leave(status)
 }
 
-// reportJobs tells of jobs that have ended since the last prompt.
+// reportJobs reports jobs that have ended since the last prompt.
 func (s *shell) reportJobs() {
 	for _, job := range s.jobs.all() {
 		select {
@@ -177,7 +177,7 @@ const (
 	tab   = '\t'
 )
 
-// keys gives one byte at a time, so that nothing typed ahead is taken from the
+// keys returns one byte at a time, so that nothing typed ahead is taken from the
 // program that runs next, and remembers it.
 type keys struct {
 	in   *os.File
@@ -314,7 +314,7 @@ func (s *shell) commands(prefix string) []string {
 	return withPrefix(found, prefix)
 }
 
-// files are those that begin with word; folders end in a slash.
+// files are those that begin with word; directories end in a slash.
 func (s *shell) files(word string) []string {
 	dir, base := filepath.Split(word)
 	at := dir

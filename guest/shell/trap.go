@@ -149,7 +149,7 @@ func (t *traps) await(sig syscall.Signal) {
 	}
 }
 
-// due gives the code of the signals that have come, once.
+// due returns the code of the signals that have come, once.
 func (t *traps) due() string {
 	for more := true; more; {
 		select {

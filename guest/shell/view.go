@@ -35,7 +35,7 @@ type view struct {
 	files tracefsFiles
 }
 
-// viewLog is told of every name, those that stay as they are too.
+// viewLog is called for every name, those that stay as they are too.
 type viewLog func(wire.TraceName)
 
 // tracefsFiles are the files of tracefs by their path below its root.
@@ -131,7 +131,7 @@ func (v *view) openBelow(name string, flag int) (io.ReadWriteCloser, error) {
 }
 
 // openOther opens what a missing file of an event is called now, or says that
-// there is nothing and gives nil.
+// there is nothing and returns nil.
 func (v *view) openOther(name string, flag int) io.WriteCloser {
 	instance, below := splitInstance(name)
 	parts := strings.Split(below, "/")
@@ -227,7 +227,7 @@ func (t *tracefsFile) log(asked, became, why string) {
 	t.view.log(wire.TraceName{File: t.name, Asked: asked, Became: became, Why: why})
 }
 
-// first gives the first candidate that the kernel takes, or its word on the name
+// first returns the first candidate that the kernel takes, or its word on the name
 // that was asked for.
 func (t *tracefsFile) first(candidates []ksym.Candidate, write func(name string) string) (ksym.Candidate, error) {
 	var refusal error
@@ -389,7 +389,7 @@ func (t *tracefsFile) enable(line string) {
 	}
 }
 
-// value takes what is no name.
+// value takes what is not a name.
 func (t *tracefsFile) value(line string) {
 	_, err := io.WriteString(t.file, line+"\n")
 	if err == nil {

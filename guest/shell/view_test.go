@@ -108,7 +108,7 @@ func functionsOf(t *testing.T, kernel string) (names []string) {
 	return names
 }
 
-// runView runs a script on a fake tracefs and gives what it printed, what became
+// runView runs a script on a fake tracefs and returns what it printed, what became
 // of its names, and what the files hold then.
 func runView(t *testing.T, script, kernel string) string {
 	t.Helper()
@@ -120,7 +120,7 @@ func runView(t *testing.T, script, kernel string) string {
 		files:     []string{"tracing_on", "events/enable", "current_tracer", "set_ftrace_filter", "set_ftrace_notrace", "set_graph_function", "set_event", "kprobe_events", "options/func_stack_trace", "options/sym-offset"},
 		content:   map[string][]string{},
 	}
-	// The files of the whole system come in no folder of one.
+	// The files of the whole system come in no directory of one.
 	k.events = append(k.events, ".")
 	out, err := os.Create(filepath.Join(root, "out"))
 	if err != nil {

@@ -142,7 +142,7 @@ func (c *ChunkWriter) Close() error {
 	return err
 }
 
-// ErrNoCapture says that a stream is no capture.
+// ErrNoCapture says that a stream is not a capture.
 var ErrNoCapture = errors.New("not a capture's stream")
 
 // ChunkReader reads chunks. Its memory is bounded by MaxChunk.

@@ -145,7 +145,7 @@ func (r *Reader) Read() (Frame, error) {
 }
 
 // parse judges the bytes at lo. It returns a frame and its length, or more when
-// it cannot tell yet, or neither after it has skipped what is no frame.
+// it cannot tell yet, or neither after it has skipped what is not a frame.
 func (r *Reader) parse() (f Frame, n int, more bool) {
 	b := r.buf[r.lo:r.hi]
 	if i := bytes.Index(b, magic); i > 0 {

@@ -178,7 +178,7 @@ type Stat struct {
 }
 
 // UnpackParams says where a tar archive's entries go. Entries are relative to
-// Dir and may not leave it; folders on the way are made.
+// Dir and may not leave it; directories on the way are made.
 type UnpackParams struct {
 	Dir string `json:"dir"`
 	// Window says how many of the archive's first bytes are in the window
@@ -193,8 +193,8 @@ type Unpacked struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// PackParams names files and folders of the guest, relative to Dir. What is not
-// there is left out and counted; folders are taken whole.
+// PackParams names files and directories of the guest, relative to Dir. What is not
+// there is left out and counted; directories are taken whole.
 type PackParams struct {
 	Dir   string   `json:"dir"`
 	Paths []string `json:"paths"`

@@ -58,7 +58,7 @@ func (b *bench) program(name, source, arch string) (string, error) {
 // maxTail is how much of a console goes into an error, in bytes.
 const maxTail = 2000
 
-// find gives the kernel of a reference, from the cache or pulled.
+// find returns the kernel of a reference, from the cache or pulled.
 func (b *bench) find(ref, arch string) (*kernel.Kernel, error) {
 	cache, err := kernel.Open("")
 	if err != nil {

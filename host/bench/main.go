@@ -34,7 +34,7 @@ type bench struct {
 	dir    string // scratch
 	table  *table
 	say    func(format string, args ...any)
-	fresh  int // counts the folders handed out
+	fresh  int // counts the directories handed out
 }
 
 // rows are the parts of the table in order.
@@ -144,7 +144,7 @@ func contains(all []string, s string) bool {
 	return false
 }
 
-// folder is a name for a run record that nobody has used.
+// directory is a name for a run record that nobody has used.
 func (b *bench) folder() string {
 	b.fresh++
 	return filepath.Join(b.dir, fmt.Sprintf("record-%d", b.fresh))

@@ -9,7 +9,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// IDs lists the labs below a folder by the names of their folders, in the order of
+// IDs lists the labs below a directory by the names of their directories, in the order of
 // Load, without reading any.
 func IDs(root fs.FS) ([]string, error) {
 	names, err := fs.Glob(root, "*/"+Config)

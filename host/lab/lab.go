@@ -1,4 +1,4 @@
-// Package lab holds labs as they are written: a folder with lab.yaml, lessons in
+// Package lab holds labs as they are written: a directory with lab.yaml, lessons in
 // two languages and an exercise. It loads and checks them; host/lab/runner runs
 // them, host/lab/judge says what came out. docs/labs.md tells how to write one.
 package lab
@@ -13,14 +13,14 @@ import (
 	"labctl/host/lab/expr"
 )
 
-// Files of a lab's folder, beside Config.
+// Files of a lab's directory, beside Config.
 const (
 	Config   = "lab.yaml"
 	Lesson   = "README.md"
 	LessonKO = "README.ko.md"
 	Exercise = "exercise" // the skeleton, with Task and TaskKO
 	Solution = "solution"
-	Wrong    = "wrong" // programs that must fail, a folder each
+	Wrong    = "wrong" // programs that must fail, a directory each
 	Task     = "TASK.md"
 	TaskKO   = "TASK.ko.md"
 )
@@ -95,7 +95,7 @@ type Lab struct {
 	Questions []Question `yaml:"questions" json:"questions,omitempty"`
 	Exercise  *Graded    `yaml:"exercise" json:"exercise,omitempty"`
 
-	// Dir is the lab's folder, SHA256 that of lab.yaml; File names it in messages.
+	// Dir is the lab's directory, SHA256 that of lab.yaml; File names it in messages.
 	Dir    fs.FS  `yaml:"-" json:"-"`
 	File   string `yaml:"-" json:"-"`
 	SHA256 string `yaml:"-" json:"-"`
@@ -164,10 +164,10 @@ type Function struct {
 	Of   []string `yaml:"of" json:"of" jsonschema:"minItems=1,description=the function's names over time: the first that the kernel has is taken"`
 }
 
-// On says whether anything is traced.
+// On reports whether anything is traced.
 func (t *Trace) On() bool { return t.WithCreations() || len(t.Events)+len(t.Functions) > 0 }
 
-// WithCreations says whether the creation of tasks is traced.
+// WithCreations reports whether the creation of tasks is traced.
 func (t *Trace) WithCreations() bool { return t == nil || t.Creations == nil || *t.Creations }
 
 // Step is one thing to run in the guest. It has exactly one of Probe, Program
@@ -197,7 +197,7 @@ func (s Step) Params() json.RawMessage {
 type Check struct {
 	ID   string `yaml:"id" json:"id" jsonschema:"pattern=^[a-z][a-z0-9-]*$"`
 	Says Text   `yaml:"says" json:"says" jsonschema:"description=the sentence that must hold"`
-	// When says whether it applies to this kernel, WhyNot why it does not.
+	// When reports whether it applies to this kernel, WhyNot why it does not.
 	When   string `yaml:"when" json:"when,omitempty" jsonschema:"description=CEL over kernel alone; where it is false the check does not apply"`
 	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty" jsonschema:"description=with when: the reason why it does not apply"`
 	That   string `yaml:"that" json:"that" jsonschema:"description=CEL; true when the sentence holds"`
@@ -237,7 +237,7 @@ type Graded struct {
 	Seconds  int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
 	Checks   []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
 	Hints    []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`
-	// Fails names, for the skeleton and each wrong program by its folder, the
+	// Fails names, for the skeleton and each wrong program by its directory, the
 	// checks that fail for it; all others hold.
 	Fails map[string][]string `yaml:"fails" json:"fails" jsonschema:"description=which checks the skeleton (exercise) and each wrong program (wrong/NAME) fail\\, and no others"`
 }
@@ -266,7 +266,7 @@ func (l *Lab) Asks() expr.Asks { return l.asks }
 // ExerciseAsks are those of the exercise.
 func (l *Lab) ExerciseAsks() expr.Asks { return l.exerciseAsks }
 
-// Commands says whether the guest needs a shell and commands.
+// Commands reports whether the guest needs a shell and commands.
 func (l *Lab) Commands() bool {
 	for _, s := range l.Steps {
 		if s.Shell != "" {

@@ -63,14 +63,14 @@ func (e *Error) Error() string {
 // Outcome is BadInput.
 func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
 
-// Set is the labs of a folder, in the order of their ids.
+// Set is the labs of a directory, in the order of their ids.
 type Set struct {
 	Labs []*Lab
 	// Broken are the errors of labs that are left out.
 	Broken []error
 }
 
-// Load reads every lab below a folder: every folder with a lab.yaml. The error
+// Load reads every lab below a directory: every directory with a lab.yaml. The error
 // is one of reading; a lab that is wrong is in Broken, one error each.
 func Load(root fs.FS) (_ *Set, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
@@ -114,7 +114,7 @@ func Load(root fs.FS) (_ *Set, err error) {
 	return s, nil
 }
 
-// One is Set.Find without reading the other labs: a lab is in the one folder that
+// One is Set.Find without reading the other labs: a lab is in the one directory that
 // has its id at the front. Where that is not so, Load tells what is wrong.
 func One(root fs.FS, id string) (_ *Lab, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
@@ -154,7 +154,7 @@ func compareIDs(a, b string) int {
 	return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(an, bn), cmp.Compare(a, b))
 }
 
-// Find gives a lab by its id, whatever its case.
+// Find returns a lab by its id, whatever its case.
 func (s *Set) Find(id string) (*Lab, error) {
 	var known []string
 	for _, l := range s.Labs {
@@ -172,7 +172,7 @@ func (s *Set) Find(id string) (*Lab, error) {
 	return nil, nearest.Unknown("lab", id, known)
 }
 
-// Read reads one lab; name is what its folder is called in messages.
+// Read reads one lab; name is what its directory is called in messages.
 func Read(dir fs.FS, name string) (_ *Lab, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	v, err := read(dir, name)
@@ -248,7 +248,7 @@ func Parse(data []byte, file string) (*Lab, error) {
 	return v.l, nil
 }
 
-// parse reads a lab.yaml. The error is of what is no lab at all.
+// parse reads a lab.yaml. The error is of what is not a lab at all.
 func parse(data []byte, file string) (*validator, error) {
 	tree, err := strictyaml.Parse(data)
 	if err != nil {

@@ -23,10 +23,10 @@ type Selection struct {
 	Section string
 }
 
-// Filtered says whether labs are chosen by what they are about.
+// Filtered reports whether labs are chosen by what they are about.
 func (s *Selection) Filtered() bool { return s.Topic != "" || s.Source != "" || s.Section != "" }
 
-// Matches says whether a lab is about what is asked for.
+// Matches reports whether a lab is about what is asked for.
 func (s *Selection) Matches(l *Lab) bool {
 	return (s.Topic == "" || l.Topic == s.Topic) &&
 		(s.Source == "" || strings.Contains(strings.ToLower(l.Source.Seed+"\n"+l.Source.Text), strings.ToLower(s.Source))) &&

@@ -18,13 +18,13 @@ import (
 	"labctl/host/scratch"
 )
 
-// planFile has what is to be done in a folder: Results without results. It is
+// planFile has what is to be done in a directory: Results without results. It is
 // there from the start.
 const planFile = "plan.json"
 
 const lockFile = ".lock"
 
-// Folder is the folder of a matrix that runs. One process has it at a time.
+// Folder is the directory of a matrix that runs. One process has it at a time.
 type Folder struct {
 	Path string
 	lock *scratch.Lock
@@ -36,7 +36,7 @@ type cellFile struct {
 	Result
 }
 
-// Create makes the folder of a matrix that is about to run. r is its plan.
+// Create makes the directory of a matrix that is about to run. r is its plan.
 func Create(dir string, r *Results) (_ *Folder, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	for _, sub := range []string{CellDir, RunDir} {
@@ -172,7 +172,7 @@ func open(dir string) (*Folder, error) {
 	return &Folder{dir, lock}, nil
 }
 
-// Close lets others have the folder.
+// Close lets others have the directory.
 func (f *Folder) Close() error { return f.lock.Release() }
 
 // Record is where the record of one more try of a cell goes: the directory, which

@@ -1,5 +1,5 @@
 // Package matrix is kernels × targets × work as data: the cells of a plan, what
-// became of each, and the one folder that they are kept in. Planning, merging and
+// became of each, and the one directory that they are kept in. Planning, merging and
 // comparing start no machine; host/matrix/schedule does.
 package matrix
 
@@ -73,7 +73,7 @@ type Result struct {
 	CPUSeconds float64 `json:"cpu_seconds"`
 
 	Kernel record.Kernel `json:"kernel"`           // that was booted
-	Record string        `json:"record,omitempty"` // folder of the run record, below the matrix's
+	Record string        `json:"record,omitempty"` // directory of the run record, below the matrix's
 	Checks []Check       `json:"checks,omitempty"` // of a lab
 	Claims []Check       `json:"claims,omitempty"`
 	Output string        `json:"output,omitempty"` // the end of a program's, clean, at most 4 KiB

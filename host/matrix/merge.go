@@ -12,7 +12,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// Part is the matrix of a folder, to be merged.
+// Part is the matrix of a directory, to be merged.
 type Part struct {
 	Dir string
 	*Results
@@ -27,7 +27,7 @@ func Merge(parts []Part) (_ *Results, err error) {
 	}
 	first := parts[0]
 	all := &Results{Name: first.Name, Labctl: first.Labctl, Started: first.Started, Plan: first.Plan}
-	of := map[string]string{} // folder of each cell
+	of := map[string]string{} // directory of each cell
 	for _, p := range parts {
 		if p.Name != first.Name {
 			return nil, fmt.Errorf("merge: %s has the plan %q, %s the plan %q", first.Dir, first.Name, p.Dir, p.Name)
@@ -73,7 +73,7 @@ func few(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// absent names the shards that are not there at all, where the folders tell.
+// absent names the shards that are not there at all, where the directories tell.
 func absent(parts []Part) string {
 	sh := mustShard(parts[0].Shard)
 	there := map[int]bool{}
@@ -97,7 +97,7 @@ func absent(parts []Part) string {
 }
 
 // CopyRecords brings the run records of a part into dir, under the names that
-// they have. Whatever is neither a file nor a folder is an error: a record has
+// they have. Whatever is neither a file nor a directory is an error: a record has
 // nothing else, and a link could lead anywhere.
 func CopyRecords(dir string, p Part) error {
 	for _, r := range p.Results.Results {

@@ -39,7 +39,7 @@ func (s Shard) String() string {
 	return fmt.Sprintf("%d/%d", s.Index, s.Of)
 }
 
-// Fits says whether a plan of so many cells has something for every shard.
+// Fits reports whether a plan of so many cells has something for every shard.
 func (s Shard) Fits(cells int) error {
 	if s.Of > cells {
 		return outcome.Inputf("shard %s: the plan has %d cells, so at most %d shards", s, cells, cells)

@@ -15,7 +15,7 @@ import (
 	"labctl/host/text"
 )
 
-// Names in the folder of a matrix.
+// Names in the directory of a matrix.
 const (
 	File    = "matrix.json" // Results, written at the end
 	CellDir = "cells"       // a Result for each cell, written as it ends
@@ -30,13 +30,13 @@ const (
 	maxReason = 2000
 )
 
-// What a folder's files must be: matrix.json and plan.json, and one cell's.
+// What a directory's files must be: matrix.json and plan.json, and one cell's.
 var (
 	format     = strictjson.Format{Schema: Schema, Older: older, Max: 128 << 20}
 	cellFormat = strictjson.Format{Schema: Schema, Older: older, Max: 4 << 20}
 )
 
-// Read reads the matrix.json of a folder.
+// Read reads the matrix.json of a directory.
 func Read(dir string) (_ *Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(dir, File)
@@ -53,7 +53,7 @@ func Read(dir string) (_ *Results, err error) {
 
 // Decode reads the bytes of a matrix.json strictly: another schema, an unknown
 // field, a result that is not of the plan, one that is there twice, and a record
-// that is not below the folder are errors. Texts come out clean.
+// that is not below the directory are errors. Texts come out clean.
 func Decode(b []byte) (*Results, error) {
 	r := new(Results)
 	if err := format.Decode(b, r); err != nil {
@@ -76,7 +76,7 @@ func Encode(r *Results) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// Write writes the matrix.json of a folder, whole or not at all.
+// Write writes the matrix.json of a directory, whole or not at all.
 func Write(dir string, r *Results) error {
 	b, err := Encode(r)
 	if err == nil {
@@ -168,7 +168,7 @@ func (c *Cell) check() error {
 	return nil
 }
 
-// Equal says whether two cells are the same.
+// Equal reports whether two cells are the same.
 func (c Cell) Equal(d Cell) bool {
 	return c.Kernel == d.Kernel && c.Target == d.Target && c.CPUs == d.CPUs && c.MemoryMB == d.MemoryMB &&
 		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args) &&
@@ -185,7 +185,7 @@ func (r *Result) Stands() bool {
 	return !r.Status.Failed()
 }
 
-// places gives the index of each cell in a plan, by its id.
+// places returns the index of each cell in a plan, by its id.
 func places(plan []Cell) map[string]int {
 	m := make(map[string]int, len(plan))
 	for i, c := range plan {

@@ -73,7 +73,7 @@ type Ask struct {
 // Run runs probes one after another in v, whose kernel is k, under one capture,
 // which is kept in dir as trace.dat. There is a record of each probe that was begun,
 // filled as far as the run came. A probe that fails ends the run. One that ran but
-// does not agree with the kernel is no error: see record.Probe.Findings.
+// does not agree with the kernel is not an error: see record.Probe.Findings.
 func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, asks []Ask, dir record.Dir) (all []record.Probe, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -185,7 +185,7 @@ func ParseResult(name string, out []byte) (*wire.ProbeResult, error) {
 	return res, nil
 }
 
-// made says whether a task is one that the probe reports as made.
+// made reports whether a task is one that the probe reports as made.
 func made(r *wire.ProbeResult, tid int) bool {
 	return slices.ContainsFunc(r.Tasks, func(t wire.Task) bool { return t.Role != "self" && t.TID == tid })
 }

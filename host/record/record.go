@@ -1,4 +1,4 @@
-// Package record is the run record: the folder that a run leaves behind and
+// Package record is the run record: the directory that a run leaves behind and
 // from which everything after the VM works. Judging, comparing and rendering
 // read it; none of them starts a VM.
 //
@@ -9,7 +9,7 @@
 //	trace.dat    the ring-buffer pages of the capture, for trace-cmd(1) and KernelShark
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
-//	kernel.json  what the kernel's image tells of it (schema labctl/kernel/v1: host/kernel/profile)
+//	kernel.json  what the kernel's image contains (schema labctl/kernel/v1: host/kernel/profile)
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
 // at all, run.json last: a record that holds it is whole.
@@ -190,7 +190,7 @@ func task(t *crash.Task) *Task {
 // Dir is a record that is being written or read.
 type Dir struct{ Path string }
 
-// Create makes a new record folder: at dir when it is not empty, else at
+// Create makes a new record directory: at dir when it is not empty, else at
 // labctl-out/TIME-NAME below the working directory. A dir that already holds a
 // run is refused, so that no record is ever overwritten.
 func Create(dir, name string, now time.Time) (_ Dir, err error) {
@@ -219,7 +219,7 @@ func Create(dir, name string, now time.Time) (_ Dir, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Dir{}, fmt.Errorf("create run record: %w", err)
 	}
-	// The console's file, made here and by one alone, is the claim on the folder.
+	// The console's file, made here and by one alone, is the claim on the directory.
 	_, err = os.Lstat(filepath.Join(dir, RunFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		var f *os.File

@@ -391,7 +391,7 @@ func TestCreate(t *testing.T) {
 			t.Errorf("%s is %q, %v after a refusal", name, b, err)
 		}
 	}
-	// A folder that holds something else is taken as it is.
+	// A directory that holds something else is taken as it is.
 	if err := os.MkdirAll("mine/sub", 0o755); err != nil {
 		t.Fatal(err)
 	}

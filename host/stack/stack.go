@@ -152,7 +152,7 @@ func interrupted(name string) bool {
 	return ok && sym.Family == ksym.FamilyEntry && sym.Exception && !sym.OutermostOnly
 }
 
-// SameCalls says whether two stacks are the same calls, and where they first
+// SameCalls reports whether two stacks are the same calls, and where they first
 // differ. Suffixes of the compiler, offsets and frames without a symbol are not
 // compared.
 func SameCalls(a, b *Stack) (same bool, at int) {

@@ -114,7 +114,7 @@ func become(prog *rawclone.Program) (failed rawclone.Word) {
 	return prog.Syscall(unix.SYS_EXECVE, prog.Addr(prog.CString("/proc/self/exe")), prog.Addr(argv), prog.Addr(prog.Pointers()))
 }
 
-// zombie returns once the child has ended. No signal tells of it, perhaps.
+// zombie returns once the child has ended. No signal reports it, perhaps.
 func zombie(ctx context.Context, tid int) (procfs.Stat, error) {
 	path := fmt.Sprintf("/proc/%d/stat", tid)
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
@@ -130,7 +130,7 @@ func zombie(ctx context.Context, tid int) (procfs.Stat, error) {
 	}
 }
 
-// find looks for an ended child by a wait that leaves it as it is, and gives the
+// find looks for an ended child by a wait that leaves it as it is, and returns the
 // errno's name.
 func find(tid int, option uintptr) string {
 	const pPID = 1

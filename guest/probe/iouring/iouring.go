@@ -51,7 +51,7 @@ type poller struct {
 }
 
 // run makes a ring, looks for its task and drops the ring. A kernel that refuses
-// is no error: data has its errno.
+// is not an error: data has its errno.
 func run(ctx context.Context, params json.RawMessage) (*wire.ProbeResult, error) {
 	if err := probe.Params(params, &struct{}{}); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func look(ctx context.Context, root string, self int) (*poller, error) {
 	}
 }
 
-// find gives nil when the task is not there, or has no name yet.
+// find returns nil when the task is not there, or has no name yet.
 func find(root string, self int) (*poller, error) {
 	for _, dir := range []string{filepath.Join(root, strconv.Itoa(self), "task"), root} {
 		tids, err := procfs.IDs(dir)

@@ -12,7 +12,7 @@ import (
 	"labctl/guest/wire"
 )
 
-// tree is a /proc and a /sys in a folder. The tests that a real kernel answers
+// tree is a /proc and a /sys in a directory. The tests that a real kernel answers
 // run in a guest; these pin what the probe does when the answer is late, odd or
 // missing.
 type tree struct {

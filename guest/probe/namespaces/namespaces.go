@@ -46,7 +46,7 @@ type row struct {
 	Flags uint64 `json:"flags"`
 	Errno string `json:"errno"` // of the call; the rest is empty then
 	TID   int    `json:"tid"`   // as the call returned it, outside
-	// Differ are the kinds of namespaces that are not its maker's.
+	// Differ are the kinds of namespaces that are not its parent's.
 	Differ []string `json:"differ"`
 	// As the child sees itself: of UID before a map is written and afterwards.
 	PID    int    `json:"pid"`
@@ -57,11 +57,11 @@ type row struct {
 	Map    string `json:"map"`   // the errno of writing its map of user ids, "" when it was written
 	// What it has changed, and what is seen of it inside and outside.
 	Hostname string   `json:"hostname"` // the child's, after a sethostname where UTS is new
-	Outside  string   `json:"outside"`  // its maker's then
+	Outside  string   `json:"outside"`  // its parent's then
 	Mount    [2]bool  `json:"mount"`    // its mount, where mnt is new
 	Segment  bool     `json:"segment"`  // its System V memory, by its key outside
 	Links    []string `json:"links"`    // its network interfaces
-	Socket   bool     `json:"socket"`   // whether a socket of its maker's is in its network
+	Socket   bool     `json:"socket"`   // whether a socket of its parent's is in its network
 }
 
 func run(ctx context.Context, raw json.RawMessage) (_ *wire.ProbeResult, err error) {
@@ -242,7 +242,7 @@ func (c *child) look(ctx context.Context, r *row, tid int, socket string) error 
 	return c.prog.Post(c.gate, 1)
 }
 
-// removeSegment says whether the child's System V memory is to be had by its key
+// removeSegment reports whether the child's System V memory is to be had by its key
 // here, and removes it.
 func removeSegment() bool {
 	id, err := unix.SysvShmGet(key, 0, 0)

@@ -48,7 +48,7 @@ type Stat struct {
 	Policy     int    // SCHED_*, include/uapi/linux/sched.h
 }
 
-// KernelThread says whether the task has PF_KTHREAD.
+// KernelThread reports whether the task has PF_KTHREAD.
 func (s Stat) KernelThread() bool { return s.Flags&PFKthread != 0 }
 
 // ParseStat reads one stat line. The comm may hold any byte but NUL, blanks and
@@ -103,7 +103,7 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// Gone says whether err is what reading a task's file gives once the task has
+// Gone reports whether err is what reading a task's file gives once the task has
 // ended: no such file before the open, ESRCH after it.
 func Gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
@@ -166,7 +166,7 @@ func Processes(root string) ([]Stat, error) {
 const maxStack = 64
 
 // ParseStack reads /proc/PID/stack, "[<0>] do_wait+0x164/0x240" a line, the
-// innermost first, and gives the functions. Lines of another form are passed over.
+// innermost first, and returns the functions. Lines of another form are passed over.
 func ParseStack(text []byte) []string {
 	var names []string
 	for line := range bytes.Lines(text) {

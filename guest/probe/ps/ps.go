@@ -20,7 +20,7 @@ import (
 // Options are the listings there are.
 var Options = []string{"-ely", "-ejH", "-eLf"}
 
-// Known says whether option is one of Options.
+// Known reports whether option is one of Options.
 func Known(option string) bool { return slices.Contains(Options, option) }
 
 // System is where tasks are read and what their numbers are measured by.
@@ -157,7 +157,7 @@ func skipGone(err error) error {
 	return err
 }
 
-// forest orders tasks as a tree, each after its parent, and gives their depth.
+// forest orders tasks as a tree, each after its parent, and returns their depth.
 // Siblings stand in order of birth. Roots, whose parent is not in the list,
 // stand the other way round, which puts kthreadd before init as procps does.
 func forest(tasks []task) (ordered []task, depth []int) {
@@ -194,7 +194,7 @@ func forest(tasks []task) (ordered []task, depth []int) {
 	for _, t := range roots {
 		visit(t, 0)
 	}
-	// The list is no snapshot: pids reused while it was read can make a ring.
+	// The list is not a snapshot: pids reused while it was read can make a ring.
 	for _, t := range byBirth {
 		visit(t, 0)
 	}

@@ -1,5 +1,5 @@
 // Package share holds the probe whose child changes a variable, opens a file and
-// goes to another directory, and whose maker looks which of it has happened to
+// goes to another directory, and whose parent looks which of it has happened to
 // itself.
 package share
 
@@ -24,14 +24,14 @@ import (
 func init() { probe.Register(probe.Probe{Name: "share", Run: run}) }
 
 // allowed are the flags that the probe takes; a thread's end could not be waited
-// for, and a vfork's maker could not look.
+// for, and a vfork's parent could not look.
 const allowed = unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_FS
 
 const (
 	before, after = 100, 200        // the variable
 	file          = "/proc/version" // what the child opens
 	opened        = 200             // its descriptor: no other thread takes so high a one by chance
-	closed        = 201             // the descriptor that the maker closes
+	closed        = 201             // the descriptor that the parent closes
 	elsewhere     = "/proc"         // where the child goes
 )
 
@@ -84,7 +84,7 @@ func run(ctx context.Context, raw json.RawMessage) (_ *wire.ProbeResult, err err
 		Asked:  &wire.Asked{Syscall: child.Syscall, Flags: child.Flags, ExitSignal: child.ExitSignal},
 		Status: &raws,
 	}
-	// The maker closed it while the child lived: does the child have it still?
+	// The parent closed it while the child lived: does the child have it still?
 	data["closed"] = c.errno(c.still)
 	data["outlives"] = descriptor()
 	_, failed := c.prog.Result(c.open)
@@ -135,7 +135,7 @@ type child struct {
 	ready, leave rawclone.Word
 	pid          rawclone.Word
 	open         rawclone.Word // openat's result
-	still        rawclone.Word // fcntl's, of the descriptor that the maker has closed
+	still        rawclone.Word // fcntl's, of the descriptor that the parent has closed
 }
 
 func newChild(variable uintptr) (*child, error) {
@@ -172,7 +172,7 @@ func errnoName(err error) string {
 	return ""
 }
 
-// look fills in what the maker sees while the child sleeps, and closes the
+// look fills in what the parent sees while the child sleeps, and closes the
 // descriptor that the child will look for.
 func (c *child) look(data map[string]any, variable *uintptr) error {
 	data["variable"] = map[string]uintptr{"before": before, "after": atomic.LoadUintptr(variable)}
@@ -185,7 +185,7 @@ func (c *child) look(data map[string]any, variable *uintptr) error {
 	return unix.Close(closed)
 }
 
-// seen is what there is to see of the child's descriptor in the maker.
+// seen is what there is to see of the child's descriptor in the parent.
 type seen struct {
 	Number int    `json:"number"`
 	Path   string `json:"path"`  // "" when the number is not open here

@@ -1,4 +1,4 @@
-// Package suspend holds the probe that measures how long the maker of a child
+// Package suspend holds the probe that measures how long the parent of a child
 // stands still.
 //
 // CLONE_VFORK holds the calling thread up in wait_for_vfork_done (kernel/fork.c)
@@ -112,7 +112,7 @@ func run(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 			"child_end_ns": c.ended() - called,              // when the child was about to exit or exec
 			"outlived":     returned >= c.ended(),           // the call came back after that
 			"written":      c.private[0] != 0,               // the child's write to private memory is seen here
-			"state":        seen.state, "wchan": seen.wchan, // of the maker, while the child lived
+			"state":        seen.state, "wchan": seen.wchan, // of the parent, while the child lived
 			"stack": seen.stack, // innermost first; empty where it may not be read
 		},
 	}
@@ -170,7 +170,7 @@ func (c *child) ended() int64 {
 	return number(b[:half])*int64(time.Second) + number(b[half:])
 }
 
-// look is what another thread saw of the maker.
+// look is what another thread saw of the parent.
 type look struct {
 	state, wchan string
 	stack        []string

@@ -187,7 +187,7 @@ func (c *child) memory(pid int) (values, error) {
 	return values{got[0], got[1]}, nil
 }
 
-// mapping gives the permissions of the mapping at addr, "rw-p", and the part of
+// mapping returns the permissions of the mapping at addr, "rw-p", and the part of
 // the program it comes from.
 func mapping(pid int, addr uintptr) (string, error) {
 	text, err := procfs.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
@@ -236,7 +236,7 @@ func same(a, b int) (map[string]bool, error) {
 	return out, nil
 }
 
-// refused gives the errno's name of a wait for a thread, "" when it is granted.
+// refused returns the errno's name of a wait for a thread, "" when it is granted.
 func refused(tid int) string {
 	if _, err := unix.Wait4(tid, nil, unix.WALL|unix.WNOHANG, nil); err != nil {
 		var errno unix.Errno

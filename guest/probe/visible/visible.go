@@ -156,7 +156,7 @@ func field(status, key string) (int, error) {
 	return 0, fmt.Errorf("/proc status: no line %s", key)
 }
 
-// execute tries to run a file as a program and gives the errno's name, "" when
+// execute tries to run a file as a program and returns the errno's name, "" when
 // it ran.
 func execute(path string) string {
 	p, err := os.StartProcess(path, []string{path}, &os.ProcAttr{})

@@ -23,7 +23,7 @@ type Output struct {
 	Flag  string // flag that named it: "--get", "-test.coverprofile"
 	Guest string // absolute
 	Host  string // absolute
-	// File and Folder report what it may be in the guest.
+	// File and Directory report what it may be in the guest.
 	File, Folder bool
 	// Must reports whether it is an error if the guest does not have it.
 	Must bool

@@ -148,7 +148,7 @@ func (b *Book) row(w Weights, res *matrix.Result) Row {
 const File = "gradebook.csv"
 
 // Keep writes the gradebook to the directory of a class, and to files that a user
-// asked for: as CSV and for Moodle. Empty is no file.
+// asked for: as CSV and for Moodle. Empty names none.
 func (b *Book) Keep(dir, asCSV, moodle string) error {
 	for _, f := range []struct {
 		name  string

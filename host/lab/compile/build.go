@@ -44,7 +44,7 @@ const guestDir = "/run/labctl"
 // Error is source that does not compile: the compiler's own words, with the
 // files as the learner knows them.
 type Error struct {
-	Where  string // the source's folder
+	Where  string // the source's directory
 	Output string // cleaned
 }
 
@@ -87,7 +87,7 @@ func NoSource(format string, args ...any) error {
 type Source struct {
 	FS    fs.FS  // its source is at the top
 	Shown string // what FS is called in messages
-	Name  string // what the program is called in the guest; may be in a folder: "1/exercise"
+	Name  string // what the program is called in the guest; may be in a directory: "1/exercise"
 }
 
 // Built is a program for a guest, or why there is none.
@@ -203,7 +203,7 @@ func goBuild(ctx context.Context, jobs []job, arch string) error {
 	})
 }
 
-// compile runs a compiler; shown is what its folder is called in messages.
+// compile runs a compiler; shown is what its directory is called in messages.
 func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	cmd.WaitDelay = time.Second
 	// It ends with labctl, which is with this thread (prctl(2), PR_SET_PDEATHSIG).
@@ -236,7 +236,7 @@ func compile(ctx context.Context, cmd *exec.Cmd, shown string) error {
 	return outcome.Default(outcome.HostLacks, fmt.Errorf("build %s: %w", shown, err))
 }
 
-// language is which files of a folder are source.
+// language is which files of a directory are source.
 type language struct{ name, ext string }
 
 var golang, c = language{"Go", ".go"}, language{"C", ".c"}
@@ -309,7 +309,7 @@ func write(dir string, files []File) error {
 
 var place = regexp.MustCompile(`(?m)^(\s*)(?:vet: )?(?:\./)?([^\s:/]+\.(?:go|c):\d+)`)
 
-// readable names files by the learner's folder and drops the line that only
+// readable names files by the learner's directory and drops the line that only
 // repeats the module's name.
 func readable(out, shown string) string {
 	lines := strings.Split(strings.TrimSpace(text.Clean(out)), "\n")

@@ -29,7 +29,7 @@ func (e *CompilerError) Error() string {
 // Outcome is HostLacks.
 func (e *CompilerError) Outcome() outcome.Kind { return outcome.HostLacks }
 
-// Step builds a program of a lab's step: Go, or C where the folder has no Go.
+// Step builds a program of a lab's step: Go, or C where the directory has no Go.
 func Step(ctx context.Context, src Source, goarch string) Built {
 	if found, err := fs.Glob(src.FS, "*"+golang.ext); err == nil && len(found) == 0 {
 		if found, err := fs.Glob(src.FS, "*"+c.ext); err == nil && len(found) > 0 {
@@ -84,7 +84,7 @@ func cBuild(ctx context.Context, j *job, lacking *CompilerError) error {
 			}
 			cmd := exec.CommandContext(ctx, lacking.Compiler, argv...)
 			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(dir)) // what it leaves behind goes with the folder
+			cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(dir)) // what it leaves behind goes with the directory
 			return compile(ctx, cmd, j.Shown)
 		}
 		err := link(j.files...)

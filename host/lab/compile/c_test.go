@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestStep builds C where a folder has no Go. On a host without a C compiler the
+// TestStep builds C where a directory has no Go. On a host without a C compiler the
 // one thing that may come out is that.
 func TestStep(t *testing.T) {
 	cacheIn(t)

@@ -20,12 +20,12 @@ import (
 	"labctl/host/scratch"
 )
 
-// Programs are kept by what they were made of in the folder "programs" of the
+// Programs are kept by what they were made of in the directory "programs" of the
 // cache. The least recently used ones go when they take more than keepBytes in
 // all; who has one open keeps it.
 const keepBytes = 512 << 20
 
-// temps is how folders are called in which programs are built.
+// temps is how directories are called in which programs are built.
 const temps = ".tmp-"
 
 // tool says which compiler it is that a name stands for, without running it.
@@ -144,7 +144,7 @@ func shrink(dir string, limit int64) {
 	}
 }
 
-// inFolder has make build in dir, an empty folder; what is made beside it goes with
+// inFolder has make build in dir, an empty directory; what is made beside it goes with
 // it.
 func inFolder(ctx context.Context, shown string, make func(ctx context.Context, dir string) error) error {
 	cache, err := folder()

@@ -47,7 +47,7 @@ var reserved = []string{
 	"timestamp", "matches", "cel", "math", "lists", "sets", "strings", "base64", "result",
 }
 
-// Reserved says whether a step cannot have this id.
+// Reserved reports whether a step cannot have this id.
 func Reserved(id string) bool { return slices.Contains(reserved, id) }
 
 // Type is what an expression must give.

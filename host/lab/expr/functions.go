@@ -251,7 +251,7 @@ func fields(e *result.Event) string {
 	return cmp.Or(strings.Join(names, ", "), "none")
 }
 
-// callsInOrder says whether the frames hold all names in this order, the first
+// callsInOrder reports whether the frames hold all names in this order, the first
 // innermost, others in between allowed. "@clone" is any symbol of a family.
 func callsInOrder(frames []result.Frame, names []string) bool {
 	for _, f := range frames {

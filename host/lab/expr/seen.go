@@ -26,7 +26,7 @@ const (
 	maxSeen     = 12  // sub-expressions
 )
 
-// seen gives the values that decided: of comparisons their two sides, of a call
+// seen returns the values that decided: of comparisons their two sides, of a call
 // what it was called with, of a loop over a list that list.
 func (x *Expr) seen(state interpreter.EvalState) []Seen {
 	s := seer{state: state, info: x.ast.NativeRep().SourceInfo()}

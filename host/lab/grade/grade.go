@@ -112,7 +112,7 @@ func Several(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab
 	var sources []compile.Source
 	for i, s := range all {
 		name := programName
-		if i > 0 { // of the same name to the kernel, which knows no folders
+		if i > 0 { // of the same name to the kernel, which sees base names only
 			name = fmt.Sprintf("%d/%s", i, programName)
 		}
 		sources = append(sources, compile.Source{FS: s.Src, Shown: s.Shown, Name: name})

@@ -20,7 +20,7 @@ import (
 	"labctl/host/session"
 )
 
-// folder holds the labs as they are on disk.
+// directory holds the labs as they are on disk.
 const folder = "../../../labs"
 
 // The default kernel, whatever is cached, is what users get; the labs are

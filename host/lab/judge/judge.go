@@ -202,7 +202,7 @@ func check(c *lab.Check, in expr.Input, notTold untold) Check {
 	return out
 }
 
-// silent tells of events that an expression looks at and that are nowhere in the
+// silent reports events that an expression looks at and that are nowhere in the
 // capture: a trace point that says nothing may be the reason for a failure, and
 // not what the kernel has done.
 func silent(x *expr.Expr, in expr.Input) (out []expr.Seen) {
@@ -270,7 +270,7 @@ func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 // untold says why expressions cannot be judged by a capture; nil when they can.
 type untold func(in expr.Input, all ...*expr.Expr) *lab.Text
 
-// exitSignals says whether the capture has them. Where the place of the member
+// exitSignals reports whether the capture has them. Where the place of the member
 // in struct kernel_clone_args is not known, which takes BTF, it has flags alone.
 func exitSignals(r *result.Result) bool {
 	flags := false

@@ -16,7 +16,7 @@ const File = "lab.json"
 // format bounds lab.json. What programs report has all its digits: see Plain.
 var format = strictjson.Format{Schema: Schema, Max: 256 << 20, Numbers: true}
 
-// Encode gives the bytes of lab.json.
+// Encode returns the bytes of lab.json.
 func Encode(r *Result) ([]byte, error) {
 	r.Schema = Schema
 	b, err := json.MarshalIndent(r, "", " ")

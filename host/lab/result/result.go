@@ -71,7 +71,7 @@ type Step struct {
 	Creations []Creation `json:"creations,omitempty"`
 	Others    []Creation `json:"others,omitempty"`
 	// Events are all events of the trace, by time: those that the lab asks for
-	// and those that tell of creations.
+	// and those of creations.
 	Events []Event `json:"events,omitempty"`
 	// Lost counts events that are missing: of this step, or of the capture
 	// where it is not known of which. NotTraced names what the kernel would not
@@ -111,7 +111,7 @@ type Creation struct {
 	Entered    int64  `json:"entered"`     // more than 1 when a signal made the call start again
 	Stack      Stack  `json:"stack"`       // the requester's, the creation function innermost
 	// Asked says that the request for a kernel thread was seen; AskedBy and
-	// what follows tell of it.
+	// what follows describe it.
 	Asked    bool   `json:"asked,omitempty"`
 	AskedBy  Who    `json:"asked_by"`
 	Function string `json:"function,omitempty"` // the thread's

@@ -310,7 +310,7 @@ func missingFiles(v *vm.VM, l *lab.Lab, res *result.Result) error {
 	return nil
 }
 
-// buildSteps builds the programs of a lab's steps, by their folders; lacking names
+// buildSteps builds the programs of a lab's steps, by their directories; lacking names
 // the compilers that this host does not have.
 func buildSteps(ctx context.Context, l *lab.Lab, arch string) (built map[string]*program.Program, lacking map[string]string, remove func(), err error) {
 	built, lacking = map[string]*program.Program{}, map[string]string{}

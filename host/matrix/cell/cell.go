@@ -316,7 +316,7 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 	return err
 }
 
-// jobOf plans the run of a cell's program, and says whether that wants the guest to
+// jobOf plans the run of a cell's program, and reports whether that wants the guest to
 // have commands.
 func (r *Runner) jobOf(ctx context.Context, c matrix.Cell) (job *program.Job, commands bool, err error) {
 	t, _ := targets.Find(c.Target)

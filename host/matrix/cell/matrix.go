@@ -140,7 +140,7 @@ func unfinished(cells []matrix.Cell, done []matrix.Result) (todo []matrix.Cell, 
 	return todo, good
 }
 
-// On gives a cell without work: the kernel and the machine that a user asks for,
+// On returns a cell without work: the kernel and the machine that a user asks for,
 // by what they are when nothing is said of them.
 func On(env machine.Env, asked machine.Spec) (matrix.Cell, error) {
 	if err := machine.Settle(env, &asked); err != nil {

@@ -15,7 +15,7 @@ import (
 	"labctl/host/text"
 )
 
-// Plan gives the cells of what is asked for, with the kernels of the user's cache,
+// Plan returns the cells of what is asked for, with the kernels of the user's cache,
 // the labs of a directory, and the Go packages that the go command knows.
 func Plan(ctx context.Context, spec *plan.Spec, labs fs.FS) ([]matrix.Cell, error) {
 	known := plan.Known{

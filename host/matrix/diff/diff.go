@@ -100,7 +100,7 @@ const (
 	Moved       Change = "moved"
 )
 
-// has says whether any kernel differs in one of these ways, in any way when none
+// has reports whether any kernel differs in one of these ways, in any way when none
 // is given.
 func (r *Row) has(ways ...Change) bool {
 	return slices.ContainsFunc(r.Cells, func(c Cell) bool {
@@ -108,7 +108,7 @@ func (r *Row) has(ways ...Change) bool {
 	})
 }
 
-// Differs says whether there is any difference.
+// Differs reports whether there is any difference.
 func (d *Diff) Differs() bool {
 	any := func(rows []Row) bool { return slices.ContainsFunc(rows, func(r Row) bool { return r.has() }) }
 	return any(d.Checks) || any(d.Claims) || any(d.Tracepoints) || any(d.Syscalls) || any(d.Ways) || any(d.Functions) ||

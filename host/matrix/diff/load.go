@@ -21,7 +21,7 @@ import (
 	"labctl/host/text"
 )
 
-// Kernel is one kernel on one machine, and what records tell of it.
+// Kernel is one kernel on one machine, and what records report about it.
 type Kernel struct {
 	Label   string   `json:"label"` // what it is called in this diff: "6.12"
 	Release string   `json:"release"`
@@ -44,7 +44,7 @@ func (k *Kernel) gap(format string, args ...any) {
 	}
 }
 
-// Bounds of what is looked for below a folder.
+// Bounds of what is looked for below a directory.
 const (
 	maxDepth   = 6
 	maxRecords = 10_000
@@ -162,7 +162,7 @@ func records(path string) (dirs []string, planned bool, err error) {
 	return dirs, false, nil
 }
 
-// group makes the kernels that records tell of, one of each image on each machine,
+// group makes the kernels that records are of, one of each image on each machine,
 // and of each path when they are to be told apart; of has the kernel of each record.
 func group(all []found, byPath bool) (kernels, of []*Kernel) {
 	type key struct {

@@ -37,7 +37,7 @@ func wayOf(c *result.Creation) string {
 // maxFrames bounds what is aligned; kernel stacks of a creation have ten frames.
 const maxFrames = 128
 
-// stacksOf gives the stack that a kernel shows most often for each way, of those
+// stacksOf returns the stack that a kernel shows most often for each way, of those
 // that reach the end of a kernel stack if there is any; else the way is a gap.
 func (k *Kernel) stacksOf() (stacks map[string][]string, seen map[string]int) {
 	type tally struct {
@@ -160,7 +160,7 @@ func last(line []string) string {
 	return ""
 }
 
-// likeness says whether two frames are the same function, or one of a family.
+// likeness reports whether two frames are the same function, or one of a family.
 func likeness(a, b string) int {
 	switch {
 	case a == b:

@@ -20,7 +20,7 @@ type GitHubJob struct {
 	Name  string `json:"name"` // the kernels and machines of the shard, from the first to the last
 }
 
-// GitHub gives a job for each of so many shards of a plan, or for each kernel on
+// GitHub returns a job for each of so many shards of a plan, or for each kernel on
 // each machine when shards is 0.
 func GitHub(cells []matrix.Cell, shards int) (*GitHubJobs, error) {
 	if shards == 0 {

@@ -198,7 +198,7 @@ func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) 
 	return all, nil
 }
 
-// work gives what is done on each architecture.
+// work returns what is done on each architecture.
 func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.Work, error) {
 	if len(s.Work) == 0 {
 		return nil, outcome.Inputf("which work? give --labs 'P*,K1', --gotest ./..., or a program: -- PROG ARGS")
@@ -260,7 +260,7 @@ func (s *Spec) excluded(c matrix.Cell, used []bool) bool {
 	return out
 }
 
-// globs says whether one of the globs matches, or there are none.
+// globs reports whether one of the globs matches, or there are none.
 func globs(items []Item, name string) bool {
 	return len(items) == 0 || slices.ContainsFunc(items, func(i Item) bool {
 		ok, _ := path.Match(i.Text, name) // Read has tried them

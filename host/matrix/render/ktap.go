@@ -100,7 +100,7 @@ func ktapCell(b *strings.Builder, n int, o *entry) {
 	result(b, "  ", ok, n, name, why)
 }
 
-// ktapOK says whether a cell is ok: a test with a subtest that is not must not be.
+// ktapOK reports whether a cell is ok: a test with a subtest that is not must not be.
 func ktapOK(o *entry) bool { return !o.Status.Failed() && len(o.failing()) == 0 }
 
 // result closes a test. A hash sign would start a directive.

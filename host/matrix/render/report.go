@@ -27,7 +27,7 @@ var Formats = []string{"text", "junit", "ktap", "markdown", "json"}
 type Options struct {
 	Width  int    // of the terminal, in cells; 80 when 0
 	Colour bool   // by escape sequences
-	Dir    string // the folder that holds the records, as a reader can reach it
+	Dir    string // the directory that holds the records, as a reader can reach it
 }
 
 // Write writes results in one of Formats.
@@ -70,7 +70,7 @@ type entry struct {
 	absent bool // a whole plan's cell without a result
 }
 
-// entries gives the results in their order, then the plan's cells that have
+// entries returns the results in their order, then the plan's cells that have
 // none: a run that was cut short is not green. A shard is asked only for its own.
 func entries(r *matrix.Results) []entry {
 	all := make([]entry, 0, max(len(r.Results), len(r.Plan)))
@@ -139,7 +139,7 @@ func (o *entry) failing() (bad []matrix.Check) {
 	return bad
 }
 
-// lines tells of a check: its id and verdict, what it says, and what was seen.
+// lines describes a check: its id and verdict, what it says, and what was seen.
 func lines(c matrix.Check) []string {
 	out := []string{fmt.Sprintf("%s: %s: %s", text.Line(c.ID, 80), text.Line(c.Verdict, 40), text.Line(c.Text, maxSeen))}
 	if c.Seen != "" {

@@ -68,7 +68,7 @@ func (s *sheet) fold(fits func([]column) bool) [][]column {
 	return parts
 }
 
-// has says whether a row has anything in these columns.
+// has reports whether a row has anything in these columns.
 func (r *row) has(columns []column) bool {
 	return slices.ContainsFunc(columns, func(c column) bool { return r.cells[c] != nil })
 }

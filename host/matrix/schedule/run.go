@@ -50,7 +50,7 @@ type Event struct {
 	Ended   *matrix.Result // nil
 }
 
-// Do runs jobs, in their order as far as the budget lets it, and gives the results
+// Do runs jobs, in their order as far as the budget lets it, and returns the results
 // of those that ended. One that is too large for the budget runs alone. The error
 // is that of the context or of Keep.
 func Do(ctx context.Context, jobs []Job, o Options) ([]matrix.Result, error) {
