@@ -39,24 +39,56 @@ const (
 type Kind string
 
 const (
-	Warning    Kind = "warning"     // something is wrong; the kernel continues
-	OOM        Kind = "oom"         // the OOM killer killed a process
-	HungTask   Kind = "hung task"   // a task has been in uninterruptible sleep for too long
-	Stall      Kind = "stall"       // a CPU has not passed an RCU quiescent state, or its work, for long
-	SoftLockup Kind = "soft lockup" // a CPU is stuck in the kernel
-	HardLockup Kind = "hard lockup" // a CPU is stuck with interrupts disabled
-	Halt       Kind = "halt"        // the kernel halted as requested; the machine is still on
-	Oops       Kind = "oops"        // the kernel continued after killing the task
-	Panic      Kind = "panic"       // the kernel stopped
+	Warning    Kind = "warning"      // WARN: something is wrong; the kernel continues
+	Lockdep    Kind = "lockdep"      // the lock validator, or another check of locks, RCU and preemption
+	Atomic     Kind = "atomic sleep" // code that must not sleep does, or might
+	UBSAN      Kind = "UBSAN"        // undefined behavior
+	KCSAN      Kind = "KCSAN"        // a data race
+	KMSAN      Kind = "KMSAN"        // use of uninitialized memory
+	KASAN      Kind = "KASAN"        // access to memory that is not the accessor's
+	KFENCE     Kind = "KFENCE"       // the same, by sampling
+	Leak       Kind = "kmemleak"     // memory that nothing refers to
+	Bug        Kind = "bug"          // another BUG that kills nobody: bad page state, slab corruption
+	OOM        Kind = "oom"          // the OOM killer killed a process
+	HungTask   Kind = "hung task"    // a task has been in uninterruptible sleep for too long
+	Stall      Kind = "stall"        // a CPU has not passed an RCU quiescent state, or its work, for long
+	SoftLockup Kind = "soft lockup"  // a CPU is stuck in the kernel
+	HardLockup Kind = "hard lockup"  // a CPU is stuck with interrupts disabled
+	Halt       Kind = "halt"         // the kernel halted as requested; the machine is still on
+	Oops       Kind = "oops"         // the kernel continued after killing the task
+	Panic      Kind = "panic"        // the kernel stopped
 )
 
-// rank orders kinds by severity: while a report with an end marker is open, only a
-// more severe one starts a new report.
-var rank = map[Kind]int{Warning: 0, OOM: 1, HungTask: 1, Stall: 1, SoftLockup: 1, HardLockup: 1, Halt: 1, Oops: 2, Panic: 3}
+// Severity orders kinds.
+type Severity int
+
+const (
+	SeverityWarning Severity = iota // the kernel noticed something
+	SeverityBug                     // a bug that killed no task, a hang, or an OOM kill
+	SeverityOops                    // the task died
+	SeverityPanic                   // the kernel stopped
+)
+
+// severities of the kinds that are not SeverityBug.
+var severities = map[Kind]Severity{Warning: SeverityWarning, Oops: SeverityOops, Panic: SeverityPanic}
+
+// Severity returns how severe reports of the kind are. While a report with an end
+// marker is open, only a more severe one starts a new report.
+func (k Kind) Severity() Severity {
+	if s, ok := severities[k]; ok {
+		return s
+	}
+	return SeverityBug
+}
 
 // Hang reports whether part of the kernel hangs while the rest continues.
 func (k Kind) Hang() bool {
 	return k == HungTask || k == Stall || k == SoftLockup || k == HardLockup
+}
+
+// sanitizer reports whether reports of the kind end with a line of "=".
+func (k Kind) sanitizer() bool {
+	return k == UBSAN || k == KCSAN || k == KMSAN || k == KASAN || k == KFENCE
 }
 
 // Report is one report from the console. Task and Stack extract more from its lines.
@@ -67,9 +99,10 @@ type Report struct {
 	Victim *Task    // of an OOM report: the killed task
 	Lines  []string // the console from the first line of the report, cleaned, at most 400 lines of at most 1 KiB
 
-	// A hang is reported repeatedly. Count is the number of reports; if it is more
-	// than 1, Last is the title of the last one, which says how long the hang has
-	// lasted by then, and the other fields are from the first one.
+	// A hang is reported repeatedly, and so is a network device that stays in use.
+	// Count is the number of reports; if it is more than 1, Last is the title of the
+	// last one, which says how long the hang has lasted by then, and the other fields
+	// are from the first one.
 	Count int
 	Last  string
 }
@@ -93,57 +126,6 @@ func (r *Report) Outcome() outcome.Kind {
 	}
 	return outcome.KernelReported
 }
-
-// start describes the first line of a report.
-type start struct {
-	text   string // at the start of the message, after the timestamp
-	kind   Kind
-	match  *text.Pattern // for the whole message, if text is not specific enough
-	cut    bool          // the title is what follows text; otherwise the message
-	source string        // kernel source file that prints it
-}
-
-// starts is in order: the first match wins. It includes texts of older versions.
-var starts = []start{
-	{text: "Kernel panic - not syncing: ", kind: Panic, cut: true, source: "kernel/panic.c"},
-
-	{text: "watchdog: BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c"},
-	{text: "NMI watchdog: BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, 4.3 to 4.18"},
-	{text: "BUG: soft lockup - ", kind: SoftLockup, source: "kernel/watchdog.c, before 4.3"},
-	{text: "watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog.c"},
-	{text: "watchdog: CPU", kind: HardLockup, match: text.Lazy(`^watchdog: CPU\d+: Watchdog detected hard LOCKUP `), source: "kernel/watchdog.c, 6.16"},
-	{text: "NMI watchdog: Watchdog detected hard LOCKUP ", kind: HardLockup, source: "kernel/watchdog_hld.c, before 6.5"},
-	{text: "rcu: INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree_stall.h"},
-	{text: "INFO: rcu_", kind: Stall, match: stalls, source: "kernel/rcu/tree.c, before 4.20; kernel/rcu/tasks.h"},
-	{text: "BUG: workqueue lockup - ", kind: Stall, source: "kernel/workqueue.c"},
-	{text: "INFO: task ", kind: HungTask, match: text.Lazy(`^INFO: task .*:\d+ .*blocked .*for more than \d+ seconds`), source: "kernel/hung_task.c"},
-
-	{text: "BUG: ", kind: Oops, source: "arch/x86/mm/fault.c, mm/page_alloc.c, kernel/sched/core.c and more"},
-	{text: "kernel BUG at ", kind: Oops, source: "lib/bug.c"},
-	{text: "Unable to handle kernel ", kind: Oops, source: "arch/arm64/mm/fault.c, arch/arm/mm/fault.c"},
-	{text: "Internal error: ", kind: Oops, source: "arch/arm64/kernel/traps.c, arch/arm/kernel/traps.c"},
-	{text: "Oops: ", kind: Oops, source: "arch/x86/kernel/dumpstack.c"},
-	{text: "general protection fault", kind: Oops, source: "arch/x86/kernel/traps.c"},
-	{text: "divide error: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
-	{text: "invalid opcode: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
-	{text: "stack segment: ", kind: Oops, source: "arch/x86/kernel/traps.c"},
-
-	{text: "WARNING: CPU: ", kind: Warning, source: "kernel/panic.c"},
-	{text: "WARNING: ", kind: Warning, match: text.Lazy(`^WARNING: \S+:\d+ at |^WARNING: .*, CPU#\d+: `), source: "kernel/panic.c, 6.18"},
-
-	{text: "", kind: OOM, match: text.Lazy(`^.{1,64} invoked oom-killer: gfp_mask=`), source: "mm/oom_kill.c"},
-	{text: "Out of memory", kind: OOM, match: killed, source: "mm/oom_kill.c"},
-	{text: "Memory cgroup out of memory: ", kind: OOM, match: killed, source: "mm/oom_kill.c"},
-
-	{text: "reboot: System halted", kind: Halt, source: "kernel/reboot.c"},
-	{text: "reboot: Power off not available", kind: Halt, source: "kernel/reboot.c"},
-}
-
-var (
-	stalls = text.Lazy(`^(?:rcu: )?INFO: rcu_\w+ (?:self-detected stall|detected (?:expedited )?stalls)`)
-	// A task name may contain anything, so the pattern includes what follows it.
-	killed = text.Lazy(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
-)
 
 // causes maps texts of common panics to short causes. The first one contained in the
 // panic's text wins.
@@ -190,34 +172,87 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		if i >= 0 {
 			part = p[:i]
 		}
+		if i >= 0 && len(s.line) == 0 && len(part) <= maxLine { // a whole line; no need to copy it
+			s.raw(part)
+			p = p[i+1:]
+			continue
+		}
 		if room := maxLine - len(s.line); room > 0 {
 			s.line = append(s.line, part[:min(room, len(part))]...)
 		}
 		if i < 0 {
 			break
 		}
-		s.take(clip(text.Lines(string(s.line))))
+		s.raw(s.line)
 		s.line = s.line[:0]
 		p = p[i+1:]
 	}
 	return n, nil
 }
 
-// take processes one line.
+// raw processes one line as the guest wrote it. Most lines are neither in a report nor
+// the first of one, and leave here without a copy.
+func (s *Scanner) raw(b []byte) {
+	for len(b) > 0 && b[len(b)-1] == '\r' {
+		b = b[:len(b)-1]
+	}
+	if !s.open && plain(b) && !mayOpen(b) {
+		s.since++
+		return
+	}
+	s.take(clip(text.Lines(string(b))))
+}
+
+// plain reports whether cleaning leaves a line as it is.
+func plain(b []byte) bool {
+	for _, c := range b {
+		if (c < ' ' && c != '\t') || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// mayOpen reports whether the line may be the first of a report.
+func mayOpen(b []byte) bool {
+	if _, _, _, n := stamp(b); n > 0 {
+		b = b[n:]
+	}
+	if len(b) == 0 {
+		return false
+	}
+	if bytes.HasPrefix(b, []byte("[ ")) {
+		return true
+	}
+	for _, st := range byFirst()[b[0]] {
+		if len(b) >= len(st.text) && string(b[:len(st.text)]) == st.text {
+			return true
+		}
+	}
+	for _, st := range anywhere() {
+		if bytes.Contains(b, []byte(st.has)) {
+			return true
+		}
+	}
+	return false
+}
+
+// take processes one line, cleaned.
 func (s *Scanner) take(line string) {
-	msg, at, stamped := message(line)
+	l := parse(line)
+	msg := l.msg
 	s.since++
-	if s.open && stamped && s.current().Kind != Panic {
+	if s.open && l.stamped && s.current().Kind != Panic {
 		limit := pause
 		if s.nmi {
 			limit = pauseNMI
 		}
-		if s.last > 0 && at > s.last+limit {
+		if s.last > 0 && l.at > s.last+limit {
 			s.close()
 		}
 	}
 	if st, title := opens(msg); st != nil {
-		s.begin(st.kind, title, at, stamped)
+		s.begin(st.kind, title, l)
 	}
 	if !s.open {
 		return
@@ -227,11 +262,11 @@ func (s *Scanner) take(line string) {
 		s.ended = true
 	}
 	// If the report's lines have timestamps, a line without one is from a program.
-	if cur.Kind != Panic && s.stamped && !stamped {
+	if cur.Kind != Panic && s.stamped && !l.stamped {
 		return
 	}
-	if stamped {
-		s.last = at
+	if l.stamped {
+		s.last = l.at
 	}
 	s.nmi = strings.HasPrefix(msg, "Sending NMI from CPU")
 	lines := &cur.Lines
@@ -241,30 +276,34 @@ func (s *Scanner) take(line string) {
 	if len(*lines) < maxLines {
 		*lines = append(*lines, line)
 	}
-	switch cur.Kind {
-	case Oops, Warning:
-		if strings.HasPrefix(msg, "---[ end trace") {
-			s.close()
-		}
-	case OOM:
+	switch {
+	case cur.Kind == OOM:
 		if v := victim(msg); v != nil {
 			cur.Victim, cur.Title = v, clip(msg)
 			s.close()
 		}
-	case Halt:
+	case cur.Kind == Halt:
+		s.close()
+	case cur.Kind.Severity() == SeverityPanic, cur.Kind.Hang():
+	case strings.HasPrefix(msg, "---[ end trace"):
+		s.close()
+	case cur.Kind.sanitizer() && strings.HasPrefix(msg, ruler) && strings.Trim(msg, "= ") == "":
 		s.close()
 	}
 }
 
+// ruler is what the line at a sanitizer's report's end begins with.
+const ruler = "========================"
+
 func (s *Scanner) close() { s.open, s.since, s.nmi = false, 0, false }
 
 // begin handles the first line of a report.
-func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
+func (s *Scanner) begin(kind Kind, title string, l line) {
 	cur := s.current()
 	switch {
 	case cur != nil && cur.Kind == Panic: // nothing follows a panic
 		return
-	case kind == Panic && cur != nil && s.goesOn(cur, at):
+	case kind == Panic && cur != nil && s.goesOn(cur, title, l.at):
 		// An oops that ends in a panic is one report; the oops line says more.
 		if s.again {
 			cur.Title, cur.Lines = cur.Last, slices.Clone(s.spare)
@@ -275,7 +314,9 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 		return
 	case s.open && cur.Kind == OOM && kind == OOM: // first the task that invoked it, then the killed one
 		return
-	case s.open && rank[kind] <= rank[cur.Kind] && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same report
+	case s.open && kind.Severity() <= cur.Kind.Severity() && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same report
+		return
+	case s.open && s.adds(cur, kind):
 		return
 	}
 	s.again = s.repeat(kind, title)
@@ -290,15 +331,29 @@ func (s *Scanner) begin(kind Kind, title string, at float64, stamped bool) {
 			s.current().Cause = cause(title)
 		}
 	}
-	s.open, s.stamped, s.last, s.nmi = true, stamped, at, false
+	s.open, s.stamped, s.last, s.nmi = true, l.stamped, l.at, false
 }
 
-// hanging matches the part of a hang's title that changes: the duration.
-var hanging = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b`)
+// adds reports whether the first line of a report of the kind is another line of r.
+func (s *Scanner) adds(r *Report, kind Kind) bool {
+	switch r.Kind {
+	case KASAN: // before 4.11 it prints the object in SLUB's words
+		return kind == Bug
+	case Leak: // "BUG: memory leak", then the object
+		return kind == Leak && len(r.Lines) == 1
+	}
+	return false
+}
 
-// repeat counts a repeated report of a hang and moves it to the end of the list.
+// hanging matches the part of a hang's title that changes: the duration, the count.
+var hanging = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b|\. Usage count = -?\d+$`)
+
+// waiting begins a report of a bug that is repeated as a hang's is.
+const waiting = "unregister_netdevice: waiting for "
+
+// repeat counts a repeated report and moves it to the end of the list.
 func (s *Scanner) repeat(kind Kind, title string) bool {
-	if !kind.Hang() {
+	if !kind.Hang() && !strings.HasPrefix(title, waiting) {
 		return false
 	}
 	what := hanging.ReplaceAllString(title, "")
@@ -314,13 +369,17 @@ func (s *Scanner) repeat(kind Kind, title string) bool {
 	return false
 }
 
-// goesOn reports whether a panic at that time belongs to r.
-func (s *Scanner) goesOn(r *Report, at float64) bool {
+// goesOn reports whether a panic with that title at that time belongs to r.
+func (s *Scanner) goesOn(r *Report, title string, at float64) bool {
 	switch {
-	case r.Kind == Halt, r.Kind == Warning && !s.open:
+	case r.Kind == Halt:
 		return false
 	case s.open:
 		return true
+	case r.Kind == Warning, r.Kind.Severity() == SeverityBug && !r.Kind.Hang() && r.Kind != OOM:
+		if !strings.Contains(title, "panic_on_warn") {
+			return false
+		}
 	}
 	return s.since <= near && (s.last == 0 || at == 0 || at <= s.last+pauseNMI)
 }
@@ -333,26 +392,12 @@ func (s *Scanner) room(kind Kind) bool {
 		return true
 	}
 	for i, r := range s.all {
-		if rank[r.Kind] < rank[kind] || kind == OOM && r.Kind == OOM {
+		if r.Kind.Severity() < kind.Severity() || kind == OOM && r.Kind == OOM {
 			s.all = append(s.all[:i], s.all[i+1:]...)
 			return true
 		}
 	}
 	return false
-}
-
-func opens(msg string) (*start, string) {
-	for i := range starts {
-		st := &starts[i]
-		switch {
-		case !strings.HasPrefix(msg, st.text), st.match != nil && !st.match.MatchString(msg):
-			continue
-		case st.cut:
-			return st, msg[len(st.text):]
-		}
-		return st, msg
-	}
-	return nil, ""
 }
 
 func cause(title string) string {
@@ -384,19 +429,71 @@ func (s *Scanner) current() *Report {
 	return s.all[len(s.all)-1]
 }
 
-// stamp matches printk's prefix: the timestamp, and the caller's tag if the kernel
-// has PRINTK_CALLER.
-var stamp = text.Lazy(`\[ *([0-9]+\.[0-9]{6})\](?:\[ *[TC][0-9]+\])? `)
+// line is a line of the console.
+type line struct {
+	msg     string  // without printk's prefix
+	at      float64 // the timestamp in seconds
+	stamped bool
+	caller  string // "T12" or "C0", if the kernel has PRINTK_CALLER
+}
 
-// message returns a console line without printk's prefix, and the timestamp in
-// seconds. It also removes program output before it that did not end in a newline.
-func message(line string) (msg string, at float64, stamped bool) {
-	m := stamp.FindStringSubmatchIndex(line)
-	if m == nil {
-		return line, 0, false
+// parse splits a console line. It also removes program output before printk's prefix
+// that did not end in a newline.
+func parse(s string) line {
+	from, to, caller, n := stamp(s)
+	if n == 0 {
+		return line{msg: s}
 	}
-	at, _ = strconv.ParseFloat(line[m[2]:m[3]], 64)
-	return line[m[1]:], at, true
+	at, _ := strconv.ParseFloat(s[from:to], 64)
+	return line{msg: s[n:], at: at, stamped: true, caller: caller}
+}
+
+// stamp finds printk's prefix: the timestamp, and the caller's tag if the kernel has
+// PRINTK_CALLER. The timestamp is s[from:to], the message s[n:]; n is 0 without a
+// prefix.
+func stamp[T string | []byte](s T) (from, to int, caller string, n int) {
+	const micro = 6
+	for i := 0; i < len(s); i++ {
+		if s[i] != '[' {
+			continue
+		}
+		from := i + 1
+		for from < len(s) && s[from] == ' ' {
+			from++
+		}
+		dot := digits(s, from)
+		if dot == from || dot >= len(s) || s[dot] != '.' {
+			continue
+		}
+		to := digits(s, dot+1)
+		if to != dot+1+micro || to >= len(s) || s[to] != ']' {
+			continue
+		}
+		n := to + 1
+		if n < len(s) && s[n] == '[' {
+			tag := n + 1
+			for tag < len(s) && s[tag] == ' ' {
+				tag++
+			}
+			if tag < len(s) && (s[tag] == 'T' || s[tag] == 'C') {
+				if end := digits(s, tag+1); end > tag+1 && end < len(s) && s[end] == ']' {
+					caller, n = string(s[tag:end]), end+1
+				}
+			}
+		}
+		if n < len(s) && s[n] == ' ' {
+			return from, to, caller, n + 1
+		}
+		caller = ""
+	}
+	return 0, 0, "", 0
+}
+
+func digits[T string | []byte](s T, i int) int {
+	for i < len(s) && s[i] >= '0' && s[i] <= '9' {
+		i++
+	}
+	return i
 }
 
 // clip truncates a line to maxLine bytes; cleaning may have made it longer.

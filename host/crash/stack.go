@@ -15,27 +15,60 @@ const Unreliable = "unreliable: left on the stack"
 
 var (
 	cpuLine  = text.Lazy(`^CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{0,64}?) (?:Not tainted|Tainted: |Kdump: loaded )`) // lib/dump_stack.c
-	hungLine = text.Lazy(`^INFO: task (.{0,64}):(\d+) .*blocked`)                                                          // kernel/hung_task.c
+	hungLine = text.Lazy(`^INFO: task (.{0,64}):(\d+) .*(?:blocked|can't die) `)                                           // kernel/hung_task.c
 	softLine = text.Lazy(`soft lockup - CPU#(\d+) stuck for \d+s! \[(.{0,64}):(\d+)\]`)                                    // kernel/watchdog.c
 	dumpLine = text.Lazy(`^task:(\S.{0,64}?) +state:.*[ :]pid: *(\d+)`)                                                    // kernel/sched/core.c, sched_show_task
+	oldDump  = text.Lazy(`^(\S.{0,15}?) +[RSDTtXZPI] ?(?: running task +| +)\d+ +(\d+) +\d+ 0x[0-9a-f]{8}`)                // the same before 5.9
 	hardLine = text.Lazy(`(?:^watchdog: CPU(\d+): )?Watchdog detected hard LOCKUP on cpu (\d+)`)                           // kernel/watchdog.c
+	leakLine = text.Lazy(`^\s+comm "(.{0,64})", pid (-?\d+), jiffies `)                                                    // mm/kmemleak.c
 )
 
-// Task returns the task that the report is about, nil if it names none.
-func (r *Report) Task() *Task {
-	for _, line := range r.Lines {
-		msg, _, _ := message(line)
+// named returns the task that a line of a report names, nil if it names none.
+func named(msg string) *Task {
+	if msg == "" {
+		return nil
+	}
+	switch msg[0] { // the patterns below are slow, and a report has 400 lines
+	case 'I':
 		if m := hungLine.FindStringSubmatch(msg); m != nil {
 			return &Task{Comm: m[1], PID: number(m[2], 0), CPU: -1}
 		}
-		if m := softLine.FindStringSubmatch(msg); m != nil {
-			return &Task{Comm: m[2], PID: number(m[3], 0), CPU: number(m[1], -1)}
-		}
+	case 'C':
 		if m := cpuLine.FindStringSubmatch(msg); m != nil {
 			return &Task{Comm: m[3], PID: number(m[2], 0), CPU: number(m[1], -1)}
 		}
+	case 't':
 		if m := dumpLine.FindStringSubmatch(msg); m != nil {
 			return &Task{Comm: m[1], PID: number(m[2], 0), CPU: -1}
+		}
+	case ' ':
+		if m := leakLine.FindStringSubmatch(msg); m != nil {
+			return &Task{Comm: m[1], PID: max(0, number(m[2], 0)), CPU: -1}
+		}
+	}
+	if strings.Contains(msg, "soft lockup") {
+		if m := softLine.FindStringSubmatch(msg); m != nil {
+			return &Task{Comm: m[2], PID: number(m[3], 0), CPU: number(m[1], -1)}
+		}
+	}
+	if strings.Contains(msg, " 0x") {
+		if m := oldDump.FindStringSubmatch(msg); m != nil {
+			return &Task{Comm: m[1], PID: number(m[2], 0), CPU: -1}
+		}
+	}
+	return nil
+}
+
+// Task returns the task that the report is about, nil if it names none.
+func (r *Report) Task() *Task {
+	if r.Kind == Stall {
+		if d := r.dump(); d != nil && d.task != nil {
+			return d.task
+		}
+	}
+	for _, line := range r.Lines {
+		if t := named(parse(line).msg); t != nil {
+			return t
 		}
 	}
 	// Of a CPU that does not respond only the number is known.
@@ -54,63 +87,51 @@ func number(s string, otherwise int) int {
 
 // Lines of a report that contain frames.
 var (
-	heading  = text.Lazy(`^Call [Tt]race:`)                                                                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:"
-	pcLine   = text.Lazy(`^(?:pc : |PC is at |RIP: 00[0-9a-f]{2}:)(\S.*)$`)                                   // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
-	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                       // arch/arm64/kernel/process.c
-	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                            // privilege level 3
-	context  = text.Lazy(`^ *</?[A-Z_0-9#]+>$`)                                                               // <TASK>, </IRQ>
-	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`) // arch/x86/kernel/process_64.c
+	heading  = text.Lazy(`^(?:Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                                      // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
+	pcLine   = text.Lazy(`^(?:pc : |PC is at |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                                                  // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
+	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                            // arch/arm64/kernel/process.c
+	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                                 // privilege level 3
+	context  = text.Lazy(`^ *</?[A-Z_0-9#]+> *`)                                                                                   // <TASK>, </IRQ>; before 4.13 in front of a frame
+	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`)                      // arch/x86/kernel/process_64.c
+	armRegs  = text.Lazy(`^\s*r\d+:[0-9a-f]{8}\b|^[0-9a-f]{4}: [0-9a-f ]{8}|^Exception stack\(0x`)                                 // arch/arm/lib/backtrace.S, arch/arm/kernel/traps.c
+	armFrame = text.Lazy(`^\s*(\[<[0-9a-f]+>\] )?(\(?)(\S+?(?: \[[^\]]{1,64}\])?)\)? from (\[<[0-9a-f]+>\] )?\(?([^()]+?)\)?\s*$`) // arch/arm/kernel/traps.c, dump_backtrace_entry
+	nmiLine  = text.Lazy(`^NMI backtrace for cpu (\d+)|^Task dump for CPU (\d+):`)                                                 // lib/nmi_backtrace.c, kernel/sched/core.c
+	lastRan  = "rcu: Stack dump where RCU GP kthread last ran:"                                                                    // kernel/rcu/tree_stall.h
+	stalled  = text.Lazy(`^(?:rcu: )?\s+(\d+)-[^: ]*: \(|\{(?: \d+(?:-\S*)?)+ ?\}`)                                                // kernel/rcu/tree_stall.h, print_cpu_stall_info; in braces before 3.19 and of expedited ones
 )
 
-// Stack returns the report's first call stack, innermost frame first; without frames
-// if there is none. The frames of the interrupt that printed it are in Trimmed.
+// dump is one of the call stacks that a report contains.
+type dump struct {
+	frames
+	pc      stack.Frame // the program counter, from the registers
+	hasPC   bool
+	lr      string
+	task    *Task
+	cpu     int  // -1 if not known
+	kthread bool // of RCU's own thread, or of where it last ran
+}
+
+// Stack returns the report's call stack, innermost frame first; without frames if
+// there is none. That of a stall is the stalled CPU's, that of others the first. The
+// frames of what printed the report, and of the interrupt that detected a hang, are in
+// Trimmed.
 func (r *Report) Stack() stack.Stack {
-	var s frames
-	var pc, lr string
-	in := false
-	for i, line := range r.Lines {
-		msg, _, _ := message(line)
-		if !in {
-			switch m := pcLine.FindStringSubmatch(msg); {
-			case m != nil && !userRIP.MatchString(msg):
-				pc, lr = m[1], ""
-			case lrLine.MatchString(msg):
-				lr = lrLine.FindStringSubmatch(msg)[1]
-			case heading.MatchString(msg) && hasFrame(r.Lines[i+1:]):
-				in = true
-			}
-			continue
-		}
-		if context.MatchString(msg) {
-			continue
-		}
-		if m := pcLine.FindStringSubmatch(msg); m != nil {
-			if userRIP.MatchString(msg) {
-				break
-			}
-			// The frames above belong to the interrupt.
-			if f, ok := stack.ParseFrame(m[1]); ok {
-				s.Trimmed = append(s.Trimmed, s.Frames...)
-				s.Frames = []stack.Frame{f}
-				pc = ""
-			}
-			continue
-		}
-		if register.MatchString(msg) {
-			continue
-		}
-		f, ok := traced(msg)
-		if !ok {
-			break
-		}
-		s.Frames = append(s.Frames, f)
+	d := r.dump()
+	if d == nil {
+		return stack.Stack{Origin: "console"}
 	}
-	if f, ok := stack.ParseFrame(pc); ok && pc != "" {
-		s.complete(f, lr)
+	s := &d.frames
+	atPC := false
+	if d.hasPC {
+		atPC = true
+		s.complete(d.pc, d.lr)
 	}
 	if len(s.Frames) > 0 {
 		s.Classify()
-		s.interrupted(r.Kind)
+		if !atPC {
+			s.interrupted(r.Kind)
+			s.reporters(r.Kind)
+		}
 		for i := range s.Frames {
 			if f := &s.Frames[i]; f.Note == Unreliable { // not a real entry
 				f.Exception = false
@@ -124,16 +145,196 @@ func (r *Report) Stack() stack.Stack {
 	return s.Stack
 }
 
+// dump returns the stack that the report is about, nil if it contains none.
+func (r *Report) dump() *dump {
+	all, cpus := r.dumps()
+	var best *dump
+	for i := range all {
+		d := &all[i]
+		if len(d.Frames) == 0 {
+			continue
+		}
+		if r.Kind != Stall {
+			return d
+		}
+		if best == nil || d.fits(cpus) > best.fits(cpus) {
+			best = d
+		}
+	}
+	if best != nil {
+		return best
+	}
+	for i := range all {
+		if all[i].hasPC {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// fits returns how likely the stack is that of one of the stalled CPUs.
+func (d *dump) fits(cpus map[int]bool) int {
+	switch {
+	case d.kthread || d.has("rcu_gp_kthread"):
+		return 0
+	case d.cpu >= 0 && cpus[d.cpu]:
+		return 3
+	case d.cpu >= 0 && len(cpus) > 0:
+		return 1
+	}
+	return 2
+}
+
+func (d *dump) has(name string) bool {
+	for _, f := range d.Frames {
+		if f.Base() == name && f.Note != Unreliable {
+			return true
+		}
+	}
+	return false
+}
+
+// dumps returns all stacks of the report, and the CPUs that a stall's list names.
+func (r *Report) dumps() (all []dump, cpus map[int]bool) {
+	cpus = map[int]bool{}
+	d := dump{cpu: -1}
+	in, last := false, false // in a stack; below lastRan
+	caller := ""
+	next := func() {
+		if len(d.Frames) > 0 || d.hasPC {
+			all = append(all, d)
+		}
+		d, in = dump{cpu: -1, kthread: last}, false
+	}
+	msgs := make([]line, len(r.Lines))
+	for i, l := range r.Lines {
+		msgs[i] = parse(l)
+	}
+	for i, l := range msgs {
+		msg := l.msg
+		if in {
+			if l.caller != caller && caller != "" { // another CPU speaks
+				continue
+			}
+			if d.take(msg) {
+				continue
+			}
+			in = false
+		}
+		switch m := pcLine.FindStringSubmatch(msg); {
+		case m != nil:
+			if len(d.Frames) > 0 {
+				next()
+			}
+			if f, ok := frame(m[1]); ok && !userRIP.MatchString(msg) {
+				d.pc, d.hasPC, d.lr = f, true, ""
+			}
+			continue
+		case lrLine.MatchString(msg):
+			d.lr = lrLine.FindStringSubmatch(msg)[1]
+			continue
+		case heading.MatchString(msg) && hasFrame(msgs[i+1:]),
+			armFrame.MatchString(msg),
+			r.Kind.sanitizer() && i > 0 && headless(msg):
+			if len(d.Frames) > 0 {
+				next()
+			}
+			in, caller = true, l.caller
+			if !heading.MatchString(msg) {
+				d.take(msg)
+			}
+			continue
+		case strings.HasPrefix(msg, lastRan):
+			next()
+			last = true
+			d.kthread = true
+			continue
+		case r.Kind == Stall && stalled.MatchString(msg):
+			for _, n := range strings.FieldsFunc(stalled.FindStringSubmatch(msg)[0], func(r rune) bool { return r < '0' || r > '9' }) {
+				cpus[number(n, -1)] = true
+			}
+			continue
+		}
+		if m := nmiLine.FindStringSubmatch(msg); m != nil {
+			next()
+			last = false
+			d.cpu = number(m[1]+m[2], -1)
+			continue
+		}
+		if t := named(msg); t != nil {
+			if len(d.Frames) > 0 || t.CPU >= 0 && d.hasPC {
+				next()
+			}
+			d.task = t
+			if t.CPU >= 0 {
+				d.cpu = t.CPU
+			}
+		}
+	}
+	next()
+	return all, cpus
+}
+
+// take adds a line below a heading to the stack. It reports false for one that is not
+// part of a stack.
+func (d *dump) take(msg string) bool {
+	if m := context.FindStringSubmatch(msg); m != nil {
+		msg = " " + msg[len(m[0]):]
+		if strings.TrimSpace(msg) == "" {
+			return true
+		}
+	}
+	if m := pcLine.FindStringSubmatch(msg); m != nil {
+		if userRIP.MatchString(msg) {
+			return false
+		}
+		// The function that an interrupt or an exception interrupted.
+		if f, ok := frame(m[1]); ok {
+			f.Note = interruptedHere
+			d.Frames = append(d.Frames, f)
+		}
+		return true
+	}
+	if register.MatchString(msg) || armRegs.MatchString(msg) {
+		return true
+	}
+	if m := armFrame.FindStringSubmatch(msg); m != nil {
+		callee, ok := stack.ParseFrame(m[1] + m[3])
+		caller, ok2 := stack.ParseFrame(m[4] + m[5])
+		if !ok || !ok2 {
+			return false
+		}
+		if n := len(d.Frames); n == 0 || d.Frames[n-1].Name != callee.Name {
+			d.Frames = append(d.Frames, callee)
+		}
+		d.Frames = append(d.Frames, caller)
+		return true
+	}
+	f, ok := traced(msg)
+	if ok {
+		d.Frames = append(d.Frames, f)
+	}
+	return ok
+}
+
+// interruptedHere marks, until the stack is complete, a frame from the registers that
+// an exception saved.
+const interruptedHere = "interrupted here"
+
 // frames is a stack that is being parsed.
 type frames struct{ stack.Stack }
 
 // complete adds what only the registers have: x86 does not print the program counter
 // as a frame, and arm64 omits the direct caller while it is in the link register only.
+// arm prints the function that it is in without an offset.
 func (s *frames) complete(pc stack.Frame, lr string) {
 	for i, f := range s.Frames {
-		if f.Name == pc.Name && f.PC == pc.PC && f.Offset == pc.Offset && f.Note != Unreliable {
+		if f.Name == pc.Name && f.Note != Unreliable && (f.Size == 0 || f.PC == pc.PC && f.Offset == pc.Offset) {
 			s.Trimmed = append(s.Trimmed, s.Frames[:i:i]...)
 			s.Frames = s.Frames[i:]
+			if f.Size == 0 {
+				s.Frames[0].Offset, s.Frames[0].Size = pc.Offset, pc.Size
+			}
 			s.caller(pc, lr)
 			return
 		}
@@ -145,54 +346,98 @@ func (s *frames) complete(pc stack.Frame, lr string) {
 // caller inserts the link register's frame. If the function has called another, the
 // link register points into the function itself.
 func (s *frames) caller(pc stack.Frame, lr string) {
-	if f, ok := stack.ParseFrame(lr); ok && lr != "" && f.Name != "" && f.Name != pc.Name {
+	if f, ok := frame(lr); ok && lr != "" && f.Name != "" && f.Name != pc.Name {
 		s.InsertCaller(f)
 	}
 }
 
-// interrupted trims the frames of the timer interrupt, which detected the hang.
+// interrupted trims the frames of the interrupt that detected the hang.
 func (s *frames) interrupted(kind Kind) {
 	if kind != SoftLockup && kind != HardLockup && kind != Stall {
 		return
 	}
 	for i, f := range s.Frames {
-		if f.Exception && f.Note != Unreliable && i < len(s.Frames)-1 {
-			s.Trimmed = append(s.Trimmed, s.Frames[:i+1:i+1]...)
-			s.Frames = s.Frames[i+1:]
-			s.Frames[0].Note = "" // the interrupted instruction, not a return address
-			return
+		switch {
+		case i == len(s.Frames)-1 || f.Note == Unreliable:
+			continue
+		case f.Exception:
+			i++
+		case f.Note != interruptedHere:
+			continue
 		}
+		s.Trimmed = append(s.Trimmed, s.Frames[:i:i]...)
+		s.Frames = s.Frames[i:]
+		s.Frames[0].Note = "" // the interrupted instruction, not a return address
+		return
 	}
 }
 
 // hasFrame reports whether the lines after a heading start with frames.
-func hasFrame(lines []string) bool {
-	for _, line := range lines {
-		msg, _, _ := message(line)
-		if context.MatchString(msg) {
+func hasFrame(lines []line) bool {
+	for _, l := range lines {
+		if context.MatchString(l.msg) && strings.TrimSpace(context.ReplaceAllString(l.msg, "")) == "" {
 			continue
 		}
-		_, ok := traced(msg)
-		return ok || pcLine.MatchString(msg)
+		return new(dump).take(l.msg)
 	}
 	return false
 }
 
-// source matches the origin of a frame, which arm64 prints since 6.13: "(P)" for the
-// program counter, "(L)" for the link register (arch/arm64/kernel/stacktrace.c,
-// dump_backtrace_entry).
-var source = text.Lazy(` \([A-Z]{1,4}\)$`)
+// headless reports whether the line is a frame without a doubt, as the sanitizers
+// print them below lines of their own words.
+func headless(msg string) bool {
+	f, ok := traced(msg)
+	return ok && f.Size > 0 && f.Note == ""
+}
 
-// traced parses a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40".
+var (
+	// source matches the origin of a frame, which arm64 prints since 6.13: "(P)" for
+	// the program counter, "(L)" for the link register (arch/arm64/kernel/stacktrace.c,
+	// dump_backtrace_entry).
+	source = text.Lazy(` \([A-Z]{1,4}\)$`)
+	// position matches what scripts/decode_stacktrace.sh adds to a frame.
+	position = text.Lazy(` \(?[\w./-]+\.(?:[chS]|rs):\d+(?::\d+)?\)?( \[inline\])?(?: \(discriminator \d+\))?$`)
+)
+
+// traced parses a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40", and before
+// 4.10 " [<addr>] ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {
 	bare := strings.TrimLeft(msg, " \t")
-	if bare == msg {
+	if bare == msg && !strings.HasPrefix(msg, "[<") {
 		return stack.Frame{}, false
 	}
 	rest, doubt := strings.CutPrefix(bare, "? ")
-	f, ok := stack.ParseFrame(source.ReplaceAllString(rest, ""))
+	if !doubt && strings.HasPrefix(rest, "[<") {
+		if addr, after, ok := strings.Cut(rest, ">] ? "); ok {
+			rest, doubt = addr+">] "+after, true
+		}
+	}
+	f, ok := frame(rest)
 	if doubt {
 		f.Note = Unreliable
+	}
+	return f, ok
+}
+
+// frame parses a frame: "sym+0x18/0x40", "[<addr>] sym+0x18/0x40 (P)". x86 printed
+// addresses twice in RIP lines before 4.10.
+func frame(s string) (stack.Frame, bool) {
+	s = source.ReplaceAllString(strings.TrimRight(s, " "), "")
+	if strings.HasPrefix(s, "[<") {
+		if _, after, ok := strings.Cut(s, ">]  [<"); ok {
+			s = "[<" + after
+		}
+	}
+	if f, ok := stack.ParseFrame(s); ok {
+		return f, true
+	}
+	m := position.FindStringSubmatchIndex(s)
+	if m == nil {
+		return stack.Frame{}, false
+	}
+	f, ok := stack.ParseFrame(s[:m[0]])
+	if m[2] >= 0 {
+		f.Kind = stack.Inline
 	}
 	return f, ok
 }
