@@ -221,6 +221,9 @@ func mayOpen(b []byte) bool {
 	if len(b) == 0 {
 		return false
 	}
+	if _, _, _, n := stamp(b); n > 0 {
+		return true
+	}
 	if bytes.HasPrefix(b, []byte("[ ")) {
 		return true
 	}
@@ -251,7 +254,22 @@ func (s *Scanner) take(line string) {
 			s.close()
 		}
 	}
-	if st, title := opens(msg); st != nil {
+	st, title := opens(msg)
+	for st == nil {
+		// A message that the kernel did not end with a newline may be before another.
+		_, _, _, n := stamp(msg)
+		if n == 0 {
+			break
+		}
+		msg = msg[n:]
+		st, title = opens(msg)
+	}
+	msg = l.msg
+	if st != nil && st.single && s.open {
+		s.aside(st.kind, title, line)
+		return
+	}
+	if st != nil {
 		s.begin(st.kind, title, l)
 	}
 	if !s.open {
@@ -332,6 +350,23 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		}
 	}
 	s.open, s.stamped, s.last, s.nmi = true, l.stamped, l.at, false
+}
+
+// aside stores a report of one line that came while another report is open, which stays
+// the last one.
+func (s *Scanner) aside(kind Kind, title, line string) {
+	cur := s.current()
+	if cur.Kind == Panic {
+		cur.Lines = append(cur.Lines, line)[:min(len(cur.Lines)+1, maxLines)]
+		return
+	}
+	s.all = s.all[:len(s.all)-1]
+	switch {
+	case s.repeat(kind, title):
+	case s.room(kind):
+		s.all = append(s.all, &Report{Kind: kind, Title: title, Count: 1, Lines: []string{line}})
+	}
+	s.all = append(s.all, cur)
 }
 
 // adds reports whether the first line of a report of the kind is another line of r.
@@ -448,8 +483,8 @@ func parse(s string) line {
 	return line{msg: s[n:], at: at, stamped: true, caller: caller}
 }
 
-// stamp finds printk's prefix: the timestamp, and the caller's tag if the kernel has
-// PRINTK_CALLER. The timestamp is s[from:to], the message s[n:]; n is 0 without a
+// stamp finds printk's prefix: the timestamp, and the caller's tag if the kernel
+// has PRINTK_CALLER. The timestamp is s[from:to], the message s[n:]; n is 0 without a
 // prefix.
 func stamp[T string | []byte](s T) (from, to int, caller string, n int) {
 	const micro = 6
@@ -469,7 +504,7 @@ func stamp[T string | []byte](s T) (from, to int, caller string, n int) {
 		if to != dot+1+micro || to >= len(s) || s[to] != ']' {
 			continue
 		}
-		n := to + 1
+		n, caller := to+1, ""
 		if n < len(s) && s[n] == '[' {
 			tag := n + 1
 			for tag < len(s) && s[tag] == ' ' {
@@ -484,7 +519,6 @@ func stamp[T string | []byte](s T) (from, to int, caller string, n int) {
 		if n < len(s) && s[n] == ' ' {
 			return from, to, caller, n + 1
 		}
-		caller = ""
 	}
 	return 0, 0, "", 0
 }

@@ -179,7 +179,7 @@ func TestScanner(t *testing.T) {
 		{"a CPU that does not answer", stalled + asked + line(13, "x") + line(20, "Kernel panic - not syncing: x"), apart},
 		{"a stamp after lines without", "rcu: INFO: rcu_sched self-detected stall on CPU\n" + line(5, "stack") + line(20, "Kernel panic - not syncing: x"), apart},
 		{"a panic without a stamp", stalled + line(3, "x") + "Kernel panic - not syncing: x\n", joined},
-		{"a panic with the first stamp", "BUG: a\n---[ end trace 0 ]---\n" + line(50, "Kernel panic - not syncing: x"), "# want: panic: BUG: a (x)\n"},
+		{"a panic with the first stamp", "Oops: a\n---[ end trace 0 ]---\n" + line(50, "Kernel panic - not syncing: x"), "# want: panic: Oops: a (x)\n"},
 		{"as many lines between as there may be", oops + end + strings.Repeat("x\n", near-1) + panicked,
 			"# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
 		{"one more", oops + end + strings.Repeat("x\n", near) + panicked,

@@ -10,7 +10,7 @@ var reporters = names(
 	"dump_stack*", "__dump_stack", "show_stack*", "dump_backtrace*", "unwind_backtrace", "show_trace*", "show_regs", "sched_show_task",
 	// kernel/panic.c, lib/bug.c and the traps that WARN and BUG are
 	"panic", "vpanic", "nmi_panic", "check_panic_on_warn", "__warn", "__warn_printk", "warn_slowpath_*", "report_bug", "__report_bug", "fixup_bug*", "handle_bug", "exc_invalid_op", "asm_exc_invalid_op",
-	"do_error_trap", "do_invalid_op", "invalid_op", "bug_handler", "bug_brk_handler", "brk_handler", "call_break_hook", "do_debug_exception",
+	"do_error_trap", "do_invalid_op", "invalid_op", "df_debug", "do_double_fault", "double_fault", "exc_double_fault", "asm_exc_double_fault", "die", "__die", "__die_body", "oops_end", "bug_handler", "bug_brk_handler", "brk_handler", "call_break_hook", "do_debug_exception",
 	// mm/kasan, mm/kmsan, mm/kfence, kernel/kcsan, lib/ubsan.c
 	"kasan_*", "__kasan_*", "__asan_*", "__hwasan_*", "print_address_description", "print_report", "check_memory_region*", "object_err", "print_trailer", "describe_address", "end_report*", "check_region_inline",
 	"kmsan_*", "__kmsan_*", "__msan_*", "kfence_*", "__kfence_*", "kcsan_*", "__kcsan_*", "__tsan_*", "ubsan_*", "__ubsan_*", "handle_overflow", "__sanitizer_cov_*",
@@ -37,6 +37,7 @@ var more = map[Kind]map[string]bool{
 	// What a task calls to sleep.
 	Atomic:   names("__schedule", "schedule", "schedule_timeout*", "schedule_preempt_disabled", "preempt_schedule*", "__cond_resched", "_cond_resched", "schedule_hrtimeout*", "do_nanosleep", "__might_sleep"),
 	HungTask: names("__switch_to", "context_switch", "__schedule", "__schedule_loop", "schedule", "schedule_timeout*", "schedule_preempt_disabled", "io_schedule*"),
+	OOM:      names("dump_header*"),
 	// What allocated the memory.
 	Leak: names("kmemleak_*", "create_object*", "__create_object*", "slab_post_alloc_hook", "slab_alloc*", "__slab_alloc*", "kmem_cache_alloc*", "__kmalloc*", "kmalloc*", "kzalloc*", "__do_kmalloc*", "__alloc_object*", "pcpu_alloc*", "__vmalloc*", "kvmalloc*", "__alloc_skb", "kstrdup*", "kmemdup*"),
 	// The functions that the compiler's checks replace (mm/kasan/shadow.c).
@@ -76,6 +77,9 @@ func (s *frames) reporters(kind Kind) {
 			break
 		}
 		cut = i + 1
+	}
+	for cut > 0 && cut < len(s.Frames)-1 && s.Frames[cut].Note == Unreliable {
+		cut++
 	}
 	if cut > 0 {
 		s.Trimmed = append(s.Trimmed, s.Frames[:cut:cut]...)

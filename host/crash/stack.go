@@ -61,7 +61,7 @@ func named(msg string) *Task {
 
 // Task returns the task that the report is about, nil if it names none.
 func (r *Report) Task() *Task {
-	if r.Kind == Stall {
+	if r.firstKind() == Stall {
 		if d := r.dump(); d != nil && d.task != nil {
 			return d.task
 		}
@@ -87,17 +87,17 @@ func number(s string, otherwise int) int {
 
 // Lines of a report that contain frames.
 var (
-	heading  = text.Lazy(`^(?:Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                                      // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
-	pcLine   = text.Lazy(`^(?:pc : |PC is at |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                                                  // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
-	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                            // arch/arm64/kernel/process.c
-	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                                 // privilege level 3
-	context  = text.Lazy(`^ *</?[A-Z_0-9#]+> *`)                                                                                   // <TASK>, </IRQ>; before 4.13 in front of a frame
-	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`)                      // arch/x86/kernel/process_64.c
-	armRegs  = text.Lazy(`^\s*r\d+:[0-9a-f]{8}\b|^[0-9a-f]{4}: [0-9a-f ]{8}|^Exception stack\(0x`)                                 // arch/arm/lib/backtrace.S, arch/arm/kernel/traps.c
-	armFrame = text.Lazy(`^\s*(\[<[0-9a-f]+>\] )?(\(?)(\S+?(?: \[[^\]]{1,64}\])?)\)? from (\[<[0-9a-f]+>\] )?\(?([^()]+?)\)?\s*$`) // arch/arm/kernel/traps.c, dump_backtrace_entry
-	nmiLine  = text.Lazy(`^NMI backtrace for cpu (\d+)|^Task dump for CPU (\d+):`)                                                 // lib/nmi_backtrace.c, kernel/sched/core.c
-	lastRan  = "rcu: Stack dump where RCU GP kthread last ran:"                                                                    // kernel/rcu/tree_stall.h
-	stalled  = text.Lazy(`^(?:rcu: )?\s+(\d+)-[^: ]*: \(|\{(?: \d+(?:-\S*)?)+ ?\}`)                                                // kernel/rcu/tree_stall.h, print_cpu_stall_info; in braces before 3.19 and of expedited ones
+	heading  = text.Lazy(`^(?:Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                                    // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
+	pcLine   = text.Lazy(`^(?:pc : |epc : |PC is at |NIP \[[0-9a-f]+\] |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                      // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
+	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                          // arch/arm64/kernel/process.c
+	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                               // privilege level 3
+	context  = text.Lazy(`^ *</?[A-Z_0-9#]+> *`)                                                                                 // <TASK>, </IRQ>; before 4.13 in front of a frame
+	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`)                    // arch/x86/kernel/process_64.c
+	armRegs  = text.Lazy(`^\s*r\d+:[0-9a-f]{8}\b|^[0-9a-f]{4}: [0-9a-f ]{8}|^Exception stack\(0x`)                               // arch/arm/lib/backtrace.S, arch/arm/kernel/traps.c
+	armFrame = text.Lazy(`^\s*(\[<[0-9a-f]+>\] )?\(?(\S+?(?: \[[^\]]{1,64}\])?)\)? from (\[<[0-9a-f]+>\] )?\(?([^()]+?)\)?\s*$`) // arch/arm/kernel/traps.c, dump_backtrace_entry
+	nmiLine  = text.Lazy(`^NMI backtrace for cpu (\d+)|^Task dump for CPU (\d+):`)                                               // lib/nmi_backtrace.c, kernel/sched/core.c
+	lastRan  = "rcu: Stack dump where RCU GP kthread last ran:"                                                                  // kernel/rcu/tree_stall.h
+	stalled  = text.Lazy(`^(?:rcu: )?\s+(\d+)-[^: ]*: \(|\{(?: \d+(?:-\S*)?)+ ?\}`)                                              // kernel/rcu/tree_stall.h, print_cpu_stall_info; in braces before 3.19 and of expedited ones
 )
 
 // dump is one of the call stacks that a report contains.
@@ -118,7 +118,10 @@ type dump struct {
 func (r *Report) Stack() stack.Stack {
 	d := r.dump()
 	if d == nil {
-		return stack.Stack{Origin: "console"}
+		d = new(dump)
+		if f, ok := r.culprit(); ok {
+			d.Frames = []stack.Frame{f}
+		}
 	}
 	s := &d.frames
 	atPC := false
@@ -129,11 +132,22 @@ func (r *Report) Stack() stack.Stack {
 	if len(s.Frames) > 0 {
 		s.Classify()
 		if !atPC {
-			s.interrupted(r.Kind)
-			s.reporters(r.Kind)
+			if f, ok := r.culprit(); !ok || !s.from(f) {
+				kind := r.firstKind()
+				s.interrupted(kind)
+				s.reporters(kind)
+				if ok && f.Name != s.Frames[0].Name {
+					f.Note = namedBy
+					s.Frames = append([]stack.Frame{f}, s.Frames...)
+				}
+			}
 		}
 		for i := range s.Frames {
-			if f := &s.Frames[i]; f.Note == Unreliable { // not a real entry
+			f := &s.Frames[i]
+			if f.Note == interruptedHere {
+				f.Note = ""
+			}
+			if f.Note == Unreliable { // not a real entry
 				f.Exception = false
 				if f.Kind == stack.Asm {
 					f.Kind = stack.Function
@@ -145,16 +159,74 @@ func (r *Report) Stack() stack.Stack {
 	return s.Stack
 }
 
+// firstKind returns the kind of a panic's report before it became that.
+func (r *Report) firstKind() Kind {
+	if r.Kind == Panic {
+		if st, _ := opens(parse(r.Lines[0]).msg); st != nil {
+			return st.kind
+		}
+	}
+	return r.Kind
+}
+
+// Where a report names the function that it is about.
+const symbol = `(\S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]{1,64}\])?)`
+
+var (
+	titleAt = text.Lazy(`^(?:BUG: K[A-Z]+: .* in|WARNING: .* at \S+:\d+|.*[Ss]tack is corrupted in:) ` + symbol)
+	lockAt  = text.Lazy(`\bat: (?:\[<[0-9a-f]+>\] +)?` + symbol) // kernel/locking/lockdep.c, print_lock
+	lastRun = text.Lazy(`^ +last function: (\S+)$`)              // kernel/workqueue.c, process_one_work
+)
+
+// namedBy is the Note of a frame that is not on the stack: the report's own words name
+// it. The compiler inlined it, or, as a function that took a lock which is still held,
+// it has returned.
+const namedBy = "not on the stack: named by the report"
+
+// culprit returns the function that the report's own words name.
+func (r *Report) culprit() (stack.Frame, bool) {
+	if m := titleAt.FindStringSubmatch(r.Title); m != nil {
+		return frame(m[1])
+	}
+	if r.Kind != Lockdep || strings.Contains(r.Title, "RCU usage") { // that lists the locks that are held
+		return stack.Frame{}, false
+	}
+	for i, l := range r.Lines[:min(len(r.Lines), 12)] { // the lock is named first
+		msg := parse(l).msg
+		if m := lockAt.FindStringSubmatch(msg); m != nil {
+			return frame(m[1])
+		}
+		if m := lastRun.FindStringSubmatch(msg); m != nil {
+			return frame(m[1])
+		}
+		if strings.HasSuffix(msg, " at:") && i+1 < len(r.Lines) { // the lock that is released
+			if f, ok := traced(parse(r.Lines[i+1]).msg); ok && f.Size > 0 {
+				return f, true
+			}
+		}
+	}
+	return stack.Frame{}, false
+}
+
+// from trims the frames above f, or above another place in its function. It reports
+// false if neither is in the stack.
+func (s *frames) from(f stack.Frame) bool {
+	return s.Trim(func(g stack.Frame) bool {
+		return g.Name == f.Name && g.Offset == f.Offset && g.Size == f.Size && g.Note != Unreliable
+	}) || s.Trim(func(g stack.Frame) bool { return g.Name == f.Name && g.Note != Unreliable })
+}
+
 // dump returns the stack that the report is about, nil if it contains none.
 func (r *Report) dump() *dump {
 	all, cpus := r.dumps()
 	var best *dump
+	stall := r.firstKind() == Stall
 	for i := range all {
 		d := &all[i]
 		if len(d.Frames) == 0 {
 			continue
 		}
-		if r.Kind != Stall {
+		if !stall {
 			return d
 		}
 		if best == nil || d.fits(cpus) > best.fits(cpus) {
@@ -197,6 +269,7 @@ func (d *dump) has(name string) bool {
 // dumps returns all stacks of the report, and the CPUs that a stall's list names.
 func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 	cpus = map[int]bool{}
+	stall := r.firstKind() == Stall
 	d := dump{cpu: -1}
 	in, last := false, false // in a stack; below lastRan
 	caller := ""
@@ -216,7 +289,7 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			if l.caller != caller && caller != "" { // another CPU speaks
 				continue
 			}
-			if d.take(msg) {
+			if d.take(msg) || !ends(msg) && resumes(msgs[i+1:]) {
 				continue
 			}
 			in = false
@@ -235,7 +308,7 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			continue
 		case heading.MatchString(msg) && hasFrame(msgs[i+1:]),
 			armFrame.MatchString(msg),
-			r.Kind.sanitizer() && i > 0 && headless(msg):
+			i > 0 && headless(msg) && (r.Kind.sanitizer() || strings.HasPrefix(msg, "[<") && !strings.HasSuffix(msgs[i-1].msg, ":")):
 			if len(d.Frames) > 0 {
 				next()
 			}
@@ -249,7 +322,7 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			last = true
 			d.kthread = true
 			continue
-		case r.Kind == Stall && stalled.MatchString(msg):
+		case stall && stalled.MatchString(msg):
 			for _, n := range strings.FieldsFunc(stalled.FindStringSubmatch(msg)[0], func(r rune) bool { return r < '0' || r > '9' }) {
 				cpus[number(n, -1)] = true
 			}
@@ -299,8 +372,8 @@ func (d *dump) take(msg string) bool {
 		return true
 	}
 	if m := armFrame.FindStringSubmatch(msg); m != nil {
-		callee, ok := stack.ParseFrame(m[1] + m[3])
-		caller, ok2 := stack.ParseFrame(m[4] + m[5])
+		callee, ok := frame(m[1] + m[2])
+		caller, ok2 := frame(m[3] + m[4])
 		if !ok || !ok2 {
 			return false
 		}
@@ -374,13 +447,37 @@ func (s *frames) interrupted(kind Kind) {
 
 // hasFrame reports whether the lines after a heading start with frames.
 func hasFrame(lines []line) bool {
-	for _, l := range lines {
+	for i, l := range lines {
 		if context.MatchString(l.msg) && strings.TrimSpace(context.ReplaceAllString(l.msg, "")) == "" {
 			continue
 		}
-		return new(dump).take(l.msg)
+		return new(dump).take(l.msg) || !ends(l.msg) && resumes(lines[i+1:])
 	}
 	return false
+}
+
+// between is how many lines of others there may be between two frames.
+const between = 8
+
+// resumes reports whether the stack goes on in the lines, below a few of others: other
+// CPUs print between its lines.
+func resumes(lines []line) bool {
+	for _, l := range lines[:min(len(lines), between)] {
+		if headless(l.msg) || armFrame.MatchString(l.msg) {
+			return true
+		}
+		if ends(l.msg) {
+			return false
+		}
+	}
+	return false
+}
+
+// ends reports whether the line cannot be between two frames of a stack.
+func ends(msg string) bool {
+	trimmed := strings.TrimRight(msg, " ")
+	return trimmed == "" || strings.HasSuffix(trimmed, ":") || strings.HasPrefix(msg, "---[") || strings.HasPrefix(msg, "Code: ") || strings.HasPrefix(msg, ruler) || strings.HasPrefix(msg, "</") || strings.HasPrefix(msg, " </") ||
+		strings.HasPrefix(msg, "Modules linked in:") || userRIP.MatchString(msg) || heading.MatchString(msg) || named(msg) != nil || nmiLine.MatchString(msg)
 }
 
 // headless reports whether the line is a frame without a doubt, as the sanitizers
@@ -395,6 +492,8 @@ var (
 	// the program counter, "(L)" for the link register (arch/arm64/kernel/stacktrace.c,
 	// dump_backtrace_entry).
 	source = text.Lazy(` \([A-Z]{1,4}\)$`)
+	// powerpc prints the stack pointer and the address first (arch/powerpc/kernel/process.c).
+	powerpc = text.Lazy(`^\[[0-9a-f]{8,16}\] \[[0-9a-f]{8,16}\] (\S.*?)( \(unreliable\))?$`)
 	// position matches what scripts/decode_stacktrace.sh adds to a frame.
 	position = text.Lazy(` \(?[\w./-]+\.(?:[chS]|rs):\d+(?::\d+)?\)?( \[inline\])?(?: \(discriminator \d+\))?$`)
 )
@@ -402,6 +501,13 @@ var (
 // traced parses a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40", and before
 // 4.10 " [<addr>] ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {
+	if m := powerpc.FindStringSubmatch(msg); m != nil {
+		f, ok := frame(m[1])
+		if ok && m[2] != "" {
+			f.Note = Unreliable
+		}
+		return f, ok
+	}
 	bare := strings.TrimLeft(msg, " \t")
 	if bare == msg && !strings.HasPrefix(msg, "[<") {
 		return stack.Frame{}, false

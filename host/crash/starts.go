@@ -14,6 +14,7 @@ type start struct {
 	kind   Kind
 	match  *text.Pattern // for the whole message, if text is not specific enough
 	cut    bool          // the title is what follows text; otherwise the message
+	single bool          // the report is this line only
 	source string        // kernel source file that prints it
 }
 
@@ -57,11 +58,13 @@ var starts = []start{
 	{text: "BUG: kernel NULL pointer dereference", kind: Oops, source: "arch/x86/mm/fault.c"},
 	{text: "BUG: Kernel NULL pointer dereference", kind: Oops, source: "arch/powerpc/mm/fault.c"},
 	{text: "BUG: ", kind: Oops, match: text.Lazy(`^BUG: .*stack guard page was hit at`), source: "arch/x86/kernel/traps.c"},
+	{text: "BUG: Bad rss-counter state ", kind: Bug, single: true, source: "kernel/fork.c"},
+	{text: "BUG: non-zero pgtables_bytes on freeing mm", kind: Bug, single: true, source: "kernel/fork.c"},
 	{text: "BUG: ", kind: Bug, source: "mm/page_alloc.c, fs/dcache.c, kernel/fork.c and more"},
 	{text: "BUG ", kind: Bug, match: text.Lazy(`^BUG \S.{0,63} \((?:Not tainted|Tainted: [^)]*)\): [A-Z]`), source: "mm/slub.c"},
-	{text: "VFS: Busy inodes after unmount of ", kind: Bug, source: "fs/super.c"},
-	{text: "VFS: Close: file count is ", kind: Bug, source: "fs/open.c"},
-	{text: waiting, kind: Bug, source: "net/core/dev.c"},
+	{text: "VFS: Busy inodes after unmount of ", kind: Bug, single: true, source: "fs/super.c"},
+	{text: "VFS: Close: file count is ", kind: Bug, single: true, source: "fs/open.c"},
+	{text: waiting, kind: Bug, single: true, source: "net/core/dev.c"},
 
 	{text: "kernel BUG at ", kind: Oops, source: "lib/bug.c"},
 	{text: "Unable to handle kernel ", kind: Oops, source: "arch/arm64/mm/fault.c, arch/arm/mm/fault.c"},
