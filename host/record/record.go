@@ -143,8 +143,8 @@ type Finding struct {
 
 // Crash is one report of the kernel's on its console.
 type Crash struct {
-	// Kind is "warning", "oom", "hung task", "stall", "soft lockup",
-	// "hard lockup", "halt", "oops" or "panic".
+	// Kind is one of package crash's: "warning", "KASAN", "oops" and so on. See
+	// docs/reports.md.
 	Kind   string       `json:"kind"`
 	Title  string       `json:"title"`
 	Cause  string       `json:"cause,omitempty"`  // of a panic: "init died"
@@ -152,8 +152,8 @@ type Crash struct {
 	Victim *Task        `json:"victim,omitempty"` // of an OOM
 	Stack  *stack.Stack `json:"stack,omitempty"`
 	Lines  []string     `json:"lines"` // the console's, cleaned
-	// What hangs is reported again and again: how often, if more than once, and
-	// the title of the last time.
+	// A hang is reported repeatedly: how often, if more than once, and the title of
+	// the last report if that differs.
 	Count int    `json:"count,omitempty"`
 	Last  string `json:"last,omitempty"`
 }
@@ -175,7 +175,10 @@ func NewCrash(r *crash.Report) *Crash {
 		c.Stack = &s
 	}
 	if r.Count > 1 {
-		c.Count, c.Last = r.Count, r.Last
+		c.Count = r.Count
+		if r.Last != r.Title {
+			c.Last = r.Last
+		}
 	}
 	return c
 }

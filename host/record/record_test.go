@@ -321,6 +321,8 @@ func TestNewCrash(t *testing.T) {
 			Crash{Kind: "hung task", Title: "INFO: task c:3 blocked for more than 5 seconds.", Task: &Task{Comm: "c", PID: 3, CPU: -1}}},
 		{"a hang that lasts", "INFO: task c:3 blocked for more than 5 seconds.\nINFO: task c:3 blocked for more than 10 seconds.\n",
 			Crash{Kind: "hung task", Title: "INFO: task c:3 blocked for more than 5 seconds.", Task: &Task{Comm: "c", PID: 3, CPU: -1}, Count: 2, Last: "INFO: task c:3 blocked for more than 10 seconds."}},
+		{"a hang whose title stays", "BUG: workqueue lockup - pool cpus=0\nBUG: workqueue lockup - pool cpus=0\n",
+			Crash{Kind: "stall", Title: "BUG: workqueue lockup - pool cpus=0", Count: 2}},
 	} {
 		var s crash.Scanner
 		s.Write([]byte(tt.console))

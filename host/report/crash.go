@@ -36,8 +36,11 @@ func (p *printer) crash(c *record.Crash, o Options) {
 	if !o.Untitled {
 		p.f("kernel %s: %s\n", Clean(c.Kind), Clean(c.Title))
 	}
-	if c.Count > 1 {
+	switch {
+	case c.Count > 1 && c.Last != "" && c.Last != c.Title:
 		p.f("   %d times, the last: %s\n", c.Count, Clean(c.Last))
+	case c.Count > 1:
+		p.f("   %d times\n", c.Count)
 	}
 	if c.Cause != "" {
 		p.f("   cause: %s\n", Clean(c.Cause))

@@ -27,6 +27,8 @@ func TestCrash(t *testing.T) {
 			"kernel stall: a\n => irq\n => x+0x1/0x2\n => el0_sync\n"},
 		{"oom", record.Crash{Kind: "oom", Title: "a", Victim: &record.Task{Comm: "v", PID: 7, CPU: -1}}, Options{}, "kernel oom: a\n   killed: v-7\n"},
 		{"again", record.Crash{Kind: "stall", Title: "a", Count: 3, Last: "b\x1b"}, Options{}, "kernel stall: a\n   3 times, the last: b\ufffd\n"},
+		{"again, the same", record.Crash{Kind: "stall", Title: "a", Count: 3, Last: "a"}, Options{}, "kernel stall: a\n   3 times\n"},
+		{"again, as records say it", record.Crash{Kind: "stall", Title: "a", Count: 3}, Options{}, "kernel stall: a\n   3 times\n"},
 		{"a CPU alone", record.Crash{Kind: "hard lockup", Title: "a", Task: &record.Task{CPU: 0}}, Options{}, "kernel hard lockup: a\n   task: not named on CPU 0\n"},
 	} {
 		var b strings.Builder
