@@ -72,8 +72,7 @@ const (
 // severities of the kinds that are not SeverityBug.
 var severities = map[Kind]Severity{Warning: SeverityWarning, Oops: SeverityOops, Panic: SeverityPanic}
 
-// Severity returns how severe reports of the kind are. While a report with an end
-// marker is open, only a more severe one starts a new report.
+// Severity returns how severe reports of the kind are.
 func (k Kind) Severity() Severity {
 	if s, ok := severities[k]; ok {
 		return s
@@ -265,11 +264,11 @@ func (s *Scanner) take(line string) {
 		st, title = opens(msg)
 	}
 	msg = l.msg
-	if st != nil && st.single && s.open {
+	switch {
+	case st == nil:
+	case s.open && s.besides(st):
 		s.aside(st.kind, title, line)
-		return
-	}
-	if st != nil {
+	default:
 		s.begin(st.kind, title, l)
 	}
 	if !s.open {
@@ -332,15 +331,14 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		return
 	case s.open && cur.Kind == OOM && kind == OOM: // first the task that invoked it, then the killed one
 		return
-	case s.open && kind.Severity() <= cur.Kind.Severity() && (cur.Kind == Oops || cur.Kind == Warning): // another line of the same report
-		return
-	case s.open && s.adds(cur, kind):
+	case s.open && adds(cur, kind):
 		return
 	}
 	s.again = s.repeat(kind, title)
 	switch {
 	case s.again:
-	case !s.room(kind):
+		s.spare = s.spare[:0]
+	case !s.room(kind, maxReports):
 		s.open = false
 		return
 	default:
@@ -352,28 +350,37 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 	s.open, s.stamped, s.last, s.nmi = true, l.stamped, l.at, false
 }
 
+// besides reports whether the report that st opens does not end the open one: it has no
+// more lines, or what is open is an oops, whose stack is worth more.
+func (s *Scanner) besides(st *start) bool {
+	return st.single || s.current().Kind == Oops && st.kind.Severity() < SeverityOops && st.kind != Halt
+}
+
 // aside stores a report of one line that came while another report is open, which stays
-// the last one.
+// the last one and keeps the line, too.
 func (s *Scanner) aside(kind Kind, title, line string) {
 	cur := s.current()
-	if cur.Kind == Panic {
-		cur.Lines = append(cur.Lines, line)[:min(len(cur.Lines)+1, maxLines)]
+	if cur.Kind == Panic { // nothing follows a panic
 		return
 	}
+	r := &Report{Kind: kind, Title: title, Count: 1, Lines: []string{line}}
+	if kind == OOM {
+		if r.Victim = victim(title); r.Victim == nil {
+			return
+		}
+	}
 	s.all = s.all[:len(s.all)-1]
-	switch {
-	case s.repeat(kind, title):
-	case s.room(kind):
-		s.all = append(s.all, &Report{Kind: kind, Title: title, Count: 1, Lines: []string{line}})
+	if !s.repeat(kind, title) && s.room(kind, maxReports-1) {
+		s.all = append(s.all, r)
 	}
 	s.all = append(s.all, cur)
 }
 
 // adds reports whether the first line of a report of the kind is another line of r.
-func (s *Scanner) adds(r *Report, kind Kind) bool {
+func adds(r *Report, kind Kind) bool {
 	switch r.Kind {
-	case KASAN: // before 4.11 it prints the object in SLUB's words
-		return kind == Bug
+	case Oops: // "BUG: unable to handle page fault", then "Oops: 0000"
+		return kind == Oops
 	case Leak: // "BUG: memory leak", then the object
 		return kind == Leak && len(r.Lines) == 1
 	}
@@ -397,7 +404,6 @@ func (s *Scanner) repeat(kind Kind, title string) bool {
 			r.Count++
 			r.Last = title
 			s.all = append(slices.Delete(s.all, i, i+1), r)
-			s.spare = s.spare[:0]
 			return true
 		}
 	}
@@ -419,11 +425,11 @@ func (s *Scanner) goesOn(r *Report, title string, at float64) bool {
 	return s.since <= near && (s.last == 0 || at == 0 || at <= s.last+pauseNMI)
 }
 
-// room makes room for one more report and reports whether there is any: an OOM report
-// replaces the oldest other one, so that the newest victims are known; others replace
-// a less severe report.
-func (s *Scanner) room(kind Kind) bool {
-	if len(s.all) < maxReports {
+// room makes room for one more report, of at most max, and reports whether there is any:
+// an OOM report replaces the oldest other one, so that the newest victims are known;
+// others replace a less severe report.
+func (s *Scanner) room(kind Kind, max int) bool {
+	if len(s.all) < max {
 		return true
 	}
 	for i, r := range s.all {
