@@ -59,27 +59,6 @@ const (
 	Panic      Kind = "panic"        // the kernel stopped
 )
 
-// Severity orders kinds.
-type Severity int
-
-const (
-	SeverityWarning Severity = iota // the kernel noticed something
-	SeverityBug                     // a bug that killed no task, a hang, or an OOM kill
-	SeverityOops                    // the task died
-	SeverityPanic                   // the kernel stopped
-)
-
-// severities of the kinds that are not SeverityBug.
-var severities = map[Kind]Severity{Warning: SeverityWarning, Oops: SeverityOops, Panic: SeverityPanic}
-
-// Severity returns how severe reports of the kind are.
-func (k Kind) Severity() Severity {
-	if s, ok := severities[k]; ok {
-		return s
-	}
-	return SeverityBug
-}
-
 // Hang reports whether part of the kernel hangs while the rest continues.
 func (k Kind) Hang() bool {
 	return k == HungTask || k == Stall || k == SoftLockup || k == HardLockup
@@ -353,7 +332,7 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 // besides reports whether the report that st opens does not end the open one: it has no
 // more lines, or what is open is an oops, whose stack is worth more.
 func (s *Scanner) besides(st *start) bool {
-	return st.single || s.current().Kind == Oops && st.kind.Severity() < SeverityOops && st.kind != Halt
+	return st.single || s.current().Kind == Oops && st.kind.Severity() < SeverityOops
 }
 
 // aside stores a report of one line that came while another report is open, which stays
@@ -417,7 +396,7 @@ func (s *Scanner) goesOn(r *Report, title string, at float64) bool {
 		return false
 	case s.open:
 		return true
-	case r.Kind == Warning, r.Kind.Severity() == SeverityBug && !r.Kind.Hang() && r.Kind != OOM:
+	case r.Kind == Warning, r.Kind.Severity() == SeverityBug && !r.Kind.Hang():
 		if !strings.Contains(title, "panic_on_warn") {
 			return false
 		}

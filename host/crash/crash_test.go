@@ -284,7 +284,7 @@ func TestRoom(t *testing.T) {
 		t.Errorf("%d reports, the last of victim %+v; want the newest of %d", len(s.Reports()), v, maxReports+10)
 	}
 	fmt.Fprintf(s, "[ 9000.000000] Oops: x\n")
-	fmt.Fprintf(s, "[ 9100.000000] INFO: task x:1 blocked for more than 1 seconds.\n")
+	fmt.Fprintf(s, "[ 9100.000000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n")
 	if r := s.current(); r.Kind != Oops {
 		t.Errorf("the last of a full scanner is a %s, want the oops", r.Kind)
 	}

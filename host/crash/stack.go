@@ -304,7 +304,11 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			}
 			continue
 		case lrLine.MatchString(msg):
-			d.lr = lrLine.FindStringSubmatch(msg)[1]
+			// arm functions return without restoring it, so there it may be left over from
+			// an earlier call, except after a jump to nowhere.
+			if strings.HasPrefix(msg, "lr : ") || d.pc.Name == "" {
+				d.lr = lrLine.FindStringSubmatch(msg)[1]
+			}
 			continue
 		case heading.MatchString(msg) && hasFrame(msgs[i+1:]),
 			armFrame.MatchString(msg),
