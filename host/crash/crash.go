@@ -361,7 +361,7 @@ func adds(r *Report, kind Kind) bool {
 	case Oops: // "BUG: unable to handle page fault", then "Oops: 0000"
 		return kind == Oops
 	case Leak: // "BUG: memory leak", then the object
-		return kind == Leak && len(r.Lines) == 1
+		return kind == Leak && len(r.Lines) == 1 && strings.HasPrefix(r.Title, "BUG: ")
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -115,6 +116,132 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// kinds lists all kinds, the less severe first.
+var kinds = []Kind{Warning, OOM, Lockdep, Atomic, UBSAN, KCSAN, KMSAN, KASAN, KFENCE, Leak, Bug, HungTask, Stall, SoftLockup, HardLockup, Oops, Halt, Panic}
+
+func TestSeverity(t *testing.T) {
+	for i, k := range kinds {
+		if i > 0 && k.Severity() < kinds[i-1].Severity() {
+			t.Errorf("a %s is less severe than a %s", k, kinds[i-1])
+		}
+	}
+	for k, want := range map[Kind]Severity{Warning: SeverityWarn, OOM: SeverityWarn, KASAN: SeverityBug, Lockdep: SeverityBug, Stall: SeverityBug, Oops: SeverityOops, Panic: SeverityPanic} {
+		if got := k.Severity(); got != want {
+			t.Errorf("severity of %s is %d, want %d", k, got, want)
+		}
+	}
+}
+
+// TestDocs: docs/reports.md explains every kind.
+func TestDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/reports.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range kinds {
+		if !bytes.Contains(doc, []byte("| "+string(k)+" |")) {
+			t.Errorf("docs/reports.md has no row of %q", k)
+		}
+	}
+}
+
+// TestStarts has the first lines of reports, as the kernel's sources print them, and
+// lines that are not.
+func TestStarts(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		want Kind // empty: not a report
+	}{
+		{"BUG: KASAN: slab-use-after-free in f+0x1/0x2 [m]", KASAN},
+		{"BUG: KMSAN: uninit-value in f+0x1/0x2", KMSAN},
+		{"BUG: KFENCE: out-of-bounds read in f+0x1/0x2", KFENCE},
+		{"BUG: KCSAN: data-race in f / g", KCSAN},
+		{"UBSAN: array-index-out-of-bounds in lib/x.c:1:2", UBSAN},
+		{"UBSAN: Undefined behaviour in lib/x.c:1:2", UBSAN},
+		{"kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", Leak},
+		{"kmemleak: Kernel memory leak detector initialized (mem pool available: 15679)", ""},
+		{"unreferenced object 0xffff888003a1c000 (size 1024):", Leak},
+		{"BUG: sleeping function called from invalid context at kernel/x.c:1", Atomic},
+		{"BUG: scheduling while atomic: a/1/0x00000002", Atomic},
+		{"WARNING: possible circular locking dependency detected", Lockdep},
+		{"[ INFO: possible circular locking dependency detected ]", Lockdep},
+		{"WARNING: possible recursive locking detected", Lockdep},
+		{"WARNING: possible irq lock inversion dependency detected", Lockdep},
+		{"WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected", Lockdep},
+		{"WARNING: inconsistent lock state", Lockdep},
+		{"[ INFO: inconsistent lock state ]", Lockdep},
+		{"WARNING: suspicious RCU usage", Lockdep},
+		{"[ INFO: suspicious RCU usage. ]", Lockdep},
+		{"WARNING: bad unlock balance detected!", Lockdep},
+		{"[ BUG: bad unlock balance detected! ]", Lockdep},
+		{"WARNING: held lock freed!", Lockdep},
+		{"[ BUG: Invalid wait context ]", Lockdep},
+		{"WARNING: Nested lock was not taken", Lockdep},
+		{"WARNING: lock held when returning to user space!", Lockdep},
+		{"WARNING: insmod/71 still has locks held!", Lockdep},
+		{"INFO: trying to register non-static key.", Lockdep},
+		{"INFO: lockdep is turned off.", ""},
+		{"BUG: MAX_LOCKDEP_CHAINS too low!", Lockdep},
+		{"BUG: spinlock bad magic on CPU#0, a/1", Lockdep},
+		{"BUG: using smp_processor_id() in preemptible [00000000] code: a/1", Lockdep},
+		{"BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[9]", Lockdep},
+		{"WARNING: CPU: 0 PID: 1 at kernel/locking/lockdep.c:1 f+0x1/0x2", Lockdep},
+		{"WARNING: CPU: 0 PID: 1 at kernel/locking.c:1 f+0x1/0x2", Warning},
+		{"WARNING: kernel/x.c:1 at f+0x1/0x2, CPU#0: a/1", Warning},
+		{"WARNING: at kernel/x.c:1 f+0x1/0x2()", Warning},
+		{"WARNING: this driver is not finished", ""},
+		{"BUG: Bad page state in process a  pfn:1", Bug},
+		{"BUG: Bad rss-counter state mm:ff type:MM_FILEPAGES val:1", Bug},
+		{"BUG: Dentry ff{i=1,n=a}  still in use (1) [unmount of tmpfs tmpfs]", Bug},
+		{"BUG kmalloc-8 (Not tainted): Object already free", Bug},
+		{"BUG kmalloc-8 (Tainted: G    B         ): kasan: bad access detected", ""}, // a line of a report of KASAN before 4.11
+		{"VFS: Busy inodes after unmount of sda (ext4)", Bug},
+		{"VFS: Close: file count is 0 (f_op=f+0x0/0x1)", Bug},
+		{"unregister_netdevice: waiting for lo to become free. Usage count = 2", Bug},
+		{"INFO: task a:1 blocked for more than 120 seconds.", HungTask},
+		{"INFO: task a:1 <writer> blocked on an rw-semaphore likely owned by task b:2 for more than 120 seconds.", HungTask},
+		{"INFO: task a b:1 can't die for more than 143 seconds.", HungTask},
+		{"rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 21 jiffies s: 1 root: 0x1/.", Stall},
+		{"INFO: rcu_tasks detected stalls on tasks:", Stall},
+		{"BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 30s!", Stall},
+		{"BUG: unable to handle page fault for address: 0000000000000010", Oops},
+		{"BUG: kernel NULL pointer dereference, address: 0000000000000010", Oops},
+		{"BUG: TASK stack guard page was hit at 01 (stack is 02..03)", Oops},
+		{"PANIC: double fault, error_code: 0x0", Oops},
+		{"traps: PANIC: double fault, error_code: 0x0", Oops},
+		{"divide_error: 0000 [#1] PREEMPT SMP KASAN", Oops},
+		{"divide error: 0000 [#1] SMP", Oops},
+		{"segment-related general protection fault: beec [#2] PREEMPT SMP KASAN PTI", Oops},
+		{"int3: 0000 [#1] SMP", Oops},
+		{"stack segment: 0000 [#1] SMP", Oops},
+		{"Oops: general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] SMP NOPTI", Oops},
+		{"Oops - undefined instruction: 0 [#1] SMP ARM", Oops},
+		{"Unhandled fault: page domain fault (0x81b) at 0x00000010", Oops},
+		{"Unhandled prefetch abort: page domain fault (0x01b) at 0x00000010", Oops},
+		{"Alignment trap: not handling instruction e1922f9f at [<bf0142cc>]", Oops},
+		{"Bad mode in Error handler detected on CPU0, code 0xbf000000 -- SError", Oops},
+		{"Unhandled 64-bit el1h sync exception on CPU0, ESR 0x0000000002000000 -- Unknown/Uncategorized", Oops},
+		{"SError Interrupt on CPU0, code 0x00000000be000000 -- SError", Oops},
+		{"Insufficient stack space to handle exception!", Oops},
+		{"traps: a[1] general protection fault ip:1 sp:2 error:0 in a[1000+1]", ""}, // of a program
+		{"a[1]: segfault at 10 ip 1 sp 2 error 4", ""},
+		{"printk: the queue [#1] is full: 0", ""},
+	} {
+		st, _ := opens(tt.line)
+		var got Kind
+		if st != nil {
+			got = st.kind
+		}
+		if got != tt.want {
+			t.Errorf("%q opens a report of the kind %q, want %q", tt.line, got, tt.want)
+		}
+		s := scan("[    1.000000][    T7] "+tt.line+"\r\n", 100)
+		if (len(s.Reports()) > 0) != (tt.want != "") {
+			t.Errorf("%q: %d reports", tt.line, len(s.Reports()))
+		}
+	}
+}
+
 func TestScanner(t *testing.T) {
 	const oops = "[    1.000000] Internal error: Oops: 0000000096000044 [#1] SMP\n[    1.000001] pc : x+0x1/0x2\n"
 	const end = "[    1.000002] ---[ end trace 0000000000000000 ]---\n"
@@ -181,6 +308,17 @@ func TestScanner(t *testing.T) {
 		{"a stamp after lines without", "rcu: INFO: rcu_sched self-detected stall on CPU\n" + line(5, "stack") + line(20, "Kernel panic - not syncing: x"), apart},
 		{"a panic without a stamp", stalled + line(3, "x") + "Kernel panic - not syncing: x\n", joined},
 		{"a panic with the first stamp", "Oops: a\n---[ end trace 0 ]---\n" + line(50, "Kernel panic - not syncing: x"), "# want: panic: Oops: a (x)\n"},
+		{"a report of KASAN that panics", "BUG: KASAN: a\nx\n" + ruler + "\nKernel panic - not syncing: KASAN: panic_on_warn set ...\n", "# want: panic: BUG: KASAN: a (KASAN: panic_on_warn set ...)\n"},
+		{"a panic after a report of KASAN", "BUG: KASAN: a\nx\n" + ruler + "\nKernel panic - not syncing: x\n", "# want: KASAN: BUG: KASAN: a\n# want: panic: x\n"},
+		{"what KASAN found, then the oops", "BUG: KASAN: a\nx\n" + oops + end, "# want: KASAN: BUG: KASAN: a\n# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"a leak and its object", "BUG: memory leak\nunreferenced object 0x1 (size 8):\n", "# want: kmemleak: BUG: memory leak\n"},
+		{"two objects that leaked", "unreferenced object 0x1 (size 8):\nunreferenced object 0x2 (size 8):\n", "# want: kmemleak: unreferenced object 0x1 (size 8):\n# want: kmemleak: unreferenced object 0x2 (size 8):\n"},
+		{"warnings of two CPUs at once", "WARNING: CPU: 0 PID: 1 at a.c:1\nWARNING: CPU: 1 PID: 2 at b.c:1\n" + end, "# want: warning: WARNING: CPU: 0 PID: 1 at a.c:1\n# want: warning: WARNING: CPU: 1 PID: 2 at b.c:1\n"},
+		{"one line in the middle of a hang", stuck(3, 1) + line(3, "VFS: Busy inodes after unmount of a (b)") + stuck(9, 1),
+			"# want: bug: VFS: Busy inodes after unmount of a (b)\n# want: soft lockup: watchdog: BUG: soft lockup - CPU#0 stuck for 3s! [a:1]\n"},
+		{"a victim during an oops", oops + "[    1.000001] Out of memory: Killed process 7 (a) total-vm:1kB\n" + end, "# want: oom: Out of memory: Killed process 7 (a) total-vm:1kB\n# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"behind a message without an end", "[    1.000000] vmalloc: failed[    1.000001] BUG: unable to handle page fault\n", "# want: oops: BUG: unable to handle page fault\n"},
+		{"before a message without an end", "[    1.000000] Oops: 0 [    1.000001] x\n", "# want: oops: Oops: 0 [    1.000001] x\n"},
 		{"as many lines between as there may be", oops + end + strings.Repeat("x\n", near-1) + panicked,
 			"# want: panic: Internal error: Oops: 0000000096000044 [#1] SMP (Fatal exception)\n"},
 		{"one more", oops + end + strings.Repeat("x\n", near) + panicked,
@@ -217,6 +355,32 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// armForms are the ways in which 32-bit arm prints a stack: with frame pointers, without
+// them, and since 6.1.
+var armForms = [3]string{
+	"BUG: a\nBacktrace: \n[<c010da60>] (dump_backtrace) from [<c010dd00>] (show_stack+0x20/0x24)\n r7:00000000 r6:c1106a98 r5:60000013 r4:c1106a98\n[<c010dce0>] (show_stack) from [<bf014004>] (f+0x10/0x20 [m])\n r10:c2 r9:00000080\n[<bf014000>] (f [m]) from [<bf01b254>] (g+0x254/0xe80 [m])\n" +
+		"Exception stack(0xc2ef5fa8 to 0xc2ef5ff0)\n5fa0:                   00000000 00000000 01d6e000 00026a6c 01d64104 00000000\n[<bf01b000>] (g [m]) from [<c0100060>] (ret_fast_syscall+0x0/0x54)\n",
+	"BUG: a\n[<c010da60>] (unwind_backtrace) from [<c010dd00>] (show_stack+0x20/0x24)\n[<c010dce0>] (show_stack) from [<bf014004>] (f+0x10/0x20 [m])\n[<bf014000>] (f [m]) from [<bf01b254>] (g+0x254/0xe80 [m])\n[<bf01b000>] (g [m]) from [<c0100060>] (ret_fast_syscall+0x0/0x54)\n",
+	"BUG: a\nCall trace: \n unwind_backtrace from show_stack+0x18/0x1c\n show_stack from f+0x10/0x20 [m]\n f [m] from g+0x254/0xe80 [m]\n g [m] from ret_fast_syscall+0x0/0x1c\nException stack(0xe0c09fa8 to 0xe0c09ff0)\n9fa0:                   00000000 00000000 04600000 00031724 044de0c0 00000000\nend\n",
+}
+
+func TestArm(t *testing.T) {
+	for i, form := range armForms {
+		st := scan(form, 50).current().Stack()
+		var names []string
+		for _, f := range st.Frames {
+			names = append(names, f.String())
+		}
+		last := "ret_fast_syscall+0x0/0x54"
+		if i == 2 {
+			last = "ret_fast_syscall+0x0/0x1c"
+		}
+		if got, want := strings.Join(names, " "), "f+0x10/0x20 [m] g+0x254/0xe80 [m] "+last; got != want || len(st.Trimmed) != 2 {
+			t.Errorf("form %d: frames %q and %d trimmed, want %q and 2", i, got, len(st.Trimmed), want)
+		}
+	}
+}
+
 func TestStack(t *testing.T) {
 	const arm64 = "pc : f+0x10/0x80\nlr : %s\nCall trace:\n%s"
 	const hung = "Call trace:\n watchdog_timer_fn+0x1/0x2\n el1_irq+0x1/0x2\n spin+0x1/0x2\n kthread+0x1/0x2\n"
@@ -234,6 +398,27 @@ func TestStack(t *testing.T) {
 		{"stall", "rcu: INFO: rcu_sched self-detected stall on CPU", hung, spin},
 		{"an oops in an interrupt", "BUG: a", hung, " | watchdog_timer_fn el1_irq spin kthread"},
 		{"an exception that is last", "rcu: INFO: rcu_sched self-detected stall on CPU", "Call trace:\n spin+0x1/0x2\n el1_irq+0x1/0x2\n", " | spin el1_irq"},
+		{"before 4.10", "BUG: a", "Call Trace:\n <IRQ>  [<ffffffff849381e4>] dump_stack+0xe1/0x157\n [<ffffffff81391101>] ? h+0x41/0x80\n [<ffffffff849384ac>] f+0x63/0xa5\n", "dump_stack h | f"},
+		{"a program counter before 4.10", "BUG: a", "RIP: 0010:[<ffffffff82d4e304>]  [<ffffffff82d4e304>] f+0x24/0x30\nCall Trace:\n [<ffffffff849384ac>] g+0x63/0xa5\n", " | f g"},
+		{"arm: a link register that is left over", "BUG: a", "PC is at f+0x10/0x80\nLR is at x+0x1/0x2\npc : [<bf014004>]    lr : [<c01>]    psr: 60000013\n[<bf014000>] (f) from [<bf01b254>] (g+0x4/0x8)\n", " | f g"},
+		{"arm: a jump to nowhere", "BUG: a", "PC is at 0x10\nLR is at f+0x4/0x80\n[<bf014000>] (g) from [<bf01b254>] (h+0x4/0x8)\n", " |  f g h"},
+		{"a warning in an interrupt", "WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2", "RIP: 0010:f+0x1/0x2\nCall Trace:\n <IRQ>\n g+0x1/0x2\n asm_sysvec_apic_timer_interrupt+0x1/0x2\n </IRQ>\n <TASK>\nRIP: 0010:idle+0x1/0x2\nRSP: 0018:1\n cpu_startup_entry+0x1/0x2\n", " | f g asm_sysvec_apic_timer_interrupt idle cpu_startup_entry"},
+		{"KASAN", "BUG: KASAN: slab-out-of-bounds in f+0x1/0x2", "Call Trace:\n dump_stack_lvl+0x1/0x2\n print_report+0x1/0x2\n ? f+0x1/0x2\n kasan_report+0x1/0x2\n f+0x1/0x2\n g+0x1/0x2\n\nAllocated by task 1:\n k+0x1/0x2\n", "dump_stack_lvl print_report f kasan_report | f g"},
+		{"KASAN, of a function that is inlined", "BUG: KASAN: slab-out-of-bounds in f+0x1/0x2", "Call Trace:\n kasan_report+0x1/0x2\n g+0x1/0x2\n", "kasan_report | f g"},
+		{"KASAN without a stack", "BUG: KASAN: slab-out-of-bounds in f+0x1/0x2", "", " | f"},
+		{"KCSAN", "BUG: KCSAN: data-race in f / g", "\nwrite to 0x1 of 4 bytes by task 1 on cpu 0:\n __tsan_write4+0x1/0x2\n f+0x1/0x2\n h+0x1/0x2\n\nread to 0x1 of 4 bytes by interrupt on cpu 1:\n g+0x1/0x2\n", "__tsan_write4 | f h"},
+		{"KFENCE", "BUG: KFENCE: invalid free in f+0x1/0x2", "\nInvalid free of 0x1 (in kfence-#33):\n f+0x1/0x2\n g+0x1/0x2\n\nkfence-#33: 0x1-0x2, size=32, cache=kmalloc-32\n\nallocated by task 1 on cpu 0 at 1.000000s:\n k+0x1/0x2\n", " | f g"},
+		{"KMSAN", "BUG: KMSAN: uninit-value in f+0x1/0x2", " f+0x1/0x2\n g+0x1/0x2\n\nUninit was created at:\n k+0x1/0x2\n", " | f g"},
+		{"a leak", "unreferenced object 0x1 (size 8):", "  comm \"a\", pid 7, jiffies 4294767514 (age 15.374s)\n  hex dump (first 8 bytes):\n    24 81 04 00 00 00 00 00  $.......\n  backtrace (crc 0):\n    [<0000000017059910>] __kmalloc+0x1/0x2\n    f+0x1/0x2\n", "__kmalloc | f"},
+		{"what is asleep", "INFO: task a:1 blocked for more than 120 seconds.", "Call Trace:\n __schedule+0x1/0x2\n schedule+0x1/0x2\n f+0x1/0x2\n", "__schedule schedule | f"},
+		{"a lock that is taken", "WARNING: possible recursive locking detected", "a/1 is trying to acquire lock:\nff (l){+.+.}-{3:3}, at: f+0x1/0x2\n\nCall Trace:\n dump_stack+0x1/0x2\n mutex_x+0x1/0x2\n f+0x1/0x2\n g+0x1/0x2\n", "dump_stack mutex_x | f g"},
+		{"a lock that is still held", "WARNING: a/1 still has locks held!", "1 lock held by a/1:\n #0: ff (l){+.+.}-{3:3}, at: f+0x1/0x2\n\nCall Trace:\n dump_stack+0x1/0x2\n g+0x1/0x2\n", "dump_stack | f g"},
+		{"locks that RCU lists", "WARNING: suspicious RCU usage", "1 lock held by a/1:\n #0: ff (l){+.+.}-{3:3}, at: h+0x1/0x2\n\nCall Trace:\n lockdep_rcu_suspicious+0x1/0x2\n f+0x1/0x2\n h+0x1/0x2\n", "lockdep_rcu_suspicious | f h"},
+		{"lines of others in between", "BUG: a", "Call Trace:\nnetlink: x\n f+0x1/0x2\nnetlink: y\nnetlink: z\n g+0x1/0x2\n\n h+0x1/0x2\n", " | f g"},
+		{"more lines of others", "BUG: a", "Call Trace:\n f+0x1/0x2\n" + strings.Repeat("x\n", between+1) + " g+0x1/0x2\n", " | f"},
+		{"the stack of RCU's thread", "rcu: INFO: rcu_sched self-detected stall on CPU", "rcu: \t1-...!: (21 ticks this GP) idle=1\nrcu: rcu_sched kthread starved for 21 jiffies!\nrcu: RCU grace-period kthread stack dump:\ntask:rcu_sched state:R stack:0 pid:10 ppid:2 flags:0x1\nCall Trace:\n __schedule+0x1/0x2\n rcu_gp_kthread+0x1/0x2\nNMI backtrace for cpu 1\nCPU: 1 PID: 7 Comm: a Not tainted 6.1\nCall Trace:\n dump_stack+0x1/0x2\n asm_sysvec_apic_timer_interrupt+0x1/0x2\nRIP: 0010:f+0x1/0x2\n g+0x1/0x2\n", "dump_stack asm_sysvec_apic_timer_interrupt | f g"},
+		{"where RCU's thread ran", "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "rcu: \t1-...!: (0 ticks this GP) idle=1\n" + lastRan + "\nNMI backtrace for cpu 0\nRIP: 0010:h+0x1/0x2\nCall Trace:\n k+0x1/0x2\nSending NMI from CPU 0 to CPUs 1:\nNMI backtrace for cpu 1\nRIP: 0010:f+0x1/0x2\nCall Trace:\n g+0x1/0x2\n", " | f g"},
+		{"what scripts/decode_stacktrace.sh adds", "BUG: a", "Call Trace:\n f lib/f.c:3 [inline]\n g+0x1/0x2 lib/f.c:9\n", " | f g"},
 		{"a heading without frames", "BUG: a", "Call trace:\nend\nCall trace:\n k+0x1/0x80\n", " | k"},
 	} {
 		s := scan(tt.opens+"\n"+tt.lines, 7)
@@ -363,6 +548,14 @@ func FuzzScanner(f *testing.F) {
 		f.Add(b, uint8(40))
 	}
 	f.Add([]byte("BUG: x\n---[ end trace\nOops: \xff\r\nx[    0.000000] Kernel panic - not syncing: \xc3"), uint8(3))
+	for _, st := range starts {
+		f.Add([]byte("[    1.000000] "+st.text+st.has+"\n"), uint8(9))
+	}
+	for _, lines := range []string{armForms[0], armForms[1], armForms[2], "BUG: KCSAN: data-race in a+0x1/0x2 / b\n\nread to 0xff of 4 bytes by task 1 on cpu 0:\n a+0x1/0x2\n b+0x1/0x2\n" + ruler + "\n",
+		"rcu: INFO: rcu_sched detected stalls on CPUs/tasks:\nrcu: \t1-...!: (0 ticks this GP)\n" + lastRan + "\nNMI backtrace for cpu 0\nCall Trace:\n <IRQ>  [<ffffffff81b2e7d9>] ? a+0x1/0x2\nNMI backtrace for cpu 1\nCall Trace:\n b+0x1/0x2 x.c:3 [inline]\n",
+		"WARNING: possible recursive locking detected\na/1 is trying to acquire lock:\nff (a){+.+.}, at: [<bf014004>] f+0x1/0x2 [m]\nCall Trace:\n g+0x1/0x2\n"} {
+		f.Add([]byte(lines), uint8(20))
+	}
 	f.Fuzz(func(t *testing.T, log []byte, size uint8) {
 		whole := new(Scanner)
 		whole.Write(log)
@@ -371,9 +564,26 @@ func FuzzScanner(f *testing.F) {
 		if diff := cmp.Diff(whole.Reports(), pieces.Reports()); diff != "" {
 			t.Errorf("written in other pieces (-whole +pieces):\n%s", diff)
 		}
+		for _, b := range bytes.Split(log, []byte("\n")) {
+			if plain(b) && !mayOpen(b) {
+				if st, _ := opens(parse(string(b)).msg); st != nil {
+					t.Errorf("line %q opens a report of the kind %s, but is not read", b, st.kind)
+				}
+			}
+		}
 		for _, r := range whole.Reports() {
-			if st := r.Stack(); len(st.Frames)+len(st.Trimmed) > maxLines+2 {
-				t.Errorf("%d frames out of %d lines", len(st.Frames), len(r.Lines))
+			// arm prints two functions a line.
+			st := r.Stack()
+			if len(st.Frames)+len(st.Trimmed) > 2*maxLines+3 {
+				t.Errorf("%d frames out of %d lines", len(st.Frames)+len(st.Trimmed), len(r.Lines))
+			}
+			for _, f := range append(st.Frames, st.Trimmed...) {
+				if f.Note == interruptedHere || f.Name != stack.Sanitise(f.Name) {
+					t.Errorf("frame %+v", f)
+				}
+			}
+			if !slices.Contains(kinds, r.Kind) {
+				t.Errorf("kind %q", r.Kind)
 			}
 			if k := r.Task(); k != nil && (k.PID < 0 || k.CPU < -1) {
 				t.Errorf("task %+v", k)
