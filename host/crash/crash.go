@@ -310,7 +310,7 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		return
 	case s.open && cur.Kind == OOM && kind == OOM: // first the task that invoked it, then the killed one
 		return
-	case s.open && adds(cur, kind):
+	case s.open && adds(cur, kind, title):
 		return
 	}
 	s.again = s.repeat(kind, title)
@@ -355,13 +355,13 @@ func (s *Scanner) aside(kind Kind, title, line string) {
 	s.all = append(s.all, cur)
 }
 
-// adds reports whether the first line of a report of the kind is another line of r.
-func adds(r *Report, kind Kind) bool {
+// adds reports whether the first line of a report is another line of r.
+func adds(r *Report, kind Kind, title string) bool {
 	switch r.Kind {
 	case Oops: // "BUG: unable to handle page fault", then "Oops: 0000"
 		return kind == Oops
-	case Leak: // "BUG: memory leak", then the object
-		return kind == Leak && len(r.Lines) == 1 && strings.HasPrefix(r.Title, "BUG: ")
+	case Leak: // "BUG: memory leak", then the object; the object, then how many there were
+		return kind == Leak && (len(r.Lines) == 1 && strings.HasPrefix(r.Title, "BUG: ") || strings.Contains(title, "new suspected memory leaks"))
 	}
 	return false
 }

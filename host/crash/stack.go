@@ -20,6 +20,7 @@ var (
 	dumpLine = text.Lazy(`^task:(\S.{0,64}?) +state:.*[ :]pid: *(\d+)`)                                                    // kernel/sched/core.c, sched_show_task
 	oldDump  = text.Lazy(`^(\S.{0,15}?) +[RSDTtXZPI] ?(?: running task +| +)\d+ +(\d+) +\d+ 0x[0-9a-f]{8}`)                // the same before 5.9
 	hardLine = text.Lazy(`(?:^watchdog: CPU(\d+): )?Watchdog detected hard LOCKUP on cpu (\d+)`)                           // kernel/watchdog.c
+	lockLine = text.Lazy(`^(.{1,64})/(\d+) (?:is |just |\[HC\d)`)                                                          // kernel/locking/lockdep.c
 	leakLine = text.Lazy(`^\s+comm "(.{0,64})", pid (-?\d+), jiffies `)                                                    // mm/kmemleak.c
 )
 
@@ -67,8 +68,15 @@ func (r *Report) Task() *Task {
 		}
 	}
 	for _, line := range r.Lines {
-		if t := named(parse(line).msg); t != nil {
+		if t := named(strings.TrimPrefix(parse(line).msg, "kmemleak: ")); t != nil {
 			return t
+		}
+	}
+	if r.Kind == Lockdep {
+		for _, line := range r.Lines {
+			if m := lockLine.FindStringSubmatch(parse(line).msg); m != nil {
+				return &Task{Comm: m[1], PID: number(m[2], 0), CPU: -1}
+			}
 		}
 	}
 	// Of a CPU that does not respond only the number is known.
@@ -174,8 +182,8 @@ const symbol = `(\S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]{1,64}\])?)`
 
 var (
 	titleAt = text.Lazy(`^(?:BUG: K[A-Z]+: .* in|WARNING: .* at \S+:\d+|.*[Ss]tack is corrupted in:) ` + symbol)
-	lockAt  = text.Lazy(`\bat: (?:\[<[0-9a-f]+>\] +)?` + symbol) // kernel/locking/lockdep.c, print_lock
-	lastRun = text.Lazy(`^ +last function: (\S+)$`)              // kernel/workqueue.c, process_one_work
+	lockAt  = text.Lazy(`\bat: (?:\[<[0-9a-f]+>\] +)?` + symbol)                        // kernel/locking/lockdep.c, print_lock
+	lastRun = text.Lazy(`^ +(?:last function: |.* workfn=)(\S+(?: \[[^\]]{1,64}\])?)$`) // kernel/workqueue.c, process_one_work
 )
 
 // namedBy is the Note of a frame that is not on the stack: the report's own words name
@@ -282,6 +290,9 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 	msgs := make([]line, len(r.Lines))
 	for i, l := range r.Lines {
 		msgs[i] = parse(l)
+		if r.Kind == Leak {
+			msgs[i].msg = strings.TrimPrefix(msgs[i].msg, "kmemleak: ")
+		}
 	}
 	for i, l := range msgs {
 		msg := l.msg
