@@ -77,10 +77,10 @@ type Report struct {
 	Victim *Task    // of an OOM report: the killed task
 	Lines  []string // the console from the first line of the report, cleaned, at most 400 lines of at most 1 KiB
 
-	// A hang is reported repeatedly, and so is a network device that stays in use.
+	// A hang is reported repeatedly, and so is what goes wrong in the same place again.
 	// Count is the number of reports; if it is more than 1, Last is the title of the
-	// last one, which says how long the hang has lasted by then, and the other fields
-	// are from the first one.
+	// last one, which says how long a hang has lasted by then, and the other fields are
+	// from the first one.
 	Count int
 	Last  string
 }
@@ -366,20 +366,27 @@ func adds(r *Report, kind Kind, title string) bool {
 	return false
 }
 
-// hanging matches the part of a hang's title that changes: the duration, the count.
-var hanging = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b|\. Usage count = -?\d+$`)
+// varying matches the parts of a title that differ when the same is reported again: how
+// long a hang has lasted, how often a network device is in use, who was on the CPU.
+var varying = text.Lazy(`\bfor (?:more than )?\d+ ?s(?:econds)?\b|\. Usage count = -?\d+$|\bCPU: \d+ PID: \d+ |, CPU#\d+: .*`)
 
-// waiting begins a report of a bug that is repeated as a hang's is.
+// waiting begins a report that is repeated as a hang's is.
 const waiting = "unregister_netdevice: waiting for "
+
+// repeats reports whether reports of the kind with the same title are the same. Each
+// oops and each OOM report is the end of another task.
+func (k Kind) repeats() bool {
+	return k.Severity() <= SeverityBug && k != OOM && k != Leak
+}
 
 // repeat counts a repeated report and moves it to the end of the list.
 func (s *Scanner) repeat(kind Kind, title string) bool {
-	if !kind.Hang() && !strings.HasPrefix(title, waiting) {
+	if !kind.repeats() {
 		return false
 	}
-	what := hanging.ReplaceAllString(title, "")
+	what := varying.ReplaceAllString(title, "")
 	for i, r := range s.all {
-		if r.Kind == kind && hanging.ReplaceAllString(r.Title, "") == what {
+		if r.Kind == kind && varying.ReplaceAllString(r.Title, "") == what {
 			r.Count++
 			r.Last = title
 			s.all = append(slices.Delete(s.all, i, i+1), r)

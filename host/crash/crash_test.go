@@ -316,6 +316,11 @@ func TestScanner(t *testing.T) {
 		{"warnings of two CPUs at once", "WARNING: CPU: 0 PID: 1 at a.c:1\nWARNING: CPU: 1 PID: 2 at b.c:1\n" + end, "# want: warning: WARNING: CPU: 0 PID: 1 at a.c:1\n# want: warning: WARNING: CPU: 1 PID: 2 at b.c:1\n"},
 		{"one line in the middle of a hang", stuck(3, 1) + line(3, "VFS: Busy inodes after unmount of a (b)") + stuck(9, 1),
 			"# want: bug: VFS: Busy inodes after unmount of a (b)\n# want: soft lockup: watchdog: BUG: soft lockup - CPU#0 stuck for 3s! [a:1]\n"},
+		{"the same again", strings.Repeat("[    1.000000] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n[    1.000000] x\n"+end, 2) + "[    1.000000] WARNING: CPU: 1 PID: 7 at a.c:1 f+0x1/0x2\n" + end + "[    1.000000] WARNING: CPU: 1 PID: 7 at a.c:2 f+0x1/0x2\n" + end,
+			"# want: warning: WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n# want: warning: WARNING: CPU: 1 PID: 7 at a.c:2 f+0x1/0x2\n"},
+		{"two tasks that die", oops + end + oops + end, "# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
+		{"a device that stays in use", line(1, waiting+"lo to become free. Usage count = 2") + line(11, waiting+"lo to become free. Usage count = 1") + line(12, waiting+"eth0 to become free. Usage count = 1"),
+			"# want: bug: " + waiting + "lo to become free. Usage count = 2\n# want: bug: " + waiting + "eth0 to become free. Usage count = 1\n"},
 		{"a victim during an oops", oops + "[    1.000001] Out of memory: Killed process 7 (a) total-vm:1kB\n" + end, "# want: oom: Out of memory: Killed process 7 (a) total-vm:1kB\n# want: oops: Internal error: Oops: 0000000096000044 [#1] SMP\n"},
 		{"behind a message without an end", "[    1.000000] vmalloc: failed[    1.000001] BUG: unable to handle page fault\n", "# want: oops: BUG: unable to handle page fault\n"},
 		{"before a message without an end", "[    1.000000] Oops: 0 [    1.000001] x\n", "# want: oops: Oops: 0 [    1.000001] x\n"},
@@ -504,7 +509,7 @@ func bounded(t *testing.T, s *Scanner) {
 				t.Errorf("report %d: bad line of %d bytes: %.80q", i, len(l), l)
 			}
 		}
-		if r.Count < 1 || r.Count > 1 && !r.Kind.Hang() && !strings.HasPrefix(r.Title, waiting) || (r.Count > 1) != (r.Last != "") {
+		if r.Count < 1 || r.Count > 1 && !r.Kind.repeats() || (r.Count > 1) != (r.Last != "") {
 			t.Errorf("report %d: a %s, %d times, %q and last %q", i, r.Kind, r.Count, r.Title, r.Last)
 		}
 		if r.Kind == Panic && i != len(s.Reports())-1 {
@@ -514,7 +519,7 @@ func bounded(t *testing.T, s *Scanner) {
 }
 
 func TestBounds(t *testing.T) {
-	one := "BUG: " + strings.Repeat("\xff", 3*maxLine) + "\n" + strings.Repeat(strings.Repeat("한", maxLine/2)+"\n", maxLines+10) + "---[ end trace 0 ]---\n"
+	one := "Oops: " + strings.Repeat("\xff", 3*maxLine) + "\n" + strings.Repeat(strings.Repeat("한", maxLine/2)+"\n", maxLines+10) + "---[ end trace 0 ]---\n"
 	s := new(Scanner)
 	for range maxReports + 4 {
 		s.Write([]byte(one))

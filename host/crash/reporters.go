@@ -10,7 +10,7 @@ var reporters = names(
 	"dump_stack*", "__dump_stack", "show_stack*", "dump_backtrace*", "unwind_backtrace", "show_trace*", "show_regs", "sched_show_task",
 	// kernel/panic.c, lib/bug.c and the traps that WARN and BUG are
 	"panic", "vpanic", "nmi_panic", "check_panic_on_warn", "__warn", "__warn_printk", "warn_slowpath_*", "report_bug", "__report_bug", "fixup_bug*", "handle_bug", "exc_invalid_op", "asm_exc_invalid_op",
-	"do_error_trap", "do_invalid_op", "invalid_op", "df_debug", "do_double_fault", "double_fault", "exc_double_fault", "asm_exc_double_fault", "die", "__die", "__die_body", "oops_end", "bug_handler", "bug_brk_handler", "brk_handler", "call_break_hook", "do_debug_exception",
+	"do_error_trap", "do_invalid_op", "invalid_op", "df_debug", "do_double_fault", "double_fault", "exc_double_fault", "asm_exc_double_fault", "panic_bad_stack", "handle_bad_stack", "__bad_stack", "bad_mode", "panic_unhandled", "__panic_unhandled", "die", "__die", "__die_body", "oops_end", "bug_handler", "bug_brk_handler", "brk_handler", "call_break_hook", "do_debug_exception",
 	// mm/kasan, mm/kmsan, mm/kfence, kernel/kcsan, lib/ubsan.c
 	"kasan_*", "__kasan_*", "__asan_*", "__hwasan_*", "print_address_description", "print_report", "check_memory_region*", "object_err", "print_trailer", "describe_address", "end_report*", "check_region_inline",
 	"kmsan_*", "__kmsan_*", "__msan_*", "kfence_*", "__kfence_*", "kcsan_*", "__kcsan_*", "__tsan_*", "ubsan_*", "__ubsan_*", "handle_overflow", "__sanitizer_cov_*",

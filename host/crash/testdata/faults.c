@@ -253,7 +253,14 @@ static int __init faults_init(void)
 		culprit_list();
 	else if (!strcmp(fault, "uaf"))
 		culprit_uaf();
-	else if (!strcmp(fault, "outside"))
+	else if (!strcmp(fault, "sampled")) { // until KFENCE guards one of them
+		int i;
+
+		for (i = 0; i < seconds * 100; i++) {
+			culprit_uaf();
+			msleep(10);
+		}
+	} else if (!strcmp(fault, "outside"))
 		culprit_outside();
 	else if (!strcmp(fault, "twice"))
 		culprit_twice();
