@@ -278,7 +278,7 @@ func (s *Scanner) take(line string) {
 			cur.Victim, cur.Title = v, clip(msg)
 			s.close()
 		}
-	case cur.Kind == Halt:
+	case cur.Kind == Halt, st != nil && st.single && len(*lines) == 1:
 		s.close()
 	case cur.Kind.Severity() == SeverityPanic, cur.Kind.Hang():
 	case strings.HasPrefix(msg, "---[ end trace"):

@@ -386,6 +386,71 @@ func TestArm(t *testing.T) {
 	}
 }
 
+// TestFaults: of the logs that faults.c produced, the first report's kind and first
+// frame are those of the fault.
+func TestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		logs  string // a pattern
+		kind  Kind
+		first string // a function, or what its name begins with
+	}{
+		{"arm-*-oops", Oops, "culprit_oops"},
+		{"arm-*-bug", Oops, "culprit_bug"},
+		{"arm-*-unaligned", Oops, "culprit_unaligned"},
+		{"arm-5.10-warn", Warning, "culprit_warn"},
+		{"arm-6*-warn", Warning, "faults_init"}, // culprit_warn's call of the last function is a jump
+		{"arm-*-soft", SoftLockup, "culprit_spin"},
+		{"arm-*-stall", Stall, "culprit_spin"},
+		{"arm-5.10-hung", HungTask, "wait_for_completion"},
+		{"arm-6.12-hung", HungTask, "__wait_for_common"},
+		{"arm-*-jump", Oops, ""},
+		{"*-list", Oops, "__list_del_entry_valid"},
+		{"*-deep", Panic, ""},
+		{"amd64-*-sampled", KFENCE, "culprit_uaf"},
+		{"amd64-6.12-page", Bug, "free_unref_page"},
+		{"amd64-6.12-sleep", Atomic, "msleep"},
+		{"amd64-debug-uaf", KASAN, "culprit_uaf"},
+		{"amd64-debug-twice", KASAN, "faults_init"},
+		{"amd64-debug-shift", UBSAN, "culprit_shift"},
+		{"amd64-debug-order", Lockdep, "culprit_order"},
+		{"amd64-debug-irq", Lockdep, "culprit_irq"},
+		{"amd64-debug-unlock", Lockdep, "faults_init"},
+		{"amd64-debug-freed", Lockdep, "culprit_freed"},
+		{"amd64-debug-rcu", Lockdep, "culprit_rcu"},
+		{"amd64-debug-key", Lockdep, "culprit_key"},
+		{"amd64-debug-cpu", Lockdep, "culprit_cpu"},
+		{"amd64-debug-sleep", Atomic, "msleep"},
+		{"amd64-debug-alloc", Atomic, "__kmalloc_cache_noprof"},
+		{"amd64-debug-page", Bug, "free_unref_page"},
+		{"amd64-debug-stall", Stall, "culprit_spin"},
+		{"amd64-debug-leak", Leak, "culprit_leak"},
+	} {
+		files, err := filepath.Glob("testdata/" + tt.logs + ".log")
+		if err != nil || len(files) == 0 {
+			t.Errorf("no logs %s: %v", tt.logs, err)
+		}
+		for _, file := range files {
+			log, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, body := split(string(log))
+			all := scan(body, 4096).Reports()
+			if len(all) == 0 {
+				t.Errorf("%s: no report", file)
+				continue
+			}
+			st := all[0].Stack()
+			if len(st.Frames) < 2 || all[0].Kind != tt.kind || !strings.HasPrefix(st.Frames[0].Name, tt.first) {
+				t.Errorf("%s: a %s at %+.1v, want a %s in %s", file, all[0].Kind, st.Frames[:min(2, len(st.Frames))], tt.kind, tt.first)
+			}
+			if k := all[0].Task(); k == nil || k.PID == 0 {
+				t.Errorf("%s: task %+v", file, k)
+			}
+		}
+	}
+}
+
 func TestStack(t *testing.T) {
 	const arm64 = "pc : f+0x10/0x80\nlr : %s\nCall trace:\n%s"
 	const hung = "Call trace:\n watchdog_timer_fn+0x1/0x2\n el1_irq+0x1/0x2\n spin+0x1/0x2\n kthread+0x1/0x2\n"

@@ -95,7 +95,7 @@ func number(s string, otherwise int) int {
 
 // Lines of a report that contain frames.
 var (
-	heading  = text.Lazy(`^(?:Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                                    // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
+	heading  = text.Lazy(`^(?:(?:[0-9a-f]{16})?Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
 	pcLine   = text.Lazy(`^(?:pc : |epc : |PC is at |NIP \[[0-9a-f]+\] |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                      // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
 	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                          // arch/arm64/kernel/process.c
 	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                               // privilege level 3
@@ -140,11 +140,14 @@ func (r *Report) Stack() stack.Stack {
 	if len(s.Frames) > 0 {
 		s.Classify()
 		if !atPC {
-			if f, ok := r.culprit(); !ok || !s.from(f) {
-				kind := r.firstKind()
+			kind := r.firstKind()
+			f, ok := r.culprit()
+			// Lockdep names where the lock was taken; the function may be elsewhere now.
+			near := kind != Lockdep || strings.Contains(r.Title, "held")
+			if !ok || !s.from(f, near) {
 				s.interrupted(kind)
 				s.reporters(kind)
-				if ok && f.Name != s.Frames[0].Name {
+				if ok && !s.has(f.Name) {
 					f.Note = namedBy
 					s.Frames = append([]stack.Frame{f}, s.Frames...)
 				}
@@ -216,12 +219,12 @@ func (r *Report) culprit() (stack.Frame, bool) {
 	return stack.Frame{}, false
 }
 
-// from trims the frames above f, or above another place in its function. It reports
-// false if neither is in the stack.
-func (s *frames) from(f stack.Frame) bool {
+// from trims the frames above f, or, if near is set, above another place in its function.
+// It reports false if that is not in the stack.
+func (s *frames) from(f stack.Frame, near bool) bool {
 	return s.Trim(func(g stack.Frame) bool {
 		return g.Name == f.Name && g.Offset == f.Offset && g.Size == f.Size && g.Note != Unreliable
-	}) || s.Trim(func(g stack.Frame) bool { return g.Name == f.Name && g.Note != Unreliable })
+	}) || near && s.Trim(func(g stack.Frame) bool { return g.Name == f.Name && g.Note != Unreliable })
 }
 
 // dump returns the stack that the report is about, nil if it contains none.
@@ -265,9 +268,10 @@ func (d *dump) fits(cpus map[int]bool) int {
 	return 2
 }
 
-func (d *dump) has(name string) bool {
-	for _, f := range d.Frames {
-		if f.Base() == name && f.Note != Unreliable {
+// has reports whether the function is in the stack.
+func (s *frames) has(name string) bool {
+	for _, f := range s.Frames {
+		if (f.Name == name || f.Base() == name) && f.Note != Unreliable {
 			return true
 		}
 	}
