@@ -469,6 +469,7 @@ func TestStack(t *testing.T) {
 		{"an oops in an interrupt", "BUG: a", hung, " | watchdog_timer_fn el1_irq spin kthread"},
 		{"an exception that is last", "rcu: INFO: rcu_sched self-detected stall on CPU", "Call trace:\n spin+0x1/0x2\n el1_irq+0x1/0x2\n", " | spin el1_irq"},
 		{"before 4.10", "BUG: a", "Call Trace:\n <IRQ>  [<ffffffff849381e4>] dump_stack+0xe1/0x157\n [<ffffffff81391101>] ? h+0x41/0x80\n [<ffffffff849384ac>] f+0x63/0xa5\n", "dump_stack h | f"},
+		{"a stall before 4.10", "INFO: rcu_sched self-detected stall on CPU", "Call Trace:\n <IRQ>  [<ffffffff849381e4>] dump_stack+0xe1/0x157\n [<ffffffff81391101>] apic_timer_interrupt+0x41/0x80\n <EOI>  [<ffffffff81391101>] ? h+0x41/0x80\n [<ffffffff849384ac>] f+0x63/0xa5\n [<ffffffff849384ac>] g+0x63/0xa5\n", "dump_stack apic_timer_interrupt h | f g"},
 		{"a program counter before 4.10", "BUG: a", "RIP: 0010:[<ffffffff82d4e304>]  [<ffffffff82d4e304>] f+0x24/0x30\nCall Trace:\n [<ffffffff849384ac>] g+0x63/0xa5\n", " | f g"},
 		{"arm: a link register that is left over", "BUG: a", "PC is at f+0x10/0x80\nLR is at x+0x1/0x2\npc : [<bf014004>]    lr : [<c01>]    psr: 60000013\n[<bf014000>] (f) from [<bf01b254>] (g+0x4/0x8)\n", " | f g"},
 		{"arm: a jump to nowhere", "BUG: a", "PC is at 0x10\nLR is at f+0x4/0x80\n[<bf014000>] (g) from [<bf01b254>] (h+0x4/0x8)\n", " |  f g h"},

@@ -1,7 +1,5 @@
 package crash
 
-import "strings"
-
 // reporters are the functions that print reports, by kernel source file. They are on
 // top of the stack that a report shows, above the function it is about. One that ends
 // in "*" is a prefix.
@@ -64,16 +62,27 @@ func matches(set map[string]bool, name string) bool {
 	return set[name+"*"]
 }
 
+// instrumentation are the functions that the compiler calls from every function, for
+// the sanitizers and for kernel/kcov.c. One of them may be where the kernel faults.
+var instrumentation = names("__asan_*", "__hwasan_*", "__tsan_*", "__msan_*", "__sanitizer_cov_*", "write_comp_data")
+
 // reporters trims the functions that printed the report, so that the first frame is
 // what it is about.
 func (s *frames) reporters(kind Kind) {
+	s.cut(func(name string) bool {
+		return matches(reporters, name) || matches(more[kind], name)
+	})
+}
+
+// cut trims the frames of the functions on top, but not all of the stack.
+func (s *frames) cut(of func(name string) bool) {
 	cut := 0
 	for i, f := range s.Frames[:len(s.Frames)-1] {
 		name := f.Base()
-		if f.Note == Unreliable || name == "" {
+		if f.Note == Unreliable || name == "" && i > 0 {
 			continue
 		}
-		if !matches(reporters, name) && !matches(more[kind], name) && !strings.HasPrefix(name, "asm_exc_invalid_op") {
+		if !of(name) {
 			break
 		}
 		cut = i + 1
@@ -81,8 +90,6 @@ func (s *frames) reporters(kind Kind) {
 	for cut > 0 && cut < len(s.Frames)-1 && s.Frames[cut].Note == Unreliable {
 		cut++
 	}
-	if cut > 0 {
-		s.Trimmed = append(s.Trimmed, s.Frames[:cut:cut]...)
-		s.Frames = s.Frames[cut:]
-	}
+	s.Trimmed = append(s.Trimmed, s.Frames[:cut:cut]...)
+	s.Frames = s.Frames[cut:]
 }

@@ -95,7 +95,7 @@ func number(s string, otherwise int) int {
 
 // Lines of a report that contain frames.
 var (
-	heading  = text.Lazy(`^(?:(?:[0-9a-f]{16})?Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                   // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
+	heading  = text.Lazy(`^(?:(?:\s*[0-9a-f]{16})?Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
 	pcLine   = text.Lazy(`^(?:pc : |epc : |PC is at |NIP \[[0-9a-f]+\] |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                      // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
 	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                          // arch/arm64/kernel/process.c
 	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                               // privilege level 3
@@ -117,6 +117,7 @@ type dump struct {
 	task    *Task
 	cpu     int  // -1 if not known
 	kthread bool // of RCU's own thread, or of where it last ran
+	eoi     bool // the next frame is where an interrupt came
 }
 
 // Stack returns the report's call stack, innermost frame first; without frames if
@@ -139,7 +140,9 @@ func (r *Report) Stack() stack.Stack {
 	}
 	if len(s.Frames) > 0 {
 		s.Classify()
-		if !atPC {
+		if atPC {
+			s.cut(func(name string) bool { return matches(instrumentation, name) })
+		} else {
 			kind := r.firstKind()
 			f, ok := r.culprit()
 			// Lockdep names where the lock was taken; the function may be elsewhere now.
@@ -371,6 +374,9 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 // part of a stack.
 func (d *dump) take(msg string) bool {
 	if m := context.FindStringSubmatch(msg); m != nil {
+		if strings.Contains(m[0], "<EOI>") { // x86 before 4.13, in place of the RIP line
+			d.eoi = true
+		}
 		msg = " " + msg[len(m[0]):]
 		if strings.TrimSpace(msg) == "" {
 			return true
@@ -404,6 +410,9 @@ func (d *dump) take(msg string) bool {
 	}
 	f, ok := traced(msg)
 	if ok {
+		if d.eoi && f.Note != Unreliable {
+			f.Note, d.eoi = interruptedHere, false
+		}
 		d.Frames = append(d.Frames, f)
 	}
 	return ok
