@@ -64,6 +64,9 @@ func named(msg string) *Task {
 func (r *Report) Task() *Task {
 	if r.firstKind() == Stall {
 		if d := r.dump(); d != nil && d.task != nil {
+			if d.task.CPU < 0 {
+				d.task.CPU = d.cpu
+			}
 			return d.task
 		}
 	}
