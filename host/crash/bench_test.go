@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -48,5 +49,63 @@ func BenchmarkScanner(b *testing.B) {
 			}
 			b.ReportMetric(float64(lines)*float64(b.N)/b.Elapsed().Seconds(), "lines/s")
 		})
+	}
+}
+
+// BenchmarkStack extracts stacks and tasks: of all of testdata, and of as many reports
+// as a scanner keeps, of long lines that are nearly frames.
+func BenchmarkStack(b *testing.B) {
+	files, err := filepath.Glob("testdata/*.log")
+	if err != nil || len(files) == 0 {
+		b.Fatalf("no logs: %v", err)
+	}
+	logs := map[string][]*Report{}
+	for _, file := range files {
+		log, err := os.ReadFile(file)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, body := split(string(log))
+		logs["logs"] = append(logs["logs"], scan(body, 4096).Reports()...)
+	}
+	for _, words := range []string{"x", " f from x ", "a R 0x", "Call Trace:"} {
+		s := new(Scanner)
+		for i := range maxReports {
+			fmt.Fprintf(s, "rcu: INFO: rcu_sched self-detected stall on CPU %d\n", i)
+			s.Write(bytes.Repeat([]byte(strings.Repeat(words, 790/len(words))+"\n"), maxLines))
+		}
+		logs["worst "+words] = s.Reports()
+	}
+	for name, reports := range logs {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				for _, r := range reports {
+					r.Stack()
+					r.Task()
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(reports)), "µs/report")
+		})
+	}
+}
+
+// BenchmarkStarts reads lines that are nearly the first of a report.
+func BenchmarkStarts(b *testing.B) {
+	for _, words := range []string{"BUG: ", "WARNING: x ", "INFO: task x:1 ", "[ INFO: possible ", "a [# "} {
+		b.Run(words, func(b *testing.B) {
+			line := []byte(strings.Repeat(words, maxLine/len(words)) + "\n")
+			b.SetBytes(int64(len(line)))
+			for b.Loop() {
+				new(Scanner).Write(line)
+			}
+		})
+	}
+}
+
+// BenchmarkFlood reads lines that each begin another report.
+func BenchmarkFlood(b *testing.B) {
+	s := new(Scanner)
+	for i := 0; b.Loop(); i++ {
+		fmt.Fprintf(s, "BUG: %d %s\n", i, strings.Repeat("CPU: 1 PID: ", 70))
 	}
 }

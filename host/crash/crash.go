@@ -128,6 +128,7 @@ var causes = []struct{ text, cause, source string }{
 type Scanner struct {
 	line []byte
 	all  []*Report
+	keys map[*Report]string // of reports that may be repeated: see key
 	// open reports whether lines still belong to the last report: an oops ends
 	// with its "end trace" line, a panic with the console, most others with a
 	// pause.
@@ -321,7 +322,7 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		s.open = false
 		return
 	default:
-		s.all = append(s.all, &Report{Kind: kind, Title: title, Count: 1})
+		s.add(&Report{Kind: kind, Title: title, Count: 1})
 		if kind == Panic {
 			s.current().Cause = cause(title)
 		}
@@ -350,7 +351,7 @@ func (s *Scanner) aside(kind Kind, title, line string) {
 	}
 	s.all = s.all[:len(s.all)-1]
 	if !s.repeat(kind, title) && s.room(kind, maxReports-1) {
-		s.all = append(s.all, r)
+		s.add(r)
 	}
 	s.all = append(s.all, cur)
 }
@@ -384,9 +385,9 @@ func (s *Scanner) repeat(kind Kind, title string) bool {
 	if !kind.repeats() {
 		return false
 	}
-	what := varying.ReplaceAllString(title, "")
+	what := s.key(title)
 	for i, r := range s.all {
-		if r.Kind == kind && varying.ReplaceAllString(r.Title, "") == what {
+		if r.Kind == kind && s.keys[r] == what {
 			r.Count++
 			r.Last = title
 			s.all = append(slices.Delete(s.all, i, i+1), r)
@@ -394,6 +395,22 @@ func (s *Scanner) repeat(kind Kind, title string) bool {
 		}
 	}
 	return false
+}
+
+// key returns the part of a title that stays when it is repeated.
+func (s *Scanner) key(title string) string {
+	return varying.ReplaceAllString(title[:min(len(title), titleLen)], "")
+}
+
+// add appends a report.
+func (s *Scanner) add(r *Report) {
+	s.all = append(s.all, r)
+	if r.Kind.repeats() {
+		if s.keys == nil {
+			s.keys = map[*Report]string{}
+		}
+		s.keys[r] = s.key(r.Title)
+	}
 }
 
 // goesOn reports whether a panic with that title at that time belongs to r.
@@ -420,7 +437,8 @@ func (s *Scanner) room(kind Kind, max int) bool {
 	}
 	for i, r := range s.all {
 		if r.Kind.Severity() < kind.Severity() || kind == OOM && r.Kind == OOM {
-			s.all = append(s.all[:i], s.all[i+1:]...)
+			s.all = slices.Delete(s.all, i, i+1)
+			delete(s.keys, r)
 			return true
 		}
 	}

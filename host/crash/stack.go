@@ -96,20 +96,57 @@ func number(s string, otherwise int) int {
 	return otherwise
 }
 
+// pattern is a pattern and what makes most lines fail without it: a report has 400 lines
+// of what a guest chose to print.
+type pattern struct {
+	first string // the bytes that a matching line may begin with; empty: any
+	has   string // what it contains
+	*text.Pattern
+}
+
+// maxFrame is the length of the longest line that is looked at: two symbols of
+// KSYM_NAME_LEN, 512, are not real.
+const maxFrame = 800
+
+func (p pattern) may(msg string) bool {
+	return msg != "" && len(msg) <= maxFrame && (p.first == "" || strings.IndexByte(p.first, msg[0]) >= 0) && strings.Contains(msg, p.has)
+}
+
+func (p pattern) matches(msg string) bool { return p.may(msg) && p.MatchString(msg) }
+
+func (p pattern) find(msg string) []string {
+	if !p.may(msg) {
+		return nil
+	}
+	return p.FindStringSubmatch(msg)
+}
+
 // Lines of a report that contain frames.
 var (
-	heading  = text.Lazy(`^(?:(?:\s*[0-9a-f]{16})?Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?):`)                // arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:"; mm/kmemleak.c
-	pcLine   = text.Lazy(`^(?:pc : |epc : |PC is at |NIP \[[0-9a-f]+\] |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)                      // arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
-	lrLine   = text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)                                                                          // arch/arm64/kernel/process.c
-	userRIP  = text.Lazy(`^RIP: 00[0-9a-f][37b]:`)                                                                               // privilege level 3
-	context  = text.Lazy(`^ *</?[A-Z_0-9#]+> *`)                                                                                 // <TASK>, </IRQ>; before 4.13 in front of a frame
-	register = text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`)                    // arch/x86/kernel/process_64.c
-	armRegs  = text.Lazy(`^\s*r\d+:[0-9a-f]{8}\b|^[0-9a-f]{4}: [0-9a-f ]{8}|^Exception stack\(0x`)                               // arch/arm/lib/backtrace.S, arch/arm/kernel/traps.c
-	armFrame = text.Lazy(`^\s*(\[<[0-9a-f]+>\] )?\(?(\S+?(?: \[[^\]]{1,64}\])?)\)? from (\[<[0-9a-f]+>\] )?\(?([^()]+?)\)?\s*$`) // arch/arm/kernel/traps.c, dump_backtrace_entry
-	nmiLine  = text.Lazy(`^NMI backtrace for cpu (\d+)|^Task dump for CPU (\d+):`)                                               // lib/nmi_backtrace.c, kernel/sched/core.c
-	lastRan  = "rcu: Stack dump where RCU GP kthread last ran:"                                                                  // kernel/rcu/tree_stall.h
-	stalled  = text.Lazy(`^(?:rcu: )?\s+(\d+)-[^: ]*: \(|\{(?: \d+(?:-\S*)?)+ ?\}`)                                              // kernel/rcu/tree_stall.h, print_cpu_stall_info; in braces before 3.19 and of expedited ones
+	// arch/*/kernel: x86 "Call Trace:", arm64 and arm "Call trace:", arm "Backtrace:";
+	// mm/kmemleak.c
+	heading = pattern{"CB \t0123456789abcdef", "race", text.Lazy(`^(?:(?:\s*[0-9a-f]{16})?Call [Tt]race|Backtrace|\s*backtrace(?: \(crc [0-9a-f]+\))?): *$`)}
+	// arch/*/kernel/process*.c, arch/x86/kernel/dumpstack.c
+	pcLine = pattern{"pePNRI", "", text.Lazy(`^(?:pc : |epc : |PC is at |NIP \[[0-9a-f]+\] |R?IP: (?:00[0-9a-f]{2}:)?)(\S.*)$`)}
+	// arch/arm64/kernel/process.c, arch/arm/kernel/process.c
+	lrLine = pattern{"lL", "", text.Lazy(`^(?:lr : |LR is at )(\S.*)$`)}
+	// privilege level 3
+	userRIP = pattern{"R", "", text.Lazy(`^RIP: 00[0-9a-f][37b]:`)}
+	// <TASK>, </IRQ>; before 4.13 in front of a frame
+	context = pattern{" <", "<", text.Lazy(`^ *</?[A-Z_0-9#]+> *`)}
+	// arch/x86/kernel/process_64.c
+	register = pattern{"CRFEDGSPO", ":", text.Lazy(`^(?:Code|RSP|R[A-D]X|R[SD]I|RBP|R\d\d|[FCDEGS]S|CR2|DR\d|PKRU|EFLAGS|ORIG_RAX): ?`)}
+	// arch/arm/lib/backtrace.S, arch/arm/kernel/traps.c
+	armRegs = pattern{" \trE0123456789abcdef", "", text.Lazy(`^\s*r\d+:[0-9a-f]{8}\b|^[0-9a-f]{4}: [0-9a-f ]{8}|^Exception stack\(0x`)}
+	// lib/nmi_backtrace.c, kernel/sched/core.c
+	nmiLine = pattern{"NT", "", text.Lazy(`^NMI backtrace for cpu (\d+)|^Task dump for CPU (\d+):`)}
+	// kernel/rcu/tree_stall.h, print_cpu_stall_info; in braces before 3.19 and of
+	// expedited ones
+	stalled  = pattern{"r \t", ": (", text.Lazy(`^(?:rcu: )?\s+(\d+)-[^: ]*: \(`)}
+	expedite = pattern{"rI", "{ ", text.Lazy(`\{((?: \d+(?:-\S*)?)+) ?\}`)}
 )
+
+const lastRan = "rcu: Stack dump where RCU GP kthread last ran:" // kernel/rcu/tree_stall.h
 
 // dump is one of the call stacks that a report contains.
 type dump struct {
@@ -315,30 +352,30 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			}
 			in = false
 		}
-		switch m := pcLine.FindStringSubmatch(msg); {
+		switch m := pcLine.find(msg); {
 		case m != nil:
 			if len(d.Frames) > 0 {
 				next()
 			}
-			if f, ok := frame(m[1]); ok && !userRIP.MatchString(msg) {
+			if f, ok := frame(m[1]); ok && !userRIP.matches(msg) {
 				d.pc, d.hasPC, d.lr = f, true, ""
 			}
 			continue
-		case lrLine.MatchString(msg):
+		case lrLine.matches(msg):
 			// arm functions return without restoring it, so there it may be left over from
 			// an earlier call, except after a jump to nowhere.
 			if strings.HasPrefix(msg, "lr : ") || d.pc.Name == "" {
-				d.lr = lrLine.FindStringSubmatch(msg)[1]
+				d.lr = lrLine.find(msg)[1]
 			}
 			continue
-		case heading.MatchString(msg) && hasFrame(msgs[i+1:]),
-			armFrame.MatchString(msg),
+		case heading.matches(msg) && hasFrame(msgs[i+1:]),
+			isArm(msg),
 			i > 0 && headless(msg) && (r.Kind.sanitizer() || strings.HasPrefix(msg, "[<") && !strings.HasSuffix(msgs[i-1].msg, ":")):
 			if len(d.Frames) > 0 {
 				next()
 			}
 			in, caller = true, l.caller
-			if !heading.MatchString(msg) {
+			if !heading.matches(msg) {
 				d.take(msg)
 			}
 			continue
@@ -347,13 +384,20 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 			last = true
 			d.kthread = true
 			continue
-		case stall && stalled.MatchString(msg):
-			for _, n := range strings.FieldsFunc(stalled.FindStringSubmatch(msg)[0], func(r rune) bool { return r < '0' || r > '9' }) {
-				cpus[number(n, -1)] = true
-			}
-			continue
 		}
-		if m := nmiLine.FindStringSubmatch(msg); m != nil {
+		if stall {
+			if m := stalled.find(msg); m != nil {
+				cpus[number(m[1], -1)] = true
+				continue
+			}
+			if m := expedite.find(msg); m != nil { // " 0-... 3-..."
+				for _, cpu := range strings.Fields(m[1]) {
+					n, _, _ := strings.Cut(cpu, "-")
+					cpus[number(n, -1)] = true
+				}
+			}
+		}
+		if m := nmiLine.find(msg); m != nil {
 			next()
 			last = false
 			d.cpu = number(m[1]+m[2], -1)
@@ -376,7 +420,7 @@ func (r *Report) dumps() (all []dump, cpus map[int]bool) {
 // take adds a line below a heading to the stack. It reports false for one that is not
 // part of a stack.
 func (d *dump) take(msg string) bool {
-	if m := context.FindStringSubmatch(msg); m != nil {
+	if m := context.find(msg); m != nil {
 		if strings.Contains(m[0], "<EOI>") { // x86 before 4.13, in place of the RIP line
 			d.eoi = true
 		}
@@ -385,8 +429,8 @@ func (d *dump) take(msg string) bool {
 			return true
 		}
 	}
-	if m := pcLine.FindStringSubmatch(msg); m != nil {
-		if userRIP.MatchString(msg) {
+	if m := pcLine.find(msg); m != nil {
+		if userRIP.matches(msg) {
 			return false
 		}
 		// The function that an interrupt or an exception interrupted.
@@ -396,15 +440,10 @@ func (d *dump) take(msg string) bool {
 		}
 		return true
 	}
-	if register.MatchString(msg) || armRegs.MatchString(msg) {
+	if register.matches(msg) || armRegs.matches(msg) {
 		return true
 	}
-	if m := armFrame.FindStringSubmatch(msg); m != nil {
-		callee, ok := frame(m[1] + m[2])
-		caller, ok2 := frame(m[3] + m[4])
-		if !ok || !ok2 {
-			return false
-		}
+	if callee, caller, ok := armFrames(msg); ok {
 		if n := len(d.Frames); n == 0 || d.Frames[n-1].Name != callee.Name {
 			d.Frames = append(d.Frames, callee)
 		}
@@ -419,6 +458,38 @@ func (d *dump) take(msg string) bool {
 		d.Frames = append(d.Frames, f)
 	}
 	return ok
+}
+
+func isArm(msg string) bool {
+	_, _, ok := armFrames(msg)
+	return ok
+}
+
+// armFrames parses a line of 32-bit arm's, which has a function and its caller:
+// "[<pc>] (f) from [<lr>] (g+0x1/0x2)", since 6.1 " f from g+0x1/0x2"
+// (arch/arm/kernel/traps.c, dump_backtrace_entry).
+func armFrames(msg string) (callee, caller stack.Frame, ok bool) {
+	left, right, ok := strings.Cut(msg, " from ")
+	if !ok || len(msg) > maxFrame || left == "" || left[0] != ' ' && !strings.HasPrefix(left, "[<") || !strings.Contains(right, "+0x") {
+		return callee, caller, false
+	}
+	if callee, ok = armFrame(left); ok {
+		caller, ok = armFrame(right)
+	}
+	return callee, caller, ok
+}
+
+func armFrame(s string) (stack.Frame, bool) {
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(s, "[<") {
+		addr, after, ok := strings.Cut(s, ">] (")
+		inner, closed := strings.CutSuffix(after, ")")
+		if !ok || !closed {
+			return stack.Frame{}, false
+		}
+		s = addr + ">] " + inner
+	}
+	return frame(s)
 }
 
 // interruptedHere marks, until the stack is complete, a frame from the registers that
@@ -479,7 +550,7 @@ func (s *frames) interrupted(kind Kind) {
 // hasFrame reports whether the lines after a heading start with frames.
 func hasFrame(lines []line) bool {
 	for i, l := range lines {
-		if context.MatchString(l.msg) && strings.TrimSpace(context.ReplaceAllString(l.msg, "")) == "" {
+		if context.matches(l.msg) && strings.TrimSpace(context.ReplaceAllString(l.msg, "")) == "" {
 			continue
 		}
 		return new(dump).take(l.msg) || !ends(l.msg) && resumes(lines[i+1:])
@@ -494,7 +565,7 @@ const between = 8
 // CPUs print between its lines.
 func resumes(lines []line) bool {
 	for _, l := range lines[:min(len(lines), between)] {
-		if headless(l.msg) || armFrame.MatchString(l.msg) {
+		if headless(l.msg) || isArm(l.msg) {
 			return true
 		}
 		if ends(l.msg) {
@@ -508,12 +579,15 @@ func resumes(lines []line) bool {
 func ends(msg string) bool {
 	trimmed := strings.TrimRight(msg, " ")
 	return trimmed == "" || strings.HasSuffix(trimmed, ":") || strings.HasPrefix(msg, "---[") || strings.HasPrefix(msg, "Code: ") || strings.HasPrefix(msg, ruler) || strings.HasPrefix(msg, "</") || strings.HasPrefix(msg, " </") ||
-		strings.HasPrefix(msg, "Modules linked in:") || userRIP.MatchString(msg) || heading.MatchString(msg) || named(msg) != nil || nmiLine.MatchString(msg)
+		strings.HasPrefix(msg, "Modules linked in:") || userRIP.matches(msg) || heading.matches(msg) || named(msg) != nil || nmiLine.MatchString(msg)
 }
 
 // headless reports whether the line is a frame without a doubt, as the sanitizers
 // print them below lines of their own words.
 func headless(msg string) bool {
+	if !strings.Contains(msg, "+0x") {
+		return false
+	}
 	f, ok := traced(msg)
 	return ok && f.Size > 0 && f.Note == ""
 }
@@ -522,17 +596,17 @@ var (
 	// source matches the origin of a frame, which arm64 prints since 6.13: "(P)" for
 	// the program counter, "(L)" for the link register (arch/arm64/kernel/stacktrace.c,
 	// dump_backtrace_entry).
-	source = text.Lazy(` \([A-Z]{1,4}\)$`)
+	source = pattern{"", " (", text.Lazy(` \([A-Z]{1,4}\)$`)}
 	// powerpc prints the stack pointer and the address first (arch/powerpc/kernel/process.c).
-	powerpc = text.Lazy(`^\[[0-9a-f]{8,16}\] \[[0-9a-f]{8,16}\] (\S.*?)( \(unreliable\))?$`)
+	powerpc = pattern{"[", "] [", text.Lazy(`^\[[0-9a-f]{8,16}\] \[[0-9a-f]{8,16}\] (\S.*?)( \(unreliable\))?$`)}
 	// position matches what scripts/decode_stacktrace.sh adds to a frame.
-	position = text.Lazy(` \(?[\w./-]+\.(?:[chS]|rs):\d+(?::\d+)?\)?( \[inline\])?(?: \(discriminator \d+\))?$`)
+	position = pattern{"", ":", text.Lazy(` \(?[\w./-]+\.(?:[chS]|rs):\d+(?::\d+)?\)?( \[inline\])?(?: \(discriminator \d+\))?$`)}
 )
 
 // traced parses a line of a trace: " sym+0x18/0x40", "  ? sym+0x18/0x40", and before
 // 4.10 " [<addr>] ? sym+0x18/0x40".
 func traced(msg string) (stack.Frame, bool) {
-	if m := powerpc.FindStringSubmatch(msg); m != nil {
+	if m := powerpc.find(msg); m != nil {
 		f, ok := frame(m[1])
 		if ok && m[2] != "" {
 			f.Note = Unreliable
@@ -559,7 +633,12 @@ func traced(msg string) (stack.Frame, bool) {
 // frame parses a frame: "sym+0x18/0x40", "[<addr>] sym+0x18/0x40 (P)". x86 printed
 // addresses twice in RIP lines before 4.10.
 func frame(s string) (stack.Frame, bool) {
-	s = source.ReplaceAllString(strings.TrimRight(s, " "), "")
+	if s = strings.TrimRight(s, " "); len(s) > maxFrame {
+		return stack.Frame{}, false
+	}
+	if source.may(s) {
+		s = source.ReplaceAllString(s, "")
+	}
 	if strings.HasPrefix(s, "[<") {
 		if _, after, ok := strings.Cut(s, ">]  [<"); ok {
 			s = "[<" + after
@@ -568,7 +647,10 @@ func frame(s string) (stack.Frame, bool) {
 	if f, ok := stack.ParseFrame(s); ok {
 		return f, true
 	}
-	m := position.FindStringSubmatchIndex(s)
+	var m []int
+	if position.may(s) && (strings.Contains(s, ".c:") || strings.Contains(s, ".h:") || strings.Contains(s, ".S:") || strings.Contains(s, ".rs:")) {
+		m = position.FindStringSubmatchIndex(s)
+	}
 	if m == nil {
 		return stack.Frame{}, false
 	}

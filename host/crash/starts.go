@@ -152,6 +152,9 @@ var anywhere = sync.OnceValue(func() (rows []*start) {
 	return rows
 })
 
+// titleLen is how much of a line is matched: real ones are shorter.
+const titleLen = 400
+
 // opens returns the row of the first line of a report, and the report's title.
 func opens(msg string) (*start, string) {
 	if msg == "" {
@@ -164,9 +167,10 @@ func opens(msg string) (*start, string) {
 		}
 		return nil, ""
 	}
+	head := msg[:min(len(msg), titleLen)]
 	for _, st := range byFirst()[msg[0]] {
 		switch {
-		case !strings.HasPrefix(msg, st.text), st.match != nil && !st.match.MatchString(msg):
+		case !strings.HasPrefix(msg, st.text), st.match != nil && !st.match.MatchString(head):
 			continue
 		case st.cut:
 			return st, msg[len(st.text):]
@@ -174,7 +178,7 @@ func opens(msg string) (*start, string) {
 		return st, msg
 	}
 	for _, st := range anywhere() {
-		if strings.Contains(msg, st.has) && st.match.MatchString(msg) {
+		if strings.Contains(head, st.has) && st.match.MatchString(head) {
 			return st, msg
 		}
 	}
