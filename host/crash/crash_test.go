@@ -188,7 +188,6 @@ func TestStarts(t *testing.T) {
 		{"WARNING: CPU: 0 PID: 1 at kernel/locking/lockdep.c:1 f+0x1/0x2", Lockdep},
 		{"WARNING: CPU: 0 PID: 1 at kernel/locking.c:1 f+0x1/0x2", Warning},
 		{"WARNING: kernel/x.c:1 at f+0x1/0x2, CPU#0: a/1", Warning},
-		{"WARNING: at kernel/x.c:1 f+0x1/0x2()", Warning},
 		{"WARNING: this driver is not finished", ""},
 		{"BUG: Bad page state in process a  pfn:1", Bug},
 		{"BUG: Bad rss-counter state mm:ff type:MM_FILEPAGES val:1", Bug},
@@ -215,7 +214,8 @@ func TestStarts(t *testing.T) {
 		{"int3: 0000 [#1] SMP", Oops},
 		{"stack segment: 0000 [#1] SMP", Oops},
 		{"Oops: general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] SMP NOPTI", Oops},
-		{"Oops - undefined instruction: 0 [#1] SMP ARM", Oops},
+		{"Internal error: Oops - undefined instruction: 0 [#1] SMP ARM", Oops},
+		{"kernel stack overflow (double-fault): 0000 [#1] PREEMPT SMP KASAN", Oops},
 		{"Unhandled fault: page domain fault (0x81b) at 0x00000010", Oops},
 		{"Unhandled prefetch abort: page domain fault (0x01b) at 0x00000010", Oops},
 		{"Alignment trap: not handling instruction e1922f9f at [<bf0142cc>]", Oops},
@@ -226,6 +226,7 @@ func TestStarts(t *testing.T) {
 		{"traps: a[1] general protection fault ip:1 sp:2 error:0 in a[1000+1]", ""}, // of a program
 		{"a[1]: segfault at 10 ip 1 sp 2 error 4", ""},
 		{"printk: the queue [#1] is full: 0", ""},
+		{"item: 3 [#4]", ""},
 	} {
 		st, _ := opens(tt.line)
 		var got Kind

@@ -50,8 +50,6 @@ var starts = []start{
 	{text: "WARNING: ", kind: Lockdep, match: locking, source: "kernel/locking/lockdep.c"},
 	{text: "INFO: ", kind: Lockdep, match: locking, source: "kernel/locking/lockdep.c, before 4.13"},
 	{text: "BUG: ", kind: Lockdep, match: locking, source: "kernel/locking/*.c, kernel/workqueue.c, lib/smp_processor_id.c"},
-	{text: "possible ", kind: Lockdep, match: locking, source: "kernel/locking/lockdep.c, before 4.13"},
-	{text: "inconsistent lock state", kind: Lockdep, source: "kernel/locking/lockdep.c, before 4.13"},
 
 	{text: "BUG: unable to handle ", kind: Oops, source: "arch/x86/mm/fault.c"},
 	{text: "BUG: Unable to handle ", kind: Oops, source: "arch/powerpc/mm/fault.c"},
@@ -81,13 +79,12 @@ var starts = []start{
 	{text: "traps: PANIC: double fault", kind: Oops, source: "arch/x86/kernel/traps.c"},
 	{text: "kernel stack overflow (", kind: Oops, source: "arch/x86/kernel/traps.c, before 5.16"},
 	// "Oops: ", "divide error: ", "invalid opcode: ", "stack segment: ", "int3: ".
-	{has: " [#", kind: Oops, match: text.Lazy(`^[A-Za-z][\w ,./-]{2,80}: [0-9a-f]{1,16} \[#\d+\]`), source: "arch/x86/kernel/dumpstack.c"},
+	{has: " [#", kind: Oops, match: text.Lazy(`^[A-Za-z][\w ,./()-]{2,80}: [0-9a-f]{4,16} \[#\d+\]`), source: "arch/x86/kernel/dumpstack.c"},
 	{text: "Oops: ", kind: Oops, source: "arch/x86/kernel/dumpstack.c, arch/powerpc/kernel/traps.c"},
 
 	{text: "WARNING: ", kind: Lockdep, match: text.Lazy(`^WARNING: (?:CPU: \d+ PID: \d+ at )?kernel/locking/\w+\.[ch]:\d+ `), source: "kernel/panic.c, of kernel/locking"},
 	{text: "WARNING: CPU: ", kind: Warning, source: "kernel/panic.c"},
 	{text: "WARNING: ", kind: Warning, match: text.Lazy(`^WARNING: \S+:\d+ at |^WARNING: .*, CPU#\d+: `), source: "kernel/panic.c, 6.18"},
-	{text: "WARNING: at ", kind: Warning, match: text.Lazy(`^WARNING: at \S+:\d+`), source: "kernel/panic.c, before 3.11"},
 	{text: "WARNING: kernel stack ", kind: Warning, source: "arch/x86/kernel/unwind_frame.c"},
 
 	{has: " invoked oom-killer: gfp_mask=", kind: OOM, match: text.Lazy(`^.{1,64} invoked oom-killer: gfp_mask=`), source: "mm/oom_kill.c"},
@@ -104,7 +101,7 @@ var (
 	killed = text.Lazy(`^(?:Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): Kill(?:ed)? process (\d+) \((.{0,64})\),? (?:UID|total-vm|score)\b`)
 	// The titles of lockdep, of the debugging of spinlocks and mutexes, and of the
 	// checks for code that is preemptible or holds a lock where it must not.
-	locking = text.Lazy(`^(?:WARNING: |INFO: |BUG: )?(?:` + strings.Join([]string{
+	locking = text.Lazy(`^(?:WARNING|INFO|BUG): (?:` + strings.Join([]string{
 		`possible (?:circular locking dependency|recursive locking|irq lock inversion dependency|reason: unannotated irqs-o)`,
 		`possible (?:irq|softirq|hardirq)\S* (?:lock )?\S* ?dependency`,
 		`\S+-(?:safe|READ-safe) -> \S+-(?:unsafe|READ-unsafe) lock order detected`,
