@@ -121,6 +121,8 @@ var entries = []string{
 	"entry_SYSCALL_64_after_hwframe", "entry_SYSCALL_64_safe_stack", "entry_SYSCALL_64", "entry_SYSCALL_64_fastpath", "system_call_fastpath",
 	"entry_SYSCALL_compat_after_hwframe", "entry_SYSCALL_compat", "entry_SYSENTER_compat_after_hwframe", "entry_SYSENTER_compat", "entry_INT80_compat", "asm_int80_emulation",
 	"asm_common_interrupt",
+	// The same before 5.8, arch/x86/entry/entry_64.S
+	"apic_timer_interrupt", "reschedule_interrupt", "call_function_interrupt", "call_function_single_interrupt", "irq_work_interrupt", "ret_from_intr",
 	// arm64, arch/arm64/kernel/entry.S
 	"el0t_64_sync", "el0t_64_irq", "el0t_64_fiq", "el0t_64_error", "el0t_32_sync", "el0t_32_irq",
 	"el1h_64_sync", "el1h_64_irq", "el1h_64_fiq", "el1h_64_error",

@@ -536,7 +536,9 @@ func (s *frames) interrupted(kind Kind) {
 		case i == len(s.Frames)-1 || f.Note == Unreliable:
 			continue
 		case f.Exception:
-			i++
+			for i++; i < len(s.Frames)-1 && s.Frames[i].Note == Unreliable; {
+				i++
+			}
 		case f.Note != interruptedHere:
 			continue
 		}
