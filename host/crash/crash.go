@@ -139,7 +139,12 @@ type Scanner struct {
 	since   int     // lines since the last report's end
 	again   bool    // the last report is a repetition; its lines go to spare
 	spare   []string
-	ended   bool // the panic's last line has been seen
+	caller  string // printk's tag of its first line
+	// The report that it came in the middle of, and that one's caller: lines of the
+	// caller still belong there.
+	before       *Report
+	beforeCaller string
+	ended        bool // the panic's last line has been seen
 }
 
 // Write never fails.
@@ -265,6 +270,12 @@ func (s *Scanner) take(line string) {
 	if l.stamped {
 		s.last = l.at
 	}
+	if r := s.before; r != nil && st == nil && l.caller == s.beforeCaller {
+		if len(r.Lines) < maxLines {
+			r.Lines = append(r.Lines, line)
+		}
+		return
+	}
 	s.nmi = strings.HasPrefix(msg, "Sending NMI from CPU")
 	lines := &cur.Lines
 	if s.again {
@@ -292,7 +303,7 @@ func (s *Scanner) take(line string) {
 // ruler is what the line at a sanitizer's report's end begins with.
 const ruler = "========================"
 
-func (s *Scanner) close() { s.open, s.since, s.nmi = false, 0, false }
+func (s *Scanner) close() { s.open, s.since, s.nmi, s.before = false, 0, false, nil }
 
 // begin handles the first line of a report.
 func (s *Scanner) begin(kind Kind, title string, l line) {
@@ -314,6 +325,10 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 	case s.open && adds(cur, kind, title):
 		return
 	}
+	s.before = nil
+	if s.open && !s.again && s.caller != l.caller {
+		s.before, s.beforeCaller = cur, s.caller
+	}
 	s.again = s.repeat(kind, title)
 	switch {
 	case s.again:
@@ -327,7 +342,7 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 			s.current().Cause = cause(title)
 		}
 	}
-	s.open, s.stamped, s.last, s.nmi = true, l.stamped, l.at, false
+	s.open, s.stamped, s.last, s.nmi, s.caller = true, l.stamped, l.at, false, l.caller
 }
 
 // besides reports whether the report that st opens does not end the open one: it has no

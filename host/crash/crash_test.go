@@ -351,13 +351,30 @@ func TestScanner(t *testing.T) {
 // program; after a panic all lines are the kernel's.
 func TestLines(t *testing.T) {
 	for in, want := range map[string]string{
-		"[    1.000000] BUG: a\nhello\n[    1.000000] b\n":                    "[    1.000000] BUG: a\n[    1.000000] b",
-		"BUG: a\nb\n[    1.000000] c\n":                                       "BUG: a\nb\n[    1.000000] c",
-		"[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c\n": "[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c",
+		"[    1.000000] BUG: a\nhello\n[    1.000000] b\n": "[    1.000000] BUG: a\n[    1.000000] b",
+		"BUG: a\nb\n[    1.000000] c\n":                    "BUG: a\nb\n[    1.000000] c",
+		"[    1.000000][   T1] WARNING: CPU: 0 PID: 1 at a.c:1\n[    1.000000][   T2] Oops: a\n[    1.000000][   T1] b\n[    1.000000][   C0] c\n[    1.000000][   T2] d\n": "[    1.000000][   T2] Oops: a\n[    1.000000][   C0] c\n[    1.000000][   T2] d",
+		"[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c\n":                                                                                               "[    1.000000] Kernel panic - not syncing: a\nb\n[    9.000000] c",
 	} {
 		if r := scan(in, 7).current(); r == nil || strings.Join(r.Lines, "\n") != want {
 			t.Errorf("%q: report %+v, want the lines %q", in, r, want)
 		}
+	}
+}
+
+// TestInterleaved: where lines have their callers' tags, a report that another CPU's
+// comes in the middle of is whole.
+func TestInterleaved(t *testing.T) {
+	s := scan("[    1.000000][   T1] WARNING: CPU: 0 PID: 1 at a.c:1\n[    1.000000][   T2] BUG: KASAN: a\n[    1.000000][   T1] Call Trace:\n[    1.000000][   T2] Call Trace:\n"+
+		"[    1.000000][   T1]  f+0x1/0x2\n[    1.000000][   T2]  g+0x1/0x2\n[    1.000000][   T1] "+"---[ end trace 0 ]---"+"\n[    1.000000][   T2]  h+0x1/0x2\n", 50)
+	var got []string
+	for _, r := range s.Reports() {
+		for _, f := range r.Stack().Frames {
+			got = append(got, string(r.Kind)+" "+f.Name)
+		}
+	}
+	if want := []string{"warning f", "KASAN g", "KASAN h"}; !slices.Equal(got, want) {
+		t.Errorf("frames %q, want %q", got, want)
 	}
 }
 
