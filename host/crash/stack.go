@@ -223,9 +223,10 @@ func (r *Report) firstKind() Kind {
 	return r.Kind
 }
 
-// Where a report names the function that it is about.
+// symbol matches a function with an offset, as the kernel's %pS prints it.
 const symbol = `(\S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[^\]]{1,64}\])?)`
 
+// Where a report names the function that it is about.
 var (
 	titleAt = text.Lazy(`^(?:BUG: K[A-Z]+: .* in|WARNING: .* at \S+:\d+|.*[Ss]tack is corrupted in:) ` + symbol)
 	lockAt  = text.Lazy(`\bat: (?:\[<[0-9a-f]+>\] +)?` + symbol)                        // kernel/locking/lockdep.c, print_lock
