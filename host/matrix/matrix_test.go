@@ -424,7 +424,7 @@ func TestFolder(t *testing.T) {
 		{"name", func(r *Results) { r.Name = "x" }, `its plan is named "", this one "x"`},
 		{"shard", func(r *Results) { r.Shard = "" }, "it is shard 1/2, this run is the whole plan"},
 		{"shorter", func(r *Results) { r.Plan = plan[:5] }, "its plan is another: 6 cells, here 5"},
-		{"machine", func(r *Results) { r.Plan[0].CPUs = 1 }, "cell 6.0/t0/P0 is on another machine"},
+		{"machine", func(r *Results) { r.Plan[0].CPUs = 1 }, "cell 6.0/t0/P0 is of another machine or input"},
 		{"cell", func(r *Results) { r.Plan[1].Kernel = "x" }, "cell 2 is 6.0/t0/P1, here it is x/t0/P1"},
 	} {
 		other := &Results{Plan: slices.Clone(plan), Shard: "1/2"}
