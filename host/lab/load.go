@@ -235,6 +235,19 @@ func read(dir fs.FS, name string) (*validator, error) {
 	return v, err
 }
 
+// Parse reads the bytes of a lab.yaml and checks all but the files beside it.
+// The error is an *Error, of the first thing that is wrong.
+func Parse(data []byte, file string) (*Lab, error) {
+	v, err := parse(data, file)
+	if err == nil {
+		err = v.first()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.l, nil
+}
+
 // parse reads a lab.yaml. The error is of what is not a lab at all.
 func parse(data []byte, file string) (*validator, error) {
 	tree, err := strictyaml.Parse(data)

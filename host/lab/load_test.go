@@ -217,15 +217,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-// Parse is Read for the bytes of a lab.yaml, without the files beside it.
-func Parse(data []byte, file string) (*Lab, error) {
-	v, err := parse(data, file)
-	if err == nil {
-		err = v.first()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return v.l, nil
-}
