@@ -43,6 +43,7 @@ type treeFact struct {
 type compilerFact struct {
 	Of      string   `yaml:"of"`
 	Takes   []string `yaml:"takes"`
+	Rejects []string `yaml:"rejects"`
 	Builds  string   `yaml:"builds"`
 	Refuses string   `yaml:"refuses"`
 }
@@ -74,7 +75,8 @@ func (f *compilerFact) holds(host, target asker) bool {
 	if f.Of == "host" {
 		c = host
 	}
-	return (len(f.Takes) == 0 || c.takes(f.Takes...)) && (f.Builds == "" || c.builds(f.Builds)) && (f.Refuses == "" || !c.builds(f.Refuses))
+	return (len(f.Takes) == 0 || c.takes(f.Takes...)) && (len(f.Rejects) == 0 || !c.takes(f.Rejects...)) &&
+		(f.Builds == "" || c.builds(f.Builds)) && (f.Refuses == "" || !c.builds(f.Refuses))
 }
 
 // fixesFor returns the fixes that a tree needs for an architecture with these
