@@ -36,6 +36,7 @@ type Decoder struct {
 	pageSize int
 
 	events  []*format.Event // by ID; nil where there is none
+	broken  map[int]error   // formats of which only the common fields could be read
 	common  common
 	unknown map[int]*format.Event // formats made up for IDs without one
 
@@ -91,6 +92,7 @@ func open(c *capture.Capture) (*Decoder, error) {
 		big:      c.Order.Uint16([]byte{0, 1}) == 1,
 		longSize: c.LongSize,
 		pageSize: c.PageSize,
+		broken:   map[int]error{},
 		unknown:  map[int]*format.Event{},
 		texts:    map[*format.Event]*printer{},
 	}
@@ -124,10 +126,19 @@ func open(c *capture.Capture) (*Decoder, error) {
 
 func (d *Decoder) formats(all []capture.Format) error {
 	d.common.typ = -1
+	var first error
 	for _, f := range all {
 		e, err := format.Parse(f.System, f.Text, d.longSize)
 		if err != nil {
-			return err
+			// A capture has the formats of whole systems. One that cannot be read
+			// matters if there are records of its event, and Events reports it then.
+			if first == nil {
+				first = err
+			}
+			if e == nil {
+				continue
+			}
+			d.broken[e.ID] = err
 		}
 		c := commonOf(e)
 		if d.common.typ < 0 {
@@ -146,6 +157,9 @@ func (d *Decoder) formats(all []capture.Format) error {
 		d.events[e.ID] = e
 	}
 	if d.common.typ < 0 {
+		if first != nil {
+			return first
+		}
 		return fmt.Errorf("no format of any event")
 	}
 	return nil
@@ -229,6 +243,7 @@ func (d *Decoder) Events() iter.Seq2[*Event, error] {
 		}
 		h.order()
 		e := Event{dec: d}
+		told := map[int]bool{} // broken formats that were reported
 		for len(h) > 0 {
 			c := h[0]
 			if c.err != nil {
@@ -239,6 +254,12 @@ func (d *Decoder) Events() iter.Seq2[*Event, error] {
 				}
 			} else {
 				c.event(&e)
+				if err := d.broken[e.Format.ID]; err != nil && !told[e.Format.ID] {
+					told[e.Format.ID] = true
+					if !yield(nil, err) {
+						return
+					}
+				}
 				if !yield(&e, nil) {
 					return
 				}

@@ -394,15 +394,56 @@ func TestOpen(t *testing.T) {
 		{"common fields elsewhere", func(c *capture.Capture) {
 			c.Formats[1].Text = bytes.Replace(c.Formats[1].Text, []byte("offset:4;"), []byte("offset:40;"), 1)
 		}, "its common fields are not where"},
-		{"a lie", func(c *capture.Capture) {
-			c.Formats[2].Text = bytes.Replace(c.Formats[2].Text, []byte("size:4;\tsigned:0"), []byte("size:4000000;\tsigned:0"), 1)
-		}, "format of event test/tick: field n: size:4000000 is no number up to"},
+		{"no format can be read", func(c *capture.Capture) {
+			c.Formats = []capture.Format{{System: "test", Text: []byte("name: tick\n")}}
+		}, "format of event test/tick: no ID"},
 	} {
 		in := k.capture(nil)
 		c.edit(in)
 		_, err := Open(in)
 		if err == nil || !strings.HasPrefix(err.Error(), "read capture: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q in it", c.name, err, c.want)
+		}
+	}
+}
+
+// TestBrokenFormat: a format that cannot be read is an error only for records of its
+// event, which keep what is common to all records.
+func TestBrokenFormat(t *testing.T) {
+	const want = "format of event test/tick: field n: size:4000000 is no number up to 1048576"
+	k := kernels[0]
+	other := capture.Format{System: "x", Text: []byte("name: nothing\n")}
+	for _, c := range []struct {
+		name   string
+		pages  []byte
+		events int
+		errs   []string
+	}{
+		{"no record of it", k.pageOf(1, 0, nil, k.stack(0, 7, 1, 2)), 1, nil},
+		{"two records of it", k.pageOf(1, 0, nil, k.tick(0, 1), k.tick(1, 2)), 2, []string{want}},
+	} {
+		in := k.capture(c.pages)
+		in.Formats[2].Text = bytes.Replace(in.Formats[2].Text, []byte("size:4;\tsigned:0"), []byte("size:4000000;\tsigned:0"), 1)
+		in.Formats = append(in.Formats, other)
+		d, err := Open(in)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		var errs []string
+		events := 0
+		for e, err := range d.Events() {
+			if err != nil {
+				errs = append(errs, err.Error())
+				continue
+			}
+			events++
+			if e.PID != 7 {
+				t.Errorf("%s: event of PID %d; want 7", c.name, e.PID)
+			}
+		}
+		if diff := cmp.Diff(c.errs, errs); diff != "" || events != c.events {
+			t.Errorf("%s: %d events, want %d; errors -want +got\n%s", c.name, events, c.events, diff)
 		}
 	}
 }

@@ -105,19 +105,48 @@ func (e *Event) String() string {
 	return e.System + "/" + e.Name
 }
 
-// Parse reads a format file. longSize is the kernel's, 4 or 8. The error names
-// the event and what is wrong with it.
+// Parse reads a format file. longSize is the kernel's, 4 or 8. The error names the
+// event and what is wrong with it. With an error the event is nil, or one of which
+// at least the name, the ID and the common fields could be read: it has no other
+// fields, and its records can be told apart from those of other events.
 func Parse(system string, b []byte, longSize int) (*Event, error) {
 	e, err := parse(b, longSize)
 	e.System = system
-	if err != nil {
-		name := e.String()
-		if e.Name == "" {
-			name = system + "/?"
-		}
-		return nil, fmt.Errorf("format of event %s: %w", text.Line(name, maxName), err)
+	if err == nil {
+		return e, nil
 	}
-	return e, nil
+	name := e.String()
+	if e.Name == "" {
+		name = system + "/?"
+	}
+	err = fmt.Errorf("format of event %s: %w", text.Line(name, maxName), err)
+	if !e.usable() {
+		return nil, err
+	}
+	e.Fields, e.Print = nil, ""
+	return e, err
+}
+
+// usable reports whether the event's records can be told apart from others.
+func (e *Event) usable() bool { return e.check() == nil }
+
+func (e *Event) check() error {
+	switch {
+	case e.Name == "":
+		return fmt.Errorf("no name")
+	case e.ID < 0:
+		return fmt.Errorf("no ID")
+	}
+	for _, want := range []struct {
+		name string
+		size int
+	}{{"common_type", 2}, {"common_pid", 4}} {
+		f := e.Field(want.name)
+		if f == nil || f.Size != want.size || f.Loc != Here {
+			return fmt.Errorf("no field %s of %d bytes", want.name, want.size)
+		}
+	}
+	return nil
 }
 
 func parse(b []byte, longSize int) (*Event, error) {
@@ -133,8 +162,10 @@ func parse(b []byte, longSize int) (*Event, error) {
 		switch word {
 		case "name":
 			e.Name = strings.TrimSpace(value)
-			if !isIdent(e.Name) {
-				return e, fmt.Errorf("%q is no name", text.Line(value, 64))
+			if !isEventName(e.Name) {
+				name := e.Name
+				e.Name = ""
+				return e, fmt.Errorf("%q is not the name of an event", text.Line(name, 64))
 			}
 		case "ID":
 			id, err := strconv.ParseUint(strings.TrimSpace(value), 10, 32)
@@ -163,22 +194,7 @@ func parse(b []byte, longSize int) (*Event, error) {
 		}
 		rest = after
 	}
-	switch {
-	case e.Name == "":
-		return e, fmt.Errorf("no name")
-	case e.ID < 0:
-		return e, fmt.Errorf("no ID")
-	}
-	for _, want := range []struct {
-		name string
-		size int
-	}{{"common_type", 2}, {"common_pid", 4}} {
-		f := e.Field(want.name)
-		if f == nil || f.Size != want.size || f.Loc != Here {
-			return e, fmt.Errorf("no field %s of %d bytes", want.name, want.size)
-		}
-	}
-	return e, nil
+	return e, e.check()
 }
 
 // parseField reads what follows "field:":
@@ -203,6 +219,9 @@ func parseField(s string, longSize int) (Field, error) {
 	if f.Offset+f.Size > maxRecord {
 		return f, fmt.Errorf("field %s: offset %d and size %d are over a record's bound of %d", f.Name, f.Offset, f.Size, maxRecord)
 	}
+	// Before 5.6 a flexible array is declared like one element, without brackets
+	// (__dynamic_array in kernel/trace/trace_export.c).
+	f.Array = f.Array || f.Size == 0
 	elem := SizeOf(f.Type, longSize)
 	switch {
 	case f.Loc != Here:
@@ -215,18 +234,18 @@ func parseField(s string, longSize int) (Field, error) {
 		f.Elem = f.Size
 	default:
 		f.Elem = max(elem, 1)
-		if n := length(decl); n > 0 && f.Size > 0 {
-			if f.Size%n != 0 {
-				return f, fmt.Errorf("field %s: size %d is not that of %d elements", f.Name, f.Size, n)
-			}
+		switch n := length(decl); {
+		case n == 0 || f.Size == 0:
+		case f.Size == elem || f.Size%n != 0:
+			// An array in a macro for single fields: the size is that of one
+			// element, as in f2fs_truncate_partial_nodes (nid_t nid[3], size 4).
+			f.Elem = f.Size
+		default:
 			f.Elem = f.Size / n
 		}
 		if f.Size%f.Elem != 0 {
-			return f, fmt.Errorf("field %s: size %d is not one of elements of %d", f.Name, f.Size, f.Elem)
+			return f, fmt.Errorf("field %s: size %d is not a multiple of its elements' %d", f.Name, f.Size, f.Elem)
 		}
-	}
-	if f.Size == 0 && !f.Array {
-		return f, fmt.Errorf("field %s: size 0", f.Name)
 	}
 	return f, nil
 }
@@ -301,6 +320,12 @@ func SizeOf(name string, longSize int) int {
 		return longSize
 	}
 	return n
+}
+
+// isEventName accepts a digit at the start, as in 802154_rdev_add_virtual_intf
+// (net/ieee802154/trace.h).
+func isEventName(s string) bool {
+	return isIdent(s) || s != "" && len(s) <= maxName && s[0] >= '0' && s[0] <= '9' && isIdent("_"+s[1:])
 }
 
 func isIdent(s string) bool {
