@@ -24,6 +24,9 @@ const (
 // group is the number of names per marker.
 const group = 256
 
+// maxAlign is the largest alignment of a table.
+const maxAlign = 256
+
 // flatBase is the assumed address of the first byte of an Image, whose header does
 // not contain it: the link address of an arm64 kernel with 48-bit addresses
 // (KIMAGE_VADDR).
@@ -34,12 +37,17 @@ const flatBase = 0xffff800080000000
 // does not determine them, addresses are relative to flatBase.
 //
 // The tables have no header and no fixed offset. scripts/kallsyms.c writes them in
-// one of three orders. In each the token table is followed by its index, and the
+// one of four orders. In each the token table is followed by its index, and the
 // number of names by the names:
 //
+//	addresses, number, names, markers, token table, token index       (to 4.5)
 //	offsets, base, number, names, markers, token table, token index   (to 6.3)
 //	number, names, markers, token table, token index, offsets, base   (from 6.4)
 //	the same with offsets relative to their own address and no base   (7.x)
+//
+// Each starts at a multiple of the size of an unsigned long. To 4.19 the directive
+// for that is .align, which on arm and arm64 takes a power of two: there each starts
+// at a multiple of 16 or 256.
 //
 // A name is a length and that many bytes, each the index of a token; its first
 // letter is the type. Markers are the offsets of every 256th name.
@@ -75,6 +83,7 @@ type kallsyms struct {
 
 	tokens  [256][]byte
 	index   int // offset of the token index
+	align   int // of the start of each table
 	num     int // number of names
 	numAt   int // offset of that number
 	names   int // offset of the first name
@@ -111,8 +120,8 @@ func (t *kallsyms) findTokens(from int) (table int, ok bool) {
 		}
 		t.index = at
 		last := t.u16(at + 2*255)
-		// The last token is short and is followed by padding to a multiple of 8.
-		for table := at - last - 2; table >= max(0, at-last-80); table-- {
+		// The last token is short and is followed by padding.
+		for table := at - last - 2; table >= max(0, at-last-64-maxAlign); table-- {
 			if t.cutTokens(table) {
 				return table, true
 			}
@@ -183,13 +192,13 @@ func (t *kallsyms) namesBefore(markers, n, width int) bool {
 	for count := n; count > n-2 && count > 0; count-- {
 		// The names of the last group end at the markers.
 		last := int(t.marker(markers, count-1, width))
-		for at := (markers - last) &^ 3; at >= max(0, markers-last-130*group-16); at -= 4 {
+		for at := (markers - last) &^ 3; at >= max(0, markers-last-130*group-2*maxAlign); at -= 4 {
 			if num := int(t.u32(at)); num < minSymbols || num > maxSymbols || (num+group-1)/group != count {
 				continue
 			}
-			for _, gap := range []int{4, 8} {
-				if t.walk(at+gap, int(t.u32(at)), markers, width) {
-					t.numAt = at
+			for _, align := range []int{4, 8, 16, maxAlign} {
+				if t.walk(at+align, int(t.u32(at)), markers, width) {
+					t.numAt, t.align = at, max(align, t.long)
 					return true
 				}
 			}
@@ -215,7 +224,7 @@ func (t *kallsyms) walk(names, num, markers, width int) bool {
 		}
 		off = next
 	}
-	return markers-off < 16 && t.lengths <= maxText
+	return markers-off < maxAlign && t.lengths <= maxText
 }
 
 // name returns the tokens of the name at an offset. Lengths of 128 and more take
@@ -239,18 +248,40 @@ func (t *kallsyms) name(off, end int) (tokens []byte, next int, ok bool) {
 // addresses decodes the addresses with the first layout in which they ascend, since
 // the table is sorted.
 func (t *kallsyms) addresses() ([]uint64, bool) {
-	up := func(n int) int { return (n + t.long - 1) &^ (t.long - 1) }
+	up := func(n int) int { return (n + t.align - 1) &^ (t.align - 1) }
 	size := 4 * t.num
 	behind := t.index + 2*256
 	for _, o := range []struct{ offsets, base int }{
-		{t.numAt - t.long - up(size), t.numAt - t.long},
+		{t.numAt - t.align - up(size), t.numAt - t.align},
 		{behind, up(behind + size)},
 	} {
 		if addrs, ok := t.fromBase(o.offsets, o.base); ok {
 			return addrs, true
 		}
 	}
+	if addrs, ok := t.absolute(t.numAt - up(t.long*t.num)); ok {
+		return addrs, true
+	}
 	return t.fromPlace(behind)
+}
+
+// number returns an unsigned long of the kernel's.
+func (t *kallsyms) number(at int) uint64 {
+	if t.long == 8 {
+		return binary.LittleEndian.Uint64(t.b[at:])
+	}
+	return uint64(t.u32(at))
+}
+
+// kernelHalf reports whether an address is in the kernel's half of the address space.
+func (t *kallsyms) kernelHalf(addr uint64) bool { return addr>>(8*t.long-1) != 0 }
+
+// absolute reads addresses. Per-CPU symbols start at 0.
+func (t *kallsyms) absolute(at int) ([]uint64, bool) {
+	if at < 0 || at+t.long*t.num > len(t.b) || !t.kernelHalf(t.number(at+t.long*(t.num-1))) {
+		return nil, false
+	}
+	return t.rise(func(i int) (uint64, bool) { return t.number(at + t.long*i), true })
 }
 
 // fromBase decodes offsets relative to a base. With per-CPU symbols that start at
@@ -260,14 +291,11 @@ func (t *kallsyms) fromBase(offsets, base int) ([]uint64, bool) {
 	if offsets < 0 || base < 0 || base+t.long > len(t.b) || offsets+4*t.num > len(t.b) {
 		return nil, false
 	}
-	start := uint64(t.u32(base))
-	if t.long == 8 {
-		start = binary.LittleEndian.Uint64(t.b[base:])
-	}
+	start := t.number(base)
 	if start == 0 { // not relocated yet: use the first symbol, at the image's start
 		start, _ = t.address(0)
 	}
-	if start>>(8*t.long-1) == 0 { // not in the kernel's half of the address space
+	if !t.kernelHalf(start) {
 		return nil, false
 	}
 	negative := 0

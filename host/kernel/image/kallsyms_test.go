@@ -17,7 +17,8 @@ import (
 type order int
 
 const (
-	offsetsFirst   order = iota // to 6.3
+	offsetsFirst   order = iota // from 4.6 to 6.3
+	absolute                    // to 4.5
 	absolutePercpu              // the same, amd64 with per-CPU symbols from 0
 	offsetsLast                 // from 6.4
 	placeRelative               // 7.x
@@ -25,19 +26,21 @@ const (
 )
 
 // tables returns a kernel with symbols in that layout, and their text form. width is
-// the size of a marker, long that of the kernel's unsigned long.
-func tables(o order, n, width, long int) (kernel []byte, text string) {
+// the size of a marker, long that of the kernel's unsigned long, align the alignment
+// of each table.
+func tables(o order, n, width, long, align int) (kernel []byte, text string) {
 	le := binary.LittleEndian
 	rnd := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, 4096+rnd.IntN(4)*8)
 	for i := range b {
 		b[i] = byte(rnd.Uint32())
 	}
-	pad := func(to int) {
-		for len(b)%to != 0 {
+	pad := func() {
+		for len(b)%align != 0 {
 			b = append(b, 0)
 		}
 	}
+	pad()
 	base := uint64(0xffffffff81000000)
 	if long == 4 {
 		base = 0xc0008000
@@ -82,25 +85,33 @@ func tables(o order, n, width, long int) (kernel []byte, text string) {
 	}
 	offsets := func() {
 		for i := range syms {
-			b = le.AppendUint32(b, offset(i))
+			switch {
+			case o != absolute:
+				b = le.AppendUint32(b, offset(i))
+			case long == 4:
+				b = le.AppendUint32(b, uint32(syms[i].addr))
+			default:
+				b = le.AppendUint64(b, syms[i].addr)
+			}
 		}
-		pad(long)
+		pad()
 		switch {
 		case o == unrelocated:
 			b = le.AppendUint64(b, 0)
-		case o == placeRelative:
+		case o == placeRelative || o == absolute:
 		case long == 4:
 			b = le.AppendUint32(b, uint32(base))
 		default:
 			b = le.AppendUint64(b, base)
 		}
 	}
-	first := o == offsetsFirst || o == absolutePercpu || o == unrelocated
+	first := o == offsetsFirst || o == absolute || o == absolutePercpu || o == unrelocated
 	if first {
 		offsets()
+		pad()
 	}
 	b = le.AppendUint32(b, uint32(n))
-	pad(long)
+	pad()
 	var markers []int
 	names := len(b)
 	for i, s := range syms {
@@ -115,7 +126,7 @@ func tables(o order, n, width, long int) (kernel []byte, text string) {
 		}
 		b = append(b, packed...)
 	}
-	pad(8)
+	pad()
 	for _, m := range markers {
 		if width == 4 {
 			b = le.AppendUint32(b, uint32(m))
@@ -123,7 +134,7 @@ func tables(o order, n, width, long int) (kernel []byte, text string) {
 			b = le.AppendUint64(b, uint64(m))
 		}
 	}
-	pad(8)
+	pad()
 	table := len(b)
 	var index []int
 	for i := range 256 {
@@ -136,7 +147,7 @@ func tables(o order, n, width, long int) (kernel []byte, text string) {
 			b = append(b, 'x', 'y', 'z', 0)
 		}
 	}
-	pad(8)
+	pad()
 	for _, i := range index {
 		b = le.AppendUint16(b, uint16(i))
 	}
@@ -153,21 +164,27 @@ func TestKallsyms(t *testing.T) {
 		n     int
 		width int
 		arch  string
+		align int
 	}{
-		{"offsets first", offsetsFirst, 3000, 4, "arm64"},
-		{"offsets first, 32 bits", offsetsFirst, 3001, 4, "arm"},
-		{"offsets last, 32 bits", offsetsLast, 3001, 4, "386"},
-		{"markers of eight bytes", offsetsFirst, 3000, 8, "arm64"},
-		{"per-CPU symbols from 0", absolutePercpu, 3000, 4, "amd64"},
-		{"offsets last", offsetsLast, 3000, 4, "amd64"},
-		{"place-relative", placeRelative, 3000, 4, "arm64"},
-		{"without its base", unrelocated, 3000, 4, "arm64"},
-		{"whole groups", offsetsLast, 2048, 4, "arm64"},
-		{"as few as can be", offsetsLast, minSymbols, 4, "arm64"},
+		{"offsets first", offsetsFirst, 3000, 4, "arm64", 8},
+		{"offsets first, 32 bits", offsetsFirst, 3001, 4, "arm", 4},
+		{"offsets last, 32 bits", offsetsLast, 3001, 4, "386", 4},
+		{"markers of eight bytes", offsetsFirst, 3000, 8, "arm64", 8},
+		{"per-CPU symbols from 0", absolutePercpu, 3000, 4, "amd64", 8},
+		{"offsets last", offsetsLast, 3000, 4, "amd64", 8},
+		{"place-relative", placeRelative, 3000, 4, "arm64", 8},
+		{"without its base", unrelocated, 3000, 4, "arm64", 8},
+		{"whole groups", offsetsLast, 2048, 4, "arm64", 8},
+		{"offsets first, arm to 4.19", offsetsFirst, 3001, 4, "arm", 16},
+		{"offsets first, arm64 to 4.19", offsetsFirst, 3001, 8, "arm64", 256},
+		{"absolute", absolute, 3000, 8, "amd64", 8},
+		{"absolute, arm", absolute, 3001, 4, "arm", 16},
+		{"absolute, arm64", absolute, 3001, 8, "arm64", 256},
+		{"as few as can be", offsetsLast, minSymbols, 4, "arm64", 8},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			long := map[string]int{"arm": 4, "386": 4, "arm64": 8, "amd64": 8}[tt.arch]
-			kernel, want := tables(tt.order, tt.n, tt.width, long)
+			kernel, want := tables(tt.order, tt.n, tt.width, long, tt.align)
 			img := &Image{Arch: tt.arch, Kernel: kernel}
 			if tt.arch == "amd64" {
 				img.Kernel = synth.ELF(synth.Exec, synth.X86_64, synth.Section{Name: ".rodata", Data: kernel})
@@ -200,7 +217,7 @@ func TestKallsyms(t *testing.T) {
 			}
 		})
 	}
-	few, _ := tables(offsetsLast, minSymbols-1, 4, 8)
+	few, _ := tables(offsetsLast, minSymbols-1, 4, 8, 8)
 	for name, kernel := range map[string][]byte{
 		"too few": few,
 		"nothing": nil, "zeros": make([]byte, 1<<16), "ELF that is none": append([]byte("\x7fELF"), make([]byte, 100)...),
@@ -225,8 +242,8 @@ func TestELFAddress(t *testing.T) {
 
 // A damaged table results in an error or in well-formed lines.
 func FuzzKallsyms(f *testing.F) {
-	for _, o := range []order{offsetsFirst, absolutePercpu, offsetsLast, placeRelative} {
-		kernel, _ := tables(o, 1100, 4, 8)
+	for _, o := range []order{offsetsFirst, absolute, absolutePercpu, offsetsLast, placeRelative} {
+		kernel, _ := tables(o, 1100, 4, 8, 8)
 		f.Add(kernel, uint32(5000), byte(7))
 	}
 	f.Fuzz(func(t *testing.T, kernel []byte, at uint32, v byte) {
