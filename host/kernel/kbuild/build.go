@@ -109,6 +109,7 @@ type job struct {
 	obj     string // directory of the objects
 	options []Option
 	fixes   []fix
+	kconfig *rules // nil until they are read
 	built   kernel.Built
 	log     *os.File
 }
@@ -158,6 +159,9 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 	target := compiler{ctx: ctx, command: []string{j.arch.CrossCompile() + "gcc"}}
 	host := compiler{ctx: ctx, command: []string{"gcc"}}
 	j.fixes = fixesFor(fixes(), j.tree.dir, j.arch.Name, host, target)
+	if err := j.dropIdleFixes(); err != nil {
+		return nil, err
+	}
 	for _, f := range j.fixes {
 		if f.Refuse != "" {
 			return nil, outcome.Hostf("this compiler cannot build %s: %s (%s)", j.tree.source.Release, f.Refuse, f.Symptom)
@@ -210,6 +214,34 @@ func (j *job) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return &Result{Kernel: k, Objects: j.obj}, nil
+}
+
+// dropIdleFixes leaves out the fixes that only set options of which the tree has none.
+func (j *job) dropIdleFixes() error {
+	if !slices.ContainsFunc(j.fixes, fix.onlyConfig) {
+		return nil
+	}
+	kc, err := j.rules()
+	if err != nil {
+		return err
+	}
+	j.fixes = slices.DeleteFunc(j.fixes, func(f fix) bool {
+		options, err := f.options()
+		return err == nil && f.onlyConfig() && len(applicable(kc, options)) == 0
+	})
+	return nil
+}
+
+// rules returns what the tree's Kconfig files define.
+func (j *job) rules() (*rules, error) {
+	if j.kconfig == nil {
+		kc, err := readRules(j.tree.dir, j.arch.Build.Source)
+		if err != nil {
+			return nil, outcome.Default(outcome.BadInput, err)
+		}
+		j.kconfig = kc
+	}
+	return j.kconfig, nil
 }
 
 // lock acquires a lock; if another process holds it, lock reports wait.
@@ -287,13 +319,13 @@ func (j *job) timestamp() string {
 
 // configure merges the options and returns the resulting configuration.
 func (j *job) configure(ctx context.Context) (values, error) {
-	kc, err := readRules(j.tree.dir, j.arch.Build.Source)
+	kc, err := j.rules()
 	if err != nil {
-		return nil, outcome.Default(outcome.BadInput, err)
+		return nil, err
 	}
 	options := j.Plan.Options
 	for _, f := range j.fixes {
-		more, err := ParseFragment("compilers.yaml, "+f.Name, []byte(strings.Join(f.Config, "\n")))
+		more, err := f.options()
 		if err != nil {
 			return nil, err
 		}
@@ -338,20 +370,24 @@ func (j *job) configure(ctx context.Context) (values, error) {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	cfg := values(kernel.ParseConfig(after))
-	if lost := verify(kc, cfg, j.options); len(lost) > 0 {
-		for _, l := range lost {
-			fmt.Fprintln(j.log, "lost:", l)
-		}
+	lost, lacking := impossible(kc, verify(kc, cfg, j.options))
+	for _, l := range slices.Concat(lost, lacking) {
+		fmt.Fprintln(j.log, "lost:", l)
+	}
+	if len(lost) > 0 {
 		return nil, &LostError{Release: j.tree.source.Release, Arch: j.Arch, Lost: lost}
+	}
+	for _, l := range lacking {
+		j.Say(fmt.Sprintf("%s cannot have CONFIG_%s on %s, so this kernel lacks it: %s", j.tree.source.Release, l.Name, j.Arch, l.Why))
 	}
 	lookup := func(option string) (string, bool) { v, ok := cfg[option]; return v, ok }
 	var missing []check.Missing
 	for _, m := range check.Check(lookup, j.features()...) {
-		if kc.known(m.Name) {
+		if kc.attainable(m.Name) {
 			missing = append(missing, m)
 			continue
 		}
-		j.Say(fmt.Sprintf("%s has no CONFIG_%s, so this kernel lacks feature %s: %s", j.tree.source.Release, m.Name, m.Feature, m.Why))
+		j.Say(fmt.Sprintf("%s has no CONFIG_%s on %s, so this kernel lacks feature %s: %s", j.tree.source.Release, m.Name, j.Arch, m.Feature, m.Why))
 	}
 	if len(missing) > 0 {
 		return nil, &check.Error{Kernel: j.tree.source.Release, Missing: missing}

@@ -225,7 +225,7 @@ func TestBuildProfile(t *testing.T) {
 	if !errors.As(err, &lacks) || !strings.HasPrefix(err.Error(), "build kernel p-6.99 for arm64: ") || len(lacks.Missing) != 1 || lacks.Missing[0].Name != "MODULES" {
 		t.Errorf("got %v, want an error about MODULES alone", err)
 	}
-	if len(said) != 1 || !strings.HasPrefix(said[0], "6.99.1 has no CONFIG_DEBUG_INFO_BTF, ") {
+	if len(said) != 1 || !strings.HasPrefix(said[0], "6.99.1 has no CONFIG_DEBUG_INFO_BTF on arm64, ") {
 		t.Errorf("said %q, want a line about DEBUG_INFO_BTF", said)
 	}
 }

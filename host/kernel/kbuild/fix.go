@@ -32,6 +32,16 @@ type fix struct {
 	Refuse  string   `yaml:"refuse"`
 }
 
+// options returns the options that the fix sets.
+func (f fix) options() ([]Option, error) {
+	return ParseFragment("compilers.yaml, "+f.Name, []byte(strings.Join(f.Config, "\n")))
+}
+
+// onlyConfig reports whether all that the fix does is to set options.
+func (f fix) onlyConfig() bool {
+	return len(f.HostCC)+len(f.CC)+len(f.KCFlags) == 0 && f.Refuse == ""
+}
+
 // treeFact is a condition on a file of the tree.
 type treeFact struct {
 	File  string `yaml:"file"`
@@ -119,7 +129,7 @@ func parseFixes(file string, data []byte) ([]fix, error) {
 		if f.Name == "" || f.Symptom == "" || f.Why == "" || f.Tried == "" || len(f.Tree) == 0 {
 			return nil, fmt.Errorf("%s: needs name, symptom, why, tried and tree", where)
 		}
-		if len(f.HostCC)+len(f.CC)+len(f.KCFlags)+len(f.Config) == 0 && f.Refuse == "" {
+		if f.onlyConfig() && len(f.Config) == 0 {
 			return nil, fmt.Errorf("%s: changes nothing", where)
 		}
 		for _, a := range f.Arch {
@@ -140,8 +150,8 @@ func parseFixes(file string, data []byte) ([]fix, error) {
 		if c := f.Compiler; c != nil && c.Of != "" && c.Of != "host" && c.Of != "target" {
 			return nil, fmt.Errorf("%s: compiler of %q: want host or target", where, c.Of)
 		}
-		if _, err := ParseFragment(where, []byte(strings.Join(f.Config, "\n"))); err != nil {
-			return nil, err
+		if _, err := f.options(); err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
 		}
 	}
 	return doc.Fixes, nil

@@ -8,11 +8,11 @@ import (
 	"labctl/kconfig"
 )
 
-// fakeCompiler accepts and builds what is listed.
+// fakeCompiler accepts and builds what is listed; "-a -b" is -a and -b together.
 type fakeCompiler []string
 
 func (c fakeCompiler) takes(options ...string) bool {
-	return !slices.ContainsFunc(options, func(o string) bool { return !slices.Contains(c, o) })
+	return slices.Contains(c, strings.Join(options, " ")) || !slices.ContainsFunc(options, func(o string) bool { return !slices.Contains(c, o) })
 }
 
 func (c fakeCompiler) builds(program string) bool {
@@ -22,7 +22,10 @@ func (c fakeCompiler) builds(program string) bool {
 // Compilers, as seen by the fixes' conditions.
 var (
 	gcc8  = fakeCompiler{"-fcommon", "-std=gnu11", "-fcf-protection=none", "-Wa,-mx86-used-note=no", "enum { false", "__CET__"}
-	gcc12 = append(slices.Clone(gcc8), "-Wno-error=use-after-free")
+	gcc12 = append(slices.Clone(gcc8), "-Wno-error=use-after-free", "-fno-reorder-blocks-and-partition", "-fno-optimize-sibling-calls")
+	// Arm compilers: configured without an FPU for -march=armv7-a, and the usual one.
+	armhf = fakeCompiler{"-fcommon", "-msoft-float -march=armv7-a"}
+	armel = fakeCompiler{"-fcommon", "-msoft-float", "-march=armv7-a"}
 	// Ubuntu's marks branch targets; gcc 15's C has false as a word.
 	ubuntu = slices.DeleteFunc(slices.Clone(gcc12), func(s string) bool { return s == "__CET__" })
 	gcc15  = slices.DeleteFunc(slices.Clone(gcc12), func(s string) bool { return s == "enum { false" })
@@ -37,7 +40,9 @@ var (
 		"arch/x86/boot/compressed/Makefile": "KBUILD_CFLAGS := -m64 -O2\n",
 		"arch/x86/Makefile":                 "KBUILD_CFLAGS += -mno-sse\n",
 		"Makefile":                          "KBUILD_CFLAGS := -Wall -std=gnu89\n",
-		"tools/objtool/elf.c":               "\tif (!symtab) {\n\t\tWARN(\"missing symbol table\");\n\t\treturn -1;\n\t}\n",
+		"tools/objtool/elf.c":               "\tif (!symtab) {\n\t\tWARN(\"missing symbol table\");\n\t\treturn -1;\n\t}\n\tcoldstr = strstr(sym->name, \".cold.\");\n",
+		"kernel/fork.c":                     "\treturn _do_fork(clone_flags, newsp, 0, parent_tidptr, child_tidptr, tls);\n",
+		"arch/arm/Makefile":                 "arch-$(CONFIG_CPU_32v7)\t:=$(call cc-option,-march=armv7-a,-march=armv5t)\n",
 		"arch/x86/entry/Makefile":           "obj-y\t\t\t\t:= entry_$(BITS).o thunk_$(BITS).o syscall_$(BITS).o\n",
 		"arch/x86/kernel/smpboot.c":         "static void notrace start_secondary(void *unused)\n{\n\tboot_init_stack_canary();\n}\n",
 		"arch/x86/kernel/vmlinux.lds.S":     "SECTIONS\n",
@@ -51,7 +56,9 @@ var (
 		"arch/x86/boot/compressed/Makefile": "KBUILD_CFLAGS += -std=gnu11\n",
 		"arch/x86/Makefile":                 "KBUILD_CFLAGS += $(call cc-option,-fcf-protection=none)\n",
 		"Makefile":                          "KBUILD_CFLAGS += -std=gnu11\n",
-		"tools/objtool/elf.c":               "\tif (symtab) {\n\t}\n",
+		"tools/objtool/elf.c":               "\tif (symtab) {\n\t}\n\tcoldstr = strstr(sym->name, \".cold\");\n",
+		"kernel/fork.c":                     "\treturn kernel_clone(&args);\n",
+		"arch/arm/Makefile":                 "arch-$(CONFIG_CPU_32v7)\t:=-march=armv7-a\n",
 		"arch/x86/entry/Makefile":           "obj-$(CONFIG_PREEMPTION)\t+= thunk.o\n",
 		"arch/x86/kernel/smpboot.c":         "\tcpu_init_stack_canary(cpu, idle);\n",
 		"arch/x86/kernel/vmlinux.lds.S":     "SECTIONS\n",
@@ -72,7 +79,8 @@ func with(tree map[string]string, file, text string) map[string]string {
 }
 
 func TestFixes(t *testing.T) {
-	all := []string{"dtc-yylloc", "subcmd-use-after-free", "thunk-symtab", "canary-at-start", "orphan-property"}
+	stacks := []string{"cold-parts", "clone-tail-call"}
+	all := append([]string{"dtc-yylloc", "subcmd-use-after-free", "thunk-symtab", "canary-at-start", "orphan-property"}, stacks...)
 	for _, tt := range []struct {
 		name         string
 		tree         map[string]string
@@ -82,8 +90,12 @@ func TestFixes(t *testing.T) {
 	}{
 		{"4.14, gcc 12", tree414, "amd64", gcc12, gcc12, all},
 		{"4.14, gcc 8 has no such warning", tree414, "amd64", gcc8, gcc8, []string{"dtc-yylloc", "thunk-symtab", "canary-at-start", "orphan-property"}},
-		{"4.14, Ubuntu", tree414, "amd64", ubuntu, ubuntu, []string{"dtc-yylloc", "subcmd-use-after-free", "cf-protection", "thunk-symtab", "canary-at-start", "orphan-property"}},
-		{"4.14, gcc 15", tree414, "amd64", gcc15, gcc15, []string{"dtc-yylloc", "subcmd-use-after-free", "c23", "thunk-symtab", "canary-at-start", "orphan-property"}},
+		{"4.14, Ubuntu", tree414, "amd64", ubuntu, ubuntu, append([]string{"cf-protection"}, all...)},
+		{"4.14, gcc 15", tree414, "amd64", gcc15, gcc15, append([]string{"c23"}, all...)},
+		{"4.14 with a later objtool", with(tree414, "tools/objtool/elf.c", "strstr(sym->name, \".cold\")"), "amd64", gcc12, gcc12,
+			[]string{"dtc-yylloc", "subcmd-use-after-free", "canary-at-start", "orphan-property", "clone-tail-call"}},
+		{"4.14 for arm, Debian's compiler", tree414, "arm", gcc12, armhf, []string{"dtc-yylloc", "hard-float"}},
+		{"4.14 for arm, another compiler", tree414, "arm", gcc12, armel, []string{"dtc-yylloc"}},
 		{"4.14 for arm64", tree414, "arm64", gcc12, gcc12, []string{"dtc-yylloc"}},
 		{"4.14 with the lexer fixed", with(tree414, "scripts/dtc/dtc-lexer.l", "extern YYLTYPE yylloc;\n"), "arm", gcc12, gcc12, nil},
 		{"an early 4.14", with(tree414, "arch/x86/tools/relocs.c", "case R_X86_64_PC32:\n"), "amd64", gcc12, gcc12, append(slices.Clone(all), "plt32")},

@@ -41,8 +41,10 @@ type definition struct {
 	where  string // "arch/x86/Kconfig:812"
 	deps   []expr // of the symbol and its enclosing scopes; all must be true
 	prompt bool   // the user can set it
-	asked  []expr // conditions of the prompt; all must be true
-	choice *choice
+	// automatic: it has a default, which may be y.
+	automatic bool
+	asked     []expr // conditions of the prompt; all must be true
+	choice    *choice
 }
 
 // choice is a set of symbols, exactly one of which is y.
@@ -265,7 +267,11 @@ func (r *rulesReader) line(word, rest string, at int) {
 		if _, cond, ok := cutIf(rest); ok {
 			r.def.asked = append(r.def.asked, parseExpr(cond))
 		}
-	case "select":
+	case "default", "def_bool", "def_tristate":
+		if value, _, _ := cutIf(rest); r.def != nil && strings.TrimSpace(value) != "n" {
+			r.def.automatic = true
+		}
+	case "select", "imply":
 		if r.def == nil {
 			return
 		}

@@ -33,7 +33,9 @@ type Option struct {
 	Value string // y, m, n, a number, or a string with quotes
 	// IfKnown requests the option only in trees that have it.
 	IfKnown bool
-	Where   string // "base.config:12"
+	// Embedded: the option is labctl's, not the user's.
+	Embedded bool
+	Where    string // "base.config:12"
 }
 
 // line returns the option's line in a .config.
@@ -253,6 +255,9 @@ func readFragment(arch, name string) ([][]Option, error) {
 		list, err := ParseFragment(file, data)
 		if err != nil {
 			return nil, err
+		}
+		for i := range list {
+			list[i].Embedded = true
 		}
 		lists = append(lists, list)
 	}

@@ -21,9 +21,9 @@ import (
 func TestParseFragment(t *testing.T) {
 	got, err := ParseFragment("x.config", []byte("# words\n\nCONFIG_A=y\n#? from 5.1\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=\"a # \\\" b\"\nCONFIG_E=-1\nCONFIG_F=0x1F\n#? gone\n\nCONFIG_G=y\n"))
 	want := []Option{
-		{"A", "y", false, "x.config:3"}, {"B", "m", true, "x.config:5"}, {"C", "n", false, "x.config:6"},
-		{"D", `"a # \" b"`, false, "x.config:7"}, {"E", "-1", false, "x.config:8"}, {"F", "0x1F", false, "x.config:9"},
-		{"G", "y", false, "x.config:12"},
+		{Name: "A", Value: "y", Where: "x.config:3"}, {Name: "B", Value: "m", IfKnown: true, Where: "x.config:5"}, {Name: "C", Value: "n", Where: "x.config:6"},
+		{Name: "D", Value: `"a # \" b"`, Where: "x.config:7"}, {Name: "E", Value: "-1", Where: "x.config:8"}, {Name: "F", Value: "0x1F", Where: "x.config:9"},
+		{Name: "G", Value: "y", Where: "x.config:12"},
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("ParseFragment: %v\n%s", err, diff)

@@ -56,6 +56,20 @@ func applicable(k *rules, options []Option) []Option {
 	return slices.DeleteFunc(slices.Clone(options), func(o Option) bool { return o.IfKnown && !k.known(o.Name) })
 }
 
+// impossible separates from the lost options those of labctl's own fragments that no
+// configuration of the tree has for the architecture. The kernel lacks them, as it
+// lacks those that its tree does not know; a user's request stays an error.
+func impossible(k *rules, all []Lost) (lost, lacking []Lost) {
+	for _, l := range all {
+		if l.Embedded && l.Value != "n" && k.known(l.Name) && !k.attainable(l.Name) {
+			lacking = append(lacking, l)
+		} else {
+			lost = append(lost, l)
+		}
+	}
+	return lost, lacking
+}
+
 // verify compares a configuration with the requested options.
 func verify(k *rules, cfg values, options []Option) []Lost {
 	var lost []Lost

@@ -150,6 +150,82 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+func TestAttainable(t *testing.T) {
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"Kconfig": `
+config ARCH_SELECTED
+	bool
+config ARCH_IMPLIED
+	bool
+config ARCH_OTHER
+	bool
+config X86
+	def_bool y
+	select ARCH_SELECTED
+	select ARCH_OTHER if NEVER
+	imply ARCH_IMPLIED
+config NEVER
+	def_bool n
+config HIST
+	bool "hist"
+	depends on ARCH_OTHER
+config DEEP
+	bool "deep"
+	depends on HIST && X86
+config EITHER
+	bool "either"
+	depends on HIST || ARCH_SELECTED
+config FORCED
+	bool "selected in spite of its dependency"
+	depends on HIST
+config FORCES
+	bool "forces"
+	select FORCED
+config ROUND
+	bool "round"
+	depends on TRIP
+config TRIP
+	bool "trip"
+	depends on ROUND
+config TOOLCHAIN
+	bool "of the compiler"
+	depends on $(cc-option,-mfoo)
+config WITHOUT
+	bool "without"
+	depends on !X86 && NEEDS_VERSION >= 20 && y
+if HIST
+config IN_BLOCK
+	bool "in a block"
+endif
+if n
+config SWITCHED_OFF
+	bool "off"
+endif
+`})
+	k, err := readRules(dir, "x86")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		"X86": true, "ARCH_SELECTED": true, "ARCH_IMPLIED": true, "ARCH_OTHER": false, "NEVER": false, "HIST": false, "DEEP": false,
+		"EITHER": true, "FORCED": true, "ROUND": true, "TOOLCHAIN": true, "WITHOUT": true, "IN_BLOCK": false, "SWITCHED_OFF": false, "ABSENT": false,
+	} {
+		if got := k.attainable(name); got != want {
+			t.Errorf("attainable(%s) = %t; want %t", name, got, want)
+		}
+	}
+	all := []Lost{
+		{Option: Option{Name: "HIST", Value: "y", Embedded: true}},
+		{Option: Option{Name: "HIST", Value: "y"}},
+		{Option: Option{Name: "ABSENT", Value: "y", Embedded: true}},
+		{Option: Option{Name: "NEVER", Value: "n", Embedded: true}},
+	}
+	lost, lacking := impossible(k, all)
+	if len(lost) != 3 || len(lacking) != 1 || lacking[0].Name != "HIST" || !lacking[0].Embedded {
+		t.Errorf("impossible: lost %v, lacking %v; want labctl's own HIST alone to be lacking", lost, lacking)
+	}
+}
+
 func TestLostError(t *testing.T) {
 	e := &LostError{Release: "6.12.1", Arch: "arm64"}
 	for range maxLostShown + 2 {
@@ -190,7 +266,7 @@ func FuzzReadRules(f *testing.F) {
 		}
 		for name := range k.symbols {
 			for _, v := range []string{"y", "n", "m"} {
-				verify(k, values{"A": "y"}, []Option{{Name: name, Value: v}})
+				impossible(k, verify(k, values{"A": "y"}, []Option{{Name: name, Value: v, Embedded: true}}))
 			}
 		}
 	})
