@@ -77,8 +77,8 @@ func (c *Cache) FindBuild(name, arch, key string) *Kernel {
 }
 
 // PutBuild stores a kernel in the cache, replacing an older build of the same
-// name. fill writes vmlinuz, config and, if the build has them, modules.zip and
-// dtb/ into dir; PutBuild adds what labctl extracts from the image.
+// name. fill writes vmlinuz, config and, if the build has them, modules.zip,
+// dtb/ and btf into dir; PutBuild adds what labctl extracts from the image.
 func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fill func(dir string) error) (*Kernel, error) {
 	folder, err := scratch.MakeFolder(c.buildDir(), ".new-"+name+"-"+arch+"-")
 	if err != nil {

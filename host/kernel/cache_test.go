@@ -283,7 +283,7 @@ func FuzzReadFacts(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if facts, err := readFacts(spec); err == nil && !facts.HasBTF {
+		if facts, err := readFacts(spec, 64); err == nil && !facts.HasBTF {
 			t.Error("BTF was read, but HasBTF is false")
 		}
 	})

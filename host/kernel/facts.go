@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"labctl/guest/ksym"
+	"labctl/host/arch"
 	"labctl/host/kernel/ctype"
 	"labctl/host/outcome"
 )
@@ -77,7 +78,7 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 			return nil, err
 		}
 		if spec != nil {
-			if f, err = readFacts(spec); err != nil {
+			if f, err = readFacts(spec, arch.Bits(k.Arch)); err != nil {
 				return nil, fmt.Errorf("facts of kernel %s: %w", k, err)
 			}
 		}
@@ -94,7 +95,7 @@ func (k *Kernel) Facts(ctx context.Context) (_ *Facts, err error) {
 }
 
 // readFacts looks up the wanted types.
-func readFacts(spec *btf.Spec) (*Facts, error) {
+func readFacts(spec *btf.Spec, bits int) (*Facts, error) {
 	f := &Facts{HasBTF: true, Members: map[string]Member{}, Params: map[string][]Param{}}
 	for _, w := range wantedMembers {
 		wanted := strings.Fields(w.members)
@@ -105,7 +106,7 @@ func readFacts(spec *btf.Spec) (*Facts, error) {
 		if len(structs) == 0 {
 			continue
 		}
-		for _, m := range ctype.Members(structs[0]) {
+		for _, m := range ctype.Members(structs[0], bits) {
 			if m.Size > 0 && slices.Contains(wanted, m.Name) {
 				f.Members[w.name+"."+m.Name] = Member{m.Offset, m.Size, m.Bits, m.Shift}
 			}

@@ -57,9 +57,10 @@ type Member struct {
 const maxVisits = 1 << 16
 
 // Members returns the members of a struct in declaration order, those of anonymous
-// structs and unions in it under their own names.
-func Members(s *btf.Struct) []Member {
-	f := flattener{seen: map[string]bool{}, left: maxVisits}
+// structs and unions in it under their own names. bits is the kernel's word size,
+// which BTF does not record.
+func Members(s *btf.Struct, bits int) []Member {
+	f := flattener{seen: map[string]bool{}, left: maxVisits, pointer: bits / 8}
 	f.add(s.Members, 0, 0)
 	return f.members
 }
@@ -68,7 +69,32 @@ type flattener struct {
 	members []Member
 	seen    map[string]bool
 	left    int
+	pointer int // size of a pointer
 }
+
+// size returns the size of a type; btf.Sizeof takes all pointers for eight bytes.
+func (f *flattener) size(t btf.Type) (int, error) {
+	elements := 1
+	for range 16 {
+		switch u := btf.UnderlyingType(t).(type) {
+		case *btf.Pointer:
+			return elements * f.pointer, nil
+		case *btf.Array:
+			if u.Nelems > maxElements/uint32(max(elements, 1)) {
+				return 0, errors.New("array too large")
+			}
+			elements *= int(u.Nelems)
+			t = u.Type
+			continue
+		}
+		n, err := btf.Sizeof(t)
+		return elements * n, err
+	}
+	return 0, errors.New("arrays nested too deep")
+}
+
+// maxElements limits the elements of a plausible array.
+const maxElements = 1 << 24
 
 func (f *flattener) add(members []btf.Member, base btf.Bits, depth int) {
 	if depth > 16 {
@@ -92,7 +118,7 @@ func (f *flattener) add(members []btf.Member, base btf.Bits, depth int) {
 			continue
 		}
 		f.seen[m.Name] = true
-		size, err := btf.Sizeof(m.Type)
+		size, err := f.size(m.Type)
 		if err != nil || size < 0 {
 			size = 0
 		}

@@ -50,7 +50,7 @@ func TestStructsAndMembers(t *testing.T) {
 		t.Fatalf("Structs(task) = %v, %v", found, err)
 	}
 	var got []string
-	for _, m := range Members(found[0]) {
+	for _, m := range Members(found[0], 64) {
 		got = append(got, fmt.Sprintf("%s %s %d %d %d %d", m.Name, String(m.Type, ""), m.Offset, m.Size, m.Bits, m.Shift))
 	}
 	want := []string{
@@ -58,6 +58,26 @@ func TestStructsAndMembers(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("members, each with type, offset, size, bits and shift (-want +got):\n%s", diff)
+	}
+}
+
+// BTF does not record the size of a pointer.
+func TestMembersOfPointers(t *testing.T) {
+	pointer := &btf.Pointer{Target: &btf.Void{}}
+	s := &btf.Struct{Members: []btf.Member{
+		{Name: "p", Type: &btf.Const{Type: pointer}},
+		{Name: "all", Type: &btf.Array{Type: &btf.Array{Type: pointer, Nelems: 2}, Nelems: 3}},
+		{Name: "ints", Type: &btf.Array{Type: &btf.Int{Size: 2}, Nelems: 5}},
+		{Name: "huge", Type: &btf.Array{Type: &btf.Array{Type: pointer, Nelems: 1 << 20}, Nelems: 1 << 20}},
+	}}
+	for bits, want := range map[int][]int{64: {8, 48, 10, 0}, 32: {4, 24, 10, 0}} {
+		var got []int
+		for _, m := range Members(s, bits) {
+			got = append(got, m.Size)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("sizes for %d bits (-want +got):\n%s", bits, diff)
+		}
 	}
 }
 
@@ -71,12 +91,12 @@ func TestMembersOfTypesThatMultiply(t *testing.T) {
 		}
 		s = outer
 	}
-	if got := Members(s); len(got) != 1 || got[0].Name != "x" {
+	if got := Members(s, 64); len(got) != 1 || got[0].Name != "x" {
 		t.Errorf("members = %v, want x", got)
 	}
 	loop := &btf.Struct{Members: []btf.Member{{Name: "first", Type: &btf.Int{Size: 4}}}}
 	loop.Members = append(loop.Members, btf.Member{Type: loop})
-	if got := Members(loop); len(got) != 1 || got[0].Name != "first" {
+	if got := Members(loop, 64); len(got) != 1 || got[0].Name != "first" {
 		t.Errorf("members of a structure in itself = %v, want first", got)
 	}
 }

@@ -45,7 +45,7 @@ import (
 )
 
 // recipe is part of every key; increment it when the build steps change.
-const recipe = "1"
+const recipe = "2"
 
 // Builder builds kernels into a cache. Several processes may build at the same
 // time.
@@ -387,6 +387,9 @@ func (j *job) configure(ctx context.Context) (values, error) {
 			missing = append(missing, m)
 			continue
 		}
+		if m.Name == "DEBUG_INFO_BTF" && cfg.detached() {
+			continue // see types
+		}
 		j.Say(fmt.Sprintf("%s has no CONFIG_%s on %s, so this kernel lacks feature %s: %s", j.tree.source.Release, m.Name, j.Arch, m.Feature, m.Why))
 	}
 	if len(missing) > 0 {
@@ -517,6 +520,9 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 			return err
 		}
 	}
+	if cfg.detached() {
+		j.types(ctx, filepath.Join(dir, "btf"))
+	}
 	if cfg["MODULES"] != "y" {
 		return nil
 	}
@@ -532,6 +538,26 @@ func (j *job) collect(ctx context.Context, cfg values, dir string) error {
 		return err
 	}
 	return zipModules(stage, filepath.Join(dir, "modules.zip"))
+}
+
+// detached reports whether a kernel's types have to be generated after the build: it
+// has debug information, and its tree does not make BTF of it, as before 5.2.
+func (v values) detached() bool { return v["DEBUG_INFO"] == "y" && v["DEBUG_INFO_BTF"] != "y" }
+
+// types generates a kernel's BTF from its debug information. A kernel without it has
+// fewer arguments and no structures, but is a kernel.
+func (j *job) types(ctx context.Context, to string) {
+	cmd := exec.CommandContext(ctx, "pahole", "--btf_encode_detached="+to, filepath.Join(j.obj, "vmlinux"))
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	fmt.Fprintf(j.log, "$ %s\n%s", strings.Join(cmd.Args, " "), out)
+	if st, statErr := os.Stat(to); err == nil && (statErr != nil || st.Size() == 0) {
+		err = errors.New("it wrote no BTF")
+	}
+	if err != nil {
+		os.Remove(to)
+		j.Say(fmt.Sprintf("pahole made no BTF of this kernel's debug information, so it lacks struct offsets and prototypes: %v (log: %s)", err, j.log.Name()))
+	}
 }
 
 // zipModules packs lib/modules/RELEASE below stage, with names relative to it.

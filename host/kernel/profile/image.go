@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"labctl/guest/ksym"
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/kernel/ctype"
 	"labctl/host/kernel/image"
@@ -174,7 +175,7 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 			return err
 		}
 		if len(found) > 0 {
-			p.Structs = append(p.Structs, layout(found[0]))
+			p.Structs = append(p.Structs, layout(found[0], arch.Bits(p.Arch)))
 		}
 	}
 	for t, err := range spec.All() {
@@ -204,9 +205,9 @@ func (p *Profile) readTypes(spec *btf.Spec, functions map[string]Function) error
 }
 
 // layout returns a struct's layout without members that are not valid in a profile.
-func layout(s *btf.Struct) Struct {
+func layout(s *btf.Struct, bits int) Struct {
 	out := Struct{Name: s.Name, Size: int(s.Size)}
-	for _, m := range ctype.Members(s) {
+	for _, m := range ctype.Members(s, bits) {
 		typ := ctype.String(m.Type, "")
 		if isName(m.Name) && isText(typ) && len(out.Members) < maxMembers {
 			out.Members = append(out.Members, Member{m.Name, typ, m.Offset, m.Size, m.Bits, m.Shift})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/kernel/ctype"
 	"labctl/host/lab"
@@ -55,6 +56,7 @@ type imageCache struct {
 // image is a kernel's symbols and types, read when they are first asked for.
 type image struct {
 	dir, sum string
+	bits     int // word size of the kernel
 	symbols  func(context.Context) ([]byte, error)
 	types    func(context.Context) (*btf.Spec, error) // nil without BTF
 	decoding sync.Mutex                               // types are decoded as they are asked for
@@ -68,7 +70,7 @@ func (c *imageCache) of(k *kernel.Kernel) *image {
 			return img
 		}
 	}
-	img := &image{dir: k.Dir, sum: k.Files["vmlinuz"].SHA256}
+	img := &image{dir: k.Dir, sum: k.Files["vmlinuz"].SHA256, bits: arch.Bits(k.Arch)}
 	img.symbols = kept(k.Kallsyms)
 	img.types = kept(k.Types)
 	c.last = append(c.last[max(0, len(c.last)+1-maxImages):], img)
@@ -131,7 +133,7 @@ func (img *image) findMembers(ctx context.Context, names []string, found map[str
 			return outcome.Default(outcome.BadInput, fmt.Errorf("look up members: %w", err))
 		}
 		for _, s := range structs {
-			all := ctype.Members(s)
+			all := ctype.Members(s, img.bits)
 			if i := slices.IndexFunc(all, func(m ctype.Member) bool { return m.Name == member }); i >= 0 {
 				found[name] = result.Member{There: true, Offset: int64(all[i].Offset), Size: int64(all[i].Size)}
 				break

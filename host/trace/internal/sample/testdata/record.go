@@ -190,7 +190,7 @@ func probes() {
 		for _, name := range []string{"kernel_clone_args", "kthread_create_info"} {
 			structs, err := ctype.Structs(spec, name)
 			check(err)
-			for _, m := range ctype.Members(structs[0]) {
+			for _, m := range ctype.Members(structs[0], arch.Bits(runtime.GOARCH)) {
 				facts.Members[name+"."+m.Name] = kernel.Member{Offset: m.Offset, Size: m.Size}
 			}
 		}
