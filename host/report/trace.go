@@ -153,9 +153,19 @@ func (p *printer) paths(t *record.Trace, o Options) {
 	if left > 0 {
 		p.f("\n%d more stacks of events are in %s\n", left, record.StacksFile)
 	}
+	if n := t.Timeline.SkippedFrames; n > 0 && len(numbers)+len(others) > 0 && !folded {
+		p.f("\nThis kernel's tracer leaves the innermost %s out of the stack of an event. Those of creations, probes and functions are whole.\n", functions(n))
+	}
 	if n := t.Timeline.UnkeptPaths; n > 0 {
 		p.f("\n%d events had yet other stacks, too many to keep\n", n)
 	}
+}
+
+func functions(n int) string {
+	if n == 1 {
+		return "function"
+	}
+	return fmt.Sprintf("%d functions", n)
 }
 
 func times(n int64) string {

@@ -145,6 +145,14 @@ func (s *Stack) Classify() {
 	s.Truncated = kernelEnd < 0
 }
 
+// DropUser drops the words of the user's registers outside the entry from user mode.
+// Call it after Classify.
+func (s *Stack) DropUser() {
+	for n := len(s.Frames); n > 0 && s.Frames[n-1].Kind == User; n-- {
+		s.Frames = s.Frames[:n-1]
+	}
+}
+
 // interrupted says of a frame's symbol that the frame outside it did not call: an
 // exception stopped it, at that very instruction.
 func interrupted(name string) bool {

@@ -41,6 +41,9 @@ type Kernel struct {
 	Symbols map[string]bool   `json:"symbols,omitempty"` // functions and data, modules left out
 	Members map[string]Member `json:"members,omitempty"` // "task_struct.__state"
 	BTF     bool              `json:"btf"`               // whether the image has types at all
+	// SkippedFrames is how many of the innermost functions the tracer leaves out of
+	// an event's stack, as the run's own creations show (creation.Creation.Skipped).
+	SkippedFrames int64 `json:"skipped_frames,omitempty"`
 }
 
 // Member is the place of a structure's member, in bytes.

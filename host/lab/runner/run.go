@@ -190,7 +190,9 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 			return err
 		}
 	}
-	return t.end(recordOf(s))
+	err = t.end(recordOf(s))
+	r.Result.Kernel.SkippedFrames = t.skipped
+	return err
 }
 
 // programs runs programs under one trace.
@@ -215,7 +217,11 @@ func (r *run) programs(s *session.Session, programs []*program.Program) (all []*
 			return all, err
 		}
 	}
-	return all, t.end(recordOf(s))
+	err = t.end(recordOf(s))
+	for _, one := range all {
+		one.Kernel.SkippedFrames = t.skipped
+	}
+	return all, err
 }
 
 // recordOf is the record's directory, the zero Dir when nothing is kept.

@@ -69,6 +69,8 @@ type trial struct {
 	traced *lab.Trace
 	trace  *trace.Steps // nil when nothing is traced
 	steps  []*result.Step
+	// skipped is how many frames the stacks of events lack, known after end.
+	skipped int64
 }
 
 // begin arms the trace. end or drop must follow when there is no error.
@@ -146,7 +148,7 @@ func (s *trial) end(dir record.Dir) error {
 		return err
 	}
 	defer p.Close()
-	take(p, s.steps, stacksOf(s.traced))
+	s.skipped = take(p, s.steps, stacksOf(s.traced))
 	if dir.Path == "" {
 		return nil
 	}

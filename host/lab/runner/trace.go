@@ -66,10 +66,14 @@ func missed(armed wire.CaptureArmed) (out []string) {
 	return out
 }
 
-// take gives steps, which ran in this order, their parts of the trace.
-func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) {
+// take gives steps, which ran in this order, their parts of the trace. It returns how
+// many frames the stacks of events lack.
+func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) (skipped int64) {
 	for i, s := range steps {
 		part := &p.Steps[i]
+		for j := range part.Creations {
+			skipped = max(skipped, int64(part.Creations[j].Skipped))
+		}
 		s.Lost += part.Unkept + p.Lost + p.Damaged // which step's they were is not known
 		s.NotTraced = missed(p.Armed())
 		s.Creations, s.Others = family(s.PID, part.Creations)
@@ -77,6 +81,7 @@ func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) {
 			s.Events = append(s.Events, taken(&part.Events[j], keep))
 		}
 	}
+	return skipped
 }
 
 // taken takes an event over. Of a probe's stack what stands above the function

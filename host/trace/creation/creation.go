@@ -25,7 +25,8 @@ type Creation struct {
 	// for a CPU's idle task; empty when the stack does not show it.
 	Via string `json:"via"`
 	// Symbol is the kernel's creation function, "kernel_clone", or
-	// "copy_process" for ways that go round it: workers and idle tasks.
+	// "copy_process" for ways that go round it: workers and idle tasks. Empty
+	// when neither is in the stack and no probe says which it was.
 	Symbol    string `json:"symbol"`
 	Requester Task   `json:"requester"` // that ran Symbol
 	Child     Child  `json:"child"`
@@ -37,6 +38,10 @@ type Creation struct {
 	Entered int `json:"entered,omitempty"`
 	// Stack is the requester's, Symbol innermost.
 	Stack stack.Stack `json:"stack"`
+	// Skipped is how many of the innermost frames the stack of the event lacked:
+	// what this kernel's tracer leaves out of each event's stack. Stack has them,
+	// from the probe at the function's entry.
+	Skipped int `json:"skipped,omitempty"`
 	// AskedBy is who asked kthreadd for a kernel thread; nil for other tasks,
 	// and when the request was made before the trace or is not traced.
 	AskedBy *Request `json:"asked_by,omitempty"`

@@ -465,9 +465,11 @@ func TestSkippedCreationFunction(t *testing.T) {
 		notes       int
 	}{
 		{"the rest agrees", creation + outer, []string{"kernel_clone", "sys_clone", "ret_fast_syscall"}, 0},
+		{"with the user's registers", creation + outer + "\n => 0xb6f00000", []string{"kernel_clone", "sys_clone", "ret_fast_syscall"}, 0},
 		{"nor has the entry's", "\n => kprobe_handler+0x1/0x2" + outer, []string{"sys_clone", "ret_fast_syscall"}, 1},
 		{"the entry's has no frames", "", []string{"sys_clone", "ret_fast_syscall"}, 0},
-		{"the rest differs", creation + "\n => sys_vfork+0x10/0x20\n => ret_fast_syscall+0x0/0x1c", []string{"sys_clone", "ret_fast_syscall"}, 1},
+		{"the rest differs", creation + "\n => sys_vfork+0x10/0x20\n => ret_fast_syscall+0x0/0x1c", []string{"kernel_clone", "sys_vfork", "ret_fast_syscall"}, 1},
+		{"the entry's ends early", creation, []string{"sys_clone", "ret_fast_syscall"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			made := join(t, script(
@@ -487,6 +489,44 @@ func TestSkippedCreationFunction(t *testing.T) {
 				t.Errorf("frames -want +got\n%s notes %q; want %d", d, made[0].Notes, tt.notes)
 			}
 		})
+	}
+}
+
+// TestConstantSkip has what 4.14 traces: the stacks of events lack several inner
+// functions, those of probes are whole.
+func TestConstantSkip(t *testing.T) {
+	const outer = "\n => do_syscall_64+0x73/0x130\n => entry_SYSCALL_64_after_hwframe+0x3d/0xa2"
+	entry := func(who, symbol string) string { return who + "clone: (" + symbol + "+0x0/0x3c4) clone_flags=0x11" }
+	fork := func(who, pid, child string) string {
+		return who + "sched_process_fork: comm=init pid=" + pid + " child_comm=init child_pid=" + child
+	}
+	made := join(t, script(
+		entry(at, "_do_fork"), at+"<stack trace>\n => _do_fork+0x1/0x3c4\n => SyS_clone+0x19/0x20"+outer,
+		fork(at, "1", "50"), at+"<stack trace>"+outer,
+		entry(kt, "_do_fork"), kt+"<stack trace>\n => _do_fork+0x1/0x3c4\n => kernel_thread+0x29/0x30\n => kthreadd+0x1/0x2\n => ret_from_fork+0x35/0x40",
+		fork(kt, "2", "60"), kt+"<stack trace>\n => kthreadd+0x1/0x2\n => ret_from_fork+0x35/0x40",
+		// No entry of its own: the tracer has left out too much.
+		fork(at, "1", "51"), at+"<stack trace>"+outer,
+		// A call that fails, and an io_uring worker, which does not go through _do_fork.
+		entry(at, "_do_fork"), at+"<stack trace>\n => _do_fork+0x1/0x3c4\n => SyS_clone+0x19/0x20"+outer,
+		fork(at, "1", "52"), at+"<stack trace>\n => create_io_thread+0x1/0x2\n => io_wq_create+0x1/0x2\n => ret_from_fork+0x35/0x40",
+	))
+	type row struct {
+		calls, via, symbol string
+		skipped            int
+	}
+	var got []row
+	for _, c := range made {
+		got = append(got, row{calls(c.Stack), c.Via, c.Symbol, c.Skipped})
+	}
+	want := []row{
+		{"_do_fork SyS_clone do_syscall_64 entry_SYSCALL_64_after_hwframe", "clone", "_do_fork", 2},
+		{"_do_fork kernel_thread kthreadd ret_from_fork", "kthread", "_do_fork", 2},
+		{"do_syscall_64 entry_SYSCALL_64_after_hwframe", "", "", 0},
+		{"create_io_thread io_wq_create ret_from_fork", "worker", "_do_fork", 0},
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(row{})); d != "" {
+		t.Errorf("-want +got\n%s", d)
 	}
 }
 

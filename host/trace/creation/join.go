@@ -236,12 +236,15 @@ func (c *Creation) takeStack(s *stack.Stack) {
 		})
 	}
 	t.Classify()
+	t.DropUser()
 	if len(t.Frames) == 0 {
 		return // nothing but end marks
 	}
-	c.Stack = t
-	c.Symbol = t.Frames[0].Base()
-	c.Via = via(&t)
+	c.Stack, c.Symbol, c.Via = t, "", via(&t)
+	switch sym, _ := ksym.Family(t.Frames[0].Name); sym.Family {
+	case ksym.FamilyCreation, ksym.FamilyCopy:
+		c.Symbol = t.Frames[0].Base()
+	}
 }
 
 // via names the way into the creation function by the functions outside it.
@@ -276,11 +279,8 @@ func (c *Creation) takeCall(entry *call) {
 		seen.TrimToCreation()
 		insertLink(&seen, e)
 		seen.Classify()
-		if len(c.Stack.Frames) == 0 || startsOutside(&c.Stack, &seen) {
-			c.Stack, c.Via = seen, via(&seen)
-		} else if same, at := stack.SameCalls(&c.Stack, &seen); !same {
-			c.note("the stack at the function's entry differs at frame %d: %s, not %s", at, frameName(&seen, at), frameName(&c.Stack, at))
-		}
+		seen.DropUser()
+		c.takeEntryStack(seen)
 	}
 	// The kernel's own word for where the probe fired; a stack may begin elsewhere.
 	if e.At != "" {
@@ -295,17 +295,60 @@ func (c *Creation) takeCall(entry *call) {
 	}
 }
 
-// startsOutside says whether s, taken further in than seen, lacks seen's first
-// frame and has all the others. The tracing skips the frames that it takes for its
-// own, and on 32-bit arm up to 6.1 that is one too many: the creation function,
-// which is the one around the trace point, is skipped with them.
+// takeEntryStack compares the creation's stack, taken with an event further in, with
+// that at the creation function's entry, and takes the latter where the former lacks
+// the creation function.
+//
+// The tracer skips the frames that it takes for its own. Where their number is a
+// constant (ftrace_trace_stack in kernel/trace/trace.c, to 4.16) it skips as many more
+// as the compiler has inlined of its own; on 32-bit arm up to 6.1 it is one too many.
+func (c *Creation) takeEntryStack(seen stack.Stack) {
+	switch {
+	case len(seen.Frames) == 0:
+	case len(c.Stack.Frames) == 0:
+		c.Stack, c.Via = seen, via(&seen)
+	case startsOutside(&c.Stack, &seen):
+		if c.Skipped = skipped(&c.Stack, &seen); c.Skipped == 0 {
+			c.note("the stack of the event lacks %s, and is not the rest of the stack at its entry", seen.Frames[0].Base())
+			if seen.Truncated && !c.Stack.Truncated {
+				return
+			}
+		}
+		c.Stack, c.Via = seen, via(&seen)
+	default:
+		same, at := stack.SameCalls(&c.Stack, &seen)
+		// A stack that ends early says nothing of what is further out. At a
+		// function's first instruction 32-bit arm has no frame to go on from.
+		if !same && (at < len(seen.Frames) || !seen.Truncated) {
+			c.note("the stack at the function's entry differs at frame %d: %s, not %s", at, frameName(&seen, at), frameName(&c.Stack, at))
+		}
+	}
+}
+
+// startsOutside reports whether s lacks the creation function, with which seen starts.
+// Workers and idle tasks are created without it: for them seen is an older call's.
 func startsOutside(s, seen *stack.Stack) bool {
-	if sym, _ := ksym.Family(seen.Frames[0].Name); sym.Family != ksym.FamilyCreation || s.Index(ksym.FamilyCreation) >= 0 {
+	if sym, _ := ksym.Family(seen.Frames[0].Name); sym.Family != ksym.FamilyCreation {
 		return false
 	}
-	rest := stack.Stack{Frames: seen.Frames[1:]}
-	same, _ := stack.SameCalls(s, &rest)
-	return same
+	for _, family := range []string{ksym.FamilyCreation, ksym.FamilyCopy, ksym.FamilyWorker, ksym.FamilyIdle} {
+		if s.Index(family) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// skipped returns how many of seen's inner frames s lacks, if the others are the same;
+// else 0.
+func skipped(s, seen *stack.Stack) int {
+	for n := 1; n < len(seen.Frames); n++ {
+		rest := stack.Stack{Frames: seen.Frames[n:]}
+		if same, _ := stack.SameCalls(s, &rest); same {
+			return n
+		}
+	}
+	return 0
 }
 
 func frameName(s *stack.Stack, i int) string {

@@ -160,9 +160,10 @@ func (g *grower) born(c *creation.Creation) {
 	if p := &g.t.Tasks[parent]; p.Born == nil {
 		p.Comm = c.Requester.Comm
 	}
+	g.t.SkippedFrames = max(g.t.SkippedFrames, c.Skipped)
 	t := Task{
 		TID: c.Child.TID, Comm: c.Child.Current(), Exec: c.Child.Exec,
-		Parent: &parent, Born: &born, Via: c.Via, Path: g.paths.add(c.Symbol, c.Stack), Notes: c.Notes,
+		Parent: &parent, Born: &born, Via: c.Via, Path: g.paths.add(titleOf(c), c.Stack), Notes: c.Notes,
 	}
 	if c.Args != nil {
 		t.Flags = c.Args.Text
@@ -174,6 +175,15 @@ func (g *grower) born(c *creation.Creation) {
 	delete(g.codes, t.TID) // of an earlier task with this number
 	g.alive[t.TID] = len(g.t.Tasks)
 	g.t.Tasks = append(g.t.Tasks, t)
+}
+
+// titleOf names what a creation's path leads to: the creation function, if it is in the
+// stack.
+func titleOf(c *creation.Creation) string {
+	if c.Symbol != "" && slices.ContainsFunc(c.Stack.Frames, func(f stack.Frame) bool { return f.Base() == c.Symbol }) {
+		return c.Symbol
+	}
+	return "creation of a task, by a stack without the creation function"
 }
 
 func (g *grower) exit(e *event.Event) {

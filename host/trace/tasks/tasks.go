@@ -30,6 +30,9 @@ type Timeline struct {
 	// lacks what they tell. UnkeptPaths is the same for stacks.
 	Unkept      int64 `json:"unkept,omitempty"`
 	UnkeptPaths int64 `json:"unkept_paths,omitempty"`
+	// SkippedFrames is how many of the innermost functions the tracer left out of
+	// the stacks of events (creation.Creation.Skipped).
+	SkippedFrames int `json:"skipped_frames,omitempty"`
 }
 
 // Task is the life of one task. A TID that was used again is another task.
