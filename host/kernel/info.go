@@ -143,6 +143,16 @@ func (k *Kernel) btfInfo(ctx context.Context) (_ *BTFInfo, err error) {
 	return out, nil
 }
 
+// Creation lists the image's task creation functions by family
+// (ksym.CreationFamilies), sorted by name. The error is that of Kallsyms.
+func (k *Kernel) Creation(ctx context.Context) (map[string][]string, error) {
+	text, err := k.Kallsyms(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return readKallsyms(text).Creation, nil
+}
+
 // readKallsyms counts the symbols and collects those that create tasks.
 func readKallsyms(text []byte) *KallsymsInfo {
 	out := &KallsymsInfo{Bytes: len(text), Creation: map[string][]string{}}

@@ -109,17 +109,19 @@ type Phase struct {
 
 // Probe is one probe's run.
 type Probe struct {
-	Name      string              `json:"name"`
-	Params    json.RawMessage     `json:"params,omitempty"`
-	Result    *wire.ProbeResult   `json:"result,omitempty"` // nil when the probe failed
-	Exit      *wire.ExecResult    `json:"exit,omitempty"`
-	Stderr    string              `json:"stderr,omitempty"`
-	Armed     *wire.CaptureArmed  `json:"armed,omitempty"`     // the capture that it ran in; nil when that could not be read
-	Creations []creation.Creation `json:"creations,omitempty"` // of this probe's tasks
-	Others    int                 `json:"others"`              // task creations that were not this probe's
-	Lost      int64               `json:"lost,omitempty"`      // events that the capture says are missing
-	Damaged   int64               `json:"damaged,omitempty"`   // places of the capture that could not be read
-	Findings  []Finding           `json:"findings,omitempty"`
+	Name   string          `json:"name"`
+	Params json.RawMessage `json:"params,omitempty"`
+	// NotApplicable says why the probe was not run on this kernel.
+	NotApplicable string              `json:"not_applicable,omitempty"`
+	Result        *wire.ProbeResult   `json:"result,omitempty"` // nil when the probe failed
+	Exit          *wire.ExecResult    `json:"exit,omitempty"`
+	Stderr        string              `json:"stderr,omitempty"`
+	Armed         *wire.CaptureArmed  `json:"armed,omitempty"`     // the capture that it ran in; nil when that could not be read
+	Creations     []creation.Creation `json:"creations,omitempty"` // of this probe's tasks
+	Others        int                 `json:"others"`              // task creations that were not this probe's
+	Lost          int64               `json:"lost,omitempty"`      // events that the capture says are missing
+	Damaged       int64               `json:"damaged,omitempty"`   // places of the capture that could not be read
+	Findings      []Finding           `json:"findings,omitempty"`
 }
 
 // Failed counts the findings that do not agree.

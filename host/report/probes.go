@@ -99,6 +99,8 @@ func (p *printer) table(r *record.Run) {
 		pr := &r.Probes[i]
 		verdict := "yes"
 		switch {
+		case pr.NotApplicable != "":
+			verdict = "not applicable"
 		case pr.Result == nil:
 			verdict = "failed"
 		case failed(pr) > 0:
@@ -136,7 +138,10 @@ func failed(p *record.Probe) int {
 
 func (p *printer) probe(pr *record.Probe, o Options) {
 	p.f("\n== %s", Clean(pr.Name))
-	if pr.Result != nil {
+	switch {
+	case pr.NotApplicable != "":
+		p.f(": not applicable: %s", Clean(pr.NotApplicable))
+	case pr.Result != nil:
 		p.f(": %s", Clean(pr.Result.Method))
 	}
 	p.f("\n")

@@ -76,6 +76,13 @@ func TestVerdicts(t *testing.T) {
 	if got, want := render(t, r, Options{}), "fork   -          -      -      failed  -\n"; !strings.Contains(got, want) {
 		t.Errorf("no %q in\n%s", want, got)
 	}
+	r.Probes = []record.Probe{{Name: "clone3", NotApplicable: "this kernel has no system call clone3"}}
+	got = render(t, r, Options{})
+	for _, want := range []string{"  not applicable  ", "== clone3: not applicable: this kernel has no system call clone3\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
 	r.Probes = nil
 	if got := render(t, r, Options{}); strings.Contains(got, "PROBE") {
 		t.Errorf("a run without probes prints a table:\n%s", got)

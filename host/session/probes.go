@@ -3,9 +3,13 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"labctl/guest/catalogue"
+	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
@@ -26,17 +30,35 @@ type ProbeOptions struct {
 func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 	o.Spec.Features = append(o.Spec.Features, "trace")
 	o.Write = writeProbes
+	lacking := map[string]string{}
+	o.Prepared = func(ctx context.Context, s *Session) (err error) {
+		if lacking, err = notApplicable(ctx, s.Machine.Kernel, o.Names); err != nil {
+			return err
+		}
+		if n := len(lacking); n > 0 && n == len(o.Names) {
+			return outcome.Inputf("probe %s: %s", o.Names[0], lacking[o.Names[0]])
+		}
+		return nil
+	}
 	return Run(ctx, env, o.Options, func(ctx context.Context, s *Session) error {
 		for _, note := range s.VM.Hello().Notes {
 			s.env.say("guest: %s", text.Clean(note))
 		}
-		asks := make([]probe.Ask, len(o.Names))
-		for i, name := range o.Names {
-			asks[i] = probe.Ask{Name: name, Params: o.Params}
+		var asks []probe.Ask
+		for _, name := range o.Names {
+			if lacking[name] == "" {
+				asks = append(asks, probe.Ask{Name: name, Params: o.Params})
+			}
 		}
-		var err error
-		if s.Run.Probes, err = probe.Run(ctx, s.VM, s.Machine.Kernel, asks, s.Dir); err != nil {
+		ran, err := probe.Run(ctx, s.VM, s.Machine.Kernel, asks, s.Dir)
+		s.Run.Probes = ran
+		if err != nil {
 			return s.explainProbe(s.VM.Why(err))
+		}
+		for i, name := range o.Names {
+			if why := lacking[name]; why != "" {
+				s.Run.Probes = slices.Insert(s.Run.Probes, i, record.Probe{Name: name, NotApplicable: why})
+			}
 		}
 		failed := 0
 		for i := range s.Run.Probes {
@@ -44,6 +66,31 @@ func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 		}
 		return outcome.Checks(failed)
 	})
+}
+
+// notApplicable returns why probes cannot be run on a kernel, by their names: it lacks a
+// system call. Of a kernel whose symbols cannot be read nothing is known before the boot.
+func notApplicable(ctx context.Context, k *kernel.Kernel, names []string) (map[string]string, error) {
+	lacking := map[string]string{}
+	var have map[string][]string
+	for _, name := range names {
+		p, _ := catalogue.Find(name)
+		if p.Needs == "" {
+			continue
+		}
+		if have == nil {
+			var err error
+			if have, err = k.Creation(ctx); errors.Is(err, kernel.ErrNoKallsyms) {
+				return lacking, nil
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		if len(have[p.Needs]) == 0 {
+			lacking[name] = "this kernel has no system call " + p.Needs
+		}
+	}
+	return lacking, nil
 }
 
 // explainProbe adds to the error of the last probe that the guest's OOM killer has

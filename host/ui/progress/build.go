@@ -9,12 +9,16 @@ import (
 )
 
 // build shows how far make is: elsewhere than on a terminal by a line for each tenth,
-// or for each 200 objects where nobody knows how many there will be.
+// or for each 200 objects where nobody knows how many there will be, and for each
+// minute in which that is not reached.
 type build struct {
-	line         *Line
-	step         int
-	drawn, began time.Time
+	line               *Line
+	step               int
+	drawn, began, said time.Time
 }
+
+// silence is the longest time without a line.
+const silence = time.Minute
 
 // Build shows builds of kernels, one after the other: made is for each object, end for
 // the end of each build.
@@ -38,8 +42,8 @@ func (b *build) made(p kbuild.Progress) {
 	if p.Total > 0 {
 		each = max(1, p.Total/10)
 	}
-	if step := p.Done / each; p.Done == 0 || step > b.step {
-		b.step = step
+	if step := p.Done / each; p.Done == 0 || step > b.step || time.Since(b.said) >= silence {
+		b.step, b.said = step, time.Now()
 		b.line.Say(b.words(p))
 	}
 }

@@ -109,6 +109,19 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestBuildIsNotSilent: where a step takes long there is a line each minute.
+func TestBuildIsNotSilent(t *testing.T) {
+	var out strings.Builder
+	b := build{line: &Line{W: &out}}
+	for done := range 3 {
+		b.made(kbuild.Progress{Arch: "arm", Done: done})
+		b.said = b.said.Add(-silence)
+	}
+	if got := strings.Count(out.String(), "\n"); got != 3 {
+		t.Errorf("%d lines in\n%swant 3", got, out.String())
+	}
+}
+
 func TestCells(t *testing.T) {
 	cell := func(name string) matrix.Cell {
 		return matrix.Cell{Kernel: "6.12", Target: "arm64", Work: matrix.Work{Kind: matrix.Lab, Name: name}}
