@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"labctl/host/arch"
 	"labctl/host/kernel/kbuild"
 	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/targets"
 )
 
@@ -20,7 +22,14 @@ type kernelBuildOptions struct {
 	fragments []string
 	jobs      int
 	fresh     bool
+	noTest    bool
 	asJSON    bool
+}
+
+// builtKernel is a build and what its kernel showed in a first run.
+type builtKernel struct {
+	*kbuild.Result
+	SelfTest *session.SelfTest `json:"self_test,omitempty"` // nil if it was cached, or not wanted
 }
 
 func (a *app) kernelBuild() *cobra.Command {
@@ -40,6 +49,9 @@ The configuration is defined by a profile, which is a list of fragments, and
 further fragments; later ones take precedence. A fragment is the name of one of
 labctl's, or a file with lines of a .config. Every requested option is checked in
 the result: if Kconfig dropped one, the error names the unmet dependency.
+
+A kernel that was built is booted once, and the stack of a fork is taken: one that
+is not whole is reported, since all that labctl shows rests on stacks.
 
 ` + fragmentHelp(),
 		Example: `  labctl kernel build --source debian:6.12
@@ -67,6 +79,7 @@ the result: if Kconfig dropped one, the error names the unmet dependency.
 	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments: names, or files, whose names contain a slash or end in .config")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "number of parallel jobs (default: one per CPU)")
 	f.BoolVar(&o.fresh, "fresh", false, "check whether Debian has a newer source package than the cached one")
+	f.BoolVar(&o.noTest, "no-test", false, "do not boot the kernel that was built")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	return c
 }
@@ -116,22 +129,50 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 	}
 	made, end := a.progress.Build()
 	b.Say, b.Pull, b.Made = a.say, a.progress.Pull, made
-	var results []*kbuild.Result
+	var results []builtKernel
 	for _, req := range reqs {
 		res, err := b.Build(c.Context(), req)
 		end()
 		if err != nil {
 			return err
 		}
-		results = append(results, res)
+		built := builtKernel{Result: res}
 		if !o.asJSON {
 			a.printBuild(res)
 		}
+		if !res.Cached && !o.noTest {
+			test, err := session.Test(c.Context(), env, res.Kernel)
+			if err != nil {
+				return fmt.Errorf("%s is built, but: %w", res.Ref, err)
+			}
+			built.SelfTest = &test
+			a.sayTest(req.Plan, test)
+		}
+		results = append(results, built)
 	}
 	if o.asJSON {
 		return a.printJSON(results)
 	}
 	return nil
+}
+
+// sayTest reports the self test of a kernel.
+func (a *app) sayTest(plan *kbuild.Plan, t session.SelfTest) {
+	switch {
+	case t.Why != "":
+		a.say("not booted, since it cannot be traced: " + t.Why)
+		return
+	case t.Gap == "":
+		a.say(fmt.Sprintf("booted in %.1f s; the stack of a fork is whole: %s", t.Seconds, strings.Join(t.Stack, " < ")))
+	default:
+		a.say(fmt.Sprintf("booted in %.1f s; the stack of a fork is not whole: %s: %s", t.Seconds, t.Gap, strings.Join(t.Stack, " < ")))
+		if !slices.Contains(plan.Fragments, "frame-pointers") {
+			a.say("stacks that need no tables of the compiler's: add --fragment frame-pointers")
+		}
+	}
+	if t.Skipped > 0 {
+		a.say(fmt.Sprintf("its tracer leaves the innermost %d functions out of the stacks of events; labs that need them say so", t.Skipped))
+	}
 }
 
 func (a *app) printBuild(r *kbuild.Result) {
