@@ -68,7 +68,7 @@ func testDeb(t testing.TB, release string) []byte {
 	m := "lib/modules/" + release + "/"
 	return synth.Deb(t,
 		synth.File{Name: "./boot/vmlinuz-" + release, Data: img},
-		synth.File{Name: "./boot/config-" + release, Data: []byte("# comment\nCONFIG_VIRTIO=m\nCONFIG_PROC_FS=y\n# CONFIG_PVH is not set\nCONFIG_DEFAULT_HOSTNAME=\"(none)\"\nCONFIG_HZ=250\n")},
+		synth.File{Name: "./boot/config-" + release, Data: []byte("# comment\nCONFIG_VIRTIO=m\nCONFIG_PROC_FS=y\n# CONFIG_PVH is not set\nCONFIG_DEFAULT_HOSTNAME=\"(none)\"\nCONFIG_HZ=250\nCONFIG_CHECKPOINT_RESTORE=y\n")},
 		synth.File{Name: m + "modules.builtin", Data: []byte("kernel/drivers/pci/pci-hole.ko\n")},
 		synth.File{Name: m + "kernel/drivers/virtio/virtio.ko", Data: synth.Module("")},
 		synth.File{Name: m + "kernel/drivers/virtio/virtio_ring.ko", Data: synth.Module("virtio")},
@@ -157,7 +157,7 @@ func TestGet(t *testing.T) {
 	if n := s.downloads.Load(); n != 1 {
 		t.Errorf("%d downloads, want 1", n)
 	}
-	for _, tt := range []struct{ name, want string }{{"VIRTIO", "m"}, {"PROC_FS", "y"}, {"PVH", ""}, {"DEFAULT_HOSTNAME", "(none)"}, {"HZ", "250"}, {"NONE", ""}} {
+	for _, tt := range []struct{ name, want string }{{"VIRTIO", "m"}, {"PROC_FS", "y"}, {"PVH", ""}, {"DEFAULT_HOSTNAME", "(none)"}, {"HZ", "250"}, {"NONE", ""}, {"KCMP", "y"}, {"KPROBE_EVENTS", ""}} {
 		if got, ok := k.Option(tt.name); got != tt.want || ok != (tt.want != "") {
 			t.Errorf("Option(%s): got %q, %v; want %q", tt.name, got, ok, tt.want)
 		}

@@ -239,7 +239,18 @@ func (k *Kernel) Option(name string) (string, bool) {
 		return "", false
 	}
 	v, ok := cfg[name]
+	if old := formerly[name]; !ok && old != "" {
+		v, ok = cfg[old]
+	}
 	return v, ok
+}
+
+// formerly maps options to what they were called, or part of, in older trees. A tree
+// with both never has the second without the first.
+var formerly = map[string]string{
+	"KCMP":          "CHECKPOINT_RESTORE", // to 5.11, bfe3911a9107
+	"KPROBE_EVENTS": "KPROBE_EVENT",       // to 4.11, 6b0b7551428e
+	"UPROBE_EVENTS": "UPROBE_EVENT",       // the same
 }
 
 // HasConfig reports whether the kernel's configuration is known; if it is not,

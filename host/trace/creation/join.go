@@ -412,6 +412,12 @@ func sameArgs(a, b *event.Event) bool {
 	return slices.Equal(key(a), key(b))
 }
 
+// isNumber reports whether a fetch gave a number, and not "(fault)" or nothing.
+func isNumber(value string) bool {
+	_, err := strconv.ParseUint(value, 0, 64)
+	return err == nil
+}
+
 // answer finds the request that a thread of kthreadd is for. Where the probe
 // could look into it, thread function and argument must be the same; the oldest
 // such request is the one, for kthreadd serves them in order.
@@ -421,7 +427,7 @@ func (j *joiner) answer(c *Creation, entry *call) {
 	if entry != nil {
 		threadfn, _ = entry.event.Field("kt_threadfn")
 		data, _ = entry.event.Field("kt_data")
-		exact = strings.HasPrefix(threadfn, "0x") && strings.HasPrefix(data, "0x")
+		exact = isNumber(threadfn) && isNumber(data)
 		if name, ok := entry.event.Field("kt_name"); ok && name != "(fault)" {
 			c.Child.rename(name)
 		}

@@ -46,9 +46,28 @@ func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
 		f = &kernel.Facts{}
 	}
 	return []wire.Kprobe{
-		{Event: EventClone, Alternatives: cloneProbes(row.Entry, f)},
-		{Event: EventKthread, Alternatives: kthreadProbes(row.Entry), Optional: true},
+		{Event: EventClone, Alternatives: andOlder(cloneProbes(row.Entry, f))},
+		{Event: EventKthread, Alternatives: andOlder(kthreadProbes(row.Entry)), Optional: true},
 	}, nil
+}
+
+// andOlder appends the probes without the fetch types x8 to x64, which kernels have from
+// 4.9 on (17ce3dc7e5a0); u8 to u64 are the same numbers in decimal.
+func andOlder(specs []wire.KprobeTry) []wire.KprobeTry {
+	for _, s := range slices.Clone(specs) {
+		if s.Symbol == "kernel_clone" {
+			continue // it is younger
+		}
+		older := wire.KprobeTry{Symbol: s.Symbol}
+		for _, arg := range s.Args {
+			if i := strings.LastIndex(arg, ":x"); i >= 0 {
+				arg = arg[:i] + ":u" + arg[i+2:]
+			}
+			older.Args = append(older.Args, arg)
+		}
+		specs = append(specs, older)
+	}
+	return specs
 }
 
 func cloneProbes(a arch.Entry, f *kernel.Facts) []wire.KprobeTry {
@@ -84,6 +103,11 @@ func cloneProbes(a arch.Entry, f *kernel.Facts) []wire.KprobeTry {
 			// are no kernel address, and a bad address only fails its fetch.
 			add(symbol, []string{byValue, "flags=+0(" + a.Args[0] + "):x64"})
 		default:
+			// kernel_thread passes the function as the stack's address and its
+			// argument as the stack's size.
+			if full := append([]string{byValue}, threadArgs(a, f, a.Args[2])...); len(full) > 1 {
+				add(symbol, full)
+			}
 			add(symbol, []string{byValue})
 		}
 	}
@@ -118,22 +142,26 @@ func structArgs(a arch.Entry, f *kernel.Facts) (full, plain []string) {
 		field(name, a.Word)
 	}
 	full = append(full, plain...)
-
-	// A thread of kthreadd runs kthread(struct kthread_create_info *), and
-	// what was asked for is in there. For any other task the pointer is nil or
-	// a number, and the fetch fails without harm: it reads by
-	// copy_from_kernel_nofault, or from the caller's own memory.
 	if place, ok := at(arg); ok {
-		for _, name := range []string{"threadfn", "data"} {
-			if m, ok := f.Members["kthread_create_info."+name]; ok {
-				full = append(full, fmt.Sprintf("kt_%s=+%d(%s):%s", name, m.Offset, place, a.Word))
-			}
-		}
-		if m, ok := f.Members["kthread_create_info.full_name"]; ok {
-			full = append(full, fmt.Sprintf("kt_name=+0(+%d(%s)):string", m.Offset, place))
-		}
+		full = append(full, threadArgs(a, f, place)...)
 	}
 	return full, plain
+}
+
+// threadArgs fetches what kthreadd was asked for. A thread of kthreadd runs
+// kthread(struct kthread_create_info *), whose argument is at place. For any other task
+// the pointer is nil or a number, and the fetch fails without harm: it reads by
+// copy_from_kernel_nofault, or from the caller's own memory.
+func threadArgs(a arch.Entry, f *kernel.Facts, place string) (args []string) {
+	for _, name := range []string{"threadfn", "data"} {
+		if m, ok := f.Members["kthread_create_info."+name]; ok {
+			args = append(args, fmt.Sprintf("kt_%s=+%d(%s):%s", name, m.Offset, place, a.Word))
+		}
+	}
+	if m, ok := f.Members["kthread_create_info.full_name"]; ok {
+		args = append(args, fmt.Sprintf("kt_name=+0(+%d(%s)):string", m.Offset, place))
+	}
+	return args
 }
 
 // kthreadProbes catch the request for a kernel thread in the task that makes

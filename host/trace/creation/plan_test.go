@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/guest/wire"
 	"labctl/host/kernel"
 )
 
@@ -38,6 +39,31 @@ var (
 		})}
 )
 
+// withoutOlder returns alternatives as text. It checks that those for kernels without the
+// fetch types x8 to x64 come last, and leaves them out.
+func withoutOlder(t *testing.T, all []wire.KprobeTry) (out []string) {
+	t.Helper()
+	var older, want []string
+	for _, a := range all {
+		text := a.Symbol + " " + strings.Join(a.Args, " ")
+		if !strings.Contains(text, ":x") {
+			older = append(older, text)
+			continue
+		}
+		if len(older) > 0 {
+			t.Errorf("%s comes after %s", text, older[0])
+		}
+		out = append(out, text)
+		if a.Symbol != "kernel_clone" {
+			want = append(want, strings.ReplaceAll(text, ":x", ":u"))
+		}
+	}
+	if d := cmp.Diff(want, older); d != "" {
+		t.Errorf("for older kernels: -want +got\n%s", d)
+	}
+	return out
+}
+
 func TestProbeOfTheCreationFunction(t *testing.T) {
 	for _, c := range []struct {
 		name, arch string
@@ -48,6 +74,7 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			"kernel_clone flags=+0(%di):x64 exit_signal=+32(%di):s32 stack=+40(%di):x64 stack_size=+48(%di):x64 kt_threadfn=+0(+48(%di)):x64 kt_data=+8(+48(%di)):x64",
 			"kernel_clone flags=+0(%di):x64 exit_signal=+32(%di):s32 stack=+40(%di):x64 stack_size=+48(%di):x64",
 			"_do_fork clone_flags=%di:x64 flags=+0(%di):x64",
+			"do_fork clone_flags=%di:x64 kt_threadfn=+0(%dx):x64 kt_data=+8(%dx):x64",
 			"do_fork clone_flags=%di:x64",
 		}},
 		{"6.12", "arm64", facts612, []string{
@@ -57,6 +84,8 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			"kernel_clone flags=+0(%x0):x64 exit_signal=+40(%x0):s32 fn=+96(%x0):x64 fn_arg=+104(%x0):x64 stack=+48(%x0):x64 stack_size=+56(%x0):x64 lr=%x30:x64",
 			"_do_fork clone_flags=%x0:x64 flags=+0(%x0):x64 lr=%x30:symbol",
 			"_do_fork clone_flags=%x0:x64 flags=+0(%x0):x64 lr=%x30:x64",
+			"do_fork clone_flags=%x0:x64 kt_threadfn=+8(%x2):x64 kt_data=+16(%x2):x64 kt_name=+0(+0(%x2)):string lr=%x30:symbol",
+			"do_fork clone_flags=%x0:x64 kt_threadfn=+8(%x2):x64 kt_data=+16(%x2):x64 kt_name=+0(+0(%x2)):string lr=%x30:x64",
 			"do_fork clone_flags=%x0:x64 lr=%x30:symbol",
 			"do_fork clone_flags=%x0:x64 lr=%x30:x64",
 		}},
@@ -72,6 +101,15 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 				"_do_fork flags=+0(%di):x64 exit_signal=+32(%di):s32",
 				"do_fork clone_flags=%di:x64",
 			}},
+		{"a _do_fork of known type: by value, with kthread's structure", "arm",
+			&kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": valueParam}, Members: members(map[string]int{"kthread_create_info.threadfn": 0, "kthread_create_info.data": 4})},
+			[]string{
+				"kernel_clone flags=+0(%r0):x64",
+				"_do_fork clone_flags=%r0:x32 kt_threadfn=+0(%r2):x32 kt_data=+4(%r2):x32",
+				"_do_fork clone_flags=%r0:x32",
+				"do_fork clone_flags=%r0:x32 kt_threadfn=+0(%r2):x32 kt_data=+4(%r2):x32",
+				"do_fork clone_flags=%r0:x32",
+			}},
 		{"a _do_fork of known type: by value", "amd64", &kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": valueParam}}, []string{
 			"kernel_clone flags=+0(%di):x64",
 			"_do_fork clone_flags=%di:x64",
@@ -83,10 +121,7 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		var got []string
-		for _, a := range probes[0].Alternatives {
-			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
-		}
+		got := withoutOlder(t, probes[0].Alternatives)
 		if d := cmp.Diff(c.want, got); d != "" || probes[0].Event != EventClone || probes[0].Optional {
 			t.Errorf("%s: %s, optional %v: -want +got\n%s", c.name, probes[0].Event, probes[0].Optional, d)
 		}
@@ -112,10 +147,7 @@ func TestProbeOfTheRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got []string
-		for _, a := range probes[1].Alternatives {
-			got = append(got, a.Symbol+" "+strings.Join(a.Args, " "))
-		}
+		got := withoutOlder(t, probes[1].Alternatives)
 		if d := cmp.Diff(want, got); d != "" || probes[1].Event != EventKthread || !probes[1].Optional {
 			t.Errorf("%s: %s, optional %v: -want +got\n%s", arch, probes[1].Event, probes[1].Optional, d)
 		}
