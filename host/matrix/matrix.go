@@ -76,7 +76,19 @@ type Result struct {
 	Record string        `json:"record,omitempty"` // directory of the run record, below the matrix's
 	Checks []Check       `json:"checks,omitempty"` // of a lab
 	Claims []Check       `json:"claims,omitempty"`
-	Output string        `json:"output,omitempty"` // the end of a program's, clean, at most 4 KiB
+
+	// Reports are the first of the kernel's on its console, Reported counts them all.
+	Reports  []record.Brief `json:"reports,omitempty"`
+	Reported int            `json:"reported,omitempty"`
+	Output   string         `json:"output,omitempty"` // the end of a program's, clean, at most 4 KiB
+}
+
+// Took takes over what the record of the cell's run says of its kernel.
+func (r *Result) Took(run *record.Run) {
+	r.Kernel, r.Reports, r.Reported = run.Kernel, nil, len(run.Reports)
+	for _, c := range run.Reports[:min(len(run.Reports), maxReports)] {
+		r.Reports = append(r.Reports, c.Brief())
+	}
 }
 
 // Check is one check or claim of a lab with its verdict.

@@ -28,6 +28,8 @@ const (
 	maxName   = 4096 // bytes of a name in a cell
 	MaxOutput = 4 << 10
 	maxReason = 2000
+
+	maxReports = 16 // of the kernel's, in one cell
 )
 
 // What a directory's files must be: matrix.json and plan.json, and one cell's.
@@ -202,6 +204,8 @@ func (r *Result) check() error {
 		return fmt.Errorf("%d tries", r.Tries)
 	case r.Record != "" && (!filepath.IsLocal(r.Record) || filepath.Clean(r.Record) != r.Record):
 		return fmt.Errorf("record %q is not below the matrix's folder", clip(r.Record))
+	case len(r.Reports) > maxReports || r.Reported < len(r.Reports):
+		return fmt.Errorf("%d reports of the kernel's, of %d", len(r.Reports), r.Reported)
 	case r.Seconds < 0 || r.CPUSeconds < 0:
 		return errors.New("it took less than no time")
 	}
@@ -213,6 +217,9 @@ func (r *Result) clean() {
 	r.Reason, r.How = line(r.Reason, maxReason), outcome.How(clip(string(r.How)))
 	r.Output = Tail(r.Output)
 	r.Record = text.Clean(r.Record)
+	for i := range r.Reports {
+		r.Reports[i] = r.Reports[i].Clean()
+	}
 	k := &r.Kernel
 	for _, s := range []*string{&k.Ref, &k.Source, &k.Release, &k.Version, &k.SHA256} {
 		*s = clip(*s)

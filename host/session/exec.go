@@ -116,10 +116,7 @@ func (s *Session) runJob(ctx context.Context, job *program.Job, relay *Relay, st
 // finishJob brings back what the program has written, which may tell why it ended
 // as it did, and gives its status as an error.
 func (s *Session) finishJob(ctx context.Context, job *program.Job, res wire.ExecResult) error {
-	if err := KilledByOOM(s.VM, res); err != nil {
-		s.env.warn(err)
-	}
-	status := Status(res)
+	status := s.finished(res)
 	err := job.Fetch(ctx, s.VM.Agent())
 	if status == nil {
 		return err
@@ -128,6 +125,14 @@ func (s *Session) finishJob(ctx context.Context, job *program.Job, res wire.Exec
 		s.env.warn(s.VM.Why(err))
 	}
 	return status
+}
+
+// finished gives the status of a program as Status does. That of one that was killed
+// may come before the console says by what, which is said at the end of the run.
+func (s *Session) finished(res wire.ExecResult) error {
+	s.program = true
+	KilledByOOM(s.VM, res)
+	return Status(res)
 }
 
 // Status turns a program's end into labctl's: an *outcome.StatusError with 128+N

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"labctl/host/crash"
 	"labctl/host/machine"
 	"labctl/host/outcome"
 	"labctl/host/record"
@@ -70,6 +71,10 @@ type Options struct {
 	Console io.Writer
 	// Timeout ends the guest after this long, boot included; 0 is no limit.
 	Timeout time.Duration
+	// FailOn says which reports of the kernel make the run fail. Unless it is
+	// FailOnNone, a program that waits for a task of its own that died in an oops
+	// is ended.
+	FailOn record.FailOn
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
@@ -96,6 +101,10 @@ type Session struct {
 	o     Options
 	start time.Time
 	spool *vm.Spool
+	kept  bool // the spool is on disk
+
+	program bool            // the work is a program, which has a status
+	reports []*crash.Report // once the machine is closed
 }
 
 // Recorded says whether the run has a record directory.
@@ -163,6 +172,9 @@ func (s *Session) boot(ctx context.Context) (err error) {
 	s.env.say("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel)
 	s.VM, err = m.Boot(ctx, s.env.Env, s.Dir, s.o.Console)
 	m.Describe(&s.Run, s.VM)
+	if err == nil && s.o.FailOn != record.FailOnNone {
+		s.VM.EndDead()
+	}
 	return err
 }
 
@@ -175,10 +187,12 @@ func (s *Session) end(ctx context.Context, err error) error {
 		if !outcome.Quiet(err) { // a program that ran to its end needs no explanation
 			err = s.VM.Why(err)
 		}
-		for _, r := range s.VM.Reports() {
+		err = s.join(err, s.VM.Close())
+		s.reports = s.VM.Reports() // the console is read to its end
+		for _, r := range s.reports {
 			s.Run.Reports = append(s.Run.Reports, record.NewCrash(r))
 		}
-		err = s.join(err, s.VM.Close())
+		defer s.sayReports()
 	}
 	// What was interrupted reports all sorts of things.
 	var signal *outcome.SignalError
@@ -186,7 +200,8 @@ func (s *Session) end(ctx context.Context, err error) error {
 		err = signal
 	}
 	if s.spool != nil {
-		if unwell(err) {
+		err = s.failOn(err)
+		if s.kept = unwell(err); s.kept {
 			err = errors.Join(err, s.spool.Save())
 		}
 		return err
@@ -194,6 +209,7 @@ func (s *Session) end(ctx context.Context, err error) error {
 	if s.o.Write != nil {
 		err = s.o.Write(s, err)
 	}
+	err = s.failOn(err)
 	if !s.Recorded() {
 		return err
 	}
@@ -216,7 +232,7 @@ func (s *Session) join(err, trouble error) error {
 func unwell(err error) bool {
 	var boot *vm.BootError
 	switch outcome.Of(err) {
-	case outcome.GuestCrashed, outcome.Deadline:
+	case outcome.GuestCrashed, outcome.Deadline, outcome.KernelReported:
 		return true
 	}
 	return errors.As(err, &boot)

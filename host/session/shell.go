@@ -57,10 +57,7 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 		if err != nil {
 			return s.poweredOff(err)
 		}
-		if err := KilledByOOM(s.VM, res); err != nil {
-			s.env.warn(err)
-		}
-		return Status(res)
+		return s.finished(res)
 	})
 }
 

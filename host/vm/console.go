@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,7 @@ type console struct {
 	init     chan struct{} // closed when PID 1 is about to run
 	panicked chan struct{} // closed at a panic's first line
 	reported chan struct{} // closed at a panic's last line
+	oopsed   chan struct{} // closed at the first oops
 	ended    chan struct{} // closed when the console's stream has ended
 
 	mu     sync.Mutex
@@ -52,15 +54,16 @@ type console struct {
 	live   io.Writer
 	scan   crash.Scanner
 	last   []byte
-	seen   [4]bool // which of the first four channels are closed
+	seen   [5]bool // which of the first five channels are closed
 	reads  bool    // ended will be closed
 }
 
 func newConsole(cfg Config) (*console, error) {
 	c := &console{path: cfg.ConsoleLog, live: cfg.Console}
-	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.ended} {
+	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.oopsed, &c.ended} {
 		*ch = make(chan struct{})
 	}
+	c.scan.Write(cfg.ConsoleBefore)
 	if c.path == "" {
 		return c, nil
 	}
@@ -118,6 +121,9 @@ func (c *console) take(p []byte) {
 	c.mark(1, c.init, bytes.Contains(c.last[max(0, len(c.last)-len(p)-len(initLine)):], initLine))
 	c.mark(2, c.panicked, c.scan.Panic() != nil)
 	c.mark(3, c.reported, c.scan.Ended())
+	if !c.seen[4] {
+		c.mark(4, c.oopsed, slices.ContainsFunc(c.scan.Reports(), func(r *crash.Report) bool { return r.Kind == crash.Oops }))
+	}
 	if over := len(c.last) - tailBytes; over > 0 {
 		c.last = append(c.last[:0], c.last[over:]...)
 	}
@@ -159,6 +165,11 @@ func (c *console) reports() []*crash.Report {
 		all = append(all, copyReport(r))
 	}
 	return all
+}
+
+// deaths returns the oopses that killed a program's task.
+func (c *console) deaths() []*crash.Report {
+	return slices.DeleteFunc(c.reports(), func(r *crash.Report) bool { return !userDied(r) })
 }
 
 // copyReport copies a report of the scanner, which may still add to it.

@@ -43,24 +43,25 @@ func (c CPU) String() string {
 	return s
 }
 
-// State is the state of a guest that missed a deadline: its registers, and the hangs
-// that the console reports.
+// State is the state of a guest that missed a deadline: its registers, and what the
+// console reports that can be the reason.
 type State struct {
 	CPUs      []CPU
 	Registers string          // QEMU's output, at most 1 MiB
 	File      string          // file with Registers, if saved
-	Hangs     []*crash.Report // stalls, lockups and hung tasks
+	Reports   []*crash.Report // oopses, then stalls, lockups and hung tasks
 	Tail      []string        // the console's last lines, cleaned
 	Log       string          // file with the whole console, if saved
 }
 
-// Seen returns the CPUs' states, one line each, and the last hang reported.
+// Seen returns the CPUs' states, one line each, and the last hang reported, or the
+// last oops if nothing hangs.
 func (s State) Seen() (cpus []string, report *crash.Report) {
 	for _, c := range s.CPUs {
 		cpus = append(cpus, c.String())
 	}
-	if n := len(s.Hangs); n > 0 {
-		report = s.Hangs[n-1]
+	if n := len(s.Reports); n > 0 {
+		report = s.Reports[n-1]
 	}
 	return cpus, report
 }
@@ -100,11 +101,16 @@ func (e *AgentError) How() outcome.How { return outcome.Silent }
 // state inspects the guest before it is killed.
 func (v *VM) state() State {
 	s := State{Tail: v.con.tail(), Log: v.cfg.ConsoleLog}
+	var hangs []*crash.Report
 	for _, r := range v.con.reports() {
-		if r.Kind.Hang() {
-			s.Hangs = append(s.Hangs, r)
+		switch {
+		case r.Kind.Hang():
+			hangs = append(hangs, r)
+		case r.Kind == crash.Oops:
+			s.Reports = append(s.Reports, r)
 		}
 	}
+	s.Reports = append(s.Reports, hangs...)
 	mon := v.asked.Load()
 	if mon == nil {
 		return s

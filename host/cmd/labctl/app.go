@@ -14,6 +14,7 @@ import (
 	"labctl/host/machine"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/ui/progress"
@@ -147,6 +148,11 @@ func boards() (names []string) {
 		}
 	}
 	return names
+}
+
+// failOnFlag says which reports of the kernel make a command fail.
+func failOnFlag(c *cobra.Command, o *record.FailOn) {
+	c.Flags().Var(o, "fail-on", "least report of the kernel that makes this fail: warn (WARNING, OOM kill), bug (no task died: hangs and the like), oops, none")
 }
 
 // machineFlags are the flags that choose a machine.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/machine"
+	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/text"
 )
@@ -18,6 +19,7 @@ type bootOptions struct {
 	console bool
 	out     string
 	timeout time.Duration
+	failOn  record.FailOn
 }
 
 func (a *app) bootCmd() *cobra.Command {
@@ -32,7 +34,8 @@ its commands from standard input. --cmd runs one line.
 
 The exit status is the shell's, 128+N when signal N ended it. When the shell
 could not be run to its end it is labctl's own: 2 bad input, 3 this host lacks
-something, 4 the guest crashed, 5 deadline.`,
+something, 4 the guest crashed or its kernel reported what --fail-on names, 5
+deadline. Whatever the kernel reports is a line on standard error.`,
 		Example: `  labctl boot --arch arm64
   labctl boot --arch arm64 --kernel 5.10 --cmd 'cat /proc/version'
   echo 'uname -a' | labctl boot --board raspi3b`,
@@ -47,6 +50,7 @@ something, 4 the guest crashed, 5 deadline.`,
 	f.BoolVar(&o.console, "console", false, "show the kernel's console on standard error")
 	f.StringVar(&o.out, "out", "", "keep console.log and qemu.txt in this folder")
 	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
+	failOnFlag(c, &o.failOn)
 	return c
 }
 
@@ -56,7 +60,7 @@ func (a *app) boot(ctx context.Context, o bootOptions, oneLine bool) error {
 		return err
 	}
 	so := session.ShellOptions{
-		Options: session.Options{Name: "boot", Out: o.out, Keep: session.KeepTrouble, Spec: o.spec, Timeout: o.timeout},
+		Options: session.Options{Name: "boot", Out: o.out, Keep: session.KeepTrouble, Spec: o.spec, Timeout: o.timeout, FailOn: o.failOn},
 		Line:    o.line, OneLine: oneLine,
 	}
 	if o.console {

@@ -10,6 +10,7 @@ import (
 	"labctl/host/image/program"
 	"labctl/host/machine"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/text"
 )
@@ -20,6 +21,7 @@ type programFlags struct {
 	job     program.JobOptions
 	out     string
 	timeout time.Duration
+	failOn  record.FailOn
 }
 
 func (o *programFlags) flags(c *cobra.Command) {
@@ -32,12 +34,13 @@ func (o *programFlags) flags(c *cobra.Command) {
 	f.StringVar(&o.job.Dir, "dir", "", "run in this directory of the guest; relative GUEST paths are below it")
 	f.StringVar(&o.out, "out", "", "keep a run record in this directory: run.json, console.log, qemu.txt")
 	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
+	failOnFlag(c, &o.failOn)
 }
 
 // options are those of a session.
 func (o *programFlags) options(keep session.Keep, relay *session.Relay) session.ExecOptions {
 	return session.ExecOptions{
-		Options:    session.Options{Out: o.out, Keep: keep, Spec: o.spec, Timeout: o.timeout},
+		Options:    session.Options{Out: o.out, Keep: keep, Spec: o.spec, Timeout: o.timeout, FailOn: o.failOn},
 		JobOptions: o.job,
 		Relay:      relay,
 	}
@@ -69,12 +72,19 @@ its source was (runtime.Caller) finds them with --file "$PWD:$PWD".
 The first Ctrl-C, or SIGTERM, SIGHUP, SIGQUIT, goes to the program; the next
 one ends the guest.
 
+What the kernel reports meanwhile (a WARNING, an oops, a stall, an OOM kill) is
+a line on standard error. An oops, or what --fail-on names, fails the run, even
+when PROG ends with 0. When a task of PROG's dies in an oops and the others do
+nothing but wait, PROG is ended after some seconds (--fail-on none: it is not).
+
 The exit status is the program's, 128+N when signal N ended it. 124: --timeout
-has passed; 125: labctl could not run it; 126: the guest crashed, or cannot
-execute PROG; 127: no such program in the guest.`,
+has passed; 125: labctl could not run it; 126: the guest crashed, cannot execute
+PROG, or its kernel has reported what --fail-on names; 127: no such program in
+the guest.`,
 		Example: `  labctl exec --arch arm64 -- ./hello
   labctl exec --kernel 5.10 -- ./cmd/server -v
   labctl exec --arch arm64 --file input.bin --get output.bin -- ./convert input.bin output.bin
+  labctl exec --fail-on warn -- ./stress
   GOARCH=arm64 go test -exec 'labctl exec --' ./...`,
 	}
 	a.programCommand(c, func(c *cobra.Command, args []string) error { return a.exec(c.Context(), o, args) })

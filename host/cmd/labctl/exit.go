@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -10,6 +11,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/report"
+	"labctl/host/session"
 	"labctl/host/vm"
 )
 
@@ -45,15 +47,28 @@ func (a *app) finish(err error) int {
 // report prints an error: one line, and for a guest that died or hung where, and
 // what its console said.
 func (a *app) report(err error) {
-	if outcome.Of(err) == outcome.Internal {
-		fmt.Fprintf(a.stderr, "labctl: internal error, a defect of labctl: %v\n", err)
-	} else {
-		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
-	}
+	a.progress.Above(func() { a.print(err) })
+}
+
+func (a *app) print(err error) {
 	var boot *vm.BootError
 	var late *vm.DeadlineError
 	var crashed *vm.CrashError
+	var dead *vm.DeadTaskError
+	var reported *session.ReportedError
 	switch {
+	case outcome.Of(err) == outcome.Internal:
+		fmt.Fprintf(a.stderr, "labctl: internal error, a defect of labctl: %v\n", err)
+	case errors.As(err, &reported): // what was reported is said already
+		fmt.Fprintf(a.stderr, "labctl: %s\n", reported.Short())
+	default:
+		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
+	}
+	switch {
+	case errors.As(err, &reported):
+		a.showCrash(reported.Report, true)
+	case errors.As(err, &dead):
+		a.showCrash(dead.Report, true)
 	case errors.As(err, &crashed):
 		a.showCrash(crashed.Report, true)
 		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
@@ -72,10 +87,16 @@ func (a *app) showState(s vm.State) {
 	if s.File != "" {
 		fmt.Fprintf(a.stderr, "all registers: %s\n", s.File)
 	}
-	if n := len(s.Hangs); n > 0 {
-		a.showCrash(s.Hangs[n-1], false)
+	for i, r := range s.Reports {
+		if r.Kind == crash.Oops || i == len(s.Reports)-1 { // of hangs the last one
+			a.showCrash(r, false)
+		}
 	}
-	a.showConsole("the console's last lines", s.Tail, s.Log)
+	tail := s.Tail
+	if slices.ContainsFunc(s.Reports, func(r *crash.Report) bool { return r.Kind == crash.Oops }) {
+		tail = nil // most of it the registers of what was shown
+	}
+	a.showConsole("the console's last lines", tail, s.Log)
 }
 
 // showCrash prints what the kernel reported, with its task and stack.
@@ -90,7 +111,7 @@ func (a *app) showConsole(what string, lines []string, log string) {
 		for _, l := range lines {
 			fmt.Fprintf(a.stderr, "  | %s\n", l)
 		}
-	} else {
+	} else if lines != nil {
 		fmt.Fprintln(a.stderr, "the console said nothing")
 	}
 	if log != "" {

@@ -24,7 +24,7 @@ func TestReportEnds(t *testing.T) {
 	}}
 	state := vm.State{
 		CPUs: []vm.CPU{{ID: 0, PC: 0x1234, Mode: "EL1h", Masked: true}}, File: "out/registers.txt",
-		Hangs: []*crash.Report{stall}, Tail: []string{"last words"}, Log: "out/console.log",
+		Reports: []*crash.Report{stall}, Tail: []string{"last words"}, Log: "out/console.log",
 	}
 	for _, tt := range []struct {
 		name string

@@ -25,7 +25,7 @@ func (a *app) checkClass(ctx context.Context, env session.Env, o *labCheckOption
 	if err != nil {
 		return err
 	}
-	r := &cell.Runner{Env: env, Spec: o.spec, Lab: func(string) (*lab.Lab, error) { return l, nil }, Submission: c.Submission}
+	r := &cell.Runner{Env: env, Spec: o.spec, FailOn: o.failOn, Lab: func(string) (*lab.Lab, error) { return l, nil }, Submission: c.Submission}
 	defer r.Close()
 	plan := c.Cells(on, l)
 	if err := r.Check(plan[:1]); err != nil { // else it would be every learner's fault

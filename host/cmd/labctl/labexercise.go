@@ -20,6 +20,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/scratch"
 	"labctl/host/session"
 	"labctl/host/ui/table"
@@ -139,6 +140,7 @@ type labCheckOptions struct {
 	asJSON     bool
 	out        string
 	jobs       int
+	failOn     record.FailOn
 
 	points class.Weights
 }
@@ -181,8 +183,8 @@ have changed. Near-identical submissions are named after the table; what they ha
 the skeleton does not count.
 
 Exit status: 0 all checks hold, 1 one does not or the program prints too much, 2 it
-does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a class:
-1 when one of these befalls anybody.`,
+does not compile, 4 it brings the kernel down or makes it report what --fail-on names, 5
+it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 		Example: `  labctl lab check P1
   labctl lab check P1 ./mine
   labctl lab check P1 ./mine --weights waits=3 --gradescope results.json
@@ -223,6 +225,7 @@ does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a c
 		},
 	}
 	machineFlags(c, &o.spec)
+	failOnFlag(c, &o.failOn)
 	f := c.Flags()
 	f.BoolVar(&o.class, "class", false, "DIR has a directory for each learner")
 	f.StringVar(&o.csv, "csv", "", "with --class: write the gradebook as CSV to this file, too")
@@ -237,7 +240,7 @@ does not compile, 4 it brings the kernel down, 5 it does not end in time. Of a c
 }
 
 func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, dir string) error {
-	g, err := grade.One(ctx, env, session.Options{Out: o.out, Spec: o.spec}, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)})
+	g, err := grade.One(ctx, env, session.Options{Out: o.out, Spec: o.spec, FailOn: o.failOn}, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/session"
 )
 
@@ -27,6 +28,7 @@ type labRunOptions struct {
 	out      string
 	jobs     int
 	resume   bool
+	failOn   record.FailOn
 }
 
 func (o *labRunOptions) flags(c *cobra.Command) {
@@ -37,6 +39,7 @@ func (o *labRunOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.out, "out", "", "directory of the run record, of several labs of a matrix (default: labctl-out/TIME-NAME)")
 	f.BoolVar(&o.resume, "resume", false, "go on with the labs in --out: run those that are missing, or have failed")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
+	failOnFlag(c, &o.failOn)
 }
 
 func (a *app) labRun(lf *labFlags) *cobra.Command {
@@ -47,7 +50,7 @@ func (a *app) labRun(lf *labFlags) *cobra.Command {
 		Long: `Run each lab in a machine of its own, which starts warm, and judge what came
 out: every check and every claim. The record is kept; labctl lab judge judges it
 again. Labs are named by their ids, or by globs over them. Exit status 1 when a
-check fails. A lab that a kernel or machine cannot run is reported as not run,
+check fails, 4 when the kernel reported what --fail-on names. A lab that a kernel or machine cannot run is reported as not run,
 which is no failure.
 
 Several labs are a matrix: as many run at a time as this host has CPUs and memory
@@ -100,7 +103,7 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]
 		return nil, err
 	}
 	l := chosen[0]
-	r, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Out: o.out, Spec: o.spec}, l)
+	r, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Out: o.out, Spec: o.spec, FailOn: o.failOn}, l)
 	return []show.Ran{{Run: r.Judged(), Why: why(err)}}, err
 }
 
@@ -127,7 +130,7 @@ func (a *app) runSeveral(ctx context.Context, env session.Env, o *labRunOptions,
 		plan = append(plan, on)
 	}
 	find := func(id string) (*lab.Lab, error) { return byID[id], nil }
-	r := &cell.Runner{Env: env, Spec: o.spec, Lab: find}
+	r := &cell.Runner{Env: env, Spec: o.spec, FailOn: o.failOn, Lab: find}
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{
 		Name: "labs", Plan: plan, Out: o.out, Label: "labs-" + on.Target, Resume: o.resume, Jobs: o.jobs,

@@ -18,6 +18,7 @@ import (
 	"labctl/host/matrix/cell"
 	"labctl/host/matrix/render"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/scratch"
 	"labctl/host/text"
 )
@@ -64,6 +65,7 @@ type matrixRunOptions struct {
 	retries  int
 	timeout  time.Duration
 	patience float64
+	failOn   record.FailOn
 }
 
 func (a *app) matrixRun() *cobra.Command {
@@ -82,11 +84,14 @@ as soon as it ended, and runs/ with the run records. When a run was cut short,
 
 Exit status: 0 when nothing fails; else by the worst that happened: 4 a guest
 crashed; 5 a deadline; 70 a defect of labctl; 3 this host lacks something; 2 a
-kernel or program that is not there; 1 a check, a program or a test fails. What a kernel or machine cannot run is not applicable and no failure. A
-cell that was good only when tried again (--retry) is marked flaky.`,
+kernel or program that is not there; 4 a kernel reported what --fail-on names; 1 a
+check, a program or a test fails. What a kernel or machine cannot run is not
+applicable and no failure. A cell that was good only when tried again (--retry) is
+marked flaky. What the kernels reported is in the table, JUnit and KTAP.`,
 		Example: `  labctl matrix run --kernels 5.10,6.1,6.12,7.2 --arch amd64,arm64 --labs 'P*,K1'
   labctl matrix run --kernels cached --board raspi3b -- ./cmd/x -v
   labctl matrix run --kernels 5.10,7.2 --arch arm64 --gotest ./...
+  labctl matrix run --kernels ./bzImage --fail-on warn -- ./stress
   labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2 --junit shard-2.xml
   labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2 --resume`,
 		RunE: func(c *cobra.Command, argv []string) error { return a.runMatrix(c.Context(), &o, argv) },
@@ -100,6 +105,8 @@ cell that was good only when tried again (--retry) is marked flaky.`,
 	intFlag(f, &o.retries, "retry", 0, 100, "try a cell that fails so many times more")
 	timeFlag(f, &o.timeout, "timeout", "end a cell after this long, boot included (default: the plan's)")
 	patienceFlag(f, &o.patience)
+	failOnFlag(c, &o.failOn)
+	f.Lookup("fail-on").Usage += " (default: the plan's, or oops)"
 	return c
 }
 
@@ -114,11 +121,14 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	if o.timeout == 0 {
 		o.timeout = p.spec.Timeout
 	}
+	if o.failOn == "" {
+		o.failOn = p.spec.FailOn
+	}
 	env, err := a.env()
 	if err != nil {
 		return err
 	}
-	r := &cell.Runner{Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout, Lab: a.ownLab}
+	r := &cell.Runner{Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout, FailOn: o.failOn, Lab: a.ownLab}
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{
 		Name: p.spec.Name, Plan: p.cells, Shard: p.shard, Out: o.out, Label: "matrix", Resume: o.resume, Jobs: o.jobs, Retries: o.retries,

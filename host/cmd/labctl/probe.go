@@ -64,6 +64,7 @@ type probeOptions struct {
 	raw    bool
 	asJSON bool
 	out    string
+	failOn record.FailOn
 }
 
 func (a *app) probeRun() *cobra.Command {
@@ -92,6 +93,7 @@ of several architectures in a matrix directory with a record for each.`,
 	f.StringVar(&o.style, "style", report.TRACE32, "how stacks are printed: "+strings.Join(report.Styles, ", "))
 	f.BoolVar(&o.raw, "raw", false, "show the frames of the tracing machinery that were trimmed, too")
 	f.BoolVar(&o.asJSON, "json", false, "print the run record's JSON")
+	failOnFlag(c, &o.failOn)
 	f.StringVar(&o.out, "out", "", "directory of the run record, or of the matrix (default: labctl-out/TIME-NAME)")
 	return c
 }
@@ -158,7 +160,7 @@ func (a *app) runProbes(ctx context.Context, o probeOptions) error {
 		return a.probeSeveral(ctx, env, &o, name, archs)
 	}
 	s, err := session.Probes(ctx, env, session.ProbeOptions{
-		Options: session.Options{Name: name, Out: o.out, Spec: o.spec}, Names: o.names, Params: json.RawMessage(o.params),
+		Options: session.Options{Name: name, Out: o.out, Spec: o.spec, FailOn: o.failOn}, Names: o.names, Params: json.RawMessage(o.params),
 	})
 	if perr := a.printProbes(&o, &s.Run, s.Dir); perr != nil {
 		return perr
@@ -183,7 +185,7 @@ func (a *app) probeSeveral(ctx context.Context, env session.Env, o *probeOptions
 			plan = append(plan, c)
 		}
 	}
-	r := &cell.Runner{Env: env, Spec: o.spec}
+	r := &cell.Runner{Env: env, Spec: o.spec, FailOn: o.failOn}
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{Name: name, Plan: plan, Out: o.out, Label: name, Watch: a.progress.Cells})
 	if err != nil {

@@ -46,7 +46,7 @@ type Grade struct {
 	Seconds float64 `json:"seconds"`
 	Record  string  `json:"record,omitempty"`
 
-	Kernel record.Kernel `json:"-"` // that was booted
+	Run record.Run `json:"-"` // as its record has it
 }
 
 // Submission is one program to be graded.
@@ -80,7 +80,7 @@ func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s 
 	}
 	defer b.Close()
 	r, err := runner.Program(ctx, env, o, l, b.Program)
-	g.Record, g.Kernel = r.Dir.Path, r.Session.Run.Kernel
+	g.Record, g.Run = r.Dir.Path, r.Session.Run
 	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed {
 		if r.Result.Step(lab.ProgramStep) == nil { // it was not the program
 			return g, err
@@ -213,7 +213,7 @@ func (g *Grade) Word() string { return cmp.Or(string(g.How), string(g.Outcome)) 
 // How a learner's program can end: when it is built, and when it runs.
 var (
 	builds = []outcome.Kind{outcome.BadInput, outcome.Deadline}
-	runs   = []outcome.Kind{outcome.CheckFailed, outcome.Deadline, outcome.GuestCrashed}
+	runs   = []outcome.Kind{outcome.CheckFailed, outcome.KernelReported, outcome.Deadline, outcome.GuestCrashed}
 )
 
 // explain makes a grade of an error that is of a learner's program; others come

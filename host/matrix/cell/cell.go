@@ -28,6 +28,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/schedule"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/text"
@@ -49,6 +50,8 @@ type Runner struct {
 	Spec machine.Spec
 	// Timeout ends a cell after this long, boot included; 0 is no limit.
 	Timeout time.Duration
+	// FailOn says which reports of a kernel's make its cell fail.
+	FailOn record.FailOn
 	// Lab finds a lab by its id.
 	Lab judge.FindLab
 	// Submission finds a submission of an exercise by its name. done gives it up.
@@ -185,12 +188,17 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 	env := r.Env
 	env.Env.Warm = warm
 	env.Say = func(line string) { r.Env.Say(c.ID() + ": " + line) }
+	env.Warn = func(err error) {
+		if r.Env.Warn != nil {
+			r.Env.Warn(fmt.Errorf("%s: %w", c.ID(), err))
+		}
+	}
 	dir, name, err := r.Record(c)
 	if err == nil {
 		res.Record = name
 		o := session.Options{
 			Name: c.Work.Kind + "-" + session.PlainName(c.Work.Name), Out: dir, Spec: r.spec(c),
-			Timeout: r.Timeout, Unprepared: true,
+			Timeout: r.Timeout, FailOn: r.FailOn, Unprepared: true,
 		}
 		if missing := r.kernels[kernelKey(c)]; missing != nil {
 			o.Before = func(context.Context, *machine.Spec) error { return missing }
@@ -216,6 +224,9 @@ func conclude(res *matrix.Result, err error) {
 	if k := outcome.Of(err); k != outcome.OK {
 		res.Status = k
 	}
+	if res.Status == outcome.KernelReported { // a lab's checks are told beside it
+		res.Reason = ""
+	}
 	res.Status = cmp.Or(res.Status, outcome.OK)
 	if err != nil {
 		res.Reason = cmp.Or(res.Reason, text.Line(err.Error(), 500))
@@ -228,7 +239,7 @@ func (r *Runner) runLab(ctx context.Context, env session.Env, o session.Options,
 		return err
 	}
 	ran, err := runner.Lab(ctx, env, o, l)
-	res.Kernel = ran.Session.Run.Kernel
+	res.Took(&ran.Session.Run)
 	if ran.Report != nil {
 		res.Status, res.Reason = verdict(ran.Report)
 		res.Checks, res.Claims = checks(ran.Report)
@@ -246,7 +257,7 @@ func (r *Runner) runExercise(ctx context.Context, env session.Env, o session.Opt
 	s, done := r.Submission(c.Work.Args[0])
 	defer done()
 	g, err := grade.One(ctx, env, o, l, s)
-	res.Kernel = g.Kernel
+	res.Took(&g.Run)
 	if err != nil {
 		return err
 	}
@@ -272,7 +283,7 @@ func (r *Runner) runProbes(ctx context.Context, env session.Env, o session.Optio
 		po.Params = json.RawMessage(c.Work.Args[0])
 	}
 	s, err := session.Probes(ctx, env, po)
-	res.Kernel = s.Run.Kernel
+	res.Took(&s.Run)
 	return err
 }
 
@@ -312,7 +323,8 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 		}
 		return nil
 	})
-	res.Kernel, res.Output = s.Run.Kernel, matrix.Tail(text.Clean(said.String()))
+	res.Took(&s.Run)
+	res.Output = matrix.Tail(text.Clean(said.String()))
 	return err
 }
 

@@ -155,8 +155,9 @@ func labResult(find judge.FindLab, run *record.Run, dir string) (*matrix.Result,
 			Kernel: cmp.Or(run.Kernel.Ref, "unknown"), Target: cmp.Or(run.Target.Name, "unknown"),
 			Work: matrix.Work{Kind: matrix.Lab, Name: name},
 		},
-		Tries: 1, Started: run.Started, Seconds: run.Seconds, Kernel: run.Kernel,
+		Tries: 1, Started: run.Started, Seconds: run.Seconds,
 	}
+	res.Took(run)
 	res.Status, res.Reason = ended(&run.Outcome)
 	if !there(dir, result.File) {
 		if res.Status == outcome.OK {

@@ -14,6 +14,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/targets"
 	"labctl/host/text"
 )
@@ -38,6 +39,7 @@ type Spec struct {
 	CPUs     int           // 0: the machine's
 	MemoryMB int           // 0: the machine's
 	Timeout  time.Duration // of a cell; 0: none
+	FailOn   record.FailOn // of a cell; empty: FailOnOops
 }
 
 // Work is one line of work: of labs and Go tests several at once.

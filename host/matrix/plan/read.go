@@ -30,6 +30,7 @@ type file struct {
 	SMP     int       `yaml:"smp"`
 	Mem     int       `yaml:"mem"`
 	Timeout word      `yaml:"timeout"`
+	FailOn  word      `yaml:"fail-on"`
 }
 
 type work struct {
@@ -190,6 +191,11 @@ func (f *file) spec(name string) (*Spec, error) {
 			return nil, bad(at(f.Timeout.line), "timeout %q: write it as 90s or 5m", text.Line(f.Timeout.text, 40))
 		}
 		s.Timeout = d
+	}
+	if f.FailOn.text != "" {
+		if err := s.FailOn.Set(f.FailOn.text); err != nil {
+			return nil, bad(at(f.FailOn.line), "fail-on: %v", err)
+		}
 	}
 	for i, w := range f.Work {
 		one := Work{}

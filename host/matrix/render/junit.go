@@ -48,6 +48,7 @@ type (
 		Failure   *xmlDefect `xml:"failure"`
 		Error     *xmlDefect `xml:"error"`
 		SystemOut *xmlText   `xml:"system-out"`
+		SystemErr *xmlText   `xml:"system-err"`
 	}
 	xmlDefect struct {
 		Type    string `xml:"type,attr"`
@@ -133,6 +134,9 @@ func xmlCaseOf(o *entry, class string) xmlCase {
 	defect.Text = xmlClean(strings.Join(said, "\n") + "\n")
 	if s := systemOut(o); s != "" {
 		tc.SystemOut = &xmlText{xmlClean("\n" + s)}
+	}
+	if r := o.reports(); len(r) > 0 {
+		tc.SystemErr = &xmlText{xmlClean("\n" + strings.Join(r, "\n") + "\n")}
 	}
 	return tc
 }

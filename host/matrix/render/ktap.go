@@ -76,6 +76,9 @@ func ktapCell(b *strings.Builder, n int, o *entry) {
 			fmt.Fprintf(b, "  # %s\n", l)
 		}
 	}
+	for _, l := range o.reports() {
+		fmt.Fprintf(b, "  # %s\n", l)
+	}
 	if o.Record != "" {
 		fmt.Fprintf(b, "  # record: %s\n", text.Line(o.Record, maxReason))
 	}

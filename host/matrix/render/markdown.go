@@ -42,6 +42,7 @@ func Markdown(w io.Writer, r *matrix.Results) error {
 		}
 	}
 	m.flaky(all)
+	m.reports(all)
 	for i, g := range notApplicable(all) {
 		if i == 0 {
 			m.add("\n### Not applicable\n")
@@ -124,6 +125,17 @@ func (m *markdown) flaky(all []entry) {
 	for i := range all {
 		if o := &all[i]; o.Flaky {
 			m.add(title + "- " + escape(o.id()) + " " + escape(flakyLine(o)) + "\n")
+			title = ""
+		}
+	}
+}
+
+func (m *markdown) reports(all []entry) {
+	title := "\n### The kernel reported\n\n"
+	for i := range all {
+		o := &all[i]
+		for _, l := range o.reports() {
+			m.add(title + "- " + escape(o.id()) + " " + escape(l) + "\n")
 			title = ""
 		}
 	}

@@ -148,6 +148,17 @@ func lines(c matrix.Check) []string {
 	return out
 }
 
+// reports are what the kernel reported, a line each.
+func (o *entry) reports() (lines []string) {
+	for _, r := range o.Reports {
+		lines = append(lines, text.Line(r.String(), maxSeen))
+	}
+	if more := o.Reported - len(o.Reports); more > 0 && len(lines) > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
+}
+
 // tail is the end of a program's output, clean.
 func (o *entry) tail() string {
 	s := o.Output

@@ -40,6 +40,7 @@ func Table(w io.Writer, r *matrix.Results, o Options) error {
 	t := summary{Options: o}
 	t.grid(newSheet(all))
 	t.failures(all, n)
+	t.reports(all)
 	t.groups("not applicable:", notApplicable(all))
 	t.flaky(all)
 	t.line("")
@@ -129,6 +130,21 @@ func (t *summary) failures(all []entry, n counts) {
 	}
 	if len(absent) > 0 {
 		t.groups("", []group{{"without a result: the run ended before them", absent}})
+	}
+}
+
+// reports gives a line to everything that the kernels reported.
+func (t *summary) reports(all []entry) {
+	title := "\nthe kernel reported:"
+	for i := range all {
+		o := &all[i]
+		for _, l := range o.reports() {
+			if title != "" {
+				t.line(title)
+				title = ""
+			}
+			t.line("  " + o.id() + "  " + l)
+		}
 	}
 }
 

@@ -57,6 +57,16 @@ func (l *Line) Say(line string) {
 	l.draw()
 }
 
+// Above calls print, which writes to W, with what is drawn out of the way. Unlike Say
+// it does so even if the Line is quiet.
+func (l *Line) Above(print func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.erase()
+	print()
+	l.draw()
+}
+
 // Pull shows one step of a kernel's pull; what names the kernel.
 func (l *Line) Pull(what string, p kernel.Progress) {
 	if l.Quiet {

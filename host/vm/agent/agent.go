@@ -66,7 +66,8 @@ type Client struct {
 	hello   chan wire.Hello
 	greeted bool // used by the reading goroutine only
 
-	window *Window // nil without one
+	window *Window                     // nil without one
+	watch  func(context.Context) error // nil for none
 
 	mu    sync.Mutex
 	chunk int // maximum bytes of a Stdin frame; 0: wire.MaxPayload
@@ -414,9 +415,24 @@ type IO struct {
 	Started func(*Call)
 }
 
+// Watch makes every Exec call f, whose context ends with the program. If f returns
+// an error the program is killed and Exec returns that error. Watch is called before
+// the first Exec.
+func (c *Client) Watch(f func(context.Context) error) { c.watch = f }
+
 // Exec runs a program and waits for its exit and for all of its output. If ctx ends
 // first, the program's process group is killed and further output is dropped.
 func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecResult, error) {
+	if c.watch != nil {
+		watched, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		ctx = watched
+		go func() {
+			if err := c.watch(watched); err != nil {
+				cancel(err)
+			}
+		}()
+	}
 	p.Stdin = s.Stdin != nil
 	call, err := c.Start(wire.OpExec, p)
 	if err != nil {
