@@ -12,10 +12,13 @@ package faults
 import (
 	"bytes"
 	"debug/elf"
+	_ "embed"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -41,6 +44,28 @@ func (f Fault) Function() string { return "fault_" + string(f) }
 
 // Donor is a module that all of Debian's kernels have, without dependencies.
 const Donor = "dummy"
+
+//go:embed loader/main.go
+var loader string
+
+// WriteProgram writes the source of a program that loads the module, for the
+// architectures of modules, to a directory: it is built as labctl builds programs, and
+// by labs. Its load function is there for tests, too.
+func WriteProgram(dir string, modules map[string][]byte) error {
+	files := map[string]string{"go.mod": "module fault\n\ngo 1.26\n", "main.go": loader}
+	for arch, m := range modules {
+		files["module_"+arch+".go"] = fmt.Sprintf("package main\n\nfunc init() { module = []byte(%q) }\n", m)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // code is the code of a function, with its relocations.
 type code struct {

@@ -26,7 +26,7 @@ var tiers = [][]string{
 	{"guest/labinit", "guest/labprobe", "guest/shell"}, // programs of the guest
 	{"guest/cmd"},    // all in one file
 	{"host/outcome"}, // how a run ends; every package says it of its errors
-	{"host/scratch", "host/golden", "host/usage"},                  // files of the host, and of tests; what work costs
+	{"host/scratch", "host/golden", "host/faults", "host/usage"},   // files of the host, and of tests; what work costs
 	{"host/arch", "host/bounded"},                                  // rows of architectures; no more than was agreed of what others write
 	{"host/text", "host/targets", "host/clone", "host/cachedir"},   // text, rows of data, clone flags, cached answers
 	{"host/strictjson", "host/nearest", "host/ui/table"},           // JSON of others; names that a user mistyped; columns

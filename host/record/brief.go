@@ -24,13 +24,14 @@ const maxBrief = 300
 func (c *Crash) Brief() Brief {
 	b := Brief{Kind: c.Kind, Title: c.Title, Count: c.Count}
 	t := c.Task
-	if c.Victim != nil {
+	victim := c.Victim != nil // the stack is of whoever wanted memory
+	if victim {
 		t = c.Victim
 	}
 	if t != nil && t.Comm != "" {
 		b.Task = fmt.Sprintf("%s:%d", t.Comm, t.PID)
 	}
-	if c.Stack != nil && len(c.Stack.Frames) > 0 {
+	if !victim && c.Stack != nil && len(c.Stack.Frames) > 0 {
 		b.In = c.Stack.Frames[0].Name
 	}
 	return b.Clean()

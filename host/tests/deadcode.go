@@ -17,6 +17,7 @@ import (
 // package, with all in it that tests reach, or a package and a function.
 var spared = map[string]string{
 	"labctl/host/lab Parse":                 "tests of other packages make labs of a text by it, as Read does of a directory",
+	"labctl/host/faults":                    "kernel modules with faults, for tests",
 	"labctl/host/golden":                    "golden files, for tests",
 	"labctl/host/kernel/internal/synth":     "kernels and packages that tests make",
 	"labctl/host/trace/internal/kerneltext": "the kernel's own print of a trace, which tests hold ours against",

@@ -17,8 +17,8 @@ import (
 // A task that dies in an oops takes with it what it holds: the other threads of its
 // process, and whoever waits for that process, may wait forever. Whether they do
 // cannot be known, but everything in the guest besides PID 1 belongs to the program,
-// so an idle guest is a program that waits. deadTaskIdle is how long, on a host on
-// which a boot takes two seconds; Patient scales it.
+// so an idle guest is a program that waits. deadTaskIdle is for how long. Patient does
+// not scale it: what a busy host keeps waiting is not idle in the guest.
 const (
 	deadTaskIdle = 5 * time.Second
 	deadTaskLook = time.Second
@@ -33,10 +33,13 @@ type DeadTaskError struct {
 	Log    string
 }
 
-func (e *DeadTaskError) Error() string {
+func (e *DeadTaskError) Error() string { return fmt.Sprintf("%s (%v)", e.Short(), e.Report) }
+
+// Short is the error for those who have been told of the report.
+func (e *DeadTaskError) Short() string {
 	t := e.Report.Task()
-	return fmt.Sprintf("the program was ended: its task %s:%d died in the kernel, and for %.0f s nothing has run (%v)",
-		text.Line(t.Comm, 64), t.PID, e.Idle.Seconds(), e.Report)
+	return fmt.Sprintf("the program was ended: its task %s:%d died in the kernel, and for %.0f s nothing has run",
+		text.Line(t.Comm, 64), t.PID, e.Idle.Seconds())
 }
 
 // Outcome is KernelReported.
@@ -69,9 +72,8 @@ func (v *VM) deadTask(ctx context.Context) error {
 			return nil
 		}
 	}
-	limit := deadTaskIdle
 	var idle time.Duration
-	for last, lastOK := v.cpuTime(ctx); idle < limit; {
+	for last, lastOK := v.cpuTime(ctx); idle < deadTaskIdle; {
 		start := time.Now()
 		if !sleep(ctx, deadTaskLook) {
 			return nil

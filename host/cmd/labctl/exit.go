@@ -61,6 +61,8 @@ func (a *app) print(err error) {
 		fmt.Fprintf(a.stderr, "labctl: internal error, a defect of labctl: %v\n", err)
 	case errors.As(err, &reported): // what was reported is said already
 		fmt.Fprintf(a.stderr, "labctl: %s\n", reported.Short())
+	case errors.As(err, &dead):
+		fmt.Fprintf(a.stderr, "labctl: %s\n", dead.Short())
 	default:
 		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
 	}

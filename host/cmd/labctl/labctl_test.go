@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"labctl/host/faults"
 	"labctl/host/kernel"
 	"labctl/host/vm/qemu"
 )
@@ -63,6 +65,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"empty":      empty,
 			"empty-file": emptyFile,
+			"fault":      fault,
 			"noqemu":     noQEMU,
 		},
 	})
@@ -74,6 +77,32 @@ func goEnv(t *testing.T, name string) string {
 		t.Fatalf("go env %s: %v", name, err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// fault KERNEL FAULT DIR ARCH...: the source of a program that loads a kernel module
+// with a fault, for one kernel, is in the directory.
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: fault KERNEL FAULT DIR ARCH...")
+	}
+	cache, err := kernel.Open(ts.Getenv("LABCTL_CACHE"))
+	ts.Check(err)
+	ref, err := kernel.ParseRef(args[0])
+	ts.Check(err)
+	modules := map[string][]byte{}
+	for _, arch := range args[3:] {
+		k, err := cache.Get(context.Background(), ref, arch, nil)
+		ts.Check(err)
+		donors, err := k.Modules(faults.Donor)
+		ts.Check(err)
+		for _, d := range donors {
+			if d.Name == faults.Donor {
+				modules[arch], err = faults.Build(d.Data, d.Name, faults.Fault(args[1]))
+				ts.Check(err)
+			}
+		}
+	}
+	ts.Check(faults.WriteProgram(ts.MkAbs(args[2]), modules))
 }
 
 // empty DIR: nothing is left in the folder.

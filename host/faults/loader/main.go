@@ -1,8 +1,10 @@
 // Loader loads a kernel module, which is at fault then. Symbols that the module lacks
-// get their addresses from /proc/kallsyms.
+// get their addresses from /proc/kallsyms. The module is in another file of the program.
 //
-//	loader FILE          in the main thread
-//	loader thread FILE   in another thread, while the main one waits forever
+//	loader          in the main thread
+//	loader thread   in another thread, while the main one waits forever
+//	loader watch    in the main thread, under a watchdog that waits for 2 s
+//	loader child    in a process of its own, for whose death in an oops it waits
 package main
 
 import (
@@ -11,37 +13,72 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
+
+// module is the object.
+var module []byte
 
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "thread" {
+	how := ""
+	if len(os.Args) > 1 {
+		how = os.Args[1]
+	}
+	switch how {
+	case "thread":
 		go func() {
 			runtime.LockOSThread()
-			load(os.Args[2])
+			load()
 		}()
 		fmt.Println("waiting")
 		select {}
+	case "child":
+		c := exec.Command("/proc/self/exe")
+		if err := c.Start(); err != nil {
+			fmt.Println(err)
+			os.Exit(9)
+		}
+		for tainted()&taintDie == 0 {
+			time.Sleep(20 * time.Millisecond)
+		}
+		c.Process.Kill()
+	case "watch":
+		if err := os.WriteFile("/proc/sys/kernel/watchdog_thresh", []byte("1"), 0); err != nil {
+			fmt.Println(err)
+			os.Exit(9)
+		}
+		load()
+	default:
+		load()
 	}
-	load(os.Args[1])
 	fmt.Println("done")
+}
+
+const taintDie = 1 << 7 // include/linux/panic.h, TAINT_DIE
+
+func tainted() uint64 {
+	b, err := os.ReadFile("/proc/sys/kernel/tainted")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(9)
+	}
+	n, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return n
 }
 
 // initModule is the number of init_module(2).
 var initModule = map[string]uintptr{"amd64": 175, "arm64": 105, "arm": 128}[runtime.GOARCH]
 
-func load(name string) {
-	module, err := os.ReadFile(name)
-	if err == nil {
-		err = resolve(module)
-	}
-	if err != nil {
+func load() {
+	if err := resolve(module); err != nil {
 		fmt.Println(err)
 		os.Exit(9)
 	}
