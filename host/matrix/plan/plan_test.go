@@ -108,6 +108,7 @@ exclude:
 smp: 1
 mem: 256
 timeout: 90s
+fail-on: warn
 `
 
 func TestParse(t *testing.T) {
@@ -172,6 +173,7 @@ func TestParseErrors(t *testing.T) {
 		{"kernels: 6.12\nwork:\n- labs: P1\n  args: x\n", "p.yaml:3: work[0]: labs take no args"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude: [{}]\n", "p.yaml: exclude[0]: it would take all"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude:\n- work: P[\n", `p.yaml:4: exclude[0]: "P[": syntax error in pattern`},
+		{"kernels: 6.12\nwork: [{labs: P1}]\nfail-on: ops\n", `p.yaml:3: fail-on: kind of report "ops" is not known, did you mean oops? (known: warn, bug, oops, none)`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\ntimeout: soon\n", `p.yaml:3: timeout "soon": write it as 90s or 5m`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\ntimeout: 0s\n", `p.yaml:3: timeout "0s": write it as 90s or 5m`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nmem: -1\n", "p.yaml: smp 0, mem -1: want numbers above 0"},

@@ -57,6 +57,11 @@ func results() *matrix.Results {
 			res.Status, res.Reason, res.Checks, res.Claims, res.Record = outcome.NotApplicable, "the kernel lacks CONFIG_NUMA", nil, nil, ""
 		case 2:
 			res.Status, res.Reason, res.Output = outcome.CheckFailed, "exit status 3", "first\n"+hostile+"\nlast\n"
+		case 3:
+			res.Reports, res.Reported = []record.Brief{{Kind: "warning", Title: "WARNING: CPU: 0 PID: 7 at lib/x.c:28 f+0x1/0x2", Task: "x:7", In: "f"}, {Kind: "stall", Title: hostile, Count: 2}}, 9
+		case 6:
+			res.Reports, res.Reported = []record.Brief{{Kind: "oops", Title: "BUG: kernel NULL pointer dereference, address: 10", Task: "x:7", In: "g"}}, 1
+			res.Status, res.Reason = outcome.KernelReported, res.Reports[0].String()
 		case 4:
 			res.Status, res.Reason = outcome.CheckFailed, "1 of 2 checks fails: flags"
 			res.Checks[1].Verdict, res.Checks[1].Seen = "fail", "flags == 17: "+hostile
@@ -176,8 +181,8 @@ func TestJUnitReadsBack(t *testing.T) {
 		}
 		tests, failures, errs, skipped = tests+own[0], failures+own[1], errs+own[2], skipped+own[3]
 	}
-	if tests != len(r.Plan) || failures != 2 || errs != 5 || skipped != 2 {
-		t.Errorf("%d tests, %d failures, %d errors, %d skipped; want %d, 2, 5, 2", tests, failures, errs, skipped, len(r.Plan))
+	if tests != len(r.Plan) || failures != 3 || errs != 5 || skipped != 2 {
+		t.Errorf("%d tests, %d failures, %d errors, %d skipped; want %d, 3, 5, 2", tests, failures, errs, skipped, len(r.Plan))
 	}
 	if back.Tests != tests || back.Failures != failures || back.Errors != errs {
 		t.Errorf("testsuites says %d, %d, %d; its cases are %d, %d, %d", back.Tests, back.Failures, back.Errors, tests, failures, errs)
@@ -268,7 +273,7 @@ func TestKTAPReadsBack(t *testing.T) {
 			n[word]++
 		}
 	}
-	want := map[string]int{"true ": 15, "true SKIP": 2, "false ": 2, "false TIMEOUT": 1, "false ERROR": 4}
+	want := map[string]int{"true ": 14, "true SKIP": 2, "false ": 3, "false TIMEOUT": 1, "false ERROR": 4}
 	if fmt.Sprint(n) != fmt.Sprint(want) || len(tests) != 6 {
 		t.Errorf("%d machines with %v; want 6 with %v", len(tests), n, want)
 	}

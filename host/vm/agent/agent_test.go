@@ -218,6 +218,40 @@ func TestExecCancel(t *testing.T) {
 	}
 }
 
+// TestExecWatched: what watches a program ends with it, or ends it.
+func TestExecWatched(t *testing.T) {
+	c := connect(t)
+	doomed := errors.New("doomed")
+	over := make(chan error, 1)
+	var verdict error
+	began := make(chan struct{}, 1)
+	c.Watch(func(ctx context.Context) error {
+		if verdict != nil {
+			<-began
+			return verdict
+		}
+		<-ctx.Done()
+		over <- context.Cause(ctx)
+		return nil
+	})
+	if res, err := c.Exec(within(t, 20*time.Second), sh("exit 3"), IO{}); err != nil || res.Code != 3 {
+		t.Errorf("Exec = %+v, %v; want its status", res, err)
+	}
+	select {
+	case <-over:
+	case <-time.After(20 * time.Second):
+		t.Error("the watch goes on after the program")
+	}
+	verdict = doomed
+	first := writerFunc(func(p []byte) (int, error) {
+		began <- struct{}{}
+		return len(p), nil
+	})
+	if _, err := c.Exec(within(t, 20*time.Second), sh("echo x; exec sleep 1000"), IO{Stdout: first}); !errors.Is(err, doomed) {
+		t.Errorf("Exec = %v, want what the watch says", err)
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
