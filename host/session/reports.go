@@ -7,6 +7,7 @@ import (
 	"labctl/host/crash"
 	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/vm"
 )
 
 // maxReports is how many of a run's reports are said, a line each.
@@ -103,8 +104,14 @@ func (s *Session) failOn(err error) error {
 	return e
 }
 
-// sayReports says what the kernel reported.
-func (s *Session) sayReports() {
+// sayReports says what the kernel reported. What it died of is said by err, which the
+// run ends with.
+func (s *Session) sayReports(err error) {
+	all := s.Run.Reports
+	var died *vm.CrashError
+	if errors.As(err, &died) && len(all) > 0 {
+		all = all[:len(all)-1]
+	}
 	where := ""
 	switch {
 	case s.Recorded():
@@ -112,9 +119,9 @@ func (s *Session) sayReports() {
 	case s.spool != nil && s.kept:
 		where = s.Dir.File(record.ConsoleFile)
 	}
-	for i, c := range s.Run.Reports {
+	for i, c := range all {
 		if i == maxReports {
-			s.env.warn(outcome.New(outcome.KernelReported, fmt.Sprintf("and %d more reports of the kernel", len(s.Run.Reports)-i)))
+			s.env.warn(outcome.New(outcome.KernelReported, fmt.Sprintf("and %d more reports of the kernel", len(all)-i)))
 			return
 		}
 		s.env.warn(&Report{c.Brief(), where})

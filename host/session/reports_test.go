@@ -16,6 +16,7 @@ import (
 	"labctl/host/machine"
 	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
 
@@ -158,14 +159,19 @@ func TestSayReports(t *testing.T) {
 		s.Run.Reports = append(s.Run.Reports, &record.Crash{Kind: "warning", Title: "a\x1b[2J\nb"})
 	}
 	s.Run.Reports[0] = &record.Crash{Kind: "oom", Title: "t", Victim: &record.Task{Comm: "v", PID: 7}, Task: &record.Task{Comm: "other", PID: 8}}
-	s.sayReports()
+	s.sayReports(nil)
 	if n := len(said); n != maxReports+1 || said[n-1] != "and 3 more reports of the kernel" {
 		t.Errorf("said %q; want %d and the number of the others", said, maxReports)
 	}
-	if want := "kernel oom: t (task v:7); give more memory with --mem"; said[0] != want {
-		t.Errorf("said %q, want %q", said[0], want)
-	}
 	if want := "kernel warning: a\ufffd[2J b"; said[1] != want {
 		t.Errorf("said %q, want %q", said[1], want)
+	}
+	said, s.Run.Reports = nil, append(s.Run.Reports[:1], &record.Crash{Kind: "panic", Title: "p"})
+	s.sayReports(&vm.CrashError{Report: &crash.Report{Kind: crash.Panic, Title: "p"}})
+	if len(said) != 1 {
+		t.Errorf("said %q of a kernel that died, want all but its death", said)
+	}
+	if want := "kernel oom: t (task v:7); give more memory with --mem"; said[0] != want {
+		t.Errorf("said %q, want %q", said[0], want)
 	}
 }

@@ -41,6 +41,18 @@ func (e *Env) warn(err error) {
 	}
 }
 
+// For is the Env of one of several runs, whose name is before all that is said of it.
+func (e Env) For(name string) Env {
+	say, warn := e.Say, e.Warn
+	if say != nil {
+		e.Say = func(line string) { say(name + ": " + line) }
+	}
+	if warn != nil {
+		e.Warn = func(err error) { warn(fmt.Errorf("%s: %w", name, err)) }
+	}
+	return e
+}
+
 func (e *Env) say(format string, args ...any) {
 	if e.Say != nil {
 		e.Say(fmt.Sprintf(format, args...))
@@ -72,9 +84,10 @@ type Options struct {
 	// Timeout ends the guest after this long, boot included; 0 is no limit.
 	Timeout time.Duration
 	// FailOn says which reports of the kernel make the run fail. Unless it is
-	// FailOnNone, a program that waits for a task of its own that died in an oops
-	// is ended.
+	// FailOnNone, a program is ended that does nothing any more since a task of its
+	// own died in an oops; Waits says that doing nothing is no sign: it has a user.
 	FailOn record.FailOn
+	Waits  bool
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
@@ -105,6 +118,7 @@ type Session struct {
 
 	program bool            // the work is a program, which has a status
 	reports []*crash.Report // once the machine is closed
+	tainted uint64          // /proc/sys/kernel/tainted at the end of the work
 }
 
 // Recorded says whether the run has a record directory.
@@ -151,7 +165,11 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 	if err := s.boot(ctx); err != nil {
 		return s, err
 	}
-	return s, work(s.VM.Context(), s)
+	err = work(s.VM.Context(), s)
+	if !outcome.Of(err).Broken() {
+		s.ask(s.VM.Context())
+	}
+	return s, err
 }
 
 // open makes what is kept of the run.
@@ -172,7 +190,7 @@ func (s *Session) boot(ctx context.Context) (err error) {
 	s.env.say("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel)
 	s.VM, err = m.Boot(ctx, s.env.Env, s.Dir, s.o.Console)
 	m.Describe(&s.Run, s.VM)
-	if err == nil && s.o.FailOn != record.FailOnNone {
+	if err == nil && s.o.FailOn != record.FailOnNone && !s.o.Waits {
 		s.VM.EndDead()
 	}
 	return err
@@ -189,10 +207,11 @@ func (s *Session) end(ctx context.Context, err error) error {
 		}
 		err = s.join(err, s.VM.Close())
 		s.reports = s.VM.Reports() // the console is read to its end
+		s.reports = append(s.reports, hidden(s.tainted, s.reports)...)
 		for _, r := range s.reports {
 			s.Run.Reports = append(s.Run.Reports, record.NewCrash(r))
 		}
-		defer s.sayReports()
+		defer func() { s.sayReports(err) }()
 	}
 	// What was interrupted reports all sorts of things.
 	var signal *outcome.SignalError

@@ -33,6 +33,7 @@ type ShellOptions struct {
 // with another status than 0 is an *outcome.StatusError.
 func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, error) {
 	o.Spec.Commands = true
+	o.Waits = !o.OneLine
 	if o.Console != nil {
 		o.Spec.Cold = true // a machine that was saved has said it all
 	}

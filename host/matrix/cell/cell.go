@@ -185,14 +185,8 @@ func (r *Runner) lab(id string) (*lab.Lab, error) {
 // context, not under the cell's.
 func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) matrix.Result {
 	res := matrix.Result{}
-	env := r.Env
+	env := r.Env.For(c.ID())
 	env.Env.Warm = warm
-	env.Say = func(line string) { r.Env.Say(c.ID() + ": " + line) }
-	env.Warn = func(err error) {
-		if r.Env.Warn != nil {
-			r.Env.Warn(fmt.Errorf("%s: %w", c.ID(), err))
-		}
-	}
 	dir, name, err := r.Record(c)
 	if err == nil {
 		res.Record = name
