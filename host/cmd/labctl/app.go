@@ -55,8 +55,8 @@ probes in it that make processes, threads and kernel threads, and shows the
 kernel's own call stacks of their making, printed as TRACE32 prints them.
 
 Exit status: 0 all checks hold; 1 a check fails; 2 usage or bad input; 3 this
-host lacks something; 4 the guest crashed; 5 deadline; 70 a defect of labctl;
-128+N ended by signal N.
+host lacks something; 4 the guest crashed, or its kernel reported an oops; 5
+deadline; 70 a defect of labctl; 128+N ended by signal N.
 boot and exec pass a program's own status on; see labctl exec --help.`,
 		Example: `  labctl doctor
   labctl probe run fork --arch arm64

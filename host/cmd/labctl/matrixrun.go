@@ -107,6 +107,7 @@ marked flaky. What the kernels reported is in the table, JUnit and KTAP.`,
 	patienceFlag(f, &o.patience)
 	failOnFlag(c, &o.failOn)
 	f.Lookup("fail-on").Usage += " (default: the plan's, or oops)"
+	f.Lookup("fail-on").DefValue = ""
 	return c
 }
 
