@@ -4,6 +4,7 @@
 //	loader          in the main thread
 //	loader thread   in another thread, while the main one waits forever
 //	loader watch    in the main thread, under a watchdog that waits for 2 s
+//	loader quiet    in the main thread, when the console shows emergencies alone
 //	loader child    in a process of its own, for whose death in an oops it waits
 package main
 
@@ -51,15 +52,23 @@ func main() {
 		}
 		c.Process.Kill()
 	case "watch":
-		if err := os.WriteFile("/proc/sys/kernel/watchdog_thresh", []byte("1"), 0); err != nil {
-			fmt.Println(err)
-			os.Exit(9)
-		}
+		set("/proc/sys/kernel/watchdog_thresh")
+		load()
+	case "quiet":
+		set("/proc/sys/kernel/printk")
 		load()
 	default:
 		load()
 	}
 	fmt.Println("done")
+}
+
+// set writes a 1.
+func set(file string) {
+	if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+		fmt.Println(err)
+		os.Exit(9)
+	}
 }
 
 const taintDie = 1 << 7 // include/linux/panic.h, TAINT_DIE

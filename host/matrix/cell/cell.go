@@ -215,10 +215,11 @@ func (r *Runner) run(whole, ctx context.Context, c matrix.Cell, warm func()) mat
 // conclude gives a cell whose run ended with err its outcome. What a lab was judged
 // to be stands where the run has none of its own.
 func conclude(res *matrix.Result, err error) {
-	if k := outcome.Of(err); k != outcome.OK {
+	k := outcome.Of(err)
+	if k != outcome.OK {
 		res.Status = k
 	}
-	if res.Status == outcome.KernelReported { // a lab's checks are told beside it
+	if k == outcome.KernelReported { // the error has that of a lab's checks, too
 		res.Reason = ""
 	}
 	res.Status = cmp.Or(res.Status, outcome.OK)

@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	"labctl/guest/wire"
+	"labctl/host/crash"
 	"labctl/host/matrix"
 	"labctl/host/outcome"
+	"labctl/host/session"
 	"labctl/host/vm"
 )
 
@@ -47,6 +49,7 @@ func TestConclude(t *testing.T) {
 		want   outcome.Kind
 		reason string
 	}{
+		{outcome.CheckFailed, fmt.Errorf("x: %w", &session.ReportedError{Report: &crash.Report{Kind: crash.Oops, Title: "o"}}), outcome.KernelReported, "x: kernel oops: o"},
 		{"", nil, outcome.OK, ""},
 		{outcome.NotApplicable, nil, outcome.NotApplicable, ""},
 		{outcome.CheckFailed, outcome.Checks(1), outcome.CheckFailed, "1 checks failed"},
@@ -57,6 +60,9 @@ func TestConclude(t *testing.T) {
 		{"", errors.New("a\n\x1b[2Jb"), outcome.Internal, "a \ufffd[2Jb"},
 	} {
 		res := matrix.Result{Status: tt.judged}
+		if tt.want == outcome.KernelReported {
+			res.Reason = "the checks"
+		}
 		conclude(&res, tt.err)
 		if res.Status != tt.want || res.Reason != tt.reason {
 			t.Errorf("judged %q, ended with %v: %q, %q; want %q, %q", tt.judged, tt.err, res.Status, res.Reason, tt.want, tt.reason)
