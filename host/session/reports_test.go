@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,11 @@ func TestReports(t *testing.T) {
 							return fmt.Errorf("%v ended with %+v, %w: %s", argv, res, err, out.String())
 						}
 					}
+					// At a deadline the oops is what there is to see.
+					late := new(vm.DeadlineError)
+					if err := s.VM.Why(context.DeadlineExceeded); !errors.As(err, &late) || len(late.Reports) == 0 || late.Reports[0].Kind != crash.Oops {
+						return fmt.Errorf("a deadline is %w, with reports %v; want the oops", err, late.Reports)
+					}
 					return nil
 				})
 				var reported *ReportedError
@@ -67,11 +73,16 @@ func TestReports(t *testing.T) {
 					t.Fatalf("Run = %v (%s, %s); want the oops", err, outcome.Of(err), outcome.HowOf(err))
 				}
 				want := []record.Brief{{Kind: "warning", Task: "warn", In: "refcount_warn_saturate"}, {Kind: "oops", Task: "exe", In: faults.Oops.Function()}}
-				if len(s.Run.Reports) != len(want) || len(said) != len(want) {
-					t.Fatalf("%d reports, said %q; want %d", len(s.Run.Reports), said, len(want))
+				// A guest whose host has no time for it reports that it hangs.
+				reports := slices.DeleteFunc(s.Run.Reports, func(c *record.Crash) bool { return crash.Kind(c.Kind).Hang() })
+				said = slices.DeleteFunc(said, func(line string) bool {
+					return strings.Contains(line, "soft lockup") || strings.Contains(line, "stall")
+				})
+				if len(reports) != len(want) || len(said) != len(want) {
+					t.Fatalf("%d reports, said %q; want %d", len(reports), said, len(want))
 				}
 				for i, w := range want {
-					b := s.Run.Reports[i].Brief()
+					b := reports[i].Brief()
 					comm, pid, _ := strings.Cut(b.Task, ":")
 					if b.Kind != w.Kind || comm != w.Task || pid == "" || b.In != w.In {
 						t.Errorf("report %d is %+v, want %+v", i, b, w)
@@ -81,7 +92,7 @@ func TestReports(t *testing.T) {
 					}
 				}
 				kept, err := s.Dir.ReadRun()
-				if err != nil || len(kept.Reports) != len(want) || kept.Outcome.Kind != outcome.KernelReported || kept.Outcome.Crash == nil || kept.Outcome.Crash.Kind != "oops" {
+				if err != nil || len(kept.Reports) < len(want) || kept.Outcome.Kind != outcome.KernelReported || kept.Outcome.Crash == nil || kept.Outcome.Crash.Kind != "oops" {
 					t.Errorf("the record: %v, outcome %+v; want both reports and the oops", err, kept.Outcome)
 				}
 			})

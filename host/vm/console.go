@@ -52,6 +52,7 @@ type console struct {
 	log    io.WriteCloser // nil without one
 	logErr error
 	live   io.Writer
+	before []*crash.Report // before the snapshot that the guest starts from was saved
 	scan   crash.Scanner
 	last   []byte
 	seen   [5]bool // which of the first five channels are closed
@@ -63,7 +64,10 @@ func newConsole(cfg Config) (*console, error) {
 	for _, ch := range []*chan struct{}{&c.first, &c.init, &c.panicked, &c.reported, &c.oopsed, &c.ended} {
 		*ch = make(chan struct{})
 	}
-	c.scan.Write(cfg.ConsoleBefore)
+	// What hung then is no hang of this guest: the host was busy.
+	var before crash.Scanner
+	before.Write(cfg.ConsoleBefore)
+	c.before = slices.DeleteFunc(before.Reports(), func(r *crash.Report) bool { return r.Kind.Hang() })
 	if c.path == "" {
 		return c, nil
 	}
@@ -161,7 +165,7 @@ func (c *console) reports() []*crash.Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var all []*crash.Report
-	for _, r := range c.scan.Reports() {
+	for _, r := range slices.Concat(c.before, c.scan.Reports()) {
 		all = append(all, copyReport(r))
 	}
 	return all

@@ -91,13 +91,15 @@ func TestUserDied(t *testing.T) {
 	}
 }
 
-// TestConsoleBefore: what a kernel reported before it was saved is not forgotten.
+// TestConsoleBefore: what a kernel reported before it was saved is not forgotten, but
+// for hangs, which are its host's.
 func TestConsoleBefore(t *testing.T) {
-	c, err := newConsole(Config{ConsoleBefore: []byte("[    1.000000] WARNING: CPU: 0 PID: 1 at lib/x.c:1 f+0x1/0x2\n[    1.000000] ---[ end trace 1 ]---\n")})
+	c, err := newConsole(Config{ConsoleBefore: []byte("[    1.000000] WARNING: CPU: 0 PID: 1 at lib/x.c:1 f+0x1/0x2\n[    1.000000] ---[ end trace 1 ]---\n" +
+		"[   30.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:7]\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r := c.reports(); len(r) != 1 || r[0].Kind != crash.Warning {
-		t.Errorf("reports are %v, want the warning", r)
+		t.Errorf("reports are %v, want the warning alone", r)
 	}
 }
