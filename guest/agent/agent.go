@@ -54,6 +54,10 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 			return tracefs.Open(guest.Tracefs, guest.Proc)
 		}),
 	}
+	if f, err := os.Open(guest.Proc + taintedFile); err == nil {
+		s.tainted = f
+		defer f.Close()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	go s.children.collect(ctx)
 	defer s.end(cancel)
@@ -83,6 +87,8 @@ type session struct {
 	openFS func() (*tracefs.FS, error)
 
 	captures *captures
+
+	tainted *os.File // taintedFile, nil if it cannot be opened
 }
 
 // request is one open Chan. The read loop finds its streams here; they are made

@@ -254,7 +254,7 @@ func TestExec(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t).start(wire.OpExec, tt.params)
 			got := c.exec(wire.Stdout, wire.Stderr)
-			got.PID, got.Core = 0, false
+			got.PID, got.Core, got.Tainted = 0, false, 0
 			if got != tt.want {
 				t.Errorf("result = %+v, want %+v", got, tt.want)
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,7 +93,9 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	pumps.Wait()
 	// The terminal is closed next: nothing may resize it from here on.
 	r.onControl(func(wire.Control) {})
-	return ended(ch), nil
+	res := ended(ch)
+	res.Tainted = taints(s.tainted)
+	return res, nil
 }
 
 // unstarted says by number why a program does not run.
@@ -122,6 +125,25 @@ func environ(env, add []string) []string {
 		}
 	}
 	return append(out, add...)
+}
+
+// taintedFile is below the root of procfs.
+const taintedFile = "/sys/kernel/tainted"
+
+// taints is what the kernel is tainted by. The file is open from the start: a program
+// may hide it, and in a guest that starts from a snapshot every function that is not
+// called is not translated.
+func taints(f *os.File) uint64 {
+	if f == nil {
+		return 0
+	}
+	var buf [24]byte
+	n, err := syscall.Pread(int(f.Fd()), buf[:], 0)
+	if err != nil {
+		return 0
+	}
+	t, _ := strconv.ParseUint(strings.TrimSpace(string(buf[:n])), 10, 64)
+	return t
 }
 
 func ended(ch *child) wire.ExecResult {

@@ -162,6 +162,8 @@ type ExecResult struct {
 	Signal   int  `json:"signal"` // when Signaled
 	Core     bool `json:"core,omitempty"`
 	Errno    int  `json:"errno,omitempty"` // why it could not be started: ENOENT for no such program
+	// Tainted is /proc/sys/kernel/tainted after its end, 0 if that cannot be read.
+	Tainted uint64 `json:"tainted,omitempty"`
 }
 
 // FileParams names a regular file of the guest and the most bytes that may be

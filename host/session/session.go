@@ -118,7 +118,6 @@ type Session struct {
 
 	program bool            // the work is a program, which has a status
 	reports []*crash.Report // once the machine is closed
-	tainted uint64          // /proc/sys/kernel/tainted at the end of the work
 }
 
 // Recorded says whether the run has a record directory.
@@ -167,7 +166,7 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 	}
 	err = work(s.VM.Context(), s)
 	if !outcome.Of(err).Broken() {
-		s.ask(s.VM.Context())
+		s.awaitReports()
 	}
 	return s, err
 }
@@ -207,7 +206,7 @@ func (s *Session) end(ctx context.Context, err error) error {
 		}
 		err = s.join(err, s.VM.Close())
 		s.reports = s.VM.Reports() // the console is read to its end
-		s.reports = append(s.reports, hidden(s.tainted, s.reports)...)
+		s.reports = append(s.reports, hidden(s.VM.Agent().Tainted(), s.reports)...)
 		for _, r := range s.reports {
 			s.Run.Reports = append(s.Run.Reports, record.NewCrash(r))
 		}

@@ -1,19 +1,16 @@
 package session
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"labctl/host/crash"
 )
 
 // The console can be made silent (dmesg -n 1, quiet), and since 6.13 a thread may print
-// it after the fact. What taints a kernel it does not forget: bits of
+// it after the fact. What taints a kernel it does not forget, and the agent reads it
+// after each program: bits of
 // /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst) that only
 // reports set.
 var taints = []struct {
@@ -25,23 +22,12 @@ var taints = []struct {
 	{9, crash.Warning, "the kernel is tainted by a warning (W), which its console does not show"},
 }
 
-// Limits on the question, whose answer a guest that hangs does not give, and on how
-// long the console may take; vm.Patient scales both.
-const (
-	taintWait = 2 * time.Second
-	taintLag  = time.Second
-)
+// taintLag is how long the console may take; vm.Patient scales it.
+const taintLag = time.Second
 
-// ask asks the kernel whether it has reported anything, once the work is done.
-func (s *Session) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, s.VM.Patient(taintWait))
-	defer cancel()
-	var b bytes.Buffer
-	if s.VM.Agent().ReadFile(ctx, "/proc/sys/kernel/tainted", 64, &b) != nil {
-		return
-	}
-	s.tainted, _ = strconv.ParseUint(strings.TrimSpace(b.String()), 10, 64)
-	for end := time.Now().Add(s.VM.Patient(taintLag)); len(hidden(s.tainted, s.VM.Reports())) > 0 && time.Now().Before(end); {
+// awaitReports waits for the reports that the kernel is tainted by.
+func (s *Session) awaitReports() {
+	for end := time.Now().Add(s.VM.Patient(taintLag)); len(hidden(s.VM.Agent().Tainted(), s.VM.Reports())) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -69,6 +69,8 @@ type Client struct {
 	window *Window                     // nil without one
 	watch  func(context.Context) error // nil for none
 
+	tainted atomic.Uint64 // of ExecResult
+
 	mu    sync.Mutex
 	chunk int // maximum bytes of a Stdin frame; 0: wire.MaxPayload
 	calls map[uint32]*Call
@@ -420,6 +422,9 @@ type IO struct {
 // the first Exec.
 func (c *Client) Watch(f func(context.Context) error) { c.watch = f }
 
+// Tainted returns what the guest's kernel was tainted by after its programs.
+func (c *Client) Tainted() uint64 { return c.tainted.Load() }
+
 // Exec runs a program and waits for its exit and for all of its output. If ctx ends
 // first, the program's process group is killed and further output is dropped.
 func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecResult, error) {
@@ -462,6 +467,7 @@ func (c *Client) Exec(ctx context.Context, p wire.ExecParams, s IO) (wire.ExecRe
 		// In the background: a hung guest reads nothing from the link.
 		go call.Control(wire.Control{Signal: int(syscall.SIGKILL)})
 	}
+	c.tainted.Or(res.Tainted)
 	errOut, errErr := stdout.finish(ctx), stderr.finish(ctx)
 	switch {
 	case err != nil:

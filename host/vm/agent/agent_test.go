@@ -108,7 +108,7 @@ func TestExec(t *testing.T) {
 			if got.PID <= 0 {
 				t.Errorf("pid %d, want one", got.PID)
 			}
-			got.PID, got.Core = 0, false
+			got.PID, got.Core, got.Tainted = 0, false, 0
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("result (-want +got):\n%s", diff)
 			}
