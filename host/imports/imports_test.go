@@ -26,12 +26,12 @@ var tiers = [][]string{
 	{"guest/labinit", "guest/labprobe", "guest/shell"}, // programs of the guest
 	{"guest/cmd"},    // all in one file
 	{"host/outcome"}, // how a run ends; every package says it of its errors
-	{"host/scratch", "host/golden", "host/faults", "host/usage"},   // files of the host, and of tests; what work costs
-	{"host/arch", "host/bounded"},                                  // rows of architectures; no more than was agreed of what others write
-	{"host/text", "host/targets", "host/clone", "host/cachedir"},   // text, rows of data, clone flags, cached answers
-	{"host/strictjson", "host/nearest", "host/ui/table"},           // JSON of others; names that a user mistyped; columns
-	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"}, // one outside thing each
-	{"host/vm/accel", "host/crash"},                                // which of QEMU's accelerators works; reports on a console
+	{"host/scratch", "host/stamp", "host/golden", "host/faults", "host/usage"}, // files of the host, and of tests; what work costs
+	{"host/arch", "host/bounded"},                                           // rows of architectures; no more than was agreed of what others write
+	{"host/text", "host/targets", "host/clone", "host/cachedir"},            // text, rows of data, clone flags, cached answers
+	{"host/strictjson", "host/strictyaml", "host/nearest", "host/ui/table"}, // JSON and YAML of others; names that a user mistyped; columns
+	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"},          // one outside thing each
+	{"host/vm/accel", "host/crash"},                                         // which of QEMU's accelerators works; reports on a console
 	{"host/vm", "host/vm/warm", "host/kernel", "host/image/initramfs"},
 	{"host/image/program"},                     // what a guest is to run, and its files
 	{"host/trace/capture", "host/trace/event"}, // a trace's bytes; its events
@@ -53,6 +53,7 @@ var tiers = [][]string{
 	{"host/session"},                        // one run: machine, work, record, outcome
 	{"host/lab"},                            // lessons: run, judged, graded
 	{"host/matrix"},                         // many kernels, machines and labs in one plan
+	{"host/class"},                          // a class's submissions as a plan, and its gradebook
 	{"host/ui/progress"},                    // pulls, builds and cells that are under way
 	{"host/tests"},                          // what tests cover, and how fast fuzz targets run
 	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write

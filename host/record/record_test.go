@@ -49,7 +49,7 @@ func full() *Run {
 		QEMU:   QEMU{Binary: "qemu-system-aarch64", Version: "7.2.22", Accel: "tcg", Reason: "no /dev/kvm"},
 		Phases: []Phase{{Name: "qemu", Seconds: 0.1}, {Name: "kernel", Seconds: 1}},
 		Probes: []Probe{{
-			Name: "fork", Params: json.RawMessage(`{"flags":256}`),
+			Name: "fork", NotApplicable: "no such system call", Params: json.RawMessage(`{"flags":256}`),
 			Result: &wire.ProbeResult{
 				Probe: "fork", Method: "clone(SIGCHLD)",
 				Tasks: []wire.Task{
@@ -58,7 +58,7 @@ func full() *Run {
 				},
 				Data: map[string]any{"k": "v"},
 			},
-			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
 			Stderr: "words",
 			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"clone": "kernel_clone"}, Functions: []string{"x"}, Matched: 1, Events: []string{"sched/sched_process_fork"},
@@ -70,7 +70,7 @@ func full() *Run {
 				Requester: creation.Task{TID: 10, Comm: "labprobe"},
 				Child:     creation.Child{TID: 11, Comm: "labprobe", Name: "sh", Exec: "/bin/sh"},
 				Args:      &creation.Args{Flags: 256, ExitSignal: &sig, Text: "CLONE_VM|SIGCHLD"},
-				Entered:   2, Stack: st,
+				Entered:   2, Stack: st, Skipped: 1,
 				AskedBy: &creation.Request{Time: 4e9, CPU: 1, Task: creation.Task{TID: 9, Comm: "sh"}, Format: "k/%d", Function: "worker", Stack: st},
 				Notes:   []string{"a note"},
 			}},
@@ -80,11 +80,11 @@ func full() *Run {
 		Trace: &Trace{
 			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"},
 			Script: &Script{
-				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
 				Names:  []wire.TraceName{{File: "set_ftrace_filter", Asked: "_do_fork", Became: "kernel_clone", Why: "renamed"}},
 				Unread: "more than 10000 names",
 			},
-			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true},
+			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
 			Lines: []plan.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
 			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},
@@ -93,7 +93,7 @@ func full() *Run {
 			},
 			CPUs:      []TraceCPU{{CPU: 1, Bytes: 4096, Events: 100, Lost: 3}},
 			Truncated: "at its bound", Left: 8192, Damage: []string{"CPU 1, byte 12: no record"}, Damaged: 1,
-			Timeline: &tasks.Timeline{
+			Timeline: &tasks.Timeline{SkippedFrames: 1,
 				Start: 1e9, End: 2e9, Events: map[string]int64{"sched_switch": 3}, Unkept: 1, UnkeptPaths: 1,
 				Tasks: []tasks.Task{
 					{TID: 10, Comm: "labprobe"},

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 
+	"labctl/host/class"
 	"labctl/host/lab"
-	"labctl/host/lab/class"
 	"labctl/host/lab/compile"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/class"
 	"labctl/host/lab"
-	"labctl/host/lab/class"
 	"labctl/host/lab/compile"
 	"labctl/host/lab/grade"
 	"labctl/host/lab/show"

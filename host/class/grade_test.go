@@ -1,4 +1,4 @@
-package cell
+package class_test
 
 import (
 	"context"
@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"labctl/host/class"
 	"labctl/host/kernel"
 	"labctl/host/lab"
-	"labctl/host/lab/class"
 	"labctl/host/machine"
 	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/session"
@@ -96,7 +97,7 @@ func main() {
 	"=1+1":   {"", []string{"no source"}},
 }
 
-const labsDir = "../../../labs"
+const labsDir = "../../labs"
 
 // TestClass grades honest and hostile programs side by side, is stopped halfway,
 // resumed, and resumed again after a learner has handed in a new version.
@@ -159,12 +160,12 @@ func TestClass(t *testing.T) {
 			t.Errorf("ignored %q; want notes.txt", c.Ignored)
 		}
 		env := session.Env{Env: machine.Env{Cache: cache, Say: func(line string) { t.Log(line) }}}
-		r := &Runner{Env: env, Lab: func(string) (*lab.Lab, error) { return &exercise, nil }, Submission: c.Submission}
+		r := &cell.Runner{Env: env, Lab: func(string) (*lab.Lab, error) { return &exercise, nil }, Submission: c.Submission}
 		defer r.Close()
 		on := matrix.Cell{Kernel: "6.12", Target: "arm64"}
 		stop := errors.New("stop")
 		start := -1
-		m, err := r.Matrix(ctx, Options{
+		m, err := r.Matrix(ctx, cell.Options{
 			Name: "class", Plan: c.Cells(on, l), Out: out, Resume: resume, Changes: true, Jobs: 2,
 			Kept: func(_ string, all []matrix.Result) error {
 				if start < 0 {
