@@ -540,7 +540,7 @@ func (v *validator) steps() (ids []string) {
 		case s.Program == "" && s.Argv != nil:
 			v.fail(at+".argv", 0, "are a program's; a probe has args")
 		case s.Program != "" && !fs.ValidPath(s.Program):
-			v.fail(at+".program", 0, "%q is no folder of the lab", s.Program)
+			v.fail(at+".program", 0, "%q is not a directory of the lab", s.Program)
 		}
 		if s.Probe != "" {
 			v.probe(at, s)
@@ -745,7 +745,7 @@ func (v *validator) failing(name string) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(v.l.Exercise.Fails)) {
 		if !slices.Contains(programs, p) && !v.l.Exercise.Withheld {
-			v.fileError(path.Join(name, Config), fmt.Sprintf("exercise.fails.%s: there is no such folder", p))
+			v.fileError(path.Join(name, Config), fmt.Sprintf("exercise.fails.%s: there is no such directory", p))
 		}
 	}
 }

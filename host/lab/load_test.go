@@ -183,7 +183,7 @@ func TestLoad(t *testing.T) {
 	}
 	root = folderOf("T1-try")
 	delete(root, "T1-try/wrong/prints/main.go")
-	if set, _ := Load(root); len(set.Broken) != 1 || set.Broken[0].Error() != "T1-try/lab.yaml: exercise.fails.wrong/prints: there is no such folder" {
+	if set, _ := Load(root); len(set.Broken) != 1 || set.Broken[0].Error() != "T1-try/lab.yaml: exercise.fails.wrong/prints: there is no such directory" {
 		t.Errorf("Load without a wrong program: broken %v", set.Broken)
 	}
 	if set, _ := Load(folderOf("try")); len(set.Broken) != 1 || !strings.Contains(set.Broken[0].Error(), "is called T1-…") {

@@ -55,7 +55,7 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 	}()
 	for _, name := range []string{planFile, File} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("create matrix: %s already holds one; go on with it by --resume, or give another --out", dir)
+			return nil, fmt.Errorf("create matrix: %s already holds one; continue it with --resume, or give another --out", dir)
 		}
 	}
 	b, err := Encode(r)

@@ -507,15 +507,15 @@ func TestMergeErrors(t *testing.T) {
 		parts []Part
 		want  string
 	}{
-		{"none", nil, "merge: no folders"},
-		{"one is missing", []Part{part("a", "1/3", nil), part("c", "3/3", nil)}, "merge: 2 of 6 cells are missing (6.0/t0/P2, 6.1/t0/P0); no folder has shard 2/3"},
-		{"three are missing", []Part{part("a", "1/2", nil)}, "merge: 3 of 6 cells are missing (6.1/t0/P0, 6.1/t0/P1, 6.1/t0/P2); no folder has shard 2/2"},
+		{"none", nil, "merge: no directories"},
+		{"one is missing", []Part{part("a", "1/3", nil), part("c", "3/3", nil)}, "merge: 2 of 6 cells are missing (6.0/t0/P2, 6.1/t0/P0); no directory has shard 2/3"},
+		{"three are missing", []Part{part("a", "1/2", nil)}, "merge: 3 of 6 cells are missing (6.1/t0/P0, 6.1/t0/P1, 6.1/t0/P2); no directory has shard 2/2"},
 		{"cut short", []Part{part("a", "1/2", nil), part("b", "2/2", func(r *Results) { r.Results = r.Results[1:] })}, "merge: 1 of 6 cells are missing (6.1/t0/P0); run them by --resume in their folders"},
 		{"twice", []Part{part("a", "1/2", nil), part("b", "1/2", nil), part("c", "2/2", nil)}, "merge: cell 6.0/t0/P0 is in a and in b"},
 		{"overlap", []Part{part("a", "1/2", nil), part("b", "2/3", nil)}, "merge: cell 6.0/t0/P2 is in a and in b"},
 		{"another plan", []Part{part("a", "1/2", nil), part("b", "2/2", func(r *Results) { r.Plan = r.Plan[:5] })}, "merge a with b: its plan is another: 6 cells, here 5"},
 		{"another name", []Part{part("a", "1/2", nil), part("b", "2/2", func(r *Results) { r.Name = "m" })}, `merge: a has the plan "n", b the plan "m"`},
-		{"all but nothing", []Part{part("a", "1/2", func(r *Results) { r.Results = nil })}, "merge: 6 of 6 cells are missing (6.0/t0/P0, 6.0/t0/P1, 6.0/t0/P2, …); no folder has shard 2/2"},
+		{"all but nothing", []Part{part("a", "1/2", func(r *Results) { r.Results = nil })}, "merge: 6 of 6 cells are missing (6.0/t0/P0, 6.0/t0/P1, 6.0/t0/P2, …); no directory has shard 2/2"},
 	} {
 		_, err := Merge(tt.parts)
 		if err == nil || err.Error() != tt.want {

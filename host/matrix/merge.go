@@ -23,7 +23,7 @@ type Part struct {
 func Merge(parts []Part) (_ *Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if len(parts) == 0 {
-		return nil, errors.New("merge: no folders")
+		return nil, errors.New("merge: no directories")
 	}
 	first := parts[0]
 	all := &Results{Name: first.Name, Labctl: first.Labctl, Started: first.Started, Plan: first.Plan}
@@ -93,7 +93,7 @@ func absent(parts []Part) string {
 	if len(names) == 0 {
 		return "; run them by --resume in their folders"
 	}
-	return "; no folder has shard " + few(names)
+	return "; no directory has shard " + few(names)
 }
 
 // CopyRecords brings the run records of a part into dir, under the names that

@@ -49,10 +49,10 @@ func (a *app) root() *cobra.Command {
 	a.progress.W, a.progress.Terminal = a.stderr, isTerminal(a.stderr)
 	root := &cobra.Command{
 		Use:   "labctl",
-		Short: "Boot real kernels in QEMU and see how they make tasks",
+		Short: "Boot real kernels in QEMU and see how they create tasks",
 		Long: `labctl boots a real Linux kernel in QEMU, with no KVM and no hardware, runs
-probes in it that make processes, threads and kernel threads, and shows the
-kernel's own call stacks of their making, printed as TRACE32 prints them.
+probes in it that create processes, threads and kernel threads, and shows the
+kernel's own call stacks of their creation, printed the way TRACE32 prints them.
 
 Exit status: 0 all checks hold; 1 a check fails; 2 usage or bad input; 3 this
 host lacks something; 4 the guest crashed, or its kernel reported an oops; 5

@@ -32,8 +32,8 @@ shell is interactive, with line editing, history and completion by Tab; exit or
 Ctrl-D leaves, Ctrl-A x from anywhere, Ctrl-A a sends Ctrl-A. Elsewhere it reads
 its commands from standard input. --cmd runs one line.
 
-The exit status is the shell's, 128+N when signal N ended it. When the shell
-could not be run to its end it is labctl's own: 2 bad input, 3 this host lacks
+The exit status is the shell's, 128+N if signal N ended it. If the shell could not
+be run to its end it is labctl's own: 2 bad input, 3 this host lacks
 something, 4 the guest crashed or its kernel reported what --fail-on names, 5
 deadline. Whatever the kernel reports is a line on standard error.`,
 		Example: `  labctl boot --arch arm64
@@ -48,7 +48,7 @@ deadline. Whatever the kernel reports is a line on standard error.`,
 	f := c.Flags()
 	f.StringVar(&o.line, "cmd", "", "run this line in the guest's shell and leave with its exit status")
 	f.BoolVar(&o.console, "console", false, "show the kernel's console on standard error")
-	f.StringVar(&o.out, "out", "", "keep console.log and qemu.txt in this folder")
+	f.StringVar(&o.out, "out", "", "keep a run record in this directory: run.json, console.log, qemu.txt")
 	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
 	failOnFlag(c, &o.failOn)
 	return c

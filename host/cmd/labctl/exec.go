@@ -55,19 +55,19 @@ func (a *app) execCmd() *cobra.Command {
 exit status. PROG is one of
 
   ./prog              a static program for Linux
-  ./cmd/x, ./x.go     a folder with Go source, or a Go file, or the path of a
+  ./cmd/x, ./x.go     a directory with Go source, a Go file, or the path of a
   example.com/x       package: built for the guest, without cgo
   ./x.sh              a shell script, by its name or its first line
   ls                  a command of u-root's in the guest
 
-A Go test binary (x.test, as go test -exec hands it over) runs in a copy of the
-folder that it runs in here, with testdata and the files beside it, at most
-64 MB; of the folders above it, up to the module's, testdata and go.mod are there,
-too. Profiles that its flags name (-test.coverprofile and the like) are brought
-back, and so are inputs that fuzzing has found (-test.fuzz).
+A Go test binary (x.test, as passed by go test -exec) runs in a copy of its working
+directory with testdata and the files next to it, at most 64 MB; testdata and go.mod
+of the parent directories, up to the module's, are copied too. Profiles that its flags
+name (-test.coverprofile and the like) are copied back, and so are inputs that fuzzing
+found (-test.fuzz).
 
-No path of this host is known in the guest. A test that looks for files where
-its source was (runtime.Caller) finds them with --file "$PWD:$PWD".
+Paths of this host do not exist in the guest. A test that looks for files where its
+source was (runtime.Caller) finds them with --file "$PWD:$PWD".
 
 The first Ctrl-C, or SIGTERM, SIGHUP, SIGQUIT, goes to the program; the next
 one ends the guest.

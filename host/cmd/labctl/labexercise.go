@@ -96,7 +96,7 @@ func (a *app) labSolve(o *labFlags) *cobra.Command {
 
 func labAndDir(c *cobra.Command, args []string) error {
 	if len(args) < 1 || len(args) > 2 {
-		return outcome.Inputf("%s takes the id of a lab, and a folder: P1 ./mine", c.CommandPath())
+		return outcome.Inputf("%s takes the id of a lab and a directory: P1 ./mine", c.CommandPath())
 	}
 	return nil
 }
@@ -170,16 +170,17 @@ func (a *app) labCheck(lf *labFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check ID [DIR]",
 		Short: "Grade an exercise: build the program in DIR, run it, look at what the kernel saw",
-		Long: `Build the Go program in DIR for the guest (where labctl lab start ID has put it, when
-no DIR is given), run it in a machine of its own under the exercise's trace, and hold what the kernel saw against the exercise's checks.
-What the program prints counts only where a check compares it with the kernel.
+		Long: `Build the Go program in DIR (default: where labctl lab start ID has put it) for the
+guest, run it in a machine of its own under the exercise's trace, and compare what the
+kernel saw with the exercise's checks. What the program prints counts only where a
+check compares it with the kernel.
 
 With --class DIR has a directory for each learner. They are graded several at a time,
 each in a machine of its own: whatever one does, the others do not notice. The class is
 a matrix: its directory has cells/ with each grade as soon as there is one, runs/ with
-the records, and gradebook.csv, which is rewritten after each grade. --resume goes on
-with a class that was stopped, and grades again only those submissions that are new or
-have changed. Near-identical submissions are named after the table; what they have from
+the records, and gradebook.csv, which is rewritten after each grade. --resume
+continues a class that was stopped, and grades only submissions that are new or have
+changed. Near-identical submissions are named after the table; what they have from
 the skeleton does not count.
 
 Exit status: 0 all checks hold, 1 one does not or the program prints too much, 2 it
@@ -234,7 +235,7 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 	f.StringVar(&o.weights, "weights", "", "points of checks, CHECK=POINTS,...; others have 1")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "keep the run record in this directory; of a class: its directory (default: labctl-out/TIME-class-ID)")
-	f.BoolVar(&o.resume, "resume", false, "with --class: go on with the class in --out")
+	f.BoolVar(&o.resume, "resume", false, "with --class: continue the class in --out")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "with --class: submissions at a time (default: as many as this host has CPUs and memory for)")
 	return c
 }

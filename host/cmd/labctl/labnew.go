@@ -61,7 +61,7 @@ func (a *app) labLint(o *labFlags) *cobra.Command {
 		Use:   "lint [LAB...]",
 		Short: "Find what is wrong with labs: every error, and names that no kernel has",
 		Long: `Check labs, all of --labs or those named by id or directory, and print everything that
-is wrong, a line each. Events, functions and symbols are held against the kernels in
+is wrong, a line each. Events, functions and symbols are looked up in the kernels in
 the cache, so a name that none of them has is found before a check trusts that it
 never happened. Exit status 2 if there is an error; warnings alone are none.`,
 		Example: `  labctl lab lint --labs course

@@ -37,7 +37,7 @@ func (o *labRunOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.StringVar(&o.out, "out", "", "directory of the run record, of several labs of a matrix (default: labctl-out/TIME-NAME)")
-	f.BoolVar(&o.resume, "resume", false, "go on with the labs in --out: run those that are missing, or have failed")
+	f.BoolVar(&o.resume, "resume", false, "continue the run in --out: labs that are missing or failed")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	failOnFlag(c, &o.failOn)
 }
@@ -46,16 +46,16 @@ func (a *app) labRun(lf *labFlags) *cobra.Command {
 	o := labRunOptions{labFlags: lf}
 	c := &cobra.Command{
 		Use:   "run ID... | --all | --topic T",
-		Short: "Run labs and say what their kernel shows",
-		Long: `Run each lab in a machine of its own, which starts warm, and judge what came
-out: every check and every claim. The record is kept; labctl lab judge judges it
-again. Labs are named by their ids, or by globs over them. Exit status 1 when a
-check fails, 4 when the kernel reported what --fail-on names. A lab that a kernel or machine cannot run is reported as not run,
-which is no failure.
+		Short: "Run labs and judge what the kernel shows",
+		Long: `Run each lab in a machine of its own, which starts warm, and judge every check and
+claim by what the kernel showed. The record is kept; labctl lab judge judges it again.
+Labs are named by their ids, or by globs over them. The exit status is 1 if a check
+fails, 4 if the kernel reported what --fail-on names. A lab that a kernel or machine
+cannot run is reported as not run, which is not a failure.
 
-Several labs are a matrix: as many run at a time as this host has CPUs and memory
-for, the directory has matrix.json, cells/ with what became of each as soon as it
-ended, and runs/ with the records. --resume goes on with one that was stopped.`,
+Several labs are run as a matrix: as many at a time as this host has CPUs and memory
+for. The directory has matrix.json, cells/ with the result of each lab as soon as it
+ended, and runs/ with the records. --resume continues a run that was stopped.`,
 		Example: `  labctl lab run P1
   labctl lab run --all --arch arm64 --kernel 5.10 --out all
   labctl lab run --all --arch arm64 --kernel 5.10 --out all --resume
@@ -97,7 +97,7 @@ func (a *app) runLabs(ctx context.Context, o *labRunOptions, names []string) ([]
 		return a.runSeveral(ctx, env, o, chosen)
 	}
 	if o.resume {
-		return nil, outcome.Inputf("--resume goes on with a run of several labs; this is one")
+		return nil, outcome.Inputf("--resume continues a run of several labs; this is one")
 	}
 	if err := machine.Settle(env.Env, &o.spec); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (a *app) labClaims(lf *labFlags) *cobra.Command {
 	o := labRunOptions{labFlags: lf}
 	c := &cobra.Command{
 		Use:   "claims [ID...]",
-		Short: "Say what becomes of the sources' claims on a kernel",
+		Short: "List the sources' claims and their verdicts on a kernel",
 		Long: `Run the labs that state claims, all of them or those given, and list every claim
 with its verdict on this kernel: confirmed, refuted or depends, and the evidence.`,
 		RunE: func(c *cobra.Command, names []string) error {

@@ -24,7 +24,7 @@ func (a *app) matrixCmd() *cobra.Command {
 		Short: "Run labs, programs and tests on many kernels and machines",
 		Long: `Run work on every kernel and machine of a plan, several cells at a time, and
 keep a record of each. A plan is given by flags or by a file; it is the same on
-every host, so that it can be run in shards and merged. docs/matrix.md tells all.`,
+every host, so that it can be run in shards and merged. See docs/matrix.md.`,
 		Example: `  labctl matrix ls --kernels 5.10,7.2 --arch amd64,arm64 --labs 'P*'
   labctl matrix run --kernels 5.10,7.2 --arch amd64,arm64 --labs 'P*,K1'
   labctl matrix run --plan nightly.yaml --shard 2/4 --out shard-2
@@ -139,7 +139,7 @@ func (a *app) matrixLs() *cobra.Command {
 		Long: `Show the cells of a plan in their order. Nothing is started or downloaded.
 
 --github prints one line of JSON for a job's strategy.matrix in GitHub Actions,
-with a shard and a name for each job: as many as --shards says, else one for each
+with a shard and a name for each job: as many as --shards, or one for each
 kernel on each machine.`,
 		Example: `  labctl matrix ls --kernels 5.10,6.12 --arch amd64,arm64 --labs 'P*'
   labctl matrix ls --plan nightly.yaml --json

@@ -31,19 +31,19 @@ func (a *app) matrixDiff() *cobra.Command {
 	var o matrixDiffOptions
 	c := &cobra.Command{
 		Use:   "diff RECORD RECORD... | --kernels A,B",
-		Short: "Say what differs between kernels: stacks, structures, claims, tracepoints, system calls",
+		Short: "Show what differs between kernels: stacks, structures, claims, tracepoints, system calls",
 		Long: `Compare kernels by the records of labs that ran on them. RECORD is the record
 of a lab's run, or a directory with several: what --out named, or a matrix's. One
 with several kernels is enough. With --kernels the labs are run first, as a matrix,
-which is kept; --resume goes on with one that was stopped.
+which is kept; --resume continues one that was stopped.
 
 Each kernel is compared with the one to the left of it: = is the same, – is not
 there, ? is not known. Layouts, tracepoints, system calls and prototypes are from
 the kernels' images (kernel.json of a record); stacks and verdicts from the runs.
 Several kernels of each architecture are compared by architecture.
 
-Exit status 0 when there is a diff, whatever it says; with --exit-code 1 when the
-kernels differ.`,
+The exit status is 0 if the kernels could be compared; with --exit-code it is 1 if
+they differ.`,
 		Example: `  labctl matrix diff --kernels 5.10,7.2 --arch arm64
   labctl matrix diff --kernels 5.10,6.1,6.12,7.2 --arch amd64,arm64 --labs 'K*,C6' --markdown
   labctl lab run --all --kernel 5.10 --out old && labctl lab run --all --kernel 7.2 --out new
@@ -55,7 +55,7 @@ kernels differ.`,
 	f.StringSliceVar(&o.arches, "arch", nil, "architectures to run on: amd64, arm64, arm (default: the host's)")
 	f.StringSliceVar(&o.labs, "labs", []string{"K1", "K2", "C6"}, "labs to run; K* is all that begin so")
 	f.StringVar(&o.out, "out", "", "directory of the matrix of these runs (default: labctl-out/TIME-diff)")
-	f.BoolVar(&o.resume, "resume", false, "go on with the runs in --out: those that are missing, or have failed")
+	f.BoolVar(&o.resume, "resume", false, "continue the runs in --out: those that are missing or failed")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	f.StringSliceVar(&o.only, "only", nil, "parts: "+strings.Join(diff.Parts, ", "))
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")

@@ -22,11 +22,11 @@ func (a *app) matrixMerge() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "merge DIR...",
 		Short: "Join the shards of a plan",
-		Long: `Join the matrices of several folders, which are the shards of one plan, into one
-folder with all run records. A cell that is in two of them or in none, and another
-plan, are errors. The exit status is that of labctl matrix run.`,
+		Long: `Join the matrices of several directories, which are the shards of one plan, into one
+directory with all run records. It is an error if a cell is in two of them or in none,
+or if the plans differ. The exit status is that of labctl matrix run.`,
 		Example: "  labctl matrix merge shard-1 shard-2 --out all --junit all.xml",
-		Args:    needArgs("the folders of the shards"),
+		Args:    needArgs("the directories of the shards"),
 		RunE: func(_ *cobra.Command, dirs []string) error {
 			if err := output.check(); err != nil {
 				return err
@@ -64,7 +64,7 @@ plan, are errors. The exit status is that of labctl matrix run.`,
 			return matrixEnd(all, dir, output)
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "folder for the whole (default: labctl-out/TIME-matrix)")
+	c.Flags().StringVar(&out, "out", "", "directory for the whole (default: labctl-out/TIME-matrix)")
 	output.flags(c)
 	return c
 }

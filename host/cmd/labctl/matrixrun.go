@@ -50,7 +50,7 @@ func (o *matrixOutput) check() error {
 			continue
 		}
 		if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
-			return outcome.Inputf("%s %s: there is no folder %s", flag, name, filepath.Dir(name))
+			return outcome.Inputf("%s %s: there is no directory %s", flag, name, filepath.Dir(name))
 		}
 	}
 	return nil
@@ -78,11 +78,11 @@ and keep a record of each. A cell is a lab, a program as labctl exec takes it, o
 the tests of a Go package, on one kernel and one machine. Kernels that are not
 cached are pulled first. A cell that fails stops no other.
 
-The folder --out has matrix.json at the end, cells/ with what became of each cell
-as soon as it ended, and runs/ with the run records. When a run was cut short,
---resume with the same plan runs what is missing, and what has failed, again.
+The directory --out has matrix.json at the end, cells/ with the result of each cell as
+soon as it ended, and runs/ with the run records. If a run was cut short, --resume with
+the same plan runs the cells that are missing or failed.
 
-Exit status: 0 when nothing fails; else by the worst that happened: 4 a guest
+Exit status: 0 if nothing fails; else by the worst result: 4 a guest
 crashed; 5 a deadline; 70 a defect of labctl; 3 this host lacks something; 2 a
 kernel or program that is not there; 4 a kernel reported what --fail-on names; 1 a
 check, a program or a test fails. What a kernel or machine cannot run is not
@@ -99,9 +99,9 @@ marked flaky. What the kernels reported is in the table, JUnit and KTAP.`,
 	o.plan.flags(c)
 	o.output.flags(c)
 	f := c.Flags()
-	f.StringVar(&o.out, "out", "", "folder of the matrix (default: labctl-out/TIME-matrix)")
+	f.StringVar(&o.out, "out", "", "directory of the matrix (default: labctl-out/TIME-matrix)")
 	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
-	f.BoolVar(&o.resume, "resume", false, "go on with the matrix in --out: run what is missing, or has failed")
+	f.BoolVar(&o.resume, "resume", false, "continue the matrix in --out: cells that are missing or failed")
 	intFlag(f, &o.retries, "retry", 0, 100, "try a cell that fails so many times more")
 	timeFlag(f, &o.timeout, "timeout", "end a cell after this long, boot included (default: the plan's)")
 	patienceFlag(f, &o.patience)

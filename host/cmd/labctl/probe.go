@@ -25,7 +25,7 @@ import (
 func (a *app) probeCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "probe",
-		Short: "Make tasks in a guest and see the kernel make them",
+		Short: "Create tasks in a guest and see the kernel create them",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  needSubcommand,
 	}
@@ -73,7 +73,7 @@ func (a *app) probeRun() *cobra.Command {
 		Use:   "run PROBE... | --all",
 		Short: "Run probes under the trace and print results and stacks",
 		Long: `Boot a guest, run each probe with the task-creation trace armed, and print what
-it reported, how the kernel made its tasks, and whether both agree. Everything
+it reported, how the kernel created its tasks, and whether both agree. Everything
 is kept in a run record (run.json, trace.dat, stacks.txt, console.log, qemu.txt),
 of several architectures in a matrix directory with a record for each.`,
 		Example: `  labctl probe run fork --arch arm64
@@ -88,7 +88,7 @@ of several architectures in a matrix directory with a record for each.`,
 	machineFlags(c, &o.spec)
 	f := c.Flags()
 	f.Lookup("arch").Usage = "architecture, or several: amd64,arm64 (default: the host's)"
-	f.BoolVar(&o.all, "all", false, "every probe that makes tasks")
+	f.BoolVar(&o.all, "all", false, "every probe that creates tasks")
 	f.StringVar(&o.params, "params", "", "the probe's parameters, a JSON object")
 	f.StringVar(&o.style, "style", report.TRACE32, "how stacks are printed: "+strings.Join(report.Styles, ", "))
 	f.BoolVar(&o.raw, "raw", false, "show the frames of the tracing machinery that were trimmed, too")

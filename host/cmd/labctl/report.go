@@ -25,8 +25,8 @@ func (a *app) reportCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "report RECORD",
 		Short: "Show a matrix or lab runs from their records, as text or for a CI system",
-		Long: `Show what became of a matrix, of a lab, or of several labs, from the directory
-that was its --out. Nothing is run; labs are judged again by the lab as it is now.
+		Long: `Show the results of a matrix, a lab, or several labs, from the directory that was its
+--out. Nothing is run; labs are judged again by the lab as it is now.
 
   text      a table, the failures, the sums
   junit     JUnit XML, for GitLab, Jenkins and viewers for GitHub: a suite for

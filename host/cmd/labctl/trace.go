@@ -45,16 +45,16 @@ func (a *app) traceCmd() *cobra.Command {
 		Short: "Run a program in a guest under a trace: its tasks, and the kernel's stacks",
 		Long: `Boot a kernel and run one program in it, as exec does, with the kernel's tracing
 armed just before it starts and disarmed after it ends. Then print what was
-traced, the tree of tasks as they were born and died, and each distinct stack
-once with a count.
+traced, the tree of tasks with their creation and exit, and each distinct stack once
+with a count.
 
 The program has labctl's standard files. The trace follows on standard output
-when the program has ended, from a line "== trace of ..." on; --quiet-prog leaves
-the program's output away, and with --json it goes to standard error.
+when the program has ended, from a line "== trace of ..." on; --quiet-prog drops
+the program's output, and with --json it goes to standard error.
 
-With nothing asked for it is the preset task-creation. Options add to a preset.
-Functions go by any name they have had: --func _do_fork traces kernel_clone where
-it is called so. What this kernel does not have is listed with the reason.
+The default is the preset task-creation. Options add to a preset. A function can be
+given by any name that it has had: --func _do_fork traces kernel_clone where it is
+called that. What this kernel does not have is listed with the reason.
 
 With --script a shell script arms the trace instead: it runs in the guest before the
 program, or alone when there is none, and may write to tracefs by the names that

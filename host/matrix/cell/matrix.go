@@ -97,7 +97,7 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 		return m, errors.Join(err, werr)
 	}
 	if err != nil && r.Env.Say != nil && o.Again != "" {
-		r.Env.Say(fmt.Sprintf("%d of %d cells are done; %s --resume --out %s goes on", len(all.Results), len(mine), o.Again, dir.Path))
+		r.Env.Say(fmt.Sprintf("%d of %d cells are done; %s --resume --out %s continues", len(all.Results), len(mine), o.Again, dir.Path))
 	}
 	return m, err
 }

@@ -121,7 +121,7 @@ func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Ke
 // cell that was tried again has others, too.
 func records(path string) (dirs []string, planned bool, err error) {
 	if st, err := os.Stat(path); err != nil || !st.IsDir() {
-		return nil, false, fmt.Errorf("%s: no such folder; give the record of a run, or a folder with several", text.Line(path, 200))
+		return nil, false, fmt.Errorf("%s: no such directory; give the record of a run, or a directory with several", text.Line(path, 200))
 	}
 	all, err := matrix.Read(path)
 	switch {
