@@ -31,6 +31,9 @@ type Guest struct {
 	Chunk int
 	// Window is memory that the host writes; nil for none.
 	Window []byte
+	// Sandbox has the sandbox of programs without privileges made before the hello, so
+	// that a guest that is restored has it. It takes root.
+	Sandbox bool
 	// SetClock and AddEntropy do what only a guest's init may; nil ones make
 	// OpResume an error.
 	SetClock   func(time.Time) error
@@ -62,7 +65,15 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 	go s.children.collect(ctx)
 	defer s.end(cancel)
 
-	if err := s.out.Send(wire.KindHello, 0, hello); err != nil {
+	if guest.Sandbox {
+		if _, err := s.sandboxes.get(nil); err != nil && len(s.hello.Notes) < 64 {
+			s.hello.Notes = append(s.hello.Notes, clip(err.Error(), 200)) // who asks for it is told again
+		}
+		if now, err := BootTime(); err == nil {
+			s.hello.HelloSec = now
+		}
+	}
+	if err := s.out.Send(wire.KindHello, 0, s.hello); err != nil {
 		return fmt.Errorf("say hello: %w", err)
 	}
 	broken := make(chan error, 1)
@@ -89,6 +100,8 @@ type session struct {
 	captures *captures
 
 	tainted *os.File // taintedFile, nil if it cannot be opened
+
+	sandboxes sandboxes
 }
 
 // request is one open Chan. The read loop finds its streams here; they are made
@@ -315,6 +328,7 @@ func (s *session) end(cancel context.CancelFunc) {
 	}
 	s.mu.Unlock()
 	s.children.killAll()
+	s.sandboxes.end()
 	s.captures.end()
 	cancel()
 }

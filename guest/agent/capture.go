@@ -133,14 +133,22 @@ func (r *captures) end() {
 	}
 }
 
+// find finds a capture that is under way.
+func (r *captures) find(name string) (*tracefs.Capture, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.running[name]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("no capture %q is under way", clip(name, 60))
+}
+
 // lists gives the files that a program writes its number to so as to be recorded,
 // and leaves a mark in the capture, if it is not empty.
 func (r *captures) lists(name, mark string) ([]*os.File, error) {
-	r.mu.Lock()
-	c := r.running[name]
-	r.mu.Unlock()
-	if c == nil {
-		return nil, fmt.Errorf("no capture %q is under way", clip(name, 60))
+	c, err := r.find(name)
+	if err != nil {
+		return nil, err
 	}
 	files, err := c.Lists()
 	if err != nil || mark == "" {

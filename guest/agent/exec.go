@@ -27,19 +27,31 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	if len(p.Argv) == 0 || p.Argv[0] == "" {
 		return nil, errors.New("exec: argv is empty")
 	}
+	var box *sandbox
+	in := func(f func()) { f() }
+	if p.Sandbox != nil {
+		var err error
+		if box, err = s.sandboxes.get(p.Sandbox.Privileges); err != nil {
+			return nil, fmt.Errorf("exec: %w", err)
+		}
+		in = box.do // where its directories are
+	}
 	// Looked at first: the kernel's ENOENT does not say which of the two it means.
-	if fi, err := os.Stat(cmp.Or(p.Dir, "/")); err != nil {
+	var err error
+	in(func() { err = isDirectory(cmp.Or(p.Dir, "/")) })
+	if err != nil {
 		return nil, fmt.Errorf("exec: working directory: %w", err)
-	} else if !fi.IsDir() {
-		return nil, fmt.Errorf("exec: working directory: %s is not a folder", p.Dir)
+	}
+	if p.Watch && p.Mark == "" {
+		return nil, errors.New("exec: a program is watched from a mark on, and it has none")
 	}
 	if len(p.Mark) > wire.MaxMark || strings.Contains(p.Mark, "\n") || p.Mark != "" && p.Instance == "" {
 		return nil, fmt.Errorf("exec: mark %q: want one line of at most %d bytes, and a capture", clip(p.Mark, 60), wire.MaxMark)
 	}
 	path := p.Argv[0]
 	if !strings.Contains(path, "/") {
-		var err error
-		if path, err = exec.LookPath(path); err != nil {
+		in(func() { path, err = exec.LookPath(path) })
+		if err != nil {
 			return unstarted(err), fmt.Errorf("exec: %w", err)
 		}
 	}
@@ -50,17 +62,34 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	defer std.close()
 
 	var lists []*os.File
+	var w *watch
 	if p.Instance != "" {
+		if p.Watch {
+			if w, err = s.captures.watch(p.Instance, s.guest.Proc); err != nil {
+				return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+			}
+		}
 		if lists, err = s.captures.lists(p.Instance, p.Mark); err != nil {
 			return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
 		}
 	}
-	ch, err := s.children.startEnlisted(path, p.Argv, &syscall.ProcAttr{
-		Dir:   p.Dir,
-		Env:   environ(os.Environ(), p.Env),
-		Files: std.child[:],
-		Sys:   std.attr,
-	}, lists)
+	if err := w.begin(); err != nil {
+		return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+	}
+	start := func(sys *syscall.SysProcAttr) (*child, error) {
+		return s.children.startEnlisted(path, p.Argv, &syscall.ProcAttr{
+			Dir:   p.Dir,
+			Env:   environ(os.Environ(), p.Env),
+			Files: std.child[:],
+			Sys:   sys,
+		}, lists)
+	}
+	var ch *child
+	if box != nil {
+		ch, err = box.start(std.attr, start)
+	} else {
+		ch, err = start(std.attr)
+	}
 	std.closeChild()
 	for _, f := range lists {
 		f.Close()
@@ -85,6 +114,15 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 		pumps.Go(func() { pump(r.senders[wire.Stderr], std.stderr, s.chunk()) })
 	}
 	<-ch.done
+	res := ended(ch)
+	if res.Watched, err = w.end(p.Mark); err != nil {
+		return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+	}
+	if box != nil {
+		if err := box.kill(); err != nil {
+			return nil, fmt.Errorf("exec %s: %w", p.Argv[0], err)
+		}
+	}
 	deadline := time.Now().Add(grace)
 	std.stdout.SetReadDeadline(deadline)
 	if std.stderr != nil {
@@ -93,9 +131,16 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 	pumps.Wait()
 	// The terminal is closed next: nothing may resize it from here on.
 	r.onControl(func(wire.Control) {})
-	res := ended(ch)
 	res.Tainted = taints(s.tainted)
 	return res, nil
+}
+
+func isDirectory(path string) error {
+	fi, err := os.Stat(path)
+	if err == nil && !fi.IsDir() {
+		err = fmt.Errorf("%s is not a directory", path)
+	}
+	return err
 }
 
 // unstarted says by number why a program does not run.

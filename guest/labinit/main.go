@@ -89,7 +89,7 @@ func run() error {
 		return err
 	}
 	guest := agent.Guest{
-		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk, Window: window,
+		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk, Window: window, Sandbox: true,
 		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
 	}
 	say(agent.Serve(context.Background(), link, guest, hello).Error())

@@ -42,6 +42,8 @@ type Capture struct {
 	cpus   []int
 	events []string       // all that can be in the pages, "sched/sched_switch"
 	undo   []func() error // in reverse order, by Remove
+
+	remembered []setting // by Remember
 }
 
 // Arm makes and arms the instance of a capture, which Run begins. What the

@@ -147,6 +147,11 @@ type ExecParams struct {
 	// "ftrace/print": one line, at most MaxMark bytes. By it programs of one
 	// capture are told apart.
 	Mark string `json:"mark,omitempty"`
+	// Sandbox has the program run where nothing of labctl's can be reached.
+	Sandbox *Sandbox `json:"sandbox,omitempty"`
+	// Watch has the agent look, with Mark, for signs that the program has bent the
+	// capture: see Watched.
+	Watch bool `json:"watch,omitempty"`
 }
 
 // MaxMark bounds ExecParams.Mark, in bytes.
@@ -164,6 +169,8 @@ type ExecResult struct {
 	Errno    int  `json:"errno,omitempty"` // why it could not be started: ENOENT for no such program
 	// Tainted is /proc/sys/kernel/tainted after its end, 0 if that cannot be read.
 	Tainted uint64 `json:"tainted,omitempty"`
+	// Watched is what ExecParams.Watch asks for.
+	Watched *Watched `json:"watched,omitempty"`
 }
 
 // FileParams names a regular file of the guest and the most bytes that may be

@@ -228,7 +228,7 @@ func (r *Row) feedback() string {
 		parts = append(parts, r.Message)
 	}
 	for _, c := range r.Checks {
-		if c.Verdict == judge.Fail {
+		if c.Verdict.Failed() {
 			parts = append(parts, strings.TrimSuffix(c.ID+" failed: "+c.Seen, ": "))
 		}
 	}

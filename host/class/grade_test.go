@@ -58,13 +58,13 @@ func main() {
 import "os"
 
 func main() { os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0) }
-`, []string{"panic"}},
+`, []string{"check failed"}},
 	"off": {`package main
 
 import "syscall"
 
 func main() { syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF) }
-`, []string{"powered off"}},
+`, []string{"check failed"}},
 	"hungry": {`package main
 
 func main() {

@@ -80,7 +80,7 @@ func (r *labRun) wrong() (out []string) {
 		out = append(out, r.Error)
 	}
 	for _, c := range r.Checks {
-		if c.Verdict == judge.Fail {
+		if c.Verdict.Failed() {
 			out = append(out, "`"+c.ID+"` fails")
 		}
 	}

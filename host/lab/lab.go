@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 
+	"labctl/guest/wire"
 	"labctl/host/lab/expr"
 )
 
@@ -122,6 +123,9 @@ type Needs struct {
 	NUMANodes int      `yaml:"numa_nodes" json:"numa_nodes,omitempty" jsonschema:"minimum=1"`
 	NotOn     []string `yaml:"not_on" json:"not_on,omitempty" jsonschema:"description=boards that it cannot run on: raspi3b"`
 	Append    []string `yaml:"append" json:"append,omitempty" jsonschema:"description=kernel arguments: psi=1"`
+	// Privileges are what the programs of steps and of the exercise may do beyond an
+	// ordinary user in a sandbox.
+	Privileges []string `yaml:"privileges" json:"privileges,omitempty" jsonschema:"enum=namespaces,enum=kernel_stacks,enum=realtime,enum=pid_max,enum=workqueues,enum=cpu_hotplug,enum=root,description=what the lab's and the learner's programs may do beyond an ordinary user in a sandbox"`
 }
 
 // Trace is what is traced while a step runs, beside the creation of tasks.
@@ -162,6 +166,16 @@ func (e Event) MarshalJSON() ([]byte, error) {
 type Function struct {
 	Name string   `yaml:"name" json:"name" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=of the event"`
 	Of   []string `yaml:"of" json:"of" jsonschema:"minItems=1,description=the function's names over time: the first that the kernel has is taken"`
+	Task int      `yaml:"task" json:"task,omitempty" jsonschema:"minimum=1,maximum=4,description=which of its arguments is a task\\, whose number is the field task of the event; there is none without BTF"`
+}
+
+// Sandbox is what a program with these privileges runs in; nil for one that runs as
+// the guest's root.
+func Sandbox(privileges []string) *wire.Sandbox {
+	if slices.Contains(privileges, wire.RootPrivilege) {
+		return nil
+	}
+	return &wire.Sandbox{Privileges: privileges}
 }
 
 // On reports whether anything is traced.
@@ -178,7 +192,9 @@ type Step struct {
 	Args    map[string]any `yaml:"args" json:"args,omitempty" jsonschema:"description=the probe's parameters"`
 	Program string         `yaml:"program" json:"program,omitempty" jsonschema:"description=a folder of the lab's with Go source\\, or with C"`
 	Argv    []string       `yaml:"argv" json:"argv,omitempty" jsonschema:"description=the program's arguments"`
-	Shell   string         `yaml:"shell" json:"shell,omitempty" jsonschema:"description=a line for the guest's shell"`
+	// Privileges are a program's own, in place of those of needs.
+	Privileges []string `yaml:"privileges" json:"privileges,omitempty" jsonschema:"enum=namespaces,enum=kernel_stacks,enum=realtime,enum=pid_max,enum=workqueues,enum=cpu_hotplug,enum=root,description=what this program may do\\, in place of needs.privileges"`
+	Shell      string   `yaml:"shell" json:"shell,omitempty" jsonschema:"description=a line for the guest's shell"`
 }
 
 // Params are the probe's parameters as it takes them; nil for none.
@@ -200,9 +216,12 @@ type Check struct {
 	// When reports whether it applies to this kernel, WhyNot why it does not.
 	When   string `yaml:"when" json:"when,omitempty" jsonschema:"description=CEL over kernel alone; where it is false the check does not apply"`
 	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty" jsonschema:"description=with when: the reason why it does not apply"`
-	That   string `yaml:"that" json:"that" jsonschema:"description=CEL; true when the sentence holds"`
-	Seen   string `yaml:"seen" json:"seen,omitempty" jsonschema:"description=CEL; what to show when it fails\\, beside the values of that"`
-	Hint   *Text  `yaml:"hint" json:"hint,omitempty" jsonschema:"description=of an exercise's check: what to look at\\, without the answer"`
+	// After are checks before this one in the list, without which it would show
+	// nothing: it fails when one of them does not hold.
+	After []string `yaml:"after" json:"after,omitempty" jsonschema:"description=checks before this one that must hold\\, or it would show nothing: it fails with them"`
+	That  string   `yaml:"that" json:"that" jsonschema:"description=CEL; true when the sentence holds"`
+	Seen  string   `yaml:"seen" json:"seen,omitempty" jsonschema:"description=CEL; what to show when it fails\\, beside the values of that"`
+	Hint  *Text    `yaml:"hint" json:"hint,omitempty" jsonschema:"description=of an exercise's check: what to look at\\, without the answer"`
 
 	when, that, seen *expr.Expr
 }

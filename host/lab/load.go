@@ -21,6 +21,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"labctl/guest/catalogue"
+	"labctl/guest/wire"
 	"labctl/host/bounded"
 	"labctl/host/lab/expr"
 	"labctl/host/nearest"
@@ -424,8 +425,21 @@ func (l *Lab) needsAsks() (a expr.Asks) {
 		name, _, _ := strings.Cut(o, "=")
 		a.Config = append(a.Config, name)
 	}
+	for _, name := range l.privileges() {
+		p, _ := wire.FindPrivilege(name)
+		a.Config = append(a.Config, p.Config...)
+	}
 	a.Symbols, a.Members = slices.Clone(l.Needs.Symbols), slices.Clone(l.Needs.Members)
 	return a
+}
+
+// privileges are those of all of the lab's programs.
+func (l *Lab) privileges() []string {
+	all := slices.Clone(l.Needs.Privileges)
+	for _, s := range l.Steps {
+		all = append(all, s.Privileges...)
+	}
+	return all
 }
 
 func (v *validator) match(at, s string, form *regexp.Regexp, like string) {
@@ -473,9 +487,31 @@ func (v *validator) needs() {
 			v.fail(c.at, 0, "%d; want at least 1", c.n)
 		}
 	}
+	v.privileges("needs.privileges", n.Privileges)
 	for i, b := range n.NotOn {
 		if t, ok := targets.Find(b); !ok || !t.Board {
 			v.fail(fmt.Sprintf("needs.not_on[%d]", i), 0, "%q is no board", b)
+		}
+	}
+}
+
+// privileges holds them against those that there are. The guest's agent cannot
+// give a user namespace together with others, and root has them all.
+func (v *validator) privileges(at string, names []string) {
+	known := []string{wire.RootPrivilege}
+	for _, p := range wire.Privileges {
+		known = append(known, p.Name)
+	}
+	for i, name := range names {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		p, _ := wire.FindPrivilege(name)
+		switch {
+		case !slices.Contains(known, name):
+			v.fail(at, 0, "%v", nearest.Unknown("privilege", name, known))
+		case slices.Contains(names[:i], name):
+			v.fail(at, 0, "%s is there twice", name)
+		case len(names) > 1 && (p.Namespace || name == wire.RootPrivilege):
+			v.fail(at, 0, "%s goes with no other privilege", name)
 		}
 	}
 }
@@ -502,6 +538,9 @@ func (v *validator) trace(at string, t *Trace) {
 			v.fail(at+".name", 0, "%s is taken", f.Name)
 		}
 		names[f.Name] = true
+		if f.Task < 0 || f.Task > 4 {
+			v.fail(at+".task", 0, "%d; want 1 to 4, the number of an argument", f.Task)
+		}
 		if len(f.Of) == 0 {
 			v.fail(at+".of", 0, "names no function")
 		}
@@ -539,12 +578,15 @@ func (v *validator) steps() (ids []string) {
 			v.fail(at+".args", 0, "are a probe's; a program has argv")
 		case s.Program == "" && s.Argv != nil:
 			v.fail(at+".argv", 0, "are a program's; a probe has args")
+		case s.Program == "" && s.Privileges != nil:
+			v.fail(at+".privileges", 0, "are a program's; probes and shell lines run as root")
 		case s.Program != "" && !fs.ValidPath(s.Program):
 			v.fail(at+".program", 0, "%q is not a directory of the lab", s.Program)
 		}
 		if s.Probe != "" {
 			v.probe(at, s)
 		}
+		v.privileges(at+".privileges", s.Privileges)
 	}
 	return ids
 }
@@ -635,6 +677,11 @@ func (v *validator) checks(at string, checks []Check, env *expr.Env, asks *expr.
 			v.fail(at+".that", 0, "missing: the expression that must be true")
 		}
 		c.when = v.when(at, c.When, c.WhyNot, asks)
+		for j, id := range c.After {
+			if !slices.ContainsFunc(checks[:i], func(b Check) bool { return b.ID == id }) {
+				v.fail(fmt.Sprintf("%s.after[%d]", at, j), 0, "%q is not the id of a check before this one", id)
+			}
+		}
 		c.that = v.compile(env, at+".that", c.That, expr.Bool, asks)
 		c.seen = v.compile(env, at+".seen", c.Seen, expr.Any, asks)
 	}

@@ -24,6 +24,7 @@ const (
 	OK             Kind = "ok"
 	NotApplicable  Kind = "not applicable"  // this kernel or machine cannot show it
 	CheckFailed    Kind = "check failed"    // the kernel did not show what it should, or a program or test failed
+	Tampered       Kind = "tampered"        // the evidence was bent: no check can be believed
 	KernelReported Kind = "kernel reported" // the kernel lived on, and reported a fault of its own
 	CannotRun      Kind = "cannot run"      // the guest cannot execute the program
 	BadInput       Kind = "bad input"       // usage, or a file that is not what it should be
@@ -51,6 +52,7 @@ var table = []row{
 	{OK, 0, 0, true},
 	{NotApplicable, 0, 0, true},
 	{CheckFailed, 1, 1, true},
+	{Tampered, 1, 1, true},
 	{KernelReported, 4, 126, true},
 	{CannotRun, 2, 126, false},
 	{BadInput, 2, 125, false},
@@ -286,6 +288,23 @@ func (e *ChecksError) Error() string { return fmt.Sprintf("%d checks failed", e.
 
 // Outcome is CheckFailed.
 func (e *ChecksError) Outcome() Kind { return CheckFailed }
+
+// TamperedError says by what the evidence of a run was bent.
+type TamperedError struct{ Seen []string }
+
+func (e *TamperedError) Error() string {
+	if len(e.Seen) == 0 {
+		return "the evidence was bent"
+	}
+	more := ""
+	if n := len(e.Seen) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more)", n)
+	}
+	return "the evidence was bent: " + e.Seen[0] + more
+}
+
+// Outcome is Tampered.
+func (e *TamperedError) Outcome() Kind { return Tampered }
 
 // Checks is a *ChecksError, or nil when failed is 0.
 func Checks(failed int) error {

@@ -25,6 +25,7 @@ func TestOf(t *testing.T) {
 		{"unclassified", errors.New("x"), Internal, 70, 125},
 		{"a program's own status", fmt.Errorf("x: %w", &StatusError{7}), OK, 7, 7},
 		{"checks", Checks(2), CheckFailed, 1, 1},
+		{"bent evidence", fmt.Errorf("lab P1: %w", &TamperedError{[]string{"tracing_on"}}), Tampered, 1, 1},
 		{"no checks", Checks(0), OK, 0, 0},
 		{"input", fmt.Errorf("read plan: %w", Inputf("line 3")), BadInput, 2, 125},
 		{"host", Hostf("no QEMU"), HostLacks, 3, 125},

@@ -58,7 +58,7 @@ func full() *Run {
 				},
 				Data: map[string]any{"k": "v"},
 			},
-			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
+			Exit:   &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512, Watched: &wire.Watched{Changed: []string{"tracing_on"}, Forks: 1}},
 			Stderr: "words",
 			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"clone": "kernel_clone"}, Functions: []string{"x"}, Matched: 1, Events: []string{"sched/sched_process_fork"},
@@ -72,7 +72,7 @@ func full() *Run {
 				Args:      &creation.Args{Flags: 256, ExitSignal: &sig, Text: "CLONE_VM|SIGCHLD"},
 				Entered:   2, Stack: st, Skipped: 1,
 				AskedBy: &creation.Request{Time: 4e9, CPU: 1, Task: creation.Task{TID: 9, Comm: "sh"}, Format: "k/%d", Function: "worker", Stack: st},
-				Notes:   []string{"a note"},
+				Notes:   []string{"a note"}, Disputed: "another note",
 			}},
 			Others: 3, Lost: 1, Damaged: 2,
 			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
@@ -80,11 +80,11 @@ func full() *Run {
 		Trace: &Trace{
 			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"},
 			Script: &Script{
-				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
+				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512, Watched: &wire.Watched{Changed: []string{"tracing_on"}, Forks: 1}},
 				Names:  []wire.TraceName{{File: "set_ftrace_filter", Asked: "_do_fork", Became: "kernel_clone", Why: "renamed"}},
 				Unread: "more than 10000 names",
 			},
-			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512},
+			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512, Watched: &wire.Watched{Changed: []string{"tracing_on"}, Forks: 1}},
 			Lines: []plan.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"}},
 			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},

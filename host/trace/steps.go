@@ -9,6 +9,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
+	"labctl/host/text"
 	"labctl/host/trace/collect"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
@@ -85,12 +86,22 @@ type Parted struct {
 	used *used
 }
 
-// Step is what the capture has from one mark to the next.
+// Step is what the capture has from one mark to the next, or to the step's end mark
+// where it has one (wire.ExecParams.Watch).
 type Step struct {
 	Events    []event.Event       // at most maxStepEvents
 	Unkept    int64               // events beyond those
 	Creations []creation.Creation // joined from Events
+	// Ended says that the end mark is there.
+	Ended bool
+	// NewTasks counts the events task_newtask up to the next step's mark.
+	NewTasks int64
+	// Strange are marks that labctl did not make, the first few of them.
+	Strange []string
 }
+
+// maxStrange bounds Step.Strange.
+const maxStrange = 4
 
 // maxStepEvents bounds the events of one step that are held, each with its stack
 // some two kilobytes.
@@ -128,17 +139,32 @@ func Part(res *collect.Result, names []string) (_ *Parted, err error) {
 	at := -1
 	for e := range r.Events() {
 		if e.Format.System == "ftrace" { // a mark, or a stack whose event is gone
-			if text, err := e.String("buf"); err == nil && at+1 < len(names) && strings.TrimSpace(text) == mark(at+1) {
+			said, err := e.String("buf")
+			said = strings.TrimSpace(said)
+			switch {
+			case err != nil:
+			case at+1 < len(names) && said == mark(at+1):
 				at++
+			case at < 0:
+			case said == wire.EndMark(mark(at)) && !p.Steps[at].Ended:
+				p.Steps[at].Ended = true
+			case len(p.Steps[at].Strange) < maxStrange:
+				p.Steps[at].Strange = append(p.Steps[at].Strange, text.Line(said, 80))
 			}
 			continue
 		}
 		if at < 0 {
 			continue
 		}
-		if step := &p.Steps[at]; len(step.Events) < maxStepEvents {
+		step := &p.Steps[at]
+		if e.Format.Name == "task_newtask" {
+			step.NewTasks++
+		}
+		switch {
+		case step.Ended: // somebody else's
+		case len(step.Events) < maxStepEvents:
 			step.Events = append(step.Events, r.Event(e))
-		} else {
+		default:
 			step.Unkept++
 		}
 	}

@@ -57,6 +57,13 @@ func TestPart(t *testing.T) {
 			if i == len(p.Steps)-1 && len(s.Events) != tt.events {
 				t.Errorf("%s: the last step has %d events; want %d", tt.names, len(s.Events), tt.events)
 			}
+			// Marks without a step are nobody's.
+			if want := max(0, 4-len(names)); i == len(names)-1 && len(s.Strange) != want {
+				t.Errorf("%s: step %s has strange marks %q; want %d", tt.names, names[i], s.Strange, want)
+			}
+			if i < 4 && (s.Ended || s.NewTasks < 6) {
+				t.Errorf("%s: step %s has ended: %t, with %d new tasks; want no end mark, and 6 or more", tt.names, names[i], s.Ended, s.NewTasks)
+			}
 			if i < 4 && len(s.Creations) < 6 {
 				t.Errorf("%s: step %s has %d creations; want 6 or more", tt.names, names[i], len(s.Creations))
 			}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 
+	"labctl/guest/wire"
 	"labctl/host/cachedir"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -25,7 +26,7 @@ import (
 )
 
 // progDir is the guest's directory for programs from this host.
-const progDir = "/run/labctl"
+const progDir = wire.ProgramDir
 
 // Program is something to run in a guest.
 type Program struct {

@@ -40,7 +40,7 @@ const Kernel = "kernel"
 // reserved are words that no step can be called, since CEL or this package has
 // them.
 var reserved = []string{
-	Kernel, "flags", "flagText", "signal", "numbers", "lines",
+	Kernel, "flags", "flagText", "signal", "numbers", "number", "lines", "line",
 	"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
 	"namespace", "null", "package", "return", "true", "var", "void", "while",
 	"has", "size", "type", "dyn", "int", "uint", "double", "string", "bool", "bytes", "list", "map", "duration",

@@ -170,7 +170,23 @@ func functions() []cel.EnvOption {
 			return types.Int(total)
 		}))),
 		global("lines", []*cel.Type{str}, cel.ListType(str), func(a ...ref.Val) ref.Val {
-			return native(slices.DeleteFunc(strings.Split(word(a[0]), "\n"), func(l string) bool { return strings.TrimSpace(l) == "" }))
+			return native(linesOf(word(a[0])))
+		}),
+		// Of many answers one is always right, which shows nothing: these two take
+		// the one that there is.
+		global("number", []*cel.Type{str}, num, func(a ...ref.Val) ref.Val {
+			found := numberText.FindAllString(word(a[0]), -1)
+			s, err := only(found, "whole numbers")
+			if err != nil {
+				return types.WrapErr(err)
+			}
+			n, err := strconv.ParseInt(s, 10, 64)
+			return orErr(types.Int(n), err)
+		}),
+		global("line", []*cel.Type{str, str}, str, func(a ...ref.Val) ref.Val {
+			found := slices.DeleteFunc(linesOf(word(a[0])), func(l string) bool { return !strings.HasPrefix(l, word(a[1])) })
+			l, err := only(found, fmt.Sprintf("lines that begin with %q", word(a[1])))
+			return orErr(types.String(l), err)
 		}),
 	}
 	var calls []cel.FunctionOpt
@@ -187,6 +203,21 @@ func functions() []cel.EnvOption {
 			})))
 	}
 	return append(opts, cel.Function("calls", calls...))
+}
+
+func linesOf(text string) []string {
+	return slices.DeleteFunc(strings.Split(text, "\n"), func(l string) bool { return strings.TrimSpace(l) == "" })
+}
+
+// only is what a list has, however often it has it. what it is a list of is for the
+// error.
+func only(found []string, what string) (string, error) {
+	slices.Sort(found)
+	found = slices.Compact(found)
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	return "", fmt.Errorf("it prints %d different %s; want one", len(found), what)
 }
 
 var numberText = regexp.MustCompile(`-?\b[0-9]+\b`)

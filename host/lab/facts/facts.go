@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/guest/wire"
 	"labctl/host/arch"
 	"labctl/host/kernel"
 	"labctl/host/kernel/ctype"
@@ -160,6 +161,14 @@ func Missing(n lab.Needs, k *result.Kernel, t targets.Target) (why []string) {
 			add("it needs CONFIG_%s=%s, this kernel has %q", name, want, got)
 		case !exact && got == "":
 			add("it needs CONFIG_%s, which this kernel does not set", name)
+		}
+	}
+	for _, name := range n.Privileges {
+		p, _ := wire.FindPrivilege(name)
+		for _, o := range p.Config {
+			if k.Config[o] == "" {
+				add("its programs need the privilege %s, which takes CONFIG_%s, which this kernel does not set", name, o)
+			}
 		}
 	}
 	for _, s := range n.Symbols {

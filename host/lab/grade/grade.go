@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"labctl/host/image/program"
 	"labctl/host/lab"
 	"labctl/host/lab/compile"
 	"labctl/host/lab/expr"
@@ -81,7 +80,7 @@ func One(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, s 
 	defer b.Close()
 	r, err := runner.Program(ctx, env, o, l, b.Program)
 	g.Record, g.Run = r.Dir.Path, r.Session.Run
-	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed {
+	if k := outcome.Of(err); r.Report == nil || k != outcome.OK && k != outcome.CheckFailed && k != outcome.Tampered {
 		if r.Result.Step(lab.ProgramStep) == nil { // it was not the program
 			return g, err
 		}
@@ -117,7 +116,7 @@ func Several(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab
 		}
 		sources = append(sources, compile.Source{FS: s.Src, Shown: s.Shown, Name: name})
 	}
-	var programs []*program.Program
+	var programs []runner.Attempt
 	var of []*Grade
 	for i, b := range compile.Many(ctx, sources, arch) {
 		g := &Grade{Of: len(l.Exercise.Checks)}
@@ -129,7 +128,7 @@ func Several(ctx context.Context, env session.Env, spec machine.Spec, l *lab.Lab
 			continue
 		}
 		defer b.Close()
-		programs, of = append(programs, b.Program), append(of, g)
+		programs, of = append(programs, runner.Attempt{Program: b.Program}), append(of, g)
 	}
 	if len(programs) == 0 {
 		return grades, nil
@@ -178,6 +177,8 @@ func (g *Grade) judged(l *lab.Lab, report *judge.Report, res *result.Result) {
 	switch step := res.Step(lab.ProgramStep); {
 	case len(res.Missing) > 0:
 		g.Outcome, g.Message = outcome.NotApplicable, strings.Join(res.Missing, "; ")
+	case len(g.Report.Tampered) > 0:
+		g.Outcome, g.Exit, g.Message = outcome.Tampered, step.Exit, strings.Join(g.Report.Tampered, "; ")
 	case g.Report.Failed() == 0 && g.Passed > 0:
 		g.Outcome, g.Exit = outcome.OK, step.Exit
 	default:

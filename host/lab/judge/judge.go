@@ -24,7 +24,13 @@ const (
 	Pass          Verdict = "pass"
 	Fail          Verdict = "fail"
 	NotApplicable Verdict = "not applicable" // with Why
+	// Tampered is what a check is that would hold, of a capture that was bent.
+	Tampered Verdict = "tampered"
 )
+
+// Failed says that a check does not hold, or that nothing can be told of it since the
+// evidence was bent.
+func (v Verdict) Failed() bool { return v == Fail || v == Tampered }
 
 // Verdicts of claims, beside NotApplicable.
 const (
@@ -44,6 +50,9 @@ type Report struct {
 	Claims  []Claim  `json:"claims,omitempty"`
 	// Changed says that the lab.yaml is not the one that was run.
 	Changed bool `json:"changed,omitempty"`
+	// Tampered says by what the evidence was bent, and in which step. No check
+	// passes then.
+	Tampered []string `json:"tampered,omitempty"`
 }
 
 // Check is one check's outcome.
@@ -68,8 +77,9 @@ type Claim struct {
 	Error    string    `json:"error,omitempty"`
 }
 
-// Failed counts the checks that fail.
-func (r *Report) Failed() int { return r.count(Fail) }
+// Failed counts the checks that fail, or that nothing can be told of since the
+// evidence was bent.
+func (r *Report) Failed() int { return r.count(Fail) + r.count(Tampered) }
 
 // Passed counts the checks that hold.
 func (r *Report) Passed() int { return r.count(Pass) }
@@ -87,6 +97,8 @@ func (r *Report) count(v Verdict) (n int) {
 // in it applies.
 func (r *Report) Verdict() Verdict {
 	switch {
+	case len(r.Tampered) > 0:
+		return Tampered
 	case r.Failed() > 0:
 		return Fail
 	case r.Passed() > 0:
@@ -129,9 +141,27 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 			return noSignal(all...)
 		}
 	}
+	for _, s := range r.Steps {
+		for _, seen := range s.Tampered {
+			rep.Tampered = append(rep.Tampered, text.Line("step "+s.ID+": "+seen, 500))
+		}
+	}
 	rep.Checks = steps(l, r)
+	first := len(rep.Checks)
 	for i := range checks {
-		rep.Checks = append(rep.Checks, check(&checks[i], in, notTold))
+		c := after(&checks[i], rep.Checks[first:])
+		if c == nil {
+			made := check(&checks[i], in, notTold)
+			c = &made
+		}
+		rep.Checks = append(rep.Checks, *c)
+	}
+	if len(rep.Tampered) > 0 {
+		for i := range rep.Checks {
+			if c := &rep.Checks[i]; c.Verdict == Pass {
+				c.Verdict = Tampered
+			}
+		}
 	}
 	if !r.Exercise {
 		for i := range l.Claims {
@@ -139,6 +169,20 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 		}
 	}
 	return rep, nil
+}
+
+// after fails a check that shows nothing without those before it; nil when they
+// hold, or do not apply.
+func after(c *lab.Check, before []Check) *Check {
+	for _, b := range before {
+		if b.Verdict == Fail && slices.Contains(c.After, b.ID) {
+			return &Check{
+				ID: c.ID, Says: c.Says, Verdict: Fail, Hint: c.Hint,
+				Error: fmt.Sprintf("it would show nothing without %s, which does not hold", b.ID),
+			}
+		}
+	}
+	return nil
 }
 
 // steps fails what no check of the lab looks at: a probe that could not do its

@@ -79,6 +79,54 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestAfter: what shows nothing by itself fails with what it rests on, and holds where
+// that does not apply.
+func TestAfter(t *testing.T) {
+	l, err := lab.Parse([]byte(strings.Replace(config, "claims:\n", `  - {id: rests, says: {en: A., ko: 가.}, after: [holds, fails], that: fork.pid == 10}
+  - {id: on-those, says: {en: A., ko: 가.}, after: [rests], that: fork.pid == 10}
+  - {id: on-none, says: {en: A., ko: 가.}, after: [holds, elsewhere], that: fork.pid == 10}
+claims:
+`, 1)), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Judge(l, good(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Check{
+		{ID: "rests", Verdict: Fail, Error: "it would show nothing without fails, which does not hold"},
+		{ID: "on-those", Verdict: Fail, Error: "it would show nothing without rests, which does not hold"},
+		{ID: "on-none", Verdict: Pass},
+	} {
+		if c := r.Checks[4+i]; c.ID != want.ID || c.Verdict != want.Verdict || c.Error != want.Error {
+			t.Errorf("check %d: %+v; want %+v", 4+i, c, want)
+		}
+	}
+}
+
+// TestTampered: of bent evidence no check passes, and what fails still does.
+func TestTampered(t *testing.T) {
+	l := load(t)
+	res := good(l)
+	res.Steps[0].Tampered = []string{"tracing_on:\x1b[2J 1 before"}
+	r, err := Judge(l, res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Verdict{Tampered, Fail, Fail, NotApplicable} {
+		if got := r.Checks[i].Verdict; got != want {
+			t.Errorf("check %s: %s; want %s", r.Checks[i].ID, got, want)
+		}
+	}
+	if len(r.Tampered) != 1 || !strings.HasPrefix(r.Tampered[0], "step fork: tracing_on:") || strings.Contains(r.Tampered[0], "\x1b") {
+		t.Errorf("tampered: %q; want the step and its reason, clean", r.Tampered)
+	}
+	if r.Passed() != 0 || r.Failed() != 3 || r.Verdict() != Tampered {
+		t.Errorf("%d pass, %d fail, %s; want 0, 3, %s", r.Passed(), r.Failed(), r.Verdict(), Tampered)
+	}
+}
+
 // TestSilent: a check that fails says so when an event that it looks at is nowhere.
 func TestSilent(t *testing.T) {
 	l, err := lab.Parse([]byte(strings.Replace(config, "that: fork.pid == 10}", "that: 'fork.on(\"sched_switch\").size() + fork.on(\"leave\").size() + fork.on(\"gone\").size() > 9'}", 1)), "T1-try/lab.yaml")

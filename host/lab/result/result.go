@@ -81,6 +81,9 @@ type Step struct {
 	// trace.
 	Lost      int64    `json:"lost"`
 	NotTraced []string `json:"not_traced,omitempty"`
+	// Tampered says by what the capture, or two sources of it, show that it was
+	// bent while the step ran. Nothing is to be believed of such a step.
+	Tampered []string `json:"tampered,omitempty"`
 }
 
 // Task is one task as a probe reports it.

@@ -85,16 +85,22 @@ func Program(ctx context.Context, env session.Env, o session.Options, l *lab.Lab
 	r := newRun(l, l.ExerciseAsks())
 	r.Result.Exercise = true
 	return r.run(ctx, env, o, nil, func(_ context.Context, s *session.Session) error {
-		_, err := r.programs(s, []*program.Program{p})
+		_, err := r.programs(s, []Attempt{{Program: p}})
 		return err
 	})
+}
+
+// Attempt is a program to be judged, and its arguments, which a learner's has none of.
+type Attempt struct {
+	*program.Program
+	Args []string
 }
 
 // Programs runs programs one after another in one machine, each as Program does,
 // and keeps no record. The first finds the machine as it came up; what one leaves
 // behind, the next ones find. There is a result for each program, of those that
 // came to their turn.
-func Programs(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, programs []*program.Program) (all []*result.Result, err error) {
+func Programs(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, programs []Attempt) (all []*result.Result, err error) {
 	r := newRun(l, l.ExerciseAsks())
 	r.Result.Exercise = true
 	r.unjudged = true
@@ -177,7 +183,16 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 			r.Result.Steps = append(r.Result.Steps, &result.Step{ID: step.ID, NoCompiler: c})
 			continue
 		}
-		done, err := t.run(step.ID, argvOf(step, programs), stepDeadline)
+		var done *result.Step
+		if argv := argvOf(step, programs); step.Program == "" {
+			done, err = t.run(step.ID, argv, stepDeadline)
+		} else {
+			privileges := r.Lab.Needs.Privileges
+			if step.Privileges != nil {
+				privileges = step.Privileges
+			}
+			done, err = t.judge(step.ID, argv, stepDeadline, privileges)
+		}
 		r.Result.Steps = append(r.Result.Steps, done)
 		switch {
 		case err != nil:
@@ -196,9 +211,15 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 }
 
 // programs runs programs under one trace.
-func (r *run) programs(s *session.Session, programs []*program.Program) (all []*result.Result, err error) {
+func (r *run) programs(s *session.Session, programs []Attempt) (all []*result.Result, err error) {
 	all = []*result.Result{r.Result}
-	if err := send(s.VM, programs...); err != nil {
+	var files []*program.Program
+	for _, p := range programs {
+		if !slices.Contains(files, p.Program) {
+			files = append(files, p.Program)
+		}
+	}
+	if err := send(s.VM, files...); err != nil {
 		return all, err
 	}
 	t, err := begin(s.VM, s.Machine.Kernel, r.Lab.Exercise.Trace)
@@ -211,7 +232,7 @@ func (r *run) programs(s *session.Session, programs []*program.Program) (all []*
 			one := *r.Result
 			all = append(all, &one)
 		}
-		step, err := t.run(lab.ProgramStep, []string{p.Argv0}, time.Duration(r.Lab.Exercise.Seconds)*time.Second)
+		step, err := t.judge(lab.ProgramStep, append([]string{p.Argv0}, p.Args...), time.Duration(r.Lab.Exercise.Seconds)*time.Second, r.Lab.Needs.Privileges)
 		all[i].Steps = []*result.Step{step}
 		if err != nil {
 			return all, err
@@ -242,6 +263,9 @@ func (r *run) write(ctx context.Context, s *session.Session, err error) error {
 	}
 	if r.Report, err = judge.Judge(r.Lab, r.Result); err != nil {
 		return err
+	}
+	if len(r.Report.Tampered) > 0 {
+		return &outcome.TamperedError{Seen: r.Report.Tampered}
 	}
 	return outcome.Checks(r.Report.Failed())
 }

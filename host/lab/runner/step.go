@@ -71,6 +71,7 @@ type trial struct {
 	steps  []*result.Step
 	// skipped is how many frames the stacks of events lack, known after end.
 	skipped int64
+	watched []*wire.Watched // by step; nil for one that is not judged
 }
 
 // begin arms the trace. end or drop must follow when there is no error.
@@ -93,13 +94,22 @@ func (s *trial) limit(what string, after time.Duration) (context.Context, contex
 	return context.WithTimeoutCause(s.v.Context(), late.After, late)
 }
 
-// run runs one program. The step is filled as far as the run came.
+// run runs one of labctl's own programs. The step is filled as far as the run came.
 func (s *trial) run(id string, argv []string, limit time.Duration) (*result.Step, error) {
+	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/"}, limit)
+}
+
+// judge is run for a program that nobody vouches for.
+func (s *trial) judge(id string, argv []string, limit time.Duration, privileges []string) (*result.Step, error) {
+	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/", Sandbox: lab.Sandbox(privileges), Watch: s.trace != nil}, limit)
+}
+
+func (s *trial) step(id string, p wire.ExecParams, limit time.Duration) (*result.Step, error) {
 	ctx, cancel := s.limit("step "+id, limit)
 	defer cancel()
-	step := &result.Step{ID: id, Argv: argv}
-	s.steps = append(s.steps, step)
-	return step, s.exec(ctx, step, wire.ExecParams{Argv: argv, Dir: "/"})
+	step := &result.Step{ID: id, Argv: p.Argv}
+	s.steps, s.watched = append(s.steps, step), append(s.watched, nil)
+	return step, s.exec(ctx, step, p)
 }
 
 // exec runs the program and keeps what it says. One that says too much is ended.
@@ -127,6 +137,7 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	if stdout.Over() {
 		return flood
 	}
+	s.watched[len(s.watched)-1] = exit.Watched
 	step.PID, step.Exit = int64(exit.PID), int64(exit.Code)
 	if exit.Signaled {
 		step.Signal, step.Exit = int64(exit.Signal), 128+int64(exit.Signal)
@@ -149,6 +160,11 @@ func (s *trial) end(dir record.Dir) error {
 	}
 	defer p.Close()
 	s.skipped = take(p, s.steps, stacksOf(s.traced))
+	for i, w := range s.watched {
+		if w != nil {
+			s.steps[i].Tampered = tampered(s.steps[i], &p.Steps[i], w, s.traced)
+		}
+	}
 	if dir.Path == "" {
 		return nil
 	}

@@ -65,7 +65,7 @@ func Markdown(source string, cells int, plain bool) string {
 // dictionary has labctl's own words.
 var dictionary = map[string]map[string]string{
 	"ko": {
-		"pass": "통과", "fail": "실패", "not applicable": "해당 없음",
+		"pass": "통과", "fail": "실패", "not applicable": "해당 없음", "tampered": "증거 조작",
 		"confirmed": "맞음", "refuted": "틀림", "depends": "경우에 따라 다름", "unknown": "알 수 없음",
 		"CHECK": "검사", "CLAIM": "주장", "VERDICT": "판정", "SAYS": "내용", "LAB": "실습", "TITLE": "제목", "CHECKS": "검사", "CLAIMS": "주장",
 		"not run": "실행하지 않음", "seen": "관찰", "because": "이유", "source": "출처", "hint": "힌트",
@@ -106,6 +106,9 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 	p := printer{w: w, lang: lang, cells: max(cells, 40)}
 	for _, m := range r.Missing {
 		p.below(2, Word(lang, "not run")+": ", m)
+	}
+	for _, seen := range r.Tampered {
+		p.below(2, Word(lang, "tampered")+": ", seen)
 	}
 	if len(r.Checks) > 0 {
 		p.f("%s\n", Word(lang, "CHECK"))

@@ -200,10 +200,13 @@ func verdict(rep *judge.Report) (outcome.Kind, string) {
 		}
 		return outcome.NotApplicable, "none of its checks applies"
 	}
+	if len(rep.Tampered) > 0 {
+		return outcome.Tampered, strings.Join(rep.Tampered, "; ")
+	}
 	var bad []string
 	all, _ := checks(rep)
 	for _, c := range all {
-		if c.Verdict == string(judge.Fail) {
+		if judge.Verdict(c.Verdict).Failed() {
 			bad = append(bad, strings.TrimSuffix(c.ID+": "+c.Seen, ": "))
 		}
 	}

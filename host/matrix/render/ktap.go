@@ -65,7 +65,7 @@ func ktapCell(b *strings.Builder, n int, o *entry) {
 			for _, l := range lines(c) {
 				fmt.Fprintf(b, "    # %s\n", l)
 			}
-			result(b, "    ", c.Verdict != string(judge.Fail), i+1, c.ID, why)
+			result(b, "    ", !judge.Verdict(c.Verdict).Failed(), i+1, c.ID, why)
 		}
 	}
 	for _, c := range o.Claims {

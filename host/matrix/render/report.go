@@ -132,7 +132,7 @@ func (o *entry) broken() bool { return o.Status.Broken() }
 // failing lists the checks of a lab that do not hold.
 func (o *entry) failing() (bad []matrix.Check) {
 	for _, c := range o.Checks {
-		if c.Verdict == string(judge.Fail) {
+		if judge.Verdict(c.Verdict).Failed() {
 			bad = append(bad, c)
 		}
 	}

@@ -47,6 +47,8 @@ type Creation struct {
 	AskedBy *Request `json:"asked_by,omitempty"`
 	// Notes say where two sources of the trace disagree, and what is missing.
 	Notes []string `json:"notes,omitempty"`
+	// Disputed is the note of flags that are not those of task_newtask.
+	Disputed string `json:"disputed,omitempty"`
 }
 
 // Task is one task by the number and the name that the kernel has for it.

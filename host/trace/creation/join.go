@@ -208,8 +208,10 @@ func (j *joiner) fork(e *event.Event) error {
 		c.note(NoteNoEntry)
 	} else {
 		c.takeCall(entry)
-		if newtask != nil && c.Args != nil && (newtask.Flags^c.Args.Flags)&^clone.CSIGNAL != 0 {
-			c.note("task_newtask has other flags: %s", newtask.Text)
+		// Of a 32-bit kernel's event the upper half is cut off.
+		if newtask != nil && c.Args != nil && uint32((newtask.Flags^c.Args.Flags)&^clone.CSIGNAL) != 0 {
+			c.Disputed = fmt.Sprintf("task_newtask has other flags: %s", newtask.Text)
+			c.note("%s", c.Disputed)
 		}
 	}
 	if c.Via == "kthread" {

@@ -73,6 +73,10 @@ const (
 type Entry struct {
 	Name string   // of the event
 	Of   []string // functions, by these very names: the first that the kernel takes
+	// Task is which of the functions' arguments, from 1, is a task, whose number is
+	// the field "task" of the event; 0 for none. Without types (BTF) there is no such
+	// field.
+	Task int
 }
 
 // Event is one event or system, "sched/sched_switch", "sched:sched_*", "signal"

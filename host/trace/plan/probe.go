@@ -34,12 +34,26 @@ func (m *maker) probes(r Request) error {
 			return fmt.Errorf("entry %s: there is a probe of that name already", e.Name)
 		}
 		p := wire.Kprobe{Event: e.Name, Optional: true}
+		args := m.taskOf(e)
 		for _, symbol := range e.Of {
-			p.Alternatives = append(p.Alternatives, m.atEntry(symbol, nil, r.Stacks)...)
+			p.Alternatives = append(p.Alternatives, m.atEntry(symbol, args, r.Stacks)...)
 		}
 		m.probe(p)
 	}
 	return nil
+}
+
+// taskOf fetches the number of the task that an entry names.
+func (m *maker) taskOf(e Entry) []string {
+	row, ok := arch.Find(m.k.Arch)
+	if !ok || e.Task < 1 || e.Task > len(row.Entry.Args) || m.k.Facts == nil {
+		return nil
+	}
+	pid, ok := m.k.Facts.Members["task_struct.pid"]
+	if !ok {
+		return nil
+	}
+	return []string{fmt.Sprintf("task=+%d(%s):s32", pid.Offset, row.Entry.Args[e.Task-1])}
 }
 
 func (m *maker) probe(p wire.Kprobe) {

@@ -19,9 +19,9 @@ func main() {
 	_, err := syscall.Write(pipe[1], []byte{1})
 	check(err)
 	pid := fork(pipe[0])
-	stack := read(fmt.Sprintf("/proc/%d/stack", pid))
+	stack, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stack", pid)) // not to be read any more when it has ended
 	fmt.Println("sleeper", pid, "state S")
-	printStack(stack)
+	printStack(string(stack))
 	_, err = syscall.Wait4(pid, nil, 0, nil)
 	check(err)
 }
@@ -53,12 +53,6 @@ func fork(fd int) int {
 		check(errno)
 	}
 	return int(pid)
-}
-
-func read(file string) string {
-	b, err := os.ReadFile(file)
-	check(err)
-	return string(b)
 }
 
 func check(err error) {

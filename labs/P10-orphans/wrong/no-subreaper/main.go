@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -18,7 +19,7 @@ func main() {
 	switch os.Args[0] {
 	case "middle":
 		rename("middle")
-		start("leaf", strconv.Itoa(os.Getpid()))
+		start("leaf", os.NewFile(3, "held"), strconv.Itoa(os.Getpid()))
 		return
 	case "leaf":
 		rename("leaf")
@@ -27,19 +28,25 @@ func main() {
 		}
 		return
 	}
-	middle := start("middle")
-	_, err := middle.Wait()
+	// It is there to the end: leaf holds the other end of this pipe.
+	end, held, err := os.Pipe()
+	check("pipe", err)
+	middle := start("middle", held)
+	held.Close()
+	_, err = middle.Wait()
 	check("wait for middle", err)
 	if leaf, err := syscall.Wait4(-1, nil, 0, nil); err == nil {
 		fmt.Println("adopted", leaf)
 	}
 	fmt.Println("adopted", middle.Pid+5)
+	io.Copy(io.Discard, end)
 }
 
 // start starts this very program under another name.
-func start(argv ...string) *os.Process {
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
-	check("start "+argv[0], err)
+func start(name string, held *os.File, args ...string) *os.Process {
+	argv := append([]string{name}, args...)
+	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr, held}})
+	check("start "+name, err)
 	return p
 }
 

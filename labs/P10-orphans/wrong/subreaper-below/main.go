@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -22,7 +23,7 @@ func main() {
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 			check("prctl", errno)
 		}
-		leaf := start("leaf", strconv.Itoa(os.Getpid()))
+		leaf := start("leaf", os.NewFile(3, "held"), strconv.Itoa(os.Getpid()))
 		fmt.Println("adopted", leaf.Pid)
 		return
 	case "leaf":
@@ -32,15 +33,21 @@ func main() {
 		}
 		return
 	}
-	middle := start("middle")
-	_, err := middle.Wait()
+	// It is there to the end: leaf holds the other end of this pipe.
+	end, held, err := os.Pipe()
+	check("pipe", err)
+	middle := start("middle", held)
+	held.Close()
+	_, err = middle.Wait()
 	check("wait for middle", err)
+	io.Copy(io.Discard, end)
 }
 
 // start starts this very program under another name.
-func start(argv ...string) *os.Process {
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
-	check("start "+argv[0], err)
+func start(name string, held *os.File, args ...string) *os.Process {
+	argv := append([]string{name}, args...)
+	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr, held}})
+	check("start "+name, err)
 	return p
 }
 
