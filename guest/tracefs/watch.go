@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/guest/wire"
 )
 
 // setting is one file by which a capture could be bent, and what it has to hold.
-type setting struct{ name, path, text string }
+type setting struct{ name, text string }
 
 // maxSetting bounds what is read of a setting, in bytes.
 const maxSetting = 64 << 10
@@ -18,22 +20,22 @@ const maxSetting = 64 << 10
 // settings reads all that decides what the capture records. The lists of tasks
 // are left out: the kernel itself adds and takes away in them.
 func (r *Capture) settings() (all []setting) {
+	buf := make([]byte, maxSetting)
 	add := func(root, file string) {
-		path := filepath.Join(root, file)
-		text, err := readHead(path, maxSetting)
+		text, err := readNow(filepath.Join(root, file), buf)
 		if err != nil {
-			text = bare(err).Error()
+			text = err.Error()
 		}
-		all = append(all, setting{file, path, text})
+		all = append(all, setting{file, text})
 	}
-	for _, file := range []string{"tracing_on", "current_tracer", "trace_options", "trace_clock", "buffer_size_kb", "tracing_cpumask", "set_event"} {
+	for _, file := range []string{"tracing_on", "trace_options", "trace_clock", "tracing_cpumask", "set_event", "set_event_notrace_pid"} {
 		add(r.dir, file)
 	}
 	if !r.params.PIDOnly {
 		add(r.dir, "set_event_pid")
 	}
-	add(r.dir, "set_event_notrace_pid")
 	if r.armed.Tracer != "nop" {
+		add(r.dir, "current_tracer")
 		add(r.dir, "set_ftrace_filter")
 		add(r.dir, "set_ftrace_notrace")
 	}
@@ -42,10 +44,32 @@ func (r *Capture) settings() (all []setting) {
 		add(r.dir, "events/"+r.system(name)+"/trigger")
 	}
 	add(r.fs.root, "kprobe_events")
-	// Switches of all probes and of all function tracing; the first is in debugfs.
-	add("/sys/kernel/debug/kprobes", "enabled")
-	add(filepath.Join(r.fs.proc, "sys/kernel"), "ftrace_enabled")
 	return all
+}
+
+// readNow reads a file with the fewest system calls: each program waits for some forty
+// of these, and under emulation what runs for the first time is slow.
+func readNow(path string, buf []byte) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	n := 0
+	for n < len(buf) {
+		m, err := unix.Read(fd, buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return string(buf[:n]), nil
 }
 
 // Remember has Changed compare with what the capture is set to now; a second call

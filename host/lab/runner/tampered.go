@@ -31,13 +31,17 @@ func tampered(s *result.Step, part *trace.Step, w *wire.Watched, t *lab.Trace) (
 	for _, mark := range part.Strange {
 		add("a mark in the trace that is not labctl's: %q", mark)
 	}
-	for i := range part.Creations {
-		if c := &part.Creations[i]; c.Disputed != "" {
-			add("the creation of task %d: %s", c.Child.TID, c.Disputed)
-		}
-	}
 	if s.Lost != 0 || !t.WithCreations() {
 		return seen
+	}
+	own := map[int64]bool{}
+	for _, c := range s.Creations {
+		own[c.Child.TID] = true
+	}
+	for i := range part.Creations {
+		if c := &part.Creations[i]; c.Disputed != "" && own[int64(c.Child.TID)] {
+			add("the creation of task %d: %s", c.Child.TID, c.Disputed)
+		}
 	}
 	if !part.Ended {
 		add("the end of the program is not in the trace")

@@ -47,7 +47,8 @@ type Creation struct {
 	AskedBy *Request `json:"asked_by,omitempty"`
 	// Notes say where two sources of the trace disagree, and what is missing.
 	Notes []string `json:"notes,omitempty"`
-	// Disputed is the note of flags that are not those of task_newtask.
+	// Disputed is the note of flags that are not those of task_newtask, or of an entry
+	// into the creation function that nothing shows.
 	Disputed string `json:"disputed,omitempty"`
 }
 

@@ -205,6 +205,7 @@ func (j *joiner) fork(e *event.Event) error {
 	entry := j.calls[pid]
 	delete(j.calls, pid)
 	if entry == nil {
+		c.Disputed = NoteNoEntry
 		c.note(NoteNoEntry)
 	} else {
 		c.takeCall(entry)
