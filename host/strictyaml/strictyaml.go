@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"labctl/host/outcome"
 	"labctl/host/text"
 )
 
@@ -21,6 +22,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Msg }
+
+// Outcome is BadInput.
+func (e *Error) Outcome() outcome.Kind { return outcome.BadInput }
 
 // Parse parses one document, which may be empty. The error is an *Error.
 func Parse(data []byte) (*ast.File, error) {

@@ -173,7 +173,8 @@ func (a *app) labCheck(lf *labFlags) *cobra.Command {
 		Long: `Build the Go program in DIR (default: where labctl lab start ID has put it) for the
 guest, run it in a machine of its own under the exercise's trace, and compare what the
 kernel saw with the exercise's checks. What the program prints counts only where a
-check compares it with the kernel.
+check compares it with the kernel. The program runs in a sandbox; if the trace was
+changed all the same, or two sources of evidence disagree, the verdict is tampered.
 
 With --class DIR has a directory for each learner. They are graded several at a time,
 each in a machine of its own: whatever one does, the others do not notice. The class is
@@ -183,7 +184,8 @@ continues a class that was stopped, and grades only submissions that are new or 
 changed. Near-identical submissions are named after the table; what they have from
 the skeleton does not count.
 
-Exit status: 0 all checks hold, 1 one does not or the program prints too much, 2 it
+Exit status: 0 all checks hold, 1 one does not, or the program prints too much or has
+tampered with the evidence, 2 it
 does not compile, 4 it brings the kernel down or makes it report what --fail-on names, 5
 it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 		Example: `  labctl lab check P1

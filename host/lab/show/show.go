@@ -79,6 +79,8 @@ var dictionary = map[string]map[string]string{
 		"agent silent": "게스트가 응답하지 않음", "link damaged": "게스트와의 통신이 깨짐", "out of memory": "메모리 부족", "probe failed": "프로브 실패",
 		"does not compile": "컴파일되지 않음", "no source": "소스 없음", "too slow": "너무 느림", "prints too much": "출력이 너무 많음",
 		"warning": "커널 경고", "oom": "메모리 부족", "hung task": "태스크가 멈춤", "stall": "CPU가 지체됨", "soft lockup": "소프트 락업", "hard lockup": "하드 락업",
+		"lockdep": "잘못된 락 사용(lockdep)", "atomic sleep": "아토믹 문맥에서 잠듦", "UBSAN": "정의되지 않은 동작(UBSAN)", "KCSAN": "데이터 경쟁(KCSAN)",
+		"KMSAN": "초기화하지 않은 메모리 사용(KMSAN)", "KASAN": "잘못된 메모리 접근(KASAN)", "KFENCE": "잘못된 메모리 접근(KFENCE)", "kmemleak": "메모리 누수(kmemleak)", "bug": "커널 버그",
 		"halt": "커널이 멈춤", "oops": "커널 oops", "panic": "커널 패닉",
 		"LEARNER": "학습자", "POINTS": "점수", "The kernel saw": "커널이 본 것", "Near-identical submissions": "거의 같은 제출물",
 		"The program printed": "프로그램의 출력", "The program printed nothing.": "프로그램이 아무것도 출력하지 않았습니다.",
