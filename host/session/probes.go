@@ -3,13 +3,10 @@ package session
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"labctl/guest/catalogue"
-	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/probe"
 	"labctl/host/record"
@@ -32,11 +29,11 @@ func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 	o.Write = writeProbes
 	lacking := map[string]string{}
 	o.Prepared = func(ctx context.Context, s *Session) (err error) {
-		if lacking, err = notApplicable(ctx, s.Machine.Kernel, o.Names); err != nil {
+		if lacking, err = probe.Lacks(ctx, s.Machine.Kernel, o.Names); err != nil {
 			return err
 		}
 		if n := len(lacking); n > 0 && n == len(o.Names) {
-			return outcome.Inputf("probe %s: %s", o.Names[0], lacking[o.Names[0]])
+			return outcome.Inputf("probe %s: %s", o.Names[0], noCall(lacking[o.Names[0]]))
 		}
 		return nil
 	}
@@ -56,8 +53,8 @@ func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 			return s.explainProbe(s.VM.Why(err))
 		}
 		for i, name := range o.Names {
-			if why := lacking[name]; why != "" {
-				s.Run.Probes = slices.Insert(s.Run.Probes, i, record.Probe{Name: name, NotApplicable: why})
+			if call := lacking[name]; call != "" {
+				s.Run.Probes = slices.Insert(s.Run.Probes, i, record.Probe{Name: name, NotApplicable: noCall(call)})
 			}
 		}
 		failed := 0
@@ -68,30 +65,7 @@ func Probes(ctx context.Context, env Env, o ProbeOptions) (*Session, error) {
 	})
 }
 
-// notApplicable returns why probes cannot be run on a kernel, by their names: it lacks a
-// system call. Of a kernel whose symbols cannot be read nothing is known before the boot.
-func notApplicable(ctx context.Context, k *kernel.Kernel, names []string) (map[string]string, error) {
-	lacking := map[string]string{}
-	var have map[string][]string
-	for _, name := range names {
-		p, _ := catalogue.Find(name)
-		if p.Needs == "" {
-			continue
-		}
-		if have == nil {
-			var err error
-			if have, err = k.Creation(ctx); errors.Is(err, kernel.ErrNoKallsyms) {
-				return lacking, nil
-			} else if err != nil {
-				return nil, err
-			}
-		}
-		if len(have[p.Needs]) == 0 {
-			lacking[name] = "this kernel has no system call " + p.Needs
-		}
-	}
-	return lacking, nil
-}
+func noCall(call string) string { return "this kernel has no system call " + call }
 
 // explainProbe adds to the error of the last probe that the guest's OOM killer has
 // ended it, if it has.

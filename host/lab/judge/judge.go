@@ -343,7 +343,17 @@ func noSignal(all ...*expr.Expr) *lab.Text {
 // run. It is nil when they can.
 func notRun(in expr.Input, all ...*expr.Expr) *lab.Text {
 	for _, s := range in.Steps {
-		if s.NoCompiler != "" && slices.ContainsFunc(all, func(x *expr.Expr) bool { return x != nil && slices.Contains(x.Names, s.ID) }) {
+		if !slices.ContainsFunc(all, func(x *expr.Expr) bool { return x != nil && slices.Contains(x.Names, s.ID) }) {
+			continue
+		}
+		if s.NoCall != "" {
+			c := text.Line(s.NoCall, 60)
+			return &lab.Text{
+				EN: fmt.Sprintf("step %s was not run: this kernel has no system call %s", s.ID, c),
+				KO: fmt.Sprintf("단계 %s를 실행하지 않았습니다. 이 커널에는 %s 시스템 콜이 없습니다", s.ID, c),
+			}
+		}
+		if s.NoCompiler != "" {
 			c := text.Line(s.NoCompiler, 60)
 			return &lab.Text{
 				EN: fmt.Sprintf("step %s was not run: this host has no %s that makes static programs", s.ID, c),

@@ -60,7 +60,10 @@ type Step struct {
 	// NoCompiler is the C compiler that this host lacks: the step's program is C,
 	// and the step was not run.
 	NoCompiler string `json:"no_compiler,omitempty"`
-	PID        int64  `json:"pid"`
+	// NoCall is the system call that the step's probe makes and the kernel lacks: the
+	// step was not run.
+	NoCall string `json:"no_call,omitempty"`
+	PID    int64  `json:"pid"`
 	// Exit is the program's status, 128+N when signal N ended it.
 	Exit   int64  `json:"exit"`
 	Signal int64  `json:"signal"`

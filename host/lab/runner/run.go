@@ -173,6 +173,14 @@ func (r *run) run(ctx context.Context, env session.Env, o session.Options,
 
 // steps runs the steps of the lab under one trace.
 func (r *run) steps(s *session.Session, programs map[string]*program.Program, lacking map[string]string) error {
+	var probes []string
+	for _, step := range r.Lab.Steps {
+		probes = append(probes, step.Probe)
+	}
+	calls, err := probe.Lacks(s.VM.Context(), s.Machine.Kernel, probes)
+	if err != nil {
+		return err
+	}
 	t, err := begin(s.VM, s.Machine.Kernel, r.Lab.Trace)
 	if err != nil {
 		return err
@@ -181,6 +189,10 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 	for _, step := range r.Lab.Steps {
 		if c := lacking[step.Program]; c != "" {
 			r.Result.Steps = append(r.Result.Steps, &result.Step{ID: step.ID, NoCompiler: c})
+			continue
+		}
+		if call := calls[step.Probe]; call != "" {
+			r.Result.Steps = append(r.Result.Steps, &result.Step{ID: step.ID, NoCall: call})
 			continue
 		}
 		var done *result.Step

@@ -200,7 +200,7 @@ func (d *Diff) ways() {
 				if ran[step] == nil {
 					ran[step] = make([]bool, len(d.Kernels))
 				}
-				ran[step][i] = ran[step][i] || s.NoCompiler == ""
+				ran[step][i] = ran[step][i] || s.NoCompiler == "" && s.NoCall == ""
 				for _, c := range s.Creations {
 					who := named(s, c.Child.TID)
 					if who == "" {

@@ -99,6 +99,7 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 		}
 	}
 	s.Classify()
+	s.DropUser()
 	if e.At != "" && len(s.Frames) > 0 && s.Frames[0].Base() == ksym.Strip(at) {
 		for _, f := range e.Fields {
 			if f.Key != "lr" {
