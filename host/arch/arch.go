@@ -50,8 +50,8 @@ type Entry struct {
 	Args []string
 	Word string // fetch type of a pointer or unsigned long: "x64"
 	// Link is the register with the return address, if a stack trace taken at a
-	// function's entry lacks the direct caller: on arm64 the caller's frame record
-	// is not written yet when the probe fires. Otherwise empty.
+	// function's entry lacks the direct caller: on arm64 and arm the frame record
+	// that leads to it is not written yet when the probe fires. Otherwise empty.
 	Link string
 }
 
@@ -97,7 +97,7 @@ var All = []Arch{
 			Target: "zImage", Images: []string{"arch/arm/boot/zImage", "arch/arm/boot/Image"},
 			DTBs: "arch/arm/boot/dts",
 		},
-		Entry: Entry{Args: []string{"%r0", "%r1", "%r2", "%r3"}, Word: "x32"},
+		Entry: Entry{Args: []string{"%r0", "%r1", "%r2", "%r3"}, Word: "x32", Link: "%lr"},
 	},
 }
 

@@ -90,7 +90,7 @@ func TestBits(t *testing.T) {
 }
 
 func TestCaller(t *testing.T) {
-	for name, want := range map[string]string{"arm64": "lr=%x30:symbol lr=%x30:x64", "amd64": "", "arm": ""} {
+	for name, want := range map[string]string{"arm64": "lr=%x30:symbol lr=%x30:x64", "amd64": "", "arm": "lr=%lr:symbol lr=%lr:x32"} {
 		a, _ := Find(name)
 		if got := strings.Join(a.Entry.Caller(), " "); got != want {
 			t.Errorf("%s: Caller = %q, want %q", name, got, want)

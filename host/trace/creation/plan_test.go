@@ -39,6 +39,14 @@ var (
 		})}
 )
 
+// linked returns each probe with the two ways to fetch arm's link register.
+func linked(specs ...string) (out []string) {
+	for _, s := range specs {
+		out = append(out, s+" lr=%lr:symbol", s+" lr=%lr:x32")
+	}
+	return out
+}
+
 // withoutOlder returns alternatives as text. It checks that those for kernels without the
 // fetch types x8 to x64 come last, and leaves them out.
 func withoutOlder(t *testing.T, all []wire.KprobeTry) (out []string) {
@@ -89,11 +97,11 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			"do_fork clone_flags=%x0:x64 lr=%x30:symbol",
 			"do_fork clone_flags=%x0:x64 lr=%x30:x64",
 		}},
-		{"no BTF", "arm", nil, []string{
+		{"no BTF", "arm", nil, linked(
 			"kernel_clone flags=+0(%r0):x64",
 			"_do_fork clone_flags=%r0:x32 flags=+0(%r0):x64",
 			"do_fork clone_flags=%r0:x32",
-		}},
+		)},
 		{"a _do_fork of known type: struct", "amd64",
 			&kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": structParam}, Members: members(map[string]int{"kernel_clone_args.flags": 0, "kernel_clone_args.exit_signal": 32})},
 			[]string{
@@ -103,13 +111,13 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			}},
 		{"a _do_fork of known type: by value, with kthread's structure", "arm",
 			&kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": valueParam}, Members: members(map[string]int{"kthread_create_info.threadfn": 0, "kthread_create_info.data": 4})},
-			[]string{
+			linked(
 				"kernel_clone flags=+0(%r0):x64",
 				"_do_fork clone_flags=%r0:x32 kt_threadfn=+0(%r2):x32 kt_data=+4(%r2):x32",
 				"_do_fork clone_flags=%r0:x32",
 				"do_fork clone_flags=%r0:x32 kt_threadfn=+0(%r2):x32 kt_data=+4(%r2):x32",
 				"do_fork clone_flags=%r0:x32",
-			}},
+			)},
 		{"a _do_fork of known type: by value", "amd64", &kernel.Facts{Params: map[string][]kernel.Param{"_do_fork": valueParam}}, []string{
 			"kernel_clone flags=+0(%di):x64",
 			"_do_fork clone_flags=%di:x64",
