@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"strconv"
+
 	"labctl/host/stack"
 	"labctl/host/trace/event"
 	"labctl/host/trace/format"
@@ -21,6 +23,7 @@ func (d *Decoder) Event(e *Event) event.Event {
 		})
 		if isProbe(e.Format) {
 			out.At = p.prog.Head(e.Data)
+			out.Fields = e.nameAddresses(out.Fields)
 		}
 	}
 	if len(out.Fields) == 0 && !isProbe(e.Format) {
@@ -35,6 +38,23 @@ func (d *Decoder) Event(e *Event) event.Event {
 		out.Stack = &stack.Stack{Frames: d.Frames(e.Stack), Origin: e.Name()}
 	}
 	return out
+}
+
+// nameAddresses gives the addresses that labctl's probes fetch their symbols where they
+// were fetched as numbers: kernels before 4.20 have no fetch type for symbols.
+func (e *Event) nameAddresses(fields []event.Field) []event.Field {
+	for i := range fields {
+		f := &fields[i]
+		addr, err := strconv.ParseUint(f.Value, 0, 64)
+		switch {
+		case err != nil:
+		case f.Key == "lr":
+			f.Value = e.dec.function(addr, true)
+		case f.Key == "threadfn" && e.Format.Field("threadfn_sym") == nil:
+			fields = append(fields, event.Field{Key: "threadfn_sym", Value: e.dec.function(addr, true)})
+		}
+	}
+	return fields
 }
 
 func isProbe(f *format.Event) bool {
