@@ -171,7 +171,11 @@ func (a *app) sayTest(plan *kbuild.Plan, t session.SelfTest) {
 		}
 	}
 	if t.Skipped > 0 {
-		a.say(fmt.Sprintf("its tracer leaves the innermost %d functions out of the stacks of events; labs that need them say so", t.Skipped))
+		what := "function"
+		if t.Skipped > 1 {
+			what = fmt.Sprintf("%d functions", t.Skipped)
+		}
+		a.say("its tracer leaves the innermost " + what + " out of the stacks of events; labs that need what is missing say so")
 	}
 }
 
