@@ -44,6 +44,9 @@ type Kernel struct {
 	// SkippedFrames is how many of the innermost functions the tracer leaves out of
 	// an event's stack, as the run's own creations show (creation.Creation.Skipped).
 	SkippedFrames int64 `json:"skipped_frames,omitempty"`
+	// WrongStates says that sched_switch names states wrongly here, as the run's own
+	// dying tasks show (see runner.wrongState).
+	WrongStates bool `json:"wrong_states,omitempty"`
 }
 
 // Member is the place of a structure's member, in bytes.

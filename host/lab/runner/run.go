@@ -218,7 +218,7 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 		}
 	}
 	err = t.end(recordOf(s))
-	r.Result.Kernel.SkippedFrames = t.skipped
+	r.Result.Kernel.SkippedFrames, r.Result.Kernel.WrongStates = t.skipped, t.wrongStates
 	return err
 }
 
@@ -252,7 +252,7 @@ func (r *run) programs(s *session.Session, programs []Attempt) (all []*result.Re
 	}
 	err = t.end(recordOf(s))
 	for _, one := range all {
-		one.Kernel.SkippedFrames = t.skipped
+		one.Kernel.SkippedFrames, one.Kernel.WrongStates = t.skipped, t.wrongStates
 	}
 	return all, err
 }

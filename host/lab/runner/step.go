@@ -69,9 +69,10 @@ type trial struct {
 	traced *lab.Trace
 	trace  *trace.Steps // nil when nothing is traced
 	steps  []*result.Step
-	// skipped is how many frames the stacks of events lack, known after end.
-	skipped int64
-	watched []*wire.Watched // by step; nil for one that is not judged
+	// skipped and wrongStates are what take returns, known after end.
+	skipped     int64
+	wrongStates bool
+	watched     []*wire.Watched // by step; nil for one that is not judged
 }
 
 // begin arms the trace. end or drop must follow when there is no error.
@@ -159,7 +160,7 @@ func (s *trial) end(dir record.Dir) error {
 		return err
 	}
 	defer p.Close()
-	s.skipped = take(p, s.steps, stacksOf(s.traced))
+	s.skipped, s.wrongStates = take(p, s.steps, stacksOf(s.traced))
 	for i, w := range s.watched {
 		if w != nil {
 			s.steps[i].Tampered = tampered(s.steps[i], &p.Steps[i], w, s.traced)

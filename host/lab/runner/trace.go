@@ -1,11 +1,13 @@
 package runner
 
 import (
+	"slices"
 	"strings"
 
 	"labctl/guest/wire"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
+	"labctl/host/stack"
 	"labctl/host/trace"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
@@ -67,8 +69,8 @@ func missed(armed wire.CaptureArmed) (out []string) {
 }
 
 // take gives steps, which ran in this order, their parts of the trace. It returns how
-// many frames the stacks of events lack.
-func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) (skipped int64) {
+// many frames the stacks of events lack, and whether sched_switch names states wrongly.
+func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) (skipped int64, wrongStates bool) {
 	for i, s := range steps {
 		part := &p.Steps[i]
 		for j := range part.Creations {
@@ -78,10 +80,22 @@ func take(p *trace.Parted, steps []*result.Step, keep map[string]bool) (skipped 
 		s.NotTraced = missed(p.Armed())
 		s.Creations, s.Others = family(s.PID, part.Creations)
 		for j := range part.Events {
+			wrongStates = wrongStates || wrongState(&part.Events[j])
 			s.Events = append(s.Events, taken(&part.Events[j], keep))
 		}
 	}
-	return skipped
+	return skipped, wrongStates
+}
+
+// wrongState reports whether an event shows that sched_switch names states wrongly: a
+// task that leaves the CPU for good is in Z or X. From 4.14 to 4.20 the event had each
+// state one bit too high, so that S reads D and Z reads P (3054426dc68e).
+func wrongState(e *event.Event) bool {
+	if e.Name != "sched_switch" || e.Stack == nil {
+		return false
+	}
+	state, _ := e.Field("prev_state")
+	return strings.HasPrefix(state, "P") && slices.ContainsFunc(e.Stack.Frames, func(f stack.Frame) bool { return f.Base() == "do_task_dead" })
 }
 
 // taken takes an event over. Of a probe's stack what stands above the function
