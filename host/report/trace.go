@@ -153,7 +153,7 @@ func (p *printer) paths(t *record.Trace, o Options) {
 	if left > 0 {
 		p.f("\n%d more stacks of events are in %s\n", left, record.StacksFile)
 	}
-	if n := t.Timeline.SkippedFrames; n > 0 && len(numbers)+len(others) > 0 && !folded {
+	if n := t.Timeline.SkippedFrames; n > 0 && len(others) > 0 && !folded {
 		p.f("\nThis kernel's tracer leaves the innermost %s out of the stack of an event. Those of creations, probes and functions are whole.\n", functions(n))
 	}
 	if n := t.Timeline.UnkeptPaths; n > 0 {
