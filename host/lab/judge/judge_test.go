@@ -220,6 +220,10 @@ claims:
 	if c := r.Claims[0]; c.Verdict != NotApplicable || c.Why == nil || !strings.Contains(c.Why.EN, "some-gcc") {
 		t.Errorf("claim %s: %s, %v; want %s because of some-gcc", c.ID, c.Verdict, c.Why, NotApplicable)
 	}
+	res.Steps[1] = &result.Step{ID: "libc", NoCall: "clone3"}
+	if r, err := Judge(l, res); err != nil || r.Checks[4].Verdict != NotApplicable || !strings.Contains(r.Checks[4].Why.EN, "no system call clone3") || !strings.Contains(r.Checks[4].Why.KO, "clone3") {
+		t.Errorf("a system call that is not there: %+v, %v; want %s because of it", r.Checks[4], err, NotApplicable)
+	}
 	// Of a program, unlike a probe, the checks say what its exit status means.
 	res.Steps[1] = &result.Step{ID: "libc", Exit: 1}
 	if r, err := Judge(l, res); err != nil || r.Checks[0].ID != "holds" {

@@ -11,9 +11,11 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/result"
 	"labctl/host/record"
+	"labctl/host/stack"
 	"labctl/host/trace"
 	"labctl/host/trace/collect"
 	"labctl/host/trace/creation"
+	"labctl/host/trace/event"
 	"labctl/host/trace/export/tracedat"
 	"labctl/host/trace/plan"
 )
@@ -138,6 +140,35 @@ func TestRequest(t *testing.T) {
 			if !slices.Equal(probes, tt.probes) || p.BufferKB != tt.kb || p.Max != maxPages || !p.Stacks || p.PIDOnly != (tt.trace != nil && tt.trace.ProgramOnly) {
 				t.Errorf("%s on %s: probes %q of %q, %+v", tt.name, arch, probes, tt.probes, p)
 			}
+		}
+	}
+}
+
+// TestWrongState: only a task that leaves for good in a state that is not its own shows
+// that the states are wrong.
+func TestWrongState(t *testing.T) {
+	switched := func(name, state string, calls ...string) *event.Event {
+		e := &event.Event{Name: name, Fields: []event.Field{{Key: "prev_state", Value: state}}, Stack: &stack.Stack{}}
+		for _, c := range calls {
+			e.Stack.Frames = append(e.Stack.Frames, stack.Frame{Name: c})
+		}
+		return e
+	}
+	bare := switched("sched_switch", "P ==>")
+	bare.Stack = nil
+	for _, tt := range []struct {
+		name string
+		e    *event.Event
+		want bool
+	}{
+		{"dead in P", switched("sched_switch", "P ==>", "do_task_dead", "do_exit"), true},
+		{"dead in Z", switched("sched_switch", "Z ==>", "__schedule", "do_task_dead", "do_exit"), false},
+		{"parked", switched("sched_switch", "P ==>", "schedule", "__kthread_parkme"), false},
+		{"another event", switched("sched_wakeup", "P", "do_task_dead"), false},
+		{"no stack", bare, false},
+	} {
+		if got := wrongState(tt.e); got != tt.want {
+			t.Errorf("%s: %t; want %t", tt.name, got, tt.want)
 		}
 	}
 }
