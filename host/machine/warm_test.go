@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/record"
+	"labctl/host/stamp"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 	"labctl/host/vm/warm"
@@ -116,45 +118,87 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// A template that cannot be restored is removed, and the machine boots cold.
+// A template that was damaged since it was stored is made again; one that was stored so,
+// and cannot be restored, is removed, and the machine boots cold.
 func TestDamagedTemplate(t *testing.T) {
 	cache, err := kernel.Open("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said []string
-	env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
-	// A distinct argument, so that no other test's template is damaged.
-	m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Append: []string{"labctl.test=damaged"}})
+	for _, tt := range []struct {
+		name   string
+		stored bool
+		phase  vm.Phase
+		said   string
+	}{
+		{"damaged", false, vm.PhaseRestore, "is not as it was stored; made again"},
+		{"stored-so", true, vm.PhaseKernel, "falling back to a cold boot"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var said []string
+			env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
+			// A distinct argument, so that no other test's template is damaged.
+			m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Append: []string{"labctl.test=" + tt.name}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tmpl, err := m.Template(t.Context(), env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { tmpl.Drop() })
+			st, err := os.Stat(tmpl.State())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(tmpl.State(), st.Size()/2); err != nil {
+				t.Fatal(err)
+			}
+			if tt.stored {
+				storeAsIs(t, tmpl.State())
+			}
+			said = nil
+			v, err := m.Boot(t.Context(), env, record.Dir{}, nil)
+			if err != nil {
+				t.Fatalf("Boot over a damaged template = %v, said %q", err, said)
+			}
+			defer v.Close()
+			if got := v.Timings()[1].Phase; got != tt.phase {
+				t.Errorf("second phase %s, want %s", got, tt.phase)
+			}
+			if len(said) == 0 || !strings.Contains(said[0], tt.said) {
+				t.Errorf("said %q, want a line with %q", said, tt.said)
+			}
+			if _, err := os.Stat(tmpl.State()); os.IsNotExist(err) != tt.stored {
+				t.Errorf("the template's state afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// storeAsIs makes a template's description one of the state as it is now.
+func storeAsIs(t *testing.T, state string) {
+	t.Helper()
+	name := strings.TrimSuffix(state, ".state") + ".json"
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl, err := m.Template(t.Context(), env)
+	var info map[string]any
+	if err := json.Unmarshal(data, &info); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { tmpl.Drop() })
-	st, err := os.Stat(tmpl.State())
-	if err != nil {
+	now, _ := stamp.Of(fi)
+	info["files"].(map[string]any)["state"] = now
+	if data, err = json.Marshal(info); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(tmpl.State(), st.Size()/2); err != nil {
+	if err := os.WriteFile(name, data, 0o600); err != nil {
 		t.Fatal(err)
-	}
-	said = nil
-	v, err := m.Boot(t.Context(), env, record.Dir{}, nil)
-	if err != nil {
-		t.Fatalf("Boot over a damaged template = %v, said %q", err, said)
-	}
-	defer v.Close()
-	if got := v.Timings()[1].Phase; got != vm.PhaseKernel {
-		t.Errorf("second phase %s, want %s", got, vm.PhaseKernel)
-	}
-	if len(said) != 1 || !strings.Contains(said[0], "falling back to a cold boot") {
-		t.Errorf("said %q, want one line", said)
-	}
-	if _, err := os.Stat(tmpl.State()); !os.IsNotExist(err) {
-		t.Errorf("the damaged template is still there: %v", err)
 	}
 }
 
