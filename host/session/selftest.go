@@ -15,8 +15,6 @@ import (
 type SelfTest struct {
 	// Why says why the kernel was not tested; the other fields are empty then.
 	Why string `json:"not_tested,omitempty"`
-	// Seconds is how long the boot took, to the agent's first word.
-	Seconds float64 `json:"boot_seconds,omitempty"`
 	// Stack is the calls by which a fork came to be, innermost first.
 	Stack []string `json:"stack,omitempty"`
 	// Gap says what the stack lacks; empty if it is whole.
@@ -43,9 +41,6 @@ func selfTest(ctx context.Context, env Env, k *kernel.Kernel, t targets.Target) 
 		Options: Options{Name: "self-test", Keep: KeepNothing, Spec: machine.Spec{Kernel: k.Ref.String(), Arch: t.Arch}},
 		Names:   []string{"fork"},
 	})
-	for _, p := range s.Run.Phases {
-		test.Seconds += p.Seconds
-	}
 	for _, p := range s.Run.Probes {
 		if p.Result == nil || len(p.Creations) == 0 {
 			continue

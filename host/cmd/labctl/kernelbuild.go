@@ -163,9 +163,9 @@ func (a *app) sayTest(plan *kbuild.Plan, t session.SelfTest) {
 		a.say("not booted, since it cannot be traced: " + t.Why)
 		return
 	case t.Gap == "":
-		a.say(fmt.Sprintf("booted in %.1f s; the stack of a fork is whole: %s", t.Seconds, strings.Join(t.Stack, " < ")))
+		a.say("it boots, and the stack of a fork is whole: " + strings.Join(t.Stack, " < "))
 	default:
-		a.say(fmt.Sprintf("booted in %.1f s; the stack of a fork is not whole: %s: %s", t.Seconds, t.Gap, strings.Join(t.Stack, " < ")))
+		a.say(fmt.Sprintf("it boots, but the stack of a fork is not whole: %s: %s", t.Gap, strings.Join(t.Stack, " < ")))
 		if !slices.Contains(plan.Fragments, "frame-pointers") {
 			a.say("stacks that need no tables of the compiler's: add --fragment frame-pointers")
 		}
