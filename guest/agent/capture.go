@@ -143,7 +143,7 @@ func (r *captures) find(name string) (*tracefs.Capture, error) {
 	return nil, fmt.Errorf("no capture %q is under way", clip(name, 60))
 }
 
-// lists gives the files that a program writes its number to so as to be recorded,
+// lists returns the files that a program writes its number to so as to be recorded,
 // and leaves a mark in the capture, if it is not empty.
 func (r *captures) lists(name, mark string) ([]*os.File, error) {
 	c, err := r.find(name)

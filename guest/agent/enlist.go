@@ -56,7 +56,7 @@ func (c *children) startEnlisted(path string, argv []string, attr *syscall.ProcA
 	return ch, nil
 }
 
-// What an outcome tells of.
+// What an outcome reports.
 const (
 	whyList = 1 + iota
 	whyExec

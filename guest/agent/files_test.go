@@ -20,7 +20,7 @@ import (
 )
 
 // entry is one entry of an archive in a test: a name with a slash at its end is
-// a folder, link makes it a symbolic link.
+// a directory, link makes it a symbolic link.
 type entry struct {
 	name, body, link string
 	mode             int64
@@ -194,7 +194,7 @@ func TestUnpackHostile(t *testing.T) {
 	}
 }
 
-// FuzzUnpack puts a canary beside the folder and a link to it inside.
+// FuzzUnpack puts a canary beside the directory and a link to it inside.
 func FuzzUnpack(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(archive(f, h.entries...))

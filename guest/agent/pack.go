@@ -84,7 +84,7 @@ func (k *packer) add(name string) error {
 		case d.Type().IsRegular():
 			return k.file(p)
 		}
-		return nil // links, devices, sockets inside a folder stay
+		return nil // links, devices, sockets inside a directory stay
 	})
 }
 

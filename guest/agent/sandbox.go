@@ -116,7 +116,7 @@ func (r *rights) add(p wire.Privilege) {
 	r.namespace = r.namespace || p.Namespace
 }
 
-// administers says whether programs are more to the kernel than an ordinary user.
+// administers reports whether programs are more to the kernel than an ordinary user.
 func (r *rights) administers() bool {
 	return len(r.files) > 0 || slices.Contains(r.capabilities, unix.CAP_SYS_ADMIN)
 }

@@ -66,7 +66,7 @@ func eachTask(proc string, f func(pid, tid int) error) error {
 	return nil
 }
 
-// numbers lists the entries of a folder that are numbers, in their order.
+// numbers lists the entries of a directory that are numbers, in their order.
 func numbers(dir string) (out []int, err error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -77,7 +77,7 @@ func numbers(dir string) (out []int, err error) {
 	return out, err
 }
 
-// sleeper looks at one task in its folder of procfs. It is taken again while it
+// sleeper looks at one task in its directory of procfs. It is taken again while it
 // has run meanwhile; a task that runs or has ended is none.
 func sleeper(dir string, pid, tid int) (t wire.Sleeper, ok bool) {
 	for range tries {

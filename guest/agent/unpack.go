@@ -78,7 +78,7 @@ func (n *near) Read(p []byte) (int, error) {
 
 // content is what the entry that r has come to holds. Where all of it is in
 // memory it is written from there, in one piece, and need not pass through r's
-// buffers. Sparse files, which PAX records may tell of, do.
+// buffers. Sparse files, which PAX records may report, do.
 func (n *near) content(h *tar.Header, r *tar.Reader) io.Reader {
 	if h.Typeflag != tar.TypeReg || h.PAXRecords != nil || h.Size > int64(len(n.mem)-n.at) {
 		return r
@@ -145,7 +145,7 @@ func unpackOne(root *os.Root, h *tar.Header, content io.Reader) (int64, error) {
 	return 0, fmt.Errorf("entry of type %q: want a file, a folder or a symbolic link", h.Typeflag)
 }
 
-// localName is the cleaned name of an entry that stays below its folder.
+// localName is the cleaned name of an entry that stays below its directory.
 func localName(name string) (string, error) {
 	clean := path.Clean(name)
 	switch {

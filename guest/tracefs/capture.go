@@ -144,7 +144,7 @@ func (r *Capture) pickTracer() {
 	r.armed.Tracer = tracer
 }
 
-// topStacks says whether the function tracer is to take stacks, which the kernel
+// topStacks reports whether the function tracer is to take stacks, which the kernel
 // lets it do in the top instance alone: elsewhere it takes the option, and none of
 // the stacks. The change that ended that brought another option.
 func (r *Capture) topStacks() bool {

@@ -123,7 +123,7 @@ func (k *fakeKernel) captureFiles(rel string) {
 	}
 }
 
-// ship runs a capture for a moment and gives its chunks as text.
+// ship runs a capture for a moment and returns its chunks as text.
 func ship(t *testing.T, r *Capture, max int64) (chunks []string, armed wire.CaptureArmed, st wire.CaptureStopped, pages map[int][]byte) {
 	t.Helper()
 	var out bytes.Buffer

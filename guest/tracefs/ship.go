@@ -301,7 +301,7 @@ func (s *shipment) forward(c *cpu, n int) bool {
 	return true
 }
 
-// send sends pages as far as the bound allows, and says whether there may be more.
+// send sends pages as far as the bound allows, and reports whether there may be more.
 func (s *shipment) send(c *cpu, pages []byte) bool {
 	s.mu.Lock()
 	page := int64(s.r.layout.page)

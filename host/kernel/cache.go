@@ -31,7 +31,7 @@ var ErrNotCached = outcome.New(outcome.BadInput, "not cached")
 // Cache manages the kernels of one cache directory. Its methods are safe for
 // concurrent use, and several processes may share the directory.
 type Cache struct {
-	// Say, when set, is told of files that were damaged and are made again.
+	// Say, when set, is notified of files that were damaged and are made again.
 	Say func(line string)
 
 	dir string // <cache>

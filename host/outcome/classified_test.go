@@ -62,7 +62,7 @@ type listed struct {
 
 var exports = map[string]string{} // export data, by the package's path
 
-// list compiles the module and gives its packages.
+// list compiles the module and returns its packages.
 func list(t *testing.T) (own []listed) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", "./...")
@@ -193,7 +193,7 @@ func plainSentinels(t *testing.T, p listed) (bad []string, looked int) {
 	return bad, looked
 }
 
-// isPlain says whether an error is made by a function of the standard library from
+// isPlain reports whether an error is made by a function of the standard library from
 // a text alone.
 func isPlain(e ast.Expr) bool {
 	call, ok := e.(*ast.CallExpr)

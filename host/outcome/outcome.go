@@ -75,10 +75,10 @@ func Kinds() []Kind {
 	return kinds
 }
 
-// Known says whether k is one of Kinds.
+// Known reports whether k is one of Kinds.
 func (k Kind) Known() bool { return slices.Contains(Kinds(), k) }
 
-// Failed says whether an outcome is a failure: anything but OK and NotApplicable.
+// Failed reports whether an outcome is a failure: anything but OK and NotApplicable.
 func (k Kind) Failed() bool { return k != OK && k != NotApplicable }
 
 // Broken says that the work did not come to a verdict, as against a check that does

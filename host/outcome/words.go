@@ -28,7 +28,7 @@ type said struct {
 func (s said) Unwrap() []error { return []error{s.error, s.is} }
 
 // Said finds out whose matter it is when a program of this host ends with an error
-// that only words tell of: a full disk is ENOSPC, an archive that this host cannot
+// that only words report: a full disk is ENOSPC, an archive that this host cannot
 // reach is HostLacks, all else is as it was.
 func Said(err error) error {
 	switch {

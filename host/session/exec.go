@@ -114,7 +114,7 @@ func (s *Session) runJob(ctx context.Context, job *program.Job, relay *Relay, st
 }
 
 // finishJob brings back what the program has written, which may tell why it ended
-// as it did, and gives its status as an error.
+// as it did, and returns its status as an error.
 func (s *Session) finishJob(ctx context.Context, job *program.Job, res wire.ExecResult) error {
 	status := s.finished(res)
 	err := job.Fetch(ctx, s.VM.Agent())
@@ -127,7 +127,7 @@ func (s *Session) finishJob(ctx context.Context, job *program.Job, res wire.Exec
 	return status
 }
 
-// finished gives the status of a program as Status does. That of one that was killed
+// finished returns the status of a program as Status does. That of one that was killed
 // may come before the console says by what, which is said at the end of the run.
 func (s *Session) finished(res wire.ExecResult) error {
 	s.program = true
@@ -161,7 +161,7 @@ func (e *OOMError) Outcome() outcome.Kind { return outcome.KernelReported }
 func (e *OOMError) How() outcome.How { return outcome.OutOfMemory }
 
 // KilledByOOM is an *OOMError when the guest's kernel has killed a program for want
-// of memory, else nil. A shell whose child was killed tells of it by its own status.
+// of memory, else nil. A shell whose child was killed reports it by its own status.
 func KilledByOOM(v *vm.VM, r wire.ExecResult) error {
 	pid := r.PID
 	switch {

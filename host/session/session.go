@@ -30,7 +30,7 @@ type Env struct {
 	machine.Env
 	Version string   // labctl's, for the records
 	Command []string // how it was called, for the records
-	// Warn is told of trouble that is not what the run ended with: a log that
+	// Warn is notified of trouble that is not what the run ended with: a log that
 	// could not be written when the program has a status of its own.
 	Warn func(error)
 }
@@ -120,10 +120,10 @@ type Session struct {
 	reports []*crash.Report // once the machine is closed
 }
 
-// Recorded says whether the run has a record directory.
+// Recorded reports whether the run has a record directory.
 func (s *Session) Recorded() bool { return s.Dir.Path != "" && s.spool == nil }
 
-// Booted says whether a machine was started.
+// Booted reports whether a machine was started.
 func (s *Session) Booted() bool { return s.Run.Kernel.Release != "" }
 
 // Run does work in a machine of its own. The Session is never nil: it has what the
@@ -246,7 +246,7 @@ func (s *Session) join(err, trouble error) error {
 	return errors.Join(err, trouble)
 }
 
-// unwell says whether a run's logs are worth keeping.
+// unwell reports whether a run's logs are worth keeping.
 func unwell(err error) bool {
 	var boot *vm.BootError
 	switch outcome.Of(err) {

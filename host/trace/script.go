@@ -13,7 +13,7 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// scriptLog is where the guest's shell tells of a script's names, and the most
+// scriptLog is where the guest's shell reports a script's names, and the most
 // that is read of it, in bytes.
 const (
 	scriptLog    = "/run/labctl/script.jsonl"

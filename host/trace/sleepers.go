@@ -82,7 +82,7 @@ func (p *places) add(t *wire.Sleeper) {
 	}
 }
 
-// sleepers gives the places of programs first, the most seen ahead.
+// sleepers returns the places of programs first, the most seen ahead.
 func (p *places) sleepers() *record.Sleepers {
 	slices.SortStableFunc(p.list, func(a, b record.Place) int {
 		switch {

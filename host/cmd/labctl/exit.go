@@ -33,7 +33,7 @@ func badFlag(c *cobra.Command, err error) error {
 	return outcome.Inputf("%w (see %s --help)", err, c.CommandPath())
 }
 
-// finish reports err, once, and gives the exit status.
+// finish reports err, once, and returns the exit status.
 func (a *app) finish(err error) int {
 	if err != nil && !outcome.Quiet(err) {
 		a.report(err)

@@ -12,7 +12,7 @@ import (
 	"labctl/host/vm"
 )
 
-// TestReportEnds holds what a user is told of a guest that died or hung.
+// TestReportEnds holds what a user is shown of a guest that died or hung.
 func TestReportEnds(t *testing.T) {
 	stall := &crash.Report{Kind: crash.SoftLockup, Title: "watchdog: BUG: soft lockup - CPU#0 stuck for 5s! [x:154]", Lines: []string{
 		"[   11.0] not a stamp",

@@ -82,7 +82,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// killGround is where the runs of TestKill are: folders of their own.
+// killGround is where the runs of TestKill are: directories of their own.
 type killGround struct {
 	dir, tmp, cache string
 	mark            string

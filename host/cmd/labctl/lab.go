@@ -79,7 +79,7 @@ func (a *app) load(o *labFlags) (*lab.Set, error) {
 	return set, nil
 }
 
-// find gives one lab by its id.
+// find returns one lab by its id.
 func (a *app) find(o *labFlags, id string) (*lab.Lab, error) {
 	root, err := o.root()
 	if err != nil {
@@ -92,10 +92,10 @@ func (a *app) find(o *labFlags, id string) (*lab.Lab, error) {
 	return l, nil
 }
 
-// ownLab gives one of labctl's own labs by its id.
+// ownLab returns one of labctl's own labs by its id.
 func (a *app) ownLab(id string) (*lab.Lab, error) { return a.find(&labFlags{}, id) }
 
-// broken tells of labs that cannot be loaded, and fails the command at its end.
+// broken reports labs that cannot be loaded, and fails the command at its end.
 func (a *app) broken(set *lab.Set) error {
 	if len(set.Broken) == 0 {
 		return nil

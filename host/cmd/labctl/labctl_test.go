@@ -106,7 +106,7 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(faults.WriteProgram(ts.MkAbs(args[2]), modules))
 }
 
-// empty DIR: nothing is left in the folder.
+// empty DIR: nothing is left in the directory.
 func empty(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: empty DIR")
@@ -116,7 +116,7 @@ func empty(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%v", err)
 	}
 	for _, e := range entries {
-		// golang.org/x/tools makes this folder here when it runs in a test binary.
+		// golang.org/x/tools makes this directory here when it runs in a test binary.
 		if e.Name() != "goimports" {
 			ts.Fatalf("%s holds %v, want nothing", args[0], entries)
 		}
@@ -139,7 +139,7 @@ func emptyFile(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // noqemu: no QEMU of this script's is left. They are told by the script's own
-// folder, which is the TMPDIR in their environment.
+// directory, which is the TMPDIR in their environment.
 func noQEMU(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: noqemu")

@@ -26,7 +26,7 @@ import (
 	"labctl/host/ui/table"
 )
 
-// exercise gives a lab that has an exercise.
+// exercise returns a lab that has an exercise.
 func (a *app) exercise(o *labFlags, id string) (*lab.Lab, error) {
 	l, err := a.find(o, id)
 	if err == nil && l.Exercise == nil {

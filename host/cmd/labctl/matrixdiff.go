@@ -116,7 +116,7 @@ func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []str
 	return err
 }
 
-// runForDiff runs the labs on every kernel of every architecture, and gives the
+// runForDiff runs the labs on every kernel of every architecture, and returns the
 // directory with their records. A lab that does not come to its end is a gap in the
 // diff, unless all are so.
 func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, error) {

@@ -69,7 +69,7 @@ or if the plans differ. The exit status is that of labctl matrix run.`,
 	return c
 }
 
-// mergedFolder makes the folder that shards are merged into. Nothing may be in it.
+// mergedFolder makes the directory that shards are merged into. Nothing may be in it.
 func mergedFolder(out string) (string, error) {
 	if out == "" {
 		d, err := record.Create("", "matrix", time.Now())

@@ -13,7 +13,7 @@ import (
 )
 
 // fakeGuest answers the one request that it gets by play, which has a ChunkWriter
-// on Extra and is told of Control.Stop, and closes the link when that says so.
+// on Extra and is notified of Control.Stop, and closes the link when that says so.
 func fakeGuest(t *testing.T, play func(w *wire.ChunkWriter, stop <-chan struct{}) (res *wire.Result)) *agent.Client {
 	t.Helper()
 	ours, theirs := net.Pipe()

@@ -61,7 +61,7 @@ type Task struct {
 // Child is the new task.
 type Child struct {
 	TID  int    `json:"tid"`
-	Comm string `json:"comm"` // at its creation: mostly its maker's
+	Comm string `json:"comm"` // at its creation: mostly its parent's
 	// Name is what it was last called in the trace, when that is another name
 	// than Comm: after an exec, a rename, or by the request for a kernel thread.
 	Name string `json:"name,omitempty"`

@@ -241,7 +241,7 @@ func (e *Event) Uint(name string) (uint64, error) {
 	return v, nil
 }
 
-// UintOf is Uint of a field of the event's Format; false when it is no number or
+// UintOf is Uint of a field of the event's Format; false when it is not a number or
 // not in the record.
 func (e *Event) UintOf(f *format.Field) (uint64, bool) {
 	if f.Array || f.Offset+f.Size > len(e.Data) {

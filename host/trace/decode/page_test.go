@@ -195,7 +195,7 @@ func TestRecords(t *testing.T) {
 				k.extend(1<<40), k.tick(0, 3),
 				k.stamp(1<<50), k.tick(3, 4),
 				k.discarded(7, 40), k.tick(1, 5), // its time counts
-				k.discarded(1, 40), k.tick(1, 6), // 1 is no time
+				k.discarded(1, 40), k.tick(1, 6), // 1 is not a time
 				k.word(padding, 0)),
 			k.pageOf(high|100, 0, nil, k.stamp(50|high), k.tick(0, 7), k.stamp(200|high), k.tick(0, 8)),
 		)))

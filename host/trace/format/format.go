@@ -78,7 +78,7 @@ func (f *Field) Span(record []byte, u32 func([]byte) uint32) (start, size int, o
 	return start, size, start+size <= len(record)
 }
 
-// IsText says whether the field is an array of char.
+// IsText reports whether the field is an array of char.
 func (f *Field) IsText() bool {
 	return f.Array && f.Elem == 1 && (strings.HasSuffix(f.Type, "char") && !strings.Contains(f.Type, "unsigned"))
 }

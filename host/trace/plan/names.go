@@ -69,7 +69,7 @@ func ReadNames(functions, events []byte) (*Names, error) {
 	return n, nil
 }
 
-// match gives the names that a name or glob stands for, each once.
+// match returns the names that a name or glob stands for, each once.
 func match(list []string, glob string) []string {
 	if !strings.ContainsAny(glob, "*?[") {
 		if _, ok := slices.BinarySearch(list, glob); ok {

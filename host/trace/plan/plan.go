@@ -54,7 +54,7 @@ type Request struct {
 	Exact bool
 }
 
-// Creations says what is armed of the probes and events that tell of task
+// Creations says what is armed of the probes and events that report task
 // creations.
 type Creations int
 
@@ -106,7 +106,7 @@ func (r *Request) Empty() bool {
 	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Probes)+len(r.Entries) == 0 && !r.Tasks
 }
 
-// NeedsFunctions says whether Make wants to know the kernel's functions.
+// NeedsFunctions reports whether Make wants to know the kernel's functions.
 func (r *Request) NeedsFunctions() bool { return len(r.Functions)+len(r.Graph) > 0 }
 
 // NeedsEvents is the same for its events.
@@ -117,10 +117,10 @@ type Kernel struct {
 	Arch  string // GOARCH
 	Facts *kernel.Facts
 	Names *Names
-	// Symbol says whether the kernel has a symbol, traceable or not; nil when
+	// Symbol reports whether the kernel has a symbol, traceable or not; nil when
 	// that is not known.
 	Symbol func(name string) bool
-	// Prototype gives a function's parameters; nil, or an empty list, when they
+	// Prototype returns a function's parameters; nil, or an empty list, when they
 	// are not known.
 	Prototype func(function string) []kernel.Param
 }

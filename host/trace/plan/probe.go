@@ -85,7 +85,7 @@ var (
 	fetch = text.Lazy(`^(?:[A-Za-z_]\w*=)?[%@$+\-\\][!-~]*$`)
 )
 
-// Own are the probes that tell of task creations and exits.
+// Own are the probes that report task creations and exits.
 var Own = []string{creation.EventClone, creation.EventKthread, EventExit}
 
 // probes are those of Own that are armed.

@@ -107,7 +107,7 @@ func eventOf(l Line) string {
 }
 
 // found puts what a kept instance has into the lines: globs and systems of events
-// become what they stand for, and what no line tells of gets one.
+// become what they stand for, and what no line mentions gets one.
 func (p *Plan) found(armed wire.CaptureArmed) {
 	functions := slices.Sorted(slices.Values(armed.Functions))
 	known := map[string]bool{}

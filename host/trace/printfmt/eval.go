@@ -76,7 +76,7 @@ type (
 	array struct{ buf, count, size node }
 )
 
-// isConstant says whether n, whose operands are folded, is the same for all records.
+// isConstant reports whether n, whose operands are folded, is the same for all records.
 func isConstant(n node) bool {
 	is := func(nodes ...node) bool {
 		for _, n := range nodes {

@@ -18,7 +18,7 @@ const maxKept = 200_000
 // Builder takes a trace's events one by one, in order, and keeps what the
 // timeline needs of them.
 type Builder struct {
-	// Stacks says whether the stacks of an event, by its name, are wanted
+	// Stacks reports whether the stacks of an event, by its name, are wanted
 	// beside those of creations; nil for none.
 	Stacks func(event string) bool
 
@@ -35,7 +35,7 @@ var (
 	forExit   = []string{plan.EventExit, "sched_process_exit"}
 )
 
-// Wants says whether an event has to be given whole, to Event; for any other
+// Wants reports whether an event has to be given whole, to Event; for any other
 // Count is enough.
 func (b *Builder) Wants(name string, stack bool) bool {
 	return slices.Contains(forJoin, name) || slices.Contains(forExit, name) || stack && b.Stacks != nil && b.Stacks(name)
@@ -73,7 +73,7 @@ func (b *Builder) Event(e *event.Event) {
 	b.kept = append(b.kept, k)
 }
 
-// Place gives an event's own stack: without the machinery that took it, its
+// Place returns an event's own stack: without the machinery that took it, its
 // arguments on the innermost frame where the event is a probe's, and what it is
 // the stack of.
 func Place(e *event.Event) (of string, s stack.Stack) {

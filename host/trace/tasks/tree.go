@@ -13,7 +13,7 @@ import (
 
 // Tree prints the tasks as a tree, a line each; siblings that are alike in all
 // but their numbers share one. program is the TID of the task that is the
-// program's, 0 for none; its line is marked, and its maker's tree comes first.
+// program's, 0 for none; its line is marked, and its parent's tree comes first.
 //
 //	START      LIFE     TASK                  END      BY     PATH  FLAGS
 //	-          -        init-1
@@ -92,7 +92,7 @@ type treePrinter struct {
 // maxDepth bounds the tree: a record may come from anywhere.
 const maxDepth = 200
 
-// holds says whether the program is in the tree below i.
+// holds reports whether the program is in the tree below i.
 func (p *treePrinter) holds(i, depth int) bool {
 	if p.program > 0 && p.t.Tasks[i].TID == p.program {
 		return true
@@ -183,7 +183,7 @@ func (p *treePrinter) line(tasks []int, branch, below string) {
 	}
 }
 
-// lives gives the shortest and the longest life of tasks that were born and died.
+// lives returns the shortest and the longest life of tasks that were born and died.
 func (p *treePrinter) lives(tasks []int) (shortest, longest int64, ok bool) {
 	for _, i := range tasks {
 		t := &p.t.Tasks[i]
