@@ -23,7 +23,7 @@ func patienceFlag(f *pflag.FlagSet, p *float64) {
 	*p = 1
 	show := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	parse := func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
-	f.Var(&number[float64]{p, 0.1, 1000, "factor", show, parse}, "patience", "multiply every boot deadline, for a slow or busy host")
+	f.Var(&number[float64]{p, 0.0001, 1000, "factor", show, parse}, "patience", "multiply every boot deadline, for a slow or busy host")
 }
 
 // number is the value of a flag within bounds.
