@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -15,45 +16,58 @@ import (
 // SealSuffix makes the name of a file's seal.
 const SealSuffix = ".sum"
 
+// ErrNoSeal is what Check returns for a file that is not sealed, or sealed as made from
+// something else; ErrChanged for one that is not as it was sealed.
+var (
+	ErrNoSeal  = errors.New("it was not completed")
+	ErrChanged = errors.New("it is not as it was stored")
+)
+
 // seal is what a file of the cache must be.
 type seal struct {
+	From   string `json:"from,omitempty"`
 	SHA256 string `json:"sha256"`
 	stamp.Stamp
 }
 
-// Seal notes what a file is that was just completed, in a file beside it, so that
-// Sealed can tell whether it still is that.
-func Seal(path string) error {
+// Seal notes what a file is that was just completed, in a file beside it, for Check.
+// from identifies what it was made from; it may be empty if the name does.
+func Seal(path, from string) error {
 	s, err := sealOf(path)
 	if err != nil {
 		return err
 	}
+	s.From = from
 	return s.write(path)
 }
 
-// Sealed reports whether a file is as it was sealed. It is read only if it was touched
-// since, or copied. The time of the seal's last change is that of the last Sealed that
-// was true, which serves to find the files that are least used.
-func Sealed(path string) bool {
+// Check returns nil if a file is as it was sealed. It is read only if it was touched
+// since, or copied. The time of the seal's last change is that of the last Check that
+// was good, which serves to find the files that are least used.
+func Check(path, from string) error {
 	data, err := os.ReadFile(path + SealSuffix)
 	var want seal
-	if err != nil || json.Unmarshal(data, &want) != nil {
-		return false
+	if err != nil || json.Unmarshal(data, &want) != nil || want.From != from {
+		return ErrNoSeal
 	}
 	fi, err := os.Stat(path)
-	if err != nil || fi.Size() != want.Size {
-		return false
+	switch {
+	case err != nil:
+		return ErrNoSeal
+	case fi.Size() != want.Size:
+		return ErrChanged
 	}
 	if now, ok := stamp.Of(fi); !ok || now != want.Stamp {
 		got, err := sealOf(path)
 		if err != nil || got.SHA256 != want.SHA256 {
-			return false
+			return ErrChanged
 		}
+		got.From = from
 		_ = got.write(path) // a read-only cache: it is read each time
 	}
 	now := time.Now()
 	_ = os.Chtimes(path+SealSuffix, now, now)
-	return true
+	return nil
 }
 
 func sealOf(path string) (s seal, err error) {

@@ -1,6 +1,7 @@
 package cachedir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,28 +12,28 @@ func TestSeal(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(path string) error
-		want   bool
+		want   error
 	}{
-		{"as it was", func(string) error { return nil }, true},
-		{"touched", func(p string) error { return os.Chtimes(p, time.Now(), time.Now()) }, true},
+		{"as it was", func(string) error { return nil }, nil},
+		{"touched", func(p string) error { return os.Chtimes(p, time.Now(), time.Now()) }, nil},
 		{"copied", func(p string) error {
 			b, err := os.ReadFile(p)
 			if err != nil {
 				return err
 			}
 			return os.WriteFile(p, b, 0o600)
-		}, true},
-		{"another byte", func(p string) error { return os.WriteFile(p, []byte("programx"), 0o600) }, false},
-		{"cut", func(p string) error { return os.Truncate(p, 3) }, false},
-		{"gone", os.Remove, false},
-		{"no seal", func(p string) error { return os.Remove(p + SealSuffix) }, false},
-		{"half a seal", func(p string) error { return os.Truncate(p+SealSuffix, 20) }, false},
+		}, nil},
+		{"another byte", func(p string) error { return os.WriteFile(p, []byte("programx"), 0o600) }, ErrChanged},
+		{"cut", func(p string) error { return os.Truncate(p, 3) }, ErrChanged},
+		{"gone", os.Remove, ErrNoSeal},
+		{"no seal", func(p string) error { return os.Remove(p + SealSuffix) }, ErrNoSeal},
+		{"half a seal", func(p string) error { return os.Truncate(p+SealSuffix, 20) }, ErrNoSeal},
 	} {
 		path := filepath.Join(t.TempDir(), "f")
 		if err := os.WriteFile(path, []byte("program1"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := Seal(path); err != nil {
+		if err := Seal(path, "image"); err != nil {
 			t.Fatal(err)
 		}
 		old := time.Now().Add(-time.Hour)
@@ -42,10 +43,13 @@ func TestSeal(t *testing.T) {
 		if err := tt.change(path); err != nil {
 			t.Fatal(err)
 		}
-		if got := Sealed(path); got != tt.want {
-			t.Errorf("%s: sealed %v, want %v", tt.name, got, tt.want)
+		if err := Check(path, "image"); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
-		if fi, err := os.Stat(path + SealSuffix); tt.want && (err != nil || time.Since(fi.ModTime()) > time.Minute) {
+		if err := Check(path, "another"); !errors.Is(err, ErrNoSeal) {
+			t.Errorf("%s, made from something else: %v, want %v", tt.name, err, ErrNoSeal)
+		}
+		if fi, err := os.Stat(path + SealSuffix); tt.want == nil && (err != nil || time.Since(fi.ModTime()) > time.Minute) {
 			t.Errorf("%s: the use is not noted: %v, %v", tt.name, fi, err)
 		}
 	}

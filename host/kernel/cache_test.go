@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/host/cachedir"
 	"labctl/host/kernel/ctype"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/internal/synth"
@@ -242,7 +243,7 @@ func TestFacts(t *testing.T) {
 		case "without it":
 			os.Remove(filepath.Join(k.Dir, factsFile))
 		case "of another image":
-			edit(t, filepath.Join(k.Dir, factsFile+sumSuffix), `"image_sha256": "`, `"image_sha256": "0`)
+			edit(t, filepath.Join(k.Dir, factsFile+cachedir.SealSuffix), `"from":"`, `"from":"0`)
 		case "edited":
 			edit(t, filepath.Join(k.Dir, factsFile), `"size":8`, `"size":4`)
 		case "cut":

@@ -219,8 +219,6 @@ func hashOf(r io.Reader) (File, error) {
 	return File{SHA256: hex.EncodeToString(h.Sum(nil)), Size: n}, err
 }
 
-func hashBytes(data []byte) (File, error) { return hashOf(bytes.NewReader(data)) }
-
 func hashFile(name string) (File, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -82,7 +82,7 @@ func (c cache) write(path string, fill func(io.Writer) error) error {
 	if err := f.Keep(filepath.Base(path), 0o644); err != nil {
 		return err
 	}
-	return cachedir.Seal(path)
+	return cachedir.Seal(path, "")
 }
 
 // touch reports whether path exists, as it was written, and marks it as used. It takes the prune lock, so
@@ -93,7 +93,7 @@ func (c cache) touch(ctx context.Context, path string) (bool, error) {
 		return false, err
 	}
 	defer unlock()
-	return cachedir.Sealed(path), nil
+	return cachedir.Check(path, "") == nil, nil
 }
 
 // cached is a file of the cache.

@@ -82,7 +82,7 @@ func TestCachePrune(t *testing.T) {
 			t.Fatal(err)
 		}
 		when := time.Now().Add(-age)
-		if err := cachedir.Seal(path); err != nil {
+		if err := cachedir.Seal(path, ""); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chtimes(path+cachedir.SealSuffix, when, when); err != nil {

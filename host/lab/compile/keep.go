@@ -76,7 +76,7 @@ func (j *job) kept() bool {
 		return false
 	}
 	name := filepath.Join(dir, j.key)
-	return cachedir.Sealed(name) && j.take(name) == nil
+	return cachedir.Check(name, "") == nil && j.take(name) == nil
 }
 
 // take opens a program that was built.
@@ -107,7 +107,7 @@ func (j *job) keep(built string) error {
 	if err := os.Rename(built, filepath.Join(dir, j.key)); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
 	}
-	if err := cachedir.Seal(filepath.Join(dir, j.key)); err != nil {
+	if err := cachedir.Seal(filepath.Join(dir, j.key), ""); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("keep %s: %w", j.Shown, err))
 	}
 	shrink(dir, keepBytes)

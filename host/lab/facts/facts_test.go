@@ -33,7 +33,7 @@ func fake(t *testing.T, withBTF bool) *kernel.Kernel {
 	symbols := []byte("ffffffff81000000 T _text\nffffffff81000010 t do_exit_late\nffffffff81000020 T do_exit")
 	write("kallsyms-1", symbols)
 	// As host/kernel seals what it has derived from an image.
-	write("kallsyms-1.sum", fmt.Appendf(nil, `{"image_sha256": "", "sha256": "%x", "size": %d}`, sha256.Sum256(symbols), len(symbols)))
+	write("kallsyms-1.sum", fmt.Appendf(nil, `{"sha256": "%x", "size": %d}`, sha256.Sum256(symbols), len(symbols)))
 	if !withBTF {
 		return k
 	}
