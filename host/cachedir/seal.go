@@ -4,11 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"time"
 
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/stamp"
 )
@@ -19,8 +19,8 @@ const SealSuffix = ".sum"
 // ErrNoSeal is what Check returns for a file that is not sealed, or sealed as made from
 // something else; ErrChanged for one that is not as it was sealed.
 var (
-	ErrNoSeal  = errors.New("it was not completed")
-	ErrChanged = errors.New("it is not as it was stored")
+	ErrNoSeal  = outcome.New(outcome.HostLacks, "it was not completed")
+	ErrChanged = outcome.New(outcome.HostLacks, "it is not as it was stored")
 )
 
 // seal is what a file of the cache must be.
