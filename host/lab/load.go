@@ -217,14 +217,19 @@ func Lint(dir fs.FS, name string, more func(l *Lab, fail, warn func(path, format
 // read reads a lab and checks all but the files beside lab.yaml.
 func read(dir fs.FS, name string) (*validator, error) {
 	file := path.Join(name, Config)
+	// Before it is opened: a pipe without a writer would not open, and never end.
+	fi, err := fs.Lstat(dir, Config)
+	if err != nil {
+		return nil, fmt.Errorf("load lab %s: %w", name, err)
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, &Error{File: file, Msg: "not a regular file"}
+	}
 	f, err := dir.Open(Config)
 	if err != nil {
 		return nil, fmt.Errorf("load lab %s: %w", name, err)
 	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, &Error{File: file, Msg: "not a regular file"}
-	}
 	data, err := bounded.ReadAll(f, maxConfig)
 	if err != nil {
 		return nil, &Error{File: file, Msg: fmt.Sprintf("more than %d KB", maxConfig>>10)}

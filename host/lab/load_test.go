@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 )
@@ -223,4 +224,19 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse = %q: more than one clean line", err)
 		}
 	})
+}
+
+// TestPipe: a lab.yaml that is a pipe is an error, and is not waited for.
+func TestPipe(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "T1-try"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "T1-try", Config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := Load(os.DirFS(dir))
+	if err != nil || len(set.Broken) != 1 || set.Broken[0].Error() != "T1-try/lab.yaml: not a regular file" {
+		t.Errorf("Load = %+v, %v; want that it is not a regular file", set, err)
+	}
 }
