@@ -147,7 +147,8 @@ func (v *VM) late(err error) error {
 // Registers of QEMU's targets, as printed by target/*/cpu.c.
 var (
 	cpuHead = regexp.MustCompile(`^CPU#(\d+)`)
-	pcField = regexp.MustCompile(`(?:^| )(?:PC|RIP|EIP|R15)=([0-9a-f]+)`)
+	// R15 is the program counter of 32-bit arm, and a general register, of 16 digits, on x86-64.
+	pcField = regexp.MustCompile(`(?:^| )(?:(?:PC|RIP|EIP)=([0-9a-f]+)|R15=([0-9a-f]{8})(?:\s|$))`)
 	modes   = []struct {
 		field *regexp.Regexp // flags in hex, then the mode
 		mask  uint64
@@ -177,7 +178,7 @@ func parseRegisters(out string) []CPU {
 		}
 		c := &cpus[len(cpus)-1]
 		if m := pcField.FindStringSubmatch(line); m != nil && c.PC == 0 {
-			c.PC, _ = strconv.ParseUint(m[1], 16, 64)
+			c.PC, _ = strconv.ParseUint(m[1]+m[2], 16, 64)
 		}
 		for _, mode := range modes {
 			if m := mode.field.FindStringSubmatch(line); m != nil {

@@ -25,6 +25,11 @@ func TestParseRegisters(t *testing.T) {
 			"CPU 0: pc 0xffffffff8b2e3471, CPL=0, interrupts masked",
 			"CPU 1: pc 0xffffffff8bf0356f, CPL=0, halted",
 		}},
+		// A kernel that stopped before its first line, with an address in R15.
+		{"amd64-r15.txt", []string{
+			"CPU 0: pc 0xffffffff81506142, CPL=0, halted, interrupts masked",
+			"CPU 1: pc 0xfd09a, CPL=0, halted, interrupts masked",
+		}},
 		{"arm64.txt", []string{
 			"CPU 0: pc 0xffffac6942ec946c, EL1h, interrupts masked",
 			"CPU 1: pc 0xffffac6943cf31c0, EL1h, interrupts masked",
