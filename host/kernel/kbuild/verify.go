@@ -58,16 +58,27 @@ func applicable(k *rules, options []Option) []Option {
 
 // impossible separates from the lost options those of labctl's own fragments that no
 // configuration of the tree has for the architecture. The kernel lacks them, as it
-// lacks those that its tree does not know; a user's request stays an error.
+// lacks those that its tree does not know; a user's request stays an error. What such
+// a fragment wants left out and the tree gives no choice about is in neither.
 func impossible(k *rules, all []Lost) (lost, lacking []Lost) {
 	for _, l := range all {
-		if l.Embedded && l.Value != "n" && k.known(l.Name) && !k.attainable(l.Name) {
+		switch {
+		case !l.Embedded || !k.known(l.Name):
+			lost = append(lost, l)
+		case l.Value == "n" && !k.offered(l.Name):
+		case l.Value != "n" && !k.attainable(l.Name):
 			lacking = append(lacking, l)
-		} else {
+		default:
 			lost = append(lost, l)
 		}
 	}
 	return lost, lacking
+}
+
+// offered reports whether the tree lets anybody choose an option's value.
+func (k *rules) offered(name string) bool {
+	s := k.symbols[name]
+	return s != nil && slices.ContainsFunc(s.defs, func(d *definition) bool { return d.prompt })
 }
 
 // verify compares a configuration with the requested options.
