@@ -37,9 +37,10 @@ type Symbol struct {
 	Family string
 	// For entries. Exception: whatever is outside was left by an exception or
 	// a system call. OutermostOnly: the name is an entry in assembly only where
-	// nothing is outside it; kernels use it for a C function too.
+	// nothing is outside it; kernels use it for a C function too. C: it is one.
 	Exception     bool
 	OutermostOnly bool
+	C             bool
 }
 
 // function is one function of the kernel with all names it has had, newest first.
@@ -165,6 +166,10 @@ func symbolTable() map[string]Symbol {
 	t["el0_svc"] = Symbol{Family: FamilyEntry, Exception: true, OutermostOnly: true}
 	// x86 has ret_from_fork in C below ret_from_fork_asm since 6.5.
 	t["ret_from_fork"] = Symbol{Family: FamilyEntry, OutermostOnly: true}
+	// The idle tasks of 32-bit arm: their first function in C is jumped to with the
+	// MMU just turned on, and what it would return to is a physical address.
+	t["start_kernel"] = Symbol{Family: FamilyEntry, OutermostOnly: true, C: true}
+	t["secondary_start_kernel"] = Symbol{Family: FamilyEntry, OutermostOnly: true, C: true}
 	return t
 }
 

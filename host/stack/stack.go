@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"slices"
 	"strings"
 
 	"labctl/guest/ksym"
@@ -133,7 +134,9 @@ func (s *Stack) Classify() {
 		}
 		outermost := i == len(s.Frames)-1 || s.Frames[i+1].Name == ""
 		if sym, ok := ksym.Family(f.Name); ok && sym.Family == ksym.FamilyEntry && (outermost || !sym.OutermostOnly) {
-			f.Kind, f.Exception = Asm, sym.Exception
+			if f.Exception = sym.Exception; !sym.C {
+				f.Kind = Asm
+			}
 			if outermost {
 				user, kernelEnd = sym.Exception, i
 			}
@@ -143,6 +146,10 @@ func (s *Stack) Classify() {
 		}
 	}
 	s.Truncated = kernelEnd < 0
+	// The first function of an idle task has a return address all the same.
+	if rest := s.Frames[kernelEnd+1:]; kernelEnd >= 0 && !user && !slices.ContainsFunc(rest, func(f Frame) bool { return f.Name != "" }) {
+		s.Frames = s.Frames[:kernelEnd+1]
+	}
 }
 
 // DropUser drops the words of the user's registers outside the entry from user mode.

@@ -133,6 +133,8 @@ func TestClassify(t *testing.T) {
 		{"no places known", []Frame{{Name: "f"}, {Name: "g"}}, []Frame{{Name: "f", Kind: Function}, {Name: "g", Kind: Function}}, true},
 		{"the first byte of the first", []Frame{{Name: "f", Size: 8}, {Name: "g", Size: 8}}, []Frame{{Name: "f", Size: 8, Kind: Function}, {Name: "g", Size: 8, Kind: Function, Note: startOfSymbol}}, true},
 		{"outside an entry that is no exception", []Frame{{Name: "secondary_startup_64"}, {Name: "g", Size: 8}}, []Frame{{Name: "secondary_startup_64", Kind: Asm}, {Name: "g", Size: 8, Kind: Function, Note: startOfSymbol}}, true},
+		{"the idle task of a second CPU of arm", []Frame{{Name: "do_idle"}, {Name: "secondary_start_kernel"}, {PC: 0x40301884}}, []Frame{{Name: "do_idle", Kind: Function}, {Name: "secondary_start_kernel", Kind: Function}}, false},
+		{"the same with a caller", []Frame{{Name: "start_kernel"}, {Name: "x86_64_start_kernel"}, {PC: 8}}, []Frame{{Name: "start_kernel", Kind: Function}, {Name: "x86_64_start_kernel", Kind: Function}, {PC: 8, Kind: Unknown}}, true},
 		{"kinds that are known", []Frame{{Name: "f", Kind: Unknown}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, []Frame{{Name: "f", Kind: Function}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, true},
 	} {
 		s := Stack{Frames: c.frames}
