@@ -92,9 +92,9 @@ func TestEveryKernelTellsTheSame(t *testing.T) {
 				seen[what]++
 				if c.Args == nil || c.Args.Flags != flags {
 					t.Errorf("%s: %s has arguments %+v, want flags %v", name, what, c.Args, flags)
-				} else if btf && sig != nil && (c.Args.ExitSignal == nil || *c.Args.ExitSignal != *sig) {
+				} else if (btf || via == "fork") && sig != nil && (c.Args.ExitSignal == nil || *c.Args.ExitSignal != *sig) {
 					t.Errorf("%s: %s has exit signal %v, want %v", name, what, c.Args.ExitSignal, *sig)
-				} else if (!btf || sig == nil) && c.Args.ExitSignal != nil {
+				} else if (!btf && via != "fork" || sig == nil) && c.Args.ExitSignal != nil {
 					t.Errorf("%s: %s has exit signal %v, want none known", name, what, *c.Args.ExitSignal)
 				}
 				if got := calls(c.Stack); !strings.HasPrefix(got, stackStart) || c.Via != via || c.Stack.Truncated {
@@ -348,6 +348,38 @@ func TestArgumentsByWhatTheSymbolShows(t *testing.T) {
 		}
 		if made[0].Symbol != "_do_fork" {
 			t.Errorf("%s: symbol %q, want _do_fork", c.name, made[0].Symbol)
+		}
+	}
+}
+
+// TestExitSignalOfTheCall: what the structure does not show, the system call does.
+func TestExitSignalOfTheCall(t *testing.T) {
+	for _, c := range []struct{ name, call, args, way, want string }{
+		{"clone", "clone_flags=0x411", "flags=0x400", "sys_clone", "CLONE_FILES|SIGCHLD"},
+		{"no signal", "clone_flags=0x400", "flags=0x400", "sys_clone", "CLONE_FILES"},
+		{"fork", "", "flags=0x0", "sys_fork", "SIGCHLD"},
+		{"another call's", "clone_flags=0x211", "flags=0x400", "sys_clone", "CLONE_FILES, not known"},
+		{"not traced", "", "flags=0x400", "sys_clone", "CLONE_FILES, not known"},
+		{"clone3 after a clone that failed", "clone_flags=0x411", "flags=0x400", "sys_clone3", "CLONE_FILES, not known"},
+		{"known", "clone_flags=0x411", "flags=0x400 exit_signal=10", "sys_clone", "CLONE_FILES|SIGUSR1"},
+	} {
+		var lines []string
+		if c.call != "" {
+			lines = append(lines, at+"clone_call: (sys_clone+0x0/0x80) "+c.call)
+		}
+		lines = append(lines, at+"clone: (kernel_clone+0x0/0x3f0) "+c.args,
+			at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50",
+			at+"<stack trace>", " => kernel_clone", " => "+c.way, " => ret_fast_syscall")
+		made := join(t, script(lines...))
+		if len(made) != 1 || made[0].Args == nil {
+			t.Fatalf("%s: %+v", c.name, made)
+		}
+		got := made[0].Args.Text
+		if made[0].Args.ExitSignal == nil {
+			got += ", not known"
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/guest/ksym"
 	"labctl/host/clone"
 	"labctl/host/stack"
@@ -26,6 +28,7 @@ func Join(events []event.Event) ([]Creation, error) {
 	j := joiner{
 		comms:  map[int]string{},
 		calls:  map[int]*call{},
+		words:  map[int]uint64{},
 		latest: map[int]int{},
 		unsure: map[int]bool{},
 	}
@@ -55,6 +58,7 @@ type joiner struct {
 	out      []Creation
 	comms    map[int]string // name of each task at this point of the trace
 	calls    map[int]*call  // entry into the creation function that is under way, by task
+	words    map[int]uint64 // first argument of a call of clone that is under way, by task
 	requests []*pending     // for kernel threads, oldest first
 	latest   map[int]int    // child → its place in out, the last one with that TID
 	unsure   map[int]bool   // child → known by task_newtask alone so far
@@ -84,6 +88,10 @@ func (j *joiner) event(e *event.Event) error {
 			c.entered += last.entered
 		}
 		j.calls[e.PID] = c
+	case EventCall:
+		if word, err := e.Uint("clone_flags"); err == nil {
+			j.words[e.PID] = word
+		}
 	case EventKthread:
 		p := &pending{event: e, comm: j.comm(e)}
 		p.threadfn, _ = e.Field("threadfn")
@@ -204,11 +212,17 @@ func (j *joiner) fork(e *event.Event) error {
 
 	entry := j.calls[pid]
 	delete(j.calls, pid)
+	word, called := j.words[pid]
+	delete(j.words, pid)
 	if entry == nil {
 		c.Disputed = NoteNoEntry
 		c.note(NoteNoEntry)
 	} else {
-		c.takeCall(entry)
+		var asked *uint64
+		if called {
+			asked = &word
+		}
+		c.takeCall(entry, asked)
 		// Of a 32-bit kernel's event the upper half is cut off.
 		if newtask != nil && c.Args != nil && uint32((newtask.Flags^c.Args.Flags)&^clone.CSIGNAL) != 0 {
 			c.Disputed = fmt.Sprintf("task_newtask has other flags: %s", newtask.Text)
@@ -267,8 +281,28 @@ func via(s *stack.Stack) string {
 	return ""
 }
 
-// takeCall adds what the probe at the creation function's entry saw.
-func (c *Creation) takeCall(entry *call) {
+// exitSignal is the exit signal of a creation whose arguments lack it: fork and vfork
+// pass SIGCHLD (kernel/fork.c), and word is the first argument of clone, if that was
+// traced.
+func (c *Creation) exitSignal(word *uint64) *clone.Signal {
+	switch c.Via {
+	case "fork", "vfork":
+		sig := clone.Signal(unix.SIGCHLD)
+		return &sig
+	case "clone":
+		if word == nil {
+			return nil
+		}
+		if flags, sig := clone.Split(*word); uint32(flags) == uint32(c.Args.Flags) {
+			return &sig
+		}
+	}
+	return nil
+}
+
+// takeCall adds what the probe at the creation function's entry saw. word is the first
+// argument of the system call clone, if known.
+func (c *Creation) takeCall(entry *call, word *uint64) {
 	e := entry.event
 	c.Entered = entry.entered
 	args, err := arguments(e)
@@ -288,6 +322,11 @@ func (c *Creation) takeCall(entry *call) {
 	// The kernel's own word for where the probe fired; a stack may begin elsewhere.
 	if e.At != "" {
 		c.Symbol = ksym.Strip(e.Symbol())
+	}
+	if c.Args != nil && c.Args.ExitSignal == nil {
+		if sig := c.exitSignal(word); sig != nil {
+			c.Args.ExitSignal, c.Args.Text = sig, clone.Text(c.Args.Flags, *sig)
+		}
 	}
 	if c.Args != nil && len(c.Stack.Frames) > 0 && c.Stack.Frames[0].Base() == c.Symbol {
 		top := &c.Stack.Frames[0]

@@ -17,6 +17,9 @@ import (
 const (
 	EventClone   = "clone"
 	EventKthread = "kthread_request"
+	// EventCall is the system call clone itself. Its first argument, clone_flags, has
+	// the exit signal, which cannot be fetched from a structure whose layout is unknown.
+	EventCall = "clone_call"
 )
 
 // Events are the tracepoints beside the probes: the first says which task came
@@ -45,10 +48,33 @@ func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
 	if f == nil {
 		f = &kernel.Facts{}
 	}
-	return []wire.Kprobe{
+	probes := []wire.Kprobe{
 		{Event: EventClone, Alternatives: andOlder(cloneProbes(row.Entry, f))},
 		{Event: EventKthread, Alternatives: andOlder(kthreadProbes(row.Entry)), Optional: true},
-	}, nil
+	}
+	if !knowsSignal(f) {
+		call := wire.Kprobe{Event: EventCall, Optional: true}
+		// The first has its arguments as they are on every architecture. Where it is
+		// inlined, the others have, but on those that pass them in struct pt_regs,
+		// which call the function otherwise.
+		for _, symbol := range []string{"__do_sys_clone", "__se_sys_clone", "SyS_clone", "sys_clone"} {
+			call.Alternatives = append(call.Alternatives, wire.KprobeTry{Symbol: symbol, Args: []string{"clone_flags=" + row.Entry.Args[0] + ":u32"}})
+		}
+		probes = append(probes, call)
+	}
+	return probes, nil
+}
+
+// knowsSignal reports whether the probe at the creation function fetches the exit signal:
+// the layout of the structure is known, or the function takes the word that has it.
+func knowsSignal(f *kernel.Facts) bool {
+	if _, ok := f.Members["kernel_clone_args.exit_signal"]; ok {
+		return true
+	}
+	return slices.ContainsFunc(ksym.Functions(ksym.FamilyCreation), func(symbol string) bool {
+		params := f.Params[symbol]
+		return len(params) > 0 && !strings.HasPrefix(params[0].Type, "struct")
+	})
 }
 
 // andOlder appends the probes without the fetch types x8 to x64, which kernels have from
