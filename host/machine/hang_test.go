@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -156,42 +157,44 @@ func symbol(t *testing.T, v *vm.VM, name string) uint64 {
 // patch writes code into the guest's kernel with QEMU's gdbstub.
 func patch(t *testing.T, v *vm.VM, at uint64, code []byte) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "gdb")
-	monitor := func(line string) {
-		t.Helper()
-		if _, err := v.QMP().Commands(v.Context()).HumanMonitorCommand(line, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	monitor("gdbserver unix:" + path + ",server=on,wait=off")
-	conn, err := net.Dial("unix", path)
+	conn, err := v.GDB(v.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	r := bufio.NewReader(conn)
-	for _, packet := range []string{fmt.Sprintf("M%x,%x:%s", at, len(code), hex.EncodeToString(code)), "D"} {
-		sum := byte(0)
-		for _, c := range []byte(packet) {
-			sum += c
-		}
-		fmt.Fprintf(conn, "$%s#%02x", packet, sum)
-		for reply := ""; reply != "OK"; { // why it stopped may come first
-			if _, err := r.ReadString('$'); err != nil {
-				t.Fatalf("gdb %.20s: %v", packet, err)
-			}
-			if reply, err = r.ReadString('#'); err != nil {
-				t.Fatalf("gdb %.20s: %v", packet, err)
-			}
-			if reply = strings.TrimSuffix(reply, "#"); strings.HasPrefix(reply, "E") {
-				t.Fatalf("gdb %.20s: %s", packet, reply)
-			}
-			fmt.Fprint(conn, "+")
-		}
+	gdb := &stub{t, conn, bufio.NewReader(conn)}
+	if got := gdb.ask(fmt.Sprintf("M%x,%x:%s", at, len(code), hex.EncodeToString(code))); got != "OK" {
+		t.Fatalf("gdb: write %d bytes: %s", len(code), got)
 	}
-	monitor("gdbserver none")
-	monitor("cont")
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stub is a connection to QEMU's gdbstub.
+type stub struct {
+	t    *testing.T
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// ask sends a packet and returns the reply.
+func (s *stub) ask(packet string) string {
+	s.t.Helper()
+	s.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	sum := byte(0)
+	for _, c := range []byte(packet) {
+		sum += c
+	}
+	fmt.Fprintf(s.conn, "$%s#%02x", packet, sum)
+	if _, err := s.r.ReadString('$'); err != nil {
+		s.t.Fatalf("gdb %.20s: %v", packet, err)
+	}
+	reply, err := s.r.ReadString('#')
+	if err != nil {
+		s.t.Fatalf("gdb %.20s: %v", packet, err)
+	}
+	fmt.Fprint(s.conn, "+")
+	return strings.TrimSuffix(reply, "#")
 }
 
 // TestOOM: the victim of the OOM killer is found by its pid.
@@ -205,7 +208,7 @@ func TestOOM(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, _ := boot(t, m)
-	if _, err := v.Agent().Unpack(v.Context(), "/tmp", bytes.NewReader(glutton(t))); err != nil {
+	if _, err := v.Agent().Unpack(v.Context(), "/tmp", glutton(t)); err != nil {
 		t.Fatal(err)
 	}
 	res, err := v.Agent().Exec(v.Context(), wire.ExecParams{Argv: []string{"/tmp/glutton"}}, agent.IO{})
@@ -222,7 +225,7 @@ func TestOOM(t *testing.T) {
 }
 
 // glutton returns an archive with an arm64 program that allocates memory endlessly.
-func glutton(t *testing.T) []byte {
+func glutton(t *testing.T) io.Reader {
 	t.Helper()
 	dir := t.TempDir()
 	const source = `package main
@@ -252,16 +255,22 @@ func main() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	if err := w.WriteHeader(&tar.Header{Name: "glutton", Mode: 0o755, Size: int64(len(prog)), Typeflag: tar.TypeReg}); err != nil {
+	return archive(t, "glutton", prog)
+}
+
+// archive returns a tar archive with one file.
+func archive(t *testing.T, name string, content []byte) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content)), Typeflag: tar.TypeReg}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write(prog); err != nil {
+	if _, err := w.Write(content); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return archive.Bytes()
+	return &b
 }

@@ -12,6 +12,7 @@ import (
 	"labctl/host/crash"
 	"labctl/host/outcome"
 	"labctl/host/text"
+	"labctl/host/vm/qmp"
 )
 
 // Limits on the query to QEMU about a hung guest. QEMU 7.2 replies within
@@ -117,16 +118,22 @@ func (v *VM) state() State {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), registersWait)
 	defer cancel()
-	out, err := mon.Commands(ctx).HumanMonitorCommand("info registers -a", nil)
+	out, err := registers(ctx, mon)
 	if err != nil {
 		return s // without registers; the error to report is the deadline
 	}
-	s.Registers = text.Lines(out[:min(len(out), maxRegisters)])
+	s.Registers = out
 	s.CPUs = parseRegisters(s.Registers)
 	if f := v.cfg.RegistersLog; f != "" && v.cfg.writeLog(f, s.Registers) == nil {
 		s.File = f
 	}
 	return s
+}
+
+// registers asks QEMU.
+func registers(ctx context.Context, mon *qmp.Monitor) (string, error) {
+	out, err := mon.Commands(ctx).HumanMonitorCommand("info registers -a", nil)
+	return text.Lines(out[:min(len(out), maxRegisters)]), err
 }
 
 // agentWait is how long to wait for the agent's response to a trivial request.

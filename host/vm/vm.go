@@ -226,6 +226,9 @@ type VM struct {
 
 	asking sync.Once // sets reason
 	reason string
+
+	layout layout
+	holds  holds
 }
 
 // Boot starts the guest and returns when its agent is up. The guest is killed when
