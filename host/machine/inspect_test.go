@@ -5,15 +5,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"labctl/guest/wire"
 	"labctl/host/kernel"
+	"labctl/host/outcome"
+	"labctl/host/registry"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -40,27 +44,67 @@ func TestInspect(t *testing.T) {
 			if _, err := v.Agent().Unpack(ctx, "/tmp", archive(t, "token", []byte(token))); err != nil {
 				t.Fatal(err)
 			}
-			mem, err := v.Memory(ctx)
+			testInspector(ctx, t, m, v, v, token)
+
+			// The same by way of the registry, as from another process.
+			runtime := filepath.Join(t.TempDir(), "run")
+			if err := os.Mkdir(runtime, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("XDG_RUNTIME_DIR", runtime)
+			info := m.Entry(v)
+			info.Name, info.Named = "lab", true
+			entry, err := registry.Register(v, info)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer mem.Close()
-			if sum := size(mem); sum < uint64(m.Target.MemoryMB-1)<<20 || sum > uint64(m.Target.MemoryMB)<<20 {
-				t.Errorf("%d bytes of memory in %+v, want about %d MB", sum, mem.Regions, m.Target.MemoryMB)
+			joined, err := registry.Find(ctx, "")
+			if err != nil {
+				t.Fatal(err)
 			}
-			for _, what := range []string{"Linux version " + m.Kernel.Release, token} {
-				if !contains(t, mem, what) {
-					t.Errorf("the memory does not have %q", what)
-				}
+			defer joined.Close()
+			if joined.Arch != arch || joined.QEMU != v.PID() || joined.Kernel.Release != m.Kernel.Release || joined.Template != v.Template() || joined.Template == "" {
+				t.Errorf("the machine is known as %+v", joined.Info)
 			}
-			regs, err := v.Registers(ctx)
-			if err != nil || strings.Count(regs, "CPU#") != m.Target.CPUs {
-				t.Errorf("Registers = %.100q, %v; want those of %d CPUs", regs, err, m.Target.CPUs)
+			testInspector(ctx, t, m, v, joined, token)
+			testVanish(t, v, filepath.Join(runtime, "labctl", "lab.sock"))
+			ended := make(chan error, 1)
+			go func() { ended <- joined.Wait(ctx) }()
+			if err := entry.Close(); err != nil {
+				t.Error(err)
 			}
-			testStop(t, v)
-			testGDB(ctx, t, v)
+			if err := <-ended; err != nil {
+				t.Errorf("Wait = %v", err)
+			}
+			if _, err := joined.Registers(ctx); err == nil || outcome.Of(err) != outcome.GuestCrashed {
+				t.Errorf("Registers of a machine that has ended = %v", err)
+			}
 		})
 	}
+}
+
+// testInspector looks at v by in.
+func testInspector(ctx context.Context, t *testing.T, m *Machine, v *vm.VM, in vm.Inspector, token string) {
+	t.Helper()
+	mem, err := in.Memory(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	if sum := size(mem); sum < uint64(m.Target.MemoryMB-1)<<20 || sum > uint64(m.Target.MemoryMB)<<20 {
+		t.Errorf("%d bytes of memory in %+v, want about %d MB", sum, mem.Regions, m.Target.MemoryMB)
+	}
+	for _, what := range []string{"Linux version " + m.Kernel.Release, token} {
+		if !contains(t, mem, what) {
+			t.Errorf("the memory does not have %q", what)
+		}
+	}
+	regs, err := in.Registers(ctx)
+	if err != nil || strings.Count(regs, "CPU#") != m.Target.CPUs {
+		t.Errorf("Registers = %.100q, %v; want those of %d CPUs", regs, err, m.Target.CPUs)
+	}
+	testStop(t, v, in)
+	testGDB(ctx, t, v, in)
 }
 
 func size(m *vm.Memory) (sum uint64) {
@@ -96,13 +140,13 @@ func answers(v *vm.VM, wait time.Duration) bool {
 	return err == nil
 }
 
-func testStop(t *testing.T, v *vm.VM) {
+func testStop(t *testing.T, v *vm.VM, in vm.Inspector) {
 	t.Helper()
-	one, err := v.Stop(v.Context())
+	one, err := in.Stop(v.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := v.Stop(v.Context())
+	two, err := in.Stop(v.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,15 +169,15 @@ func testStop(t *testing.T, v *vm.VM) {
 	}
 }
 
-func testGDB(ctx context.Context, t *testing.T, v *vm.VM) {
+func testGDB(ctx context.Context, t *testing.T, v *vm.VM, in vm.Inspector) {
 	t.Helper()
 	at := symbol(t, v, "schedule")
 	for range 2 {
-		conn, err := v.GDB(ctx)
+		conn, err := in.GDB(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := v.GDB(ctx); !errors.Is(err, vm.ErrDebugged) {
+		if _, err := in.GDB(ctx); err == nil || !strings.Contains(err.Error(), vm.ErrDebugged.Error()) || outcome.Of(err) != outcome.BadInput {
 			t.Errorf("second GDB = %v, want %v", err, vm.ErrDebugged)
 		}
 		if answers(v, time.Second) {
@@ -157,5 +201,28 @@ func testGDB(ctx context.Context, t *testing.T, v *vm.VM) {
 	res, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/labprobe", "ids"}}, agent.IO{})
 	if err != nil || res.Code != 0 {
 		t.Errorf("a program after the debugger = %+v, %v", res, v.Why(err))
+	}
+}
+
+// testVanish stops the guest and goes away without a word.
+func testVanish(t *testing.T, v *vm.VM, socket string) {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`{"schema":"labctl/machine/v1","op":"stop"}`, `{"schema":"labctl/machine/v1","op":"dance"}`, "rubbish"} {
+		fmt.Fprintln(conn, line)
+		got, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || strings.Contains(got, `"error"`) != !strings.Contains(line, "stop") {
+			t.Errorf("%s is answered by %q, %v", line, got, err)
+		}
+	}
+	if answers(v, time.Second) {
+		t.Error("a stopped guest answers")
+	}
+	conn.Close()
+	if !answers(v, v.Patient(20*time.Second)) {
+		t.Error("the guest does not go on without the one who has stopped it")
 	}
 }

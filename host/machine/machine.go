@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"labctl/host/image/initramfs"
@@ -14,6 +15,7 @@ import (
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/registry"
 	"labctl/host/targets"
 	"labctl/host/vm"
 	"labctl/host/vm/accel"
@@ -254,6 +256,23 @@ func (m *Machine) config() vm.Config {
 		Image: m.image, Initrd: m.initrd, DTB: m.dtb,
 		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB,
 		Accel: m.Verdict.Accel, Append: m.spec.Append, Patience: m.spec.Patience,
+	}
+}
+
+// Entry describes the machine, with v started from it, for the list of those that run.
+func (m *Machine) Entry(v *vm.VM) registry.Info {
+	var r record.Run
+	m.Describe(&r, nil)
+	ref := r.Kernel.Ref
+	if path := m.Kernel.Ref.Path; path != "" {
+		if abs, err := filepath.Abs(path); err == nil {
+			ref = abs // others have other working directories
+		}
+	}
+	return registry.Info{
+		Target: m.Target.Name, Arch: m.Target.Arch, CPUs: r.Target.CPUs, MemoryMB: r.Target.MemoryMB, Commands: m.spec.Commands,
+		Kernel:   registry.Kernel{Ref: ref, Source: r.Kernel.Source, Release: r.Kernel.Release, Image: m.Kernel.Image(), SHA256: r.Kernel.SHA256},
+		Template: v.Template(),
 	}
 }
 

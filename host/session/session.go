@@ -22,6 +22,7 @@ import (
 	"labctl/host/machine"
 	"labctl/host/outcome"
 	"labctl/host/record"
+	"labctl/host/registry"
 	"labctl/host/vm"
 )
 
@@ -91,6 +92,12 @@ type Options struct {
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
+	// Machine is the name of the machine, for other commands to use it by; empty for
+	// one that says what the run is. Idle is how long it is kept without use, for the
+	// list of machines; 0 is for ever.
+	Machine string
+	Idle    time.Duration
+
 	// Before is called before anything else is made ready. It may change the machine.
 	Before func(context.Context, *machine.Spec) error
 	// Prepared is called before the boot. ErrNoBoot ends the run well without one.
@@ -110,6 +117,7 @@ type Session struct {
 	Dir     record.Dir // its Path is empty when nothing is kept
 	Run     record.Run // as far as it is known
 
+	entry *registry.Entry // in the list of running machines, nil if it is not there
 	env   Env
 	o     Options
 	start time.Time
@@ -189,8 +197,25 @@ func (s *Session) boot(ctx context.Context) (err error) {
 	s.env.say("starting %s on %s (%s)", m.Kernel, m.Target.Name, m.Verdict.Accel)
 	s.VM, err = m.Boot(ctx, s.env.Env, s.Dir, s.o.Console)
 	m.Describe(&s.Run, s.VM)
-	if err == nil && s.o.FailOn != record.FailOnNone && !s.o.Waits {
+	if err != nil {
+		return err
+	}
+	if s.o.FailOn != record.FailOnNone && !s.o.Waits {
 		s.VM.EndDead()
+	}
+	return s.register()
+}
+
+// register makes the machine known to other commands. A run that nobody is to use does
+// without.
+func (s *Session) register() (err error) {
+	info := s.Machine.Entry(s.VM)
+	info.Name, info.Named, info.Run, info.IdleLimit = s.o.Machine, s.o.Machine != "", s.o.Name, registry.Seconds(s.o.Idle.Seconds())
+	info.Labctl, info.Command = s.env.Version, s.env.Command
+	s.entry, err = registry.Register(s.VM, info)
+	if err != nil && !info.Named {
+		s.env.say("other commands do not see this machine: %v", err)
+		return nil
 	}
 	return err
 }
@@ -199,6 +224,9 @@ func (s *Session) boot(ctx context.Context) (err error) {
 func (s *Session) end(ctx context.Context, err error) error {
 	if errors.Is(err, ErrNoBoot) {
 		err = nil
+	}
+	if s.entry != nil {
+		err = s.join(err, s.entry.Close())
 	}
 	if s.VM != nil {
 		if !outcome.Quiet(err) { // a program that ran to its end needs no explanation

@@ -22,6 +22,7 @@ import (
 // everything else. Any number of machines can start from it; each maps the memory
 // privately, so they share its pages and cannot modify it.
 type Snapshot struct {
+	Key   string // names the template
 	RAM   string // file with the memory, of the same size
 	State string // QEMU's migration stream without the memory
 	// BootTime is the duration of the boot that preceded the snapshot.

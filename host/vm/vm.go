@@ -551,6 +551,15 @@ func (v *VM) QMP() *qmp.Monitor { return v.mon }
 // PID returns QEMU's process ID.
 func (v *VM) PID() int { return v.proc.PID() }
 
+// Template returns the key of the template that the guest was started from, empty if it
+// was booted.
+func (v *VM) Template() string {
+	if v.cfg.Snapshot == nil {
+		return ""
+	}
+	return v.cfg.Snapshot.Key
+}
+
 // Context returns a context that ends with the guest; its cause is the reason.
 func (v *VM) Context() context.Context { return v.ctx }
 

@@ -201,7 +201,7 @@ func (k *killGround) clean(t *testing.T) {
 	for dir, may := range map[string][]string{
 		k.dir:                        {"prog"},
 		k.tmp:                        {"goimports"}, // by golang.org/x/tools when it runs in a test binary
-		k.cache:                      {"kernels", "apt", "initramfs", "templates", "build", "accel.json", "qemu.json", "qemu-features.json"},
+		k.cache:                      {"kernels", "apt", "initramfs", "templates", "build", "run", "accel.json", "qemu.json", "qemu-features.json"},
 		filepath.Join(k.dir, "prog"): {"go.mod", "main.go"},
 	} {
 		entries, err := os.ReadDir(dir)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,8 +54,9 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			}
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, "tmp"))
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
 			setup(env)
-			return os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755)
+			return errors.Join(os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755), os.Mkdir(filepath.Join(env.WorkDir, "run"), 0o700))
 		},
 		// Of the boards, raspi4b alone is not in every QEMU.
 		Condition: func(cond string) (bool, error) {

@@ -10,6 +10,7 @@ import (
 
 	"labctl/host/machine"
 	"labctl/host/outcome"
+	"labctl/host/registry"
 	"labctl/host/targets"
 	"labctl/host/vm/warm"
 )
@@ -17,8 +18,11 @@ import (
 func (a *app) vmCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "vm",
-		Short: "Manage warm-start templates",
-		Long: `A machine is booted once and saved as a template; later starts restore it in a
+		Short: "List running machines, and manage warm-start templates",
+		Long: `vm ls lists the machines that run, those of boot, exec, trace and labs included, and
+the templates that machines start from.
+
+A machine is booted once and saved as a template; later starts restore it in a
 fifth of a second instead of booting for seconds. Each start has its own copy of
 the memory, the correct time and its own random numbers. --cold boots the kernel
 instead.`,
@@ -33,9 +37,13 @@ func (a *app) vmLs() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "ls",
-		Short: "List templates, most recently used first",
+		Short: "List running machines, and templates, most recently used first",
 		Args:  noArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
+			running, err := registry.List(c.Context())
+			if err != nil {
+				return err
+			}
 			store, err := warm.Open("", 0)
 			if err != nil {
 				return err
@@ -45,7 +53,13 @@ func (a *app) vmLs() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return a.printJSON(all)
+				return a.printJSON(struct {
+					Machines  []registry.Info  `json:"machines"`
+					Templates []*warm.Template `json:"templates"`
+				}{running, append([]*warm.Template{}, all...)})
+			}
+			if err := a.listRunning(running); err != nil {
+				return err
 			}
 			w := a.table("MACHINE", "KERNEL", "CPUS", "MEMORY", "COMMANDS", "DISK", "BOOT", "STARTS", "MADE", "USED", "KEY")
 			w.Columns[10].Wrap = false // a key is one word
@@ -77,6 +91,50 @@ func (a *app) vmLs() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// listRunning lists the machines that run.
+func (a *app) listRunning(all []registry.Info) error {
+	if len(all) == 0 {
+		return nil
+	}
+	w := a.table("NAME", "MACHINE", "KERNEL", "CPUS", "MEMORY", "START", "UP", "IDLE", "PROGRAMS", "PID", "COMMAND")
+	var troubled []registry.Info
+	for _, i := range all {
+		if i.Trouble != "" {
+			troubled = append(troubled, i)
+			continue
+		}
+		start, idle := "cold", "-"
+		if i.Template != "" {
+			start = "warm"
+		}
+		if i.Named {
+			idle = span(i.Idle.Duration())
+			if i.IdleLimit > 0 {
+				idle += " of " + span(i.IdleLimit.Duration())
+			}
+		}
+		w.Row(i.Name, i.Target, i.Kernel.Release, i.CPUs, fmt.Sprintf("%d MB", i.MemoryMB), start, span(time.Since(i.Started)), idle, i.Programs, i.PID, i.Run)
+	}
+	if len(troubled) < len(all) {
+		if err := w.Write(a.stdout); err != nil {
+			return err
+		}
+	}
+	for _, i := range troubled {
+		fmt.Fprintf(a.stdout, "%s: %s\n", i.Name, i.Trouble)
+	}
+	_, err := fmt.Fprintln(a.stdout)
+	return err
+}
+
+// span is a time to the second, or to the minute when it is long.
+func span(d time.Duration) string {
+	if d >= 10*time.Minute {
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return d.Round(time.Second).String()
 }
 
 func (a *app) vmWarm() *cobra.Command {
