@@ -34,6 +34,7 @@ var tiers = [][]string{
 	{"host/vm/accel", "host/crash"},                                         // which of QEMU's accelerators works; reports on a console
 	{"host/vm", "host/vm/warm", "host/kernel", "host/image/initramfs"},
 	{"host/registry"},                          // machines that run, and their names
+	{"host/outside"},                           // a guest's kernel, seen from outside it
 	{"host/image/program"},                     // what a guest is to run, and its files
 	{"host/trace/capture", "host/trace/event"}, // a trace's bytes; its events
 	{"host/trace/format", "host/trace/internal/kerneltext"},

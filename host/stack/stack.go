@@ -60,6 +60,7 @@ type Stack struct {
 	// stack: the unwinder gave up there, or kept to a bound.
 	Truncated bool   `json:"truncated,omitempty"`
 	Origin    string `json:"origin,omitempty"` // what took it: "sched_process_fork", "gdb"
+	Note      string `json:"note,omitempty"`   // why there are no frames
 }
 
 // Index is the place of the innermost frame whose symbol has the family, or -1.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ const (
 	registersWait = 2 * time.Second
 	maxRegisters  = 1 << 20 // bytes
 	maxCPUs       = 64
+	maxRegs       = 256
 )
 
 // CPU is the state of one CPU of the guest.
@@ -30,6 +32,10 @@ type CPU struct {
 	Mode   string // as QEMU prints it: "CPL=0", "EL1h", "svc32"
 	Masked bool   // interrupts masked; also true for an idle CPU of arm64 and arm
 	Halted bool   // waits for an interrupt; known on x86 only
+	User   bool   // in user mode
+	// Regs are the general registers and those that QEMU prints with them, by QEMU's
+	// names in lower case: "rip", "x29", "r15".
+	Regs map[string]uint64 `json:"-"`
 }
 
 // String returns one line for a user.
@@ -123,7 +129,7 @@ func (v *VM) state() State {
 		return s // without registers; the error to report is the deadline
 	}
 	s.Registers = out
-	s.CPUs = parseRegisters(s.Registers)
+	s.CPUs = ParseRegisters(s.Registers)
 	if f := v.cfg.RegistersLog; f != "" && v.cfg.writeLog(f, s.Registers) == nil {
 		s.File = f
 	}
@@ -168,8 +174,15 @@ var (
 	halted = regexp.MustCompile(` HLT=1\b`)
 )
 
-// parseRegisters parses the known parts of the output of "info registers -a".
-func parseRegisters(out string) []CPU {
+// A register of QEMU's output; those of vectors have other digits behind a colon or a
+// space, and segments a selector before.
+var oneRegister = regexp.MustCompile(`(?:^|\s)([A-Za-z][A-Za-z0-9]{1,3}) ?=([0-9a-f]{8,16})(?:\s|$)`)
+
+// userModes are the modes in which programs run.
+var userModes = []string{"CPL=3", "EL0t", "usr32", "usr26"}
+
+// ParseRegisters parses the known parts of the output of "info registers -a".
+func ParseRegisters(out string) []CPU {
 	var cpus []CPU
 	for _, line := range strings.Split(out, "\n") {
 		if m := cpuHead.FindStringSubmatch(line); m != nil {
@@ -177,7 +190,7 @@ func parseRegisters(out string) []CPU {
 				break
 			}
 			id, _ := strconv.Atoi(m[1])
-			cpus = append(cpus, CPU{ID: id, Mode: "mode unknown"})
+			cpus = append(cpus, CPU{ID: id, Mode: "mode unknown", Regs: map[string]uint64{}})
 			continue
 		}
 		if len(cpus) == 0 {
@@ -187,11 +200,24 @@ func parseRegisters(out string) []CPU {
 		if m := pcField.FindStringSubmatch(line); m != nil && c.PC == 0 {
 			c.PC, _ = strconv.ParseUint(m[1]+m[2], 16, 64)
 		}
+		// Registers follow each other with one space, which a match takes.
+		for rest := line; len(c.Regs) < maxRegs; {
+			m := oneRegister.FindStringSubmatchIndex(rest)
+			if m == nil {
+				break
+			}
+			v, _ := strconv.ParseUint(rest[m[4]:m[5]], 16, 64)
+			if name := strings.ToLower(rest[m[2]:m[3]]); c.Regs[name] == 0 {
+				c.Regs[name] = v
+			}
+			rest = rest[m[5]:]
+		}
 		for _, mode := range modes {
 			if m := mode.field.FindStringSubmatch(line); m != nil {
 				flags, _ := strconv.ParseUint(m[1], 16, 64)
 				c.Mode, c.Masked = m[2], flags&mode.mask != 0 == mode.off
 				c.Halted = halted.MatchString(line)
+				c.User = slices.Contains(userModes, c.Mode)
 			}
 		}
 	}

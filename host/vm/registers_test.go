@@ -40,7 +40,7 @@ func TestParseRegisters(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, c := range parseRegisters(string(b)) {
+		for _, c := range ParseRegisters(string(b)) {
 			got = append(got, c.String())
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -48,10 +48,31 @@ func TestParseRegisters(t *testing.T) {
 		}
 	}
 	// arm, as target/arm/cpu.c prints it.
-	got := parseRegisters("\nCPU#0\nR00=00000000 R01=c1804ec8 R02=00000001 R03=c0119ea0\nR12=00000000 R13=c1801f68 R14=c0109a3c R15=c0109a40\nPSR=600f0013 -ZC- A NS svc32\n")
-	want := []CPU{{PC: 0xc0109a40, Mode: "svc32"}}
+	got := ParseRegisters("\nCPU#0\nR00=00000000 R01=c1804ec8 R02=00000001 R03=c0119ea0\nR12=00000000 R13=c1801f68 R14=c0109a3c R15=c0109a40\nPSR=600f0013 -ZC- A NS svc32\n")
+	want := []CPU{{PC: 0xc0109a40, Mode: "svc32", Regs: map[string]uint64{
+		"r00": 0, "r01": 0xc1804ec8, "r02": 1, "r03": 0xc0119ea0, "r12": 0, "r13": 0xc1801f68, "r14": 0xc0109a3c, "r15": 0xc0109a40, "psr": 0x600f0013,
+	}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("arm (-want +got):\n%s", diff)
+	}
+}
+
+// TestRegisterNames: the registers that stacks are unwound from.
+func TestRegisterNames(t *testing.T) {
+	for file, want := range map[string]map[string]uint64{
+		"amd64.txt": {"rip": 0xffffffff8b2e3471, "rsp": 0, "rbp": 0, "r8": 0, "r13": 0},
+		"arm64.txt": {"pc": 0xffffac6942ec946c, "sp": 0, "x29": 0, "x30": 0, "x00": 0},
+	} {
+		b, err := os.ReadFile(filepath.Join("testdata/registers", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cpu := ParseRegisters(string(b))[0]
+		for name, v := range want {
+			if got, ok := cpu.Regs[name]; !ok || v != 0 && got != v {
+				t.Errorf("%s: %s = %#x, %t; want %#x", file, name, got, ok, v)
+			}
+		}
 	}
 }
 
@@ -68,7 +89,7 @@ func FuzzParseRegisters(f *testing.F) {
 		f.Add(string(b))
 	}
 	f.Fuzz(func(t *testing.T, out string) {
-		cpus := parseRegisters(out)
+		cpus := ParseRegisters(out)
 		if len(cpus) > maxCPUs {
 			t.Errorf("%d CPUs, want at most %d", len(cpus), maxCPUs)
 		}

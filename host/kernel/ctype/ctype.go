@@ -41,6 +41,37 @@ func Structs(spec *btf.Spec, name string) ([]*btf.Struct, error) {
 	return structs, nil
 }
 
+// Composite returns the struct or union with a name, nil if there is no such type. Source
+// files may define private ones: of several it is the one with the most members.
+func Composite(spec *btf.Spec, name string) (btf.Type, error) {
+	types, err := spec.AnyTypesByName(name)
+	if errors.Is(err, btf.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read BTF of %s: %w", name, err)
+	}
+	var best btf.Type
+	most := -1
+	for _, t := range types {
+		if members, ok := direct(t); ok && len(members) > most {
+			best, most = t, len(members)
+		}
+	}
+	return best, nil
+}
+
+// direct returns the members of a struct or union.
+func direct(t btf.Type) (members []btf.Member, ok bool) {
+	switch t := t.(type) {
+	case *btf.Struct:
+		return t.Members, true
+	case *btf.Union:
+		return t.Members, true
+	}
+	return nil, false
+}
+
 // Member is a member of a struct, with its offset in the outermost struct.
 type Member struct {
 	Name   string
@@ -59,9 +90,13 @@ const maxVisits = 1 << 16
 // Members returns the members of a struct in declaration order, those of anonymous
 // structs and unions in it under their own names. bits is the kernel's word size,
 // which BTF does not record.
-func Members(s *btf.Struct, bits int) []Member {
+func Members(s *btf.Struct, bits int) []Member { return MembersOf(s, bits) }
+
+// MembersOf is Members for a struct or union; other types have none.
+func MembersOf(t btf.Type, bits int) []Member {
 	f := flattener{seen: map[string]bool{}, left: maxVisits, pointer: bits / 8}
-	f.add(s.Members, 0, 0)
+	members, _ := direct(t)
+	f.add(members, 0, 0)
 	return f.members
 }
 
@@ -106,12 +141,8 @@ func (f *flattener) add(members []btf.Member, base btf.Bits, depth int) {
 		}
 		at := base + m.Offset // in bits
 		if m.Name == "" {
-			switch t := btf.UnderlyingType(m.Type).(type) {
-			case *btf.Struct:
-				f.add(t.Members, at, depth+1)
-			case *btf.Union:
-				f.add(t.Members, at, depth+1)
-			}
+			inner, _ := direct(btf.UnderlyingType(m.Type))
+			f.add(inner, at, depth+1)
 			continue
 		}
 		if f.seen[m.Name] {

@@ -12,16 +12,11 @@ import (
 	"labctl/host/stack"
 )
 
-// Symbol is what covers an address.
-type Symbol struct {
-	Name   string
-	Module string // empty for the kernel's image
-	Start  uint64
-	Size   uint64 // bytes; 0 when the end is not known
-}
-
-// Lookup finds the symbol that covers an address.
-type Lookup func(addr uint64) (Symbol, bool)
+// Symbol is what covers an address, and Lookup finds it.
+type (
+	Symbol = stack.Symbol
+	Lookup = stack.Lookup
+)
 
 // Symbols is a table of a kernel's symbols. It is safe for concurrent use.
 type Symbols struct {
@@ -216,15 +211,6 @@ func (d *Decoder) Symbol(addr uint64) (Symbol, bool) { return d.syms()(addr) }
 // (FTRACE_TRAMPOLINE_MARKER in kernel/trace/trace.h).
 const trampoline = 1<<31 - 1
 
-// returns are symbols that are put into a stack as return addresses by their
-// start: by the tracers, by the making of a task, and by 32-bit arm where the
-// kernel is entered (arch/arm/kernel/entry-common.S).
-var returns = map[string]bool{
-	"return_to_handler": true, "kretprobe_trampoline": true, "__kretprobe_trampoline": true, "arch_rethook_trampoline": true,
-	"ret_from_fork": true, "ret_from_fork_asm": true,
-	"ret_fast_syscall": true, "__ret_fast_syscall": true, "ret_slow_syscall": true, "ret_from_exception": true,
-}
-
 // Frames are the frames of a kernel stack as taken, not classified. A return
 // address may already belong to the next symbol, so the byte before it is looked
 // up; the innermost one, and one where an exception came, are exact.
@@ -233,14 +219,8 @@ func (d *Decoder) Frames(pcs []uint64) []stack.Frame {
 	frames := make([]stack.Frame, len(pcs))
 	exact := true
 	for i, pc := range pcs {
-		f := stack.Frame{PC: pc, Kind: stack.Unknown}
-		s, ok := find(pc)
-		if !exact && pc > 0 && !(ok && pc == s.Start && returns[s.Name]) {
-			s, ok = find(pc - 1)
-		}
-		if ok {
-			f.Name, f.Module, f.Offset, f.Size, f.Kind = stack.Sanitise(s.Name), stack.Sanitise(s.Module), pc-s.Start, s.Size, stack.Function
-		} else if pc == trampoline {
+		f := stack.At(find, pc, exact)
+		if f.Name == "" && pc == trampoline {
 			f = stack.Frame{Name: "ftrace_trampoline", Kind: stack.Asm}
 		}
 		sym, _ := ksym.Family(f.Name)

@@ -1,0 +1,210 @@
+package mmu
+
+// Level is one level of a page table.
+type Level struct {
+	Name  string // the kernel's name of an entry at this level: "PGD"
+	Shift uint   // the lowest bit of the virtual address that selects an entry
+	Bits  uint   // how many bits select it
+}
+
+// Flag is a bit of an entry, or several.
+type Flag struct {
+	Mask  uint64
+	Value uint64 // of the bits under Mask when the flag is set
+	Name  string
+	Leaf  bool // only in an entry that maps memory, not in one that points to a table
+	Table bool // only in an entry that points to a table
+}
+
+// Format is how one architecture, in one configuration, lays out page tables.
+type Format struct {
+	Name   string  // "x86-64, 4 levels"
+	Arch   string  // GOARCH
+	Levels []Level // outermost first
+	Entry  int     // bytes of an entry
+	Flags  []Flag  // in the order in which they are printed
+
+	// Sign says that addresses above the tables' reach are the sign extension of
+	// the highest bit: one table maps both halves of the address space.
+	Sign bool
+	// next explains an entry: whether it is valid; where it points to, and whether
+	// to memory of the level's size or to a table. Size, if it is not 0, is that of
+	// the memory instead of the level's.
+	next func(entry uint64, level, levels int) (e explained)
+	// noExec are the bits of which one forbids the kernel to execute the memory.
+	noExec uint64
+}
+
+type explained struct {
+	valid bool
+	leaf  bool
+	phys  uint64
+	size  uint64
+}
+
+// Page returns the size of the smallest page.
+func (f *Format) Page() uint64 { return 1 << f.Levels[len(f.Levels)-1].Shift }
+
+// VABits returns how many bits of an address the tables translate.
+func (f *Format) VABits() uint { return f.Levels[0].Shift + f.Levels[0].Bits }
+
+var x86Flags = []Flag{
+	// arch/x86/include/asm/pgtable_types.h
+	{1 << 0, 1 << 0, "PRESENT", false, false},
+	{1 << 1, 1 << 1, "RW", false, false},
+	{1 << 1, 0, "RO", false, false},
+	{1 << 2, 1 << 2, "USER", false, false},
+	{1 << 3, 1 << 3, "PWT", false, false},
+	{1 << 4, 1 << 4, "PCD", false, false},
+	{1 << 5, 1 << 5, "ACCESSED", false, false},
+	{1 << 6, 1 << 6, "DIRTY", true, false},
+	{1 << 8, 1 << 8, "GLOBAL", true, false},
+	{1 << 63, 1 << 63, "NX", false, false},
+}
+
+// x86 explains an entry of x86-64 (Intel SDM volume 3, 4.5): bit 7 of a PUD or PMD makes
+// it map memory.
+func x86(entry uint64, level, levels int) (e explained) {
+	const addr = 0x000ffffffffff000
+	last := level == levels-1
+	e.valid = entry&1 != 0
+	e.leaf = last || entry&(1<<7) != 0 && level >= levels-3
+	e.phys = entry & addr
+	return e
+}
+
+var armFlags = []Flag{
+	// arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h
+	{1, 1, "VALID", false, false},
+	{1 << 6, 1 << 6, "USER", true, false},
+	{1 << 7, 1 << 7, "RO", true, false},
+	{1 << 7, 0, "RW", true, false},
+	{3 << 8, 3 << 8, "SHARED", true, false},
+	{1 << 10, 1 << 10, "AF", true, false},
+	{1 << 11, 1 << 11, "NG", true, false},
+	{1 << 51, 1 << 51, "DBM", true, false},
+	{1 << 52, 1 << 52, "CONT", true, false},
+	{1 << 53, 1 << 53, "PXN", true, false},
+	{1 << 54, 1 << 54, "UXN", true, false},
+	{1 << 55, 1 << 55, "DIRTY", true, false},
+	{1 << 59, 1 << 59, "PXNTable", false, true},
+	{1 << 60, 1 << 60, "UXNTable", false, true},
+}
+
+// arm64 explains an entry of VMSAv8-64 and of LPAE (Arm ARM, D8.3): of the two lowest
+// bits 01 is a block, 11 a table or, at the last level, a page. wide are the bits of the
+// address above bit 47, and where they are in the entry.
+func arm64(page uint, wide func(entry uint64) uint64) func(uint64, int, int) explained {
+	low := uint64(1)<<48 - 1<<page
+	return func(entry uint64, level, levels int) (e explained) {
+		last := level == levels-1
+		e.phys = entry & low
+		if wide != nil {
+			e.phys |= wide(entry)
+		}
+		switch entry & 3 {
+		case 3:
+			e.valid, e.leaf = true, last
+		case 1:
+			e.valid, e.leaf = !last, true
+		}
+		return e
+	}
+}
+
+// lpa is where 64 KB granules keep bits 48 to 51 of an address, lpa2 where smaller ones
+// keep bits 48 to 51 (FEAT_LPA, FEAT_LPA2).
+func lpa(entry uint64) uint64  { return entry >> 12 & 0xf << 48 }
+func lpa2(entry uint64) uint64 { return entry&(3<<48) | entry>>8&3<<50 }
+
+// armShort explains an entry of the short descriptors of 32-bit Arm (Arm ARM, G5.4):
+// sections of 1 MB and supersections of 16 MB in the first level, pages of 4 and 64 KB
+// in the second.
+func armShort(entry uint64, level, levels int) (e explained) {
+	kind := entry & 3
+	switch {
+	case level == 0 && kind == 1:
+		return explained{valid: true, phys: entry &^ 0x3ff}
+	case level == 0 && kind >= 2 && entry&(1<<18) != 0:
+		return explained{valid: true, leaf: true, phys: entry & 0xff000000, size: 16 << 20}
+	case level == 0 && kind >= 2:
+		return explained{valid: true, leaf: true, phys: entry & 0xfff00000}
+	case level == 1 && kind == 1:
+		return explained{valid: true, leaf: true, phys: entry & 0xffff0000, size: 64 << 10}
+	case level == 1 && kind >= 2:
+		return explained{valid: true, leaf: true, phys: entry & 0xfffff000}
+	}
+	return explained{}
+}
+
+var shortFlags = []Flag{
+	{3, 1, "TABLE", false, true},
+	{1 << 2, 1 << 2, "B", true, false},
+	{1 << 3, 1 << 3, "C", true, false},
+}
+
+// Formats lists what is known, for each architecture the most likely first. Names of
+// levels are the kernel's (Documentation/mm/page_tables.rst), which leaves out the upper
+// ones where there are fewer.
+var Formats = []Format{
+	{Name: "x86-64, 4 levels", Arch: "amd64", Entry: 8, Sign: true, Flags: x86Flags, next: x86, noExec: 1 << 63,
+		Levels: []Level{{"PGD", 39, 9}, {"PUD", 30, 9}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+	{Name: "x86-64, 5 levels", Arch: "amd64", Entry: 8, Sign: true, Flags: x86Flags, next: x86, noExec: 1 << 63,
+		Levels: []Level{{"PGD", 48, 9}, {"P4D", 39, 9}, {"PUD", 30, 9}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+
+	{Name: "arm64, 4 KB pages, 4 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(12, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 39, 9}, {"PUD", 30, 9}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+	{Name: "arm64, 4 KB pages, 3 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(12, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 30, 9}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+	{Name: "arm64, 4 KB pages, 5 levels, 52-bit addresses", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(12, lpa2), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 48, 4}, {"P4D", 39, 9}, {"PUD", 30, 9}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+	{Name: "arm64, 16 KB pages, 4 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(14, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 47, 1}, {"PUD", 36, 11}, {"PMD", 25, 11}, {"PTE", 14, 11}}},
+	{Name: "arm64, 16 KB pages, 3 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(14, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 36, 11}, {"PMD", 25, 11}, {"PTE", 14, 11}}},
+	{Name: "arm64, 16 KB pages, 4 levels, 52-bit addresses", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(14, lpa2), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 47, 5}, {"PUD", 36, 11}, {"PMD", 25, 11}, {"PTE", 14, 11}}},
+	{Name: "arm64, 64 KB pages, 3 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(16, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 42, 6}, {"PMD", 29, 13}, {"PTE", 16, 13}}},
+	{Name: "arm64, 64 KB pages, 3 levels, 52-bit addresses", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(16, lpa), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 42, 10}, {"PMD", 29, 13}, {"PTE", 16, 13}}},
+	{Name: "arm64, 64 KB pages, 2 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(16, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 29, 13}, {"PTE", 16, 13}}},
+
+	{Name: "arm, short descriptors", Arch: "arm", Entry: 4, Sign: true, Flags: shortFlags, next: armShort,
+		Levels: []Level{{"PGD", 20, 12}, {"PTE", 12, 8}}},
+	{Name: "arm, long descriptors", Arch: "arm", Entry: 8, Sign: true, Flags: armFlags, next: arm64(12, nil), noExec: 1 << 53,
+		Levels: []Level{{"PGD", 30, 2}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
+}
+
+// Of returns the formats of an architecture, the most likely first.
+func Of(arch string) []*Format {
+	var out []*Format
+	for i := range Formats {
+		if Formats[i].Arch == arch {
+			out = append(out, &Formats[i])
+		}
+	}
+	return out
+}
+
+// Find returns the format with a name, nil if there is none.
+func Find(name string) *Format {
+	for i := range Formats {
+		if Formats[i].Name == name {
+			return &Formats[i]
+		}
+	}
+	return nil
+}
+
+// Names returns the names of the flags that are set in an entry.
+func (f *Format) Names(entry uint64, leaf bool) []string {
+	var names []string
+	for _, fl := range f.Flags {
+		if entry&fl.Mask == fl.Value && (!fl.Leaf || leaf) && (!fl.Table || !leaf) {
+			names = append(names, fl.Name)
+		}
+	}
+	return names
+}

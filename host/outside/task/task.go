@@ -1,0 +1,442 @@
+// Package task lists a guest's tasks and their stacks from outside the guest.
+package task
+
+import (
+	"errors"
+	"fmt"
+
+	"labctl/host/outcome"
+	"labctl/host/outside/kern"
+	"labctl/host/outside/unwind"
+	"labctl/host/stack"
+	"labctl/host/text"
+	"labctl/host/vm"
+)
+
+// Task is one task: a thread, as the kernel sees it.
+type Task struct {
+	Addr uint64 `json:"addr"` // of its struct task_struct
+	PID  int    `json:"pid"`  // of its process: the thread group's
+	TID  int    `json:"tid"`  // its own; what the kernel calls pid
+	PPID int    `json:"ppid"` // of the parent process
+
+	Comm   string `json:"comm"`
+	Kernel bool   `json:"kernel"` // a kernel thread
+	State  string `json:"state"`  // the letter of /proc/PID/stat
+	OnCPU  bool   `json:"on_cpu"` // it is some CPU's current task
+	CPU    int    `json:"cpu"`    // where it runs, or ran last
+	Policy string `json:"policy"` // "NORMAL", "FIFO"
+	Nice   int    `json:"nice"`
+	RTPrio int    `json:"rt_priority,omitempty"`
+
+	Stack     uint64 `json:"stack"`      // lowest address; 0 if it has none any more
+	StackSize int    `json:"stack_size"` // bytes
+	StackUsed int    `json:"stack_used"` // bytes, of a task that does not run
+
+	idle     bool
+	switches uint64 // how often it has stopped running
+}
+
+// Name is the task's name as ps prints it: those of kernel threads in brackets.
+func (t *Task) Name() string {
+	if t.Kernel {
+		return "[" + t.Comm + "]"
+	}
+	return t.Comm
+}
+
+// Idle reports whether it is the task that a CPU runs when there is nothing to do.
+func (t *Task) Idle() bool { return t.idle }
+
+// Tasks is a guest's tasks, as they were at one look.
+type Tasks struct {
+	List []Task
+	// Torn says what did not fit together, "" if everything did: the guest ran, or
+	// its lists are damaged. List has what was read.
+	Torn    string
+	Modules []*kern.Module
+	CPUs    []vm.CPU // their registers, if they were read
+
+	look *kern.Look
+	unw  unwind.Unwinder
+	noUn error // why there is no unwinder
+	find stack.Lookup
+}
+
+// maxTasks limits the tasks that are read of a guest (PID_MAX_DEFAULT in
+// include/linux/threads.h is 32768).
+const maxTasks = 1 << 16
+
+// tries is how often lists are read that change meanwhile.
+const tries = 5
+
+// Read lists the tasks of a kernel. cpus, which may be nil, are the registers of its CPUs,
+// read at about the same time: the stacks of running tasks are found by them.
+func Read(k *kern.Kernel, cpus []vm.CPU) (*Tasks, error) {
+	if _, err := k.Member("task_struct", "tasks"); err != nil {
+		return nil, err
+	}
+	init, err := initTask(k)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tasks{CPUs: cpus, look: k.Look()}
+	for range tries {
+		t.look.Fresh()
+		t.List, err = t.read(init)
+		if err == nil || !errors.Is(err, kern.ErrTorn) {
+			break
+		}
+	}
+	switch {
+	case err != nil && len(t.List) < 2:
+		return nil, fmt.Errorf("list of tasks: %w", outcome.Default(outcome.BadInput, err))
+	case err != nil:
+		t.Torn = text.Line(err.Error(), 200)
+	}
+	// Modules have symbols of their own; without them their frames are addresses.
+	t.Modules, _ = t.look.Modules()
+	t.find = t.look.Finder(t.Modules)
+	var tables []unwind.ModuleTable
+	for _, m := range t.Modules {
+		if m.ORC.Count > 0 {
+			tables = append(tables, unwind.ModuleTable(m.ORC))
+		}
+	}
+	t.unw, t.noUn = unwind.Of(t.look, tables)
+	return t, nil
+}
+
+// initTask finds the idle task of the first CPU, at which the list of tasks starts.
+func initTask(k *kern.Kernel) (uint64, error) {
+	if addr, ok := k.Addr("init_task"); ok {
+		return addr, nil
+	}
+	return k.FindInitTask()
+}
+
+// read walks the list of processes, and of each its threads.
+func (t *Tasks) read(init uint64) ([]Task, error) {
+	k, l := t.look.K, t.look
+	tasks, err := k.Member("task_struct", "tasks")
+	if err != nil {
+		return nil, err
+	}
+	node, err := k.Member("task_struct", "thread_node")
+	if err != nil {
+		return nil, err
+	}
+	idle := t.idle(init)
+	all := make([]Task, 0, 128)
+	for i, addr := range idle {
+		one, err := t.one(addr)
+		if err != nil {
+			return nil, err
+		}
+		one.idle, one.CPU = true, i
+		all = append(all, one)
+	}
+	seen := map[uint64]bool{}
+	var bad error
+	add := func(addr uint64) bool {
+		if seen[addr] || len(all) >= maxTasks {
+			bad = fmt.Errorf("%w: a task is in it twice, or there are more than %d", kern.ErrTorn, maxTasks)
+			return false
+		}
+		seen[addr] = true
+		one, err := t.one(addr)
+		if err != nil {
+			bad = err
+			return false
+		}
+		all = append(all, one)
+		return true
+	}
+	err = l.List(init+uint64(tasks.Offset), tasks.Offset, maxTasks, func(leader uint64) bool {
+		o := l.Object("task_struct", leader)
+		signal := o.Uint("signal")
+		head := l.Object("signal_struct", signal).At("thread_head")
+		if o.Err() != nil || signal == 0 { // it is being released
+			return add(leader)
+		}
+		before := len(all)
+		if err := l.List(head, node.Offset, maxTasks, add); err != nil {
+			bad = errors.Join(bad, err)
+		}
+		if bad == nil && len(all) == before { // its threads are gone
+			return add(leader)
+		}
+		return bad == nil
+	})
+	if bad == nil {
+		bad = err
+	}
+	return all, bad
+}
+
+// idle lists the idle tasks of all CPUs: those beyond the first are in no list.
+func (t *Tasks) idle(init uint64) []uint64 {
+	all := []uint64{init}
+	for cpu := 1; cpu < maxCPUs; cpu++ {
+		rq, ok := t.look.PerCPU("runqueues", cpu)
+		if !ok {
+			break
+		}
+		addr := t.look.Object("rq", rq).Uint("idle")
+		if addr == 0 {
+			break
+		}
+		all = append(all, addr)
+	}
+	return all
+}
+
+const maxCPUs = 64
+
+// Bits and names of include/linux/sched.h.
+const (
+	flagKthread = 0x00200000 // PF_KTHREAD
+	taskReport  = 0x7f
+	taskIdle    = 0x402      // TASK_UNINTERRUPTIBLE and TASK_NOLOAD
+	taskBlocked = 0x9000     // TASK_RTLOCK_WAIT and TASK_FROZEN, which are reported as D
+	states      = "RSDTtXZP" // TASK_RUNNING, then a bit each
+)
+
+// stateLetter is the letter of fs/proc/array.c for a state (task_state_index in
+// include/linux/sched.h).
+func stateLetter(state, exit uint64) string {
+	switch {
+	case state&taskIdle == taskIdle:
+		return "I"
+	case state&taskBlocked != 0:
+		return "D"
+	}
+	bits := (state | exit) & taskReport
+	n := 0
+	for ; bits != 0; bits >>= 1 {
+		n++
+	}
+	return states[n : n+1]
+}
+
+// policies are the values of include/uapi/linux/sched.h.
+var policies = map[uint64]string{0: "NORMAL", 1: "FIFO", 2: "RR", 3: "BATCH", 5: "IDLE", 6: "DEADLINE", 7: "EXT"}
+
+func (t *Tasks) one(addr uint64) (Task, error) {
+	l := t.look
+	o := l.Object("task_struct", addr)
+	state := "__state"
+	if !o.Has(state) {
+		state = "state" // to 5.13
+	}
+	cpu := "thread_info.cpu"
+	if !o.Has(cpu) {
+		cpu = "cpu"
+	}
+	one := Task{
+		Addr: addr, PID: int(o.Int("tgid")), TID: int(o.Int("pid")),
+		Comm:   text.Line(o.String("comm"), maxName),
+		Kernel: o.Uint("flags")&flagKthread != 0,
+		State:  stateLetter(o.Uint(state), o.Uint("exit_state")),
+		OnCPU:  o.Uint("on_cpu") != 0,
+		CPU:    int(o.Uint(cpu)),
+		Nice:   int(o.Int("static_prio")) - 120,
+		RTPrio: int(o.Uint("rt_priority")),
+		Stack:  o.Uint("stack"),
+	}
+	if name := t.fullName(o); one.Kernel && name != "" {
+		one.Comm = name
+	}
+	one.switches = o.Uint("nvcsw") + o.Uint("nivcsw")
+	policy := o.Uint("policy")
+	if one.Policy = policies[policy]; one.Policy == "" {
+		one.Policy = fmt.Sprint(policy)
+	}
+	if parent := o.Uint("real_parent"); parent != 0 {
+		p := l.Object("task_struct", parent)
+		one.PPID = int(p.Int("tgid"))
+		if p.Err() != nil {
+			return one, fmt.Errorf("%w: the parent of task %d: %w", kern.ErrTorn, one.TID, p.Err())
+		}
+	}
+	one.StackSize = t.stackSize()
+	if sp := t.saved(o).sp; !one.OnCPU && one.Stack != 0 && sp >= one.Stack && sp <= one.Stack+uint64(one.StackSize) {
+		one.StackUsed = int(one.Stack + uint64(one.StackSize) - sp)
+	}
+	if o.Err() != nil {
+		return one, fmt.Errorf("%w: task at %#x: %w", kern.ErrTorn, addr, o.Err())
+	}
+	return one, nil
+}
+
+// maxName limits a task's name, in bytes.
+const maxName = 64
+
+// fullName returns the name of a kernel thread that is longer than comm (get_kthread_comm
+// in kernel/kthread.c), "" if it has none.
+func (t *Tasks) fullName(o *kern.Object) string {
+	if !o.Has("worker_private") {
+		return ""
+	}
+	kthread := t.look.Object("kthread", o.Uint("worker_private"))
+	if kthread.Addr == 0 || !kthread.Has("full_name") {
+		return ""
+	}
+	at := kthread.Uint("full_name")
+	if at == 0 {
+		return ""
+	}
+	name, err := t.look.CString(at, maxName)
+	if err != nil {
+		return ""
+	}
+	return text.Line(name, maxName)
+}
+
+// stackSize is THREAD_SIZE, the size of union thread_union.
+func (t *Tasks) stackSize() int {
+	if n, err := t.look.K.Size("thread_union"); err == nil {
+		return n
+	}
+	return 16 << 10
+}
+
+// stopped is where a task that does not run has stopped.
+type stopped struct{ pc, sp, fp uint64 }
+
+// saved returns what a task's switch to another has saved.
+func (t *Tasks) saved(o *kern.Object) (c stopped) {
+	l := t.look
+	if o.Has("thread.cpu_context.pc") { // arm64
+		return stopped{o.Uint("thread.cpu_context.pc"), o.Uint("thread.cpu_context.sp"), o.Uint("thread.cpu_context.fp")}
+	}
+	// x86 leaves a struct inactive_task_frame on the stack.
+	sp := o.Uint("thread.sp")
+	size, err := l.K.Size("inactive_task_frame")
+	if sp == 0 || err != nil {
+		return c
+	}
+	f := l.Object("inactive_task_frame", sp)
+	c = stopped{pc: f.Uint("ret_addr"), sp: sp + uint64(size), fp: f.Uint("bp")}
+	if f.Err() != nil {
+		return stopped{}
+	}
+	return c
+}
+
+// Find returns the task with a TID, nil if there is none.
+func (t *Tasks) Find(tid int) *Task {
+	for i := range t.List {
+		if t.List[i].TID == tid && !t.List[i].idle {
+			return &t.List[i]
+		}
+	}
+	return nil
+}
+
+// Notes on stacks.
+const (
+	inUserMode = "it runs in user mode"
+	noRegs     = "it runs, and its CPU's registers were not read"
+)
+
+// Stack returns the stack of a task. Truncated and a note say that it is not whole.
+func (t *Tasks) Stack(task *Task) (s stack.Stack, err error) {
+	if t.noUn != nil {
+		return s, t.noUn
+	}
+	s.Origin = "outside"
+	if task.Stack == 0 {
+		return s, nil
+	}
+	var pcs []unwind.PC
+	if task.OnCPU {
+		regs, user, ok := t.registers(task.CPU)
+		switch {
+		case !ok:
+			return stack.Stack{Origin: s.Origin, Note: noRegs}, nil
+		case user:
+			return stack.Stack{Origin: s.Origin, Note: inUserMode}, nil
+		}
+		pcs = t.unw.Unwind(t.look, regs, true)
+	} else {
+		c := t.saved(t.look.Object("task_struct", task.Addr))
+		if c.pc == 0 {
+			return s, nil
+		}
+		// A task that has not run yet starts at an instruction, to which nothing has
+		// called.
+		exact := t.starts(c.pc)
+		pcs = t.unw.Unwind(t.look, unwind.Regs{unwind.RegPC: c.pc, unwind.RegSP: c.sp, unwind.RegFP: c.fp}, exact)
+	}
+	out := unwind.Frames(t.find, pcs)
+	out.Origin = s.Origin
+	return out, nil
+}
+
+// starts reports whether an address is where new tasks start.
+func (t *Tasks) starts(pc uint64) bool {
+	for _, name := range []string{"ret_from_fork_asm", "ret_from_fork"} {
+		if at, ok := t.look.K.Addr(name); ok && at == pc {
+			return true
+		}
+	}
+	return false
+}
+
+// registers returns the registers of a CPU to unwind from, and whether it is in user mode.
+func (t *Tasks) registers(cpu int) (r unwind.Regs, user, ok bool) {
+	for _, c := range t.CPUs {
+		if c.ID == cpu {
+			return RegsOf(c), c.User, true
+		}
+	}
+	return nil, false, false
+}
+
+// roles are the registers with a role in unwinding, by QEMU's names.
+var roles = map[string]string{
+	"rip": unwind.RegPC, "rsp": unwind.RegSP, "rbp": unwind.RegFP,
+	"pc": unwind.RegPC, "sp": unwind.RegSP, "x29": unwind.RegFP, "x30": unwind.RegLR,
+	"r15": unwind.RegPC, "r13": unwind.RegSP, "r11": unwind.RegFP, "r14": unwind.RegLR,
+}
+
+// RegsOf returns a CPU's registers for unwinding.
+func RegsOf(c vm.CPU) unwind.Regs {
+	r := unwind.Regs{}
+	_, x86 := c.Regs["rip"]
+	for name, v := range c.Regs {
+		if len(name) == 3 && name[:2] == "r0" { // 32-bit Arm's r0 to r9
+			name = "r" + name[2:]
+		}
+		r[name] = v
+		if role := roles[name]; role != "" && !(x86 && name[0] == 'r' && name[1] >= '0' && name[1] <= '9') {
+			r[role] = v
+		}
+	}
+	return r
+}
+
+// Look returns the look at the kernel that the tasks were read by.
+func (t *Tasks) Look() *kern.Look { return t.look }
+
+// Lookup finds symbols of the kernel and of its modules.
+func (t *Tasks) Lookup() stack.Lookup { return t.find }
+
+// TrimScheduler returns a stack without the frames of the scheduler, as the kernel leaves
+// them out of /proc/PID/stack (in_sched_functions in kernel/sched/core.c).
+func (t *Tasks) TrimScheduler(s stack.Stack) stack.Stack {
+	lo, ok1 := t.look.K.Addr("__sched_text_start")
+	hi, ok2 := t.look.K.Addr("__sched_text_end")
+	if !ok1 || !ok2 {
+		return s
+	}
+	var kept []stack.Frame
+	for _, f := range s.Frames {
+		if f.PC < lo || f.PC >= hi {
+			kept = append(kept, f)
+		}
+	}
+	s.Frames = kept
+	return s
+}
