@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,9 +155,6 @@ func (t *Table) Covering(addr uint64) (i int, end uint64, ok bool) {
 	}
 	return i, end, true
 }
-
-// ErrNoSymbol is wrapped when a kernel has no symbol of a name.
-var ErrNoSymbol = errors.New("no such symbol")
 
 // Named returns the symbols of a name in ascending order of addresses. Static functions
 // may share one.

@@ -3,9 +3,9 @@ package kern
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
+	"labctl/host/outcome"
 	"labctl/host/outside/mmu"
 )
 
@@ -42,6 +42,12 @@ func (e *ReadError) Error() string {
 }
 
 func (e *ReadError) Unwrap() error { return e.Cause }
+
+// Outcome is that of the cause, BadInput if it has none: the address is one that a user
+// gave, or that the guest's memory had.
+func (e *ReadError) Outcome() outcome.Kind {
+	return outcome.Of(outcome.Default(outcome.BadInput, e.Cause))
+}
 
 // Read fills p from a virtual address on.
 func (l *Look) Read(p []byte, addr uint64) error {
@@ -197,7 +203,7 @@ func (o *Object) Follow(member, typ string) *Object {
 }
 
 // ErrTorn is wrapped when a list changes while it is read, or is not one.
-var ErrTorn = errors.New("the list changed while it was read")
+var ErrTorn = outcome.New(outcome.BadInput, "the list changed while it was read")
 
 // List walks a list from its head, a struct list_head, and calls f with the address of
 // each structure, in which the list runs through the member at an offset. It ends with
