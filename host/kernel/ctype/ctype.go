@@ -61,6 +61,65 @@ func Composite(spec *btf.Spec, name string) (btf.Type, error) {
 	return best, nil
 }
 
+// Named returns the type with a name, nil if there is none: a struct, union, enum or
+// typedef, or what keyword says. Of several it is the one with the most members.
+func Named(spec *btf.Spec, keyword, name string) (btf.Type, error) {
+	types, err := spec.AnyTypesByName(name)
+	if errors.Is(err, btf.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read BTF of %s: %w", name, err)
+	}
+	var best btf.Type
+	most := -1
+	for _, t := range types {
+		kind, members := "", 0
+		switch t := t.(type) {
+		case *btf.Struct:
+			kind, members = "struct", len(t.Members)
+		case *btf.Union:
+			kind, members = "union", len(t.Members)
+		case *btf.Enum:
+			kind, members = "enum", len(t.Values)
+		case *btf.Typedef, *btf.Int:
+		default:
+			continue
+		}
+		if (keyword == "" || kind == keyword) && members > most {
+			best, most = t, members
+		}
+	}
+	return best, nil
+}
+
+// Names returns the names of all structs, unions, enums and typedefs.
+func Names(spec *btf.Spec) (names []string) {
+	for t, err := range spec.All() {
+		if err != nil {
+			return names
+		}
+		switch t.(type) {
+		case *btf.Struct, *btf.Union, *btf.Enum, *btf.Typedef:
+			if t.TypeName() != "" {
+				names = append(names, t.TypeName())
+			}
+		}
+	}
+	return names
+}
+
+// Size returns the size of a type, in bytes, 0 if it has none. bits is the kernel's word
+// size.
+func Size(t btf.Type, bits int) int {
+	f := flattener{pointer: bits / 8}
+	n, err := f.size(t)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // direct returns the members of a struct or union.
 func direct(t btf.Type) (members []btf.Member, ok bool) {
 	switch t := t.(type) {

@@ -16,7 +16,7 @@ import (
 )
 
 // layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-2.json"
+const layoutsFile = "layouts-3.json"
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
@@ -47,12 +47,12 @@ var wanted = map[string]string{
 	"prb_data_ring":        "size_bits data head_lpos.counter tail_lpos.counter",
 	"printk_info":          "seq ts_nsec text_len facility flags level caller_id dev_info",
 	"dev_printk_info":      "subsystem device",
-	"mm_struct":            "pgd mmap mm_mt map_count start_brk brk start_stack total_vm",
+	"mm_struct":            "pgd mmap mm_mt start_brk brk start_stack",
 	"maple_tree":           "ma_root ma_flags",
 	"maple_node":           "mr64 ma64 alloc slot",
 	"maple_range_64":       "pivot slot",
 	"maple_arange_64":      "pivot slot",
-	"vm_area_struct":       "vm_start vm_end vm_flags vm_pgoff vm_file vm_next vm_mm vm_ops",
+	"vm_area_struct":       "vm_start vm_end vm_flags vm_pgoff vm_file vm_next vm_mm vm_ops vm_private_data",
 	"vm_special_mapping":   "name",
 	"vm_operations_struct": "name",
 	"file":                 "f_path.dentry f_path.mnt f_inode",

@@ -33,8 +33,11 @@ type Task struct {
 	StackSize int    `json:"stack_size"` // bytes
 	StackUsed int    `json:"stack_used"` // bytes, of a task that does not run
 
-	idle     bool
-	switches uint64 // how often it has stopped running
+	// Switches is how often it has stopped running: a task for which it has not changed
+	// has not run.
+	Switches uint64 `json:"switches"`
+
+	idle bool
 }
 
 // Name is the task's name as ps prints it: those of kernel threads in brackets.
@@ -247,7 +250,7 @@ func (t *Tasks) one(addr uint64) (Task, error) {
 	if name := t.fullName(o); one.Kernel && name != "" {
 		one.Comm = name
 	}
-	one.switches = o.Uint("nvcsw") + o.Uint("nivcsw")
+	one.Switches = o.Uint("nvcsw") + o.Uint("nivcsw")
 	policy := o.Uint("policy")
 	if one.Policy = policies[policy]; one.Policy == "" {
 		one.Policy = fmt.Sprint(policy)

@@ -1,0 +1,83 @@
+// Package outside looks at a running guest's kernel from outside the guest: its tasks and
+// their stacks, its structures, its log, its modules and its memory. The guest does not
+// help, need not be well, and goes on running.
+//
+//	g, err := outside.Open(ctx, inspector, image, nil)
+//	defer g.Close()
+//	tasks, err := g.Tasks(ctx)
+//	stack, err := tasks.Stack(tasks.Find(2))
+//
+// The packages below:
+//
+//	mmu     page tables of all architectures, as rows of data
+//	kern    a running kernel: memory by virtual addresses, symbols, layouts, modules
+//	unwind  stacks by frame records, ORC and the Arm EHABI
+//	task    tasks and their stacks
+//	value   typed values, printed
+//	ring    the kernel's log
+//	vma     memory areas of a process
+//	page    an address through the page tables to its page frame
+package outside
+
+import (
+	"context"
+	"errors"
+
+	"labctl/host/kernel"
+	"labctl/host/outside/kern"
+	"labctl/host/outside/task"
+	"labctl/host/vm"
+)
+
+// Guest is a guest that is looked at.
+type Guest struct {
+	*kern.Kernel
+
+	inspector vm.Inspector
+	memory    *vm.Memory
+}
+
+// Open opens a guest's memory and finds its kernel there. known is as for kern.Open.
+func Open(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *kern.Anchor) (*Guest, error) {
+	memory, err := i.Memory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k, err := kern.Open(ctx, image, memory, known)
+	if err != nil {
+		memory.Close()
+		return nil, err
+	}
+	return &Guest{Kernel: k, inspector: i, memory: memory}, nil
+}
+
+// Close closes the guest's memory.
+func (g *Guest) Close() error { return g.memory.Close() }
+
+// CPUs reads the registers of all CPUs.
+func (g *Guest) CPUs(ctx context.Context) ([]vm.CPU, error) {
+	text, err := g.inspector.Registers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return vm.ParseRegisters(text), nil
+}
+
+// Tasks reads the tasks and the registers of the CPUs that run some of them.
+func (g *Guest) Tasks(ctx context.Context) (*task.Tasks, error) {
+	cpus, err := g.CPUs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return task.Read(g.Kernel, cpus)
+}
+
+// Stopped calls f while the guest stands still, so that everything that f reads is of one
+// moment.
+func (g *Guest) Stopped(ctx context.Context, f func() error) error {
+	cont, err := g.inspector.Stop(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(), cont())
+}
