@@ -2,6 +2,7 @@ package kern
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"labctl/host/kernel"
 	"labctl/host/outcome"
@@ -15,6 +16,9 @@ type Anchor struct {
 	Slide  uint64 `json:"slide"`  // what is added to link addresses
 	Root   uint64 `json:"root"`   // guest-physical address of the kernel's page tables
 	Format string `json:"format"` // of the page tables: a name of mmu.Formats
+	// InitTask is the address of the first CPU's idle task, at which the list of tasks
+	// starts; 0 if it is not known.
+	InitTask uint64 `json:"init_task,omitempty"`
 }
 
 var errNotFound = outcome.New(outcome.BadInput,
@@ -138,7 +142,7 @@ func (k *Kernel) mappedBy(phys, text, root uint64) bool {
 		code = text
 	}
 	for _, f := range mmu.Of(k.Image.Arch) {
-		if !k.hasPages(f.Page()) {
+		if !k.hasFormat(f) {
 			continue
 		}
 		t := mmu.Table{Format: f, Root: root}
@@ -159,15 +163,19 @@ func (k *Kernel) mappedBy(phys, text, root uint64) bool {
 	return false
 }
 
-// hasPages reports whether the kernel may have pages of a size: those of another would be
-// read as tables that seem to fit.
-func (k *Kernel) hasPages(size uint64) bool {
-	option, ok := map[uint64]string{4 << 10: "ARM64_4K_PAGES", 16 << 10: "ARM64_16K_PAGES", 64 << 10: "ARM64_64K_PAGES"}[size]
+// hasFormat reports whether the kernel may have page tables of a format, by its
+// configuration: by another, some tables can be read as well, and seem to fit. One that
+// was built for addresses of 52 bits has those of 48 on a CPU without them.
+func (k *Kernel) hasFormat(f *mmu.Format) bool {
+	option, ok := map[uint64]string{4 << 10: "ARM64_4K_PAGES", 16 << 10: "ARM64_16K_PAGES", 64 << 10: "ARM64_64K_PAGES"}[f.Page()]
 	if !ok || k.Image.Arch != "arm64" || !k.Image.HasConfig() {
 		return true
 	}
-	_, on := k.Image.Option(option)
-	return on
+	if _, on := k.Image.Option(option); !on {
+		return false
+	}
+	bits, ok := k.Image.Option("ARM64_VA_BITS")
+	return !ok || bits == fmt.Sprint(f.VABits()) || bits == "52" && f.VABits() == 48
 }
 
 // settle takes an anchor if the kernel's banner is where it says, by physical and by
@@ -191,5 +199,10 @@ func (k *Kernel) settle(a Anchor) bool {
 		}
 	}
 	k.anchor, k.table = a, t
+	if at, ok := k.Addr("init_task"); ok {
+		k.anchor.InitTask = at
+	} else if !k.isInitTask(a.InitTask) {
+		k.anchor.InitTask = k.findInitTask()
+	}
 	return true
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-3.json"
+const layoutsFile = "layouts-4.json"
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
@@ -61,7 +61,7 @@ var wanted = map[string]string{
 	"super_block":          "s_dev s_root",
 	"mount":                "mnt mnt_mountpoint mnt_parent",
 	"vfsmount":             "mnt_root",
-	"page":                 "flags _refcount.counter _mapcount.counter compound_head",
+	"page":                 "flags _refcount.counter _mapcount.counter compound_head compound_info",
 	"folio":                "_large_mapcount.counter _entire_mapcount.counter",
 	"mem_section":          "section_mem_map",
 }

@@ -3,6 +3,7 @@ package kern
 import (
 	"bytes"
 
+	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/outside/mmu"
 )
@@ -40,22 +41,50 @@ func (l *Look) present(cpu int) bool {
 	return err == nil && b>>(cpu%8)&1 != 0
 }
 
-// FindInitTask finds the idle task of the first CPU in a kernel without symbols of data:
-// in its image, by its name, its number 0, and a list of tasks that leads from it to
-// others and back.
-func (k *Kernel) FindInitTask() (uint64, error) {
+// InitTask returns the address of the idle task of the first CPU, at which the list of
+// tasks starts.
+func (k *Kernel) InitTask() (uint64, error) {
+	if k.anchor.InitTask != 0 {
+		return k.anchor.InitTask, nil
+	}
+	if !k.HasTypes() {
+		return 0, &NoTypesError{k.Image.String()}
+	}
+	return 0, outcome.Inputf("kernel %s: its first task is not found: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)", k.Image)
+}
+
+// idleName is the name of the first CPU's idle task (init/init_task.c, and init_idle in
+// kernel/sched/core.c).
+const idleName = "swapper/0\x00"
+
+// isInitTask reports whether the idle task of the first CPU is at an address: by its name,
+// its number 0, and a list of tasks that leads from it to others.
+func (k *Kernel) isInitTask(addr uint64) bool {
+	tasks, err := k.Member("task_struct", "tasks")
+	if addr == 0 || addr%16 != 0 || err != nil {
+		return false
+	}
+	l := k.Look()
+	o := l.Object("task_struct", addr)
+	if o.String("comm")+"\x00" != idleName || o.Uint("pid") != 0 || o.Uint("tgid") != 0 || o.Err() != nil {
+		return false
+	}
+	n := 0
+	err = l.List(addr+uint64(tasks.Offset), tasks.Offset, 2, func(uint64) bool { n++; return false })
+	return err == nil && n > 0
+}
+
+// findInitTask finds the idle task of the first CPU in the data of a kernel that has no
+// symbols of it, 0 if it does not.
+func (k *Kernel) findInitTask() uint64 {
 	comm, err := k.Member("task_struct", "comm")
 	if err != nil {
-		return 0, err
-	}
-	tasks, err := k.Member("task_struct", "tasks")
-	if err != nil {
-		return 0, err
+		return 0
 	}
 	const most, step = 64 << 20, 1 << 20
-	name := []byte("swapper/0\x00")
+	name := []byte(idleName)
 	buf := make([]byte, step+16)
-	text, _ := k.link("_text")
+	text, _ := k.link(kernel.TextSymbol)
 	for off := uint64(0); off < most; off += step {
 		if mmu.Read(k.phys, buf, k.anchor.Phys+off) != nil {
 			break
@@ -66,15 +95,10 @@ func (k *Kernel) FindInitTask() (uint64, error) {
 				break
 			}
 			at += i
-			addr := k.running(text+off+uint64(at)) - uint64(comm.Offset)
-			l := k.Look()
-			o := l.Object("task_struct", addr)
-			n := 0
-			if o.Uint("pid") == 0 && o.Uint("tgid") == 0 && o.Err() == nil && addr%16 == 0 &&
-				l.List(addr+uint64(tasks.Offset), tasks.Offset, 1<<16, func(uint64) bool { n++; return n < 2 }) == nil && n > 0 {
-				return addr, nil
+			if addr := k.running(text+off+uint64(at)) - uint64(comm.Offset); k.isInitTask(addr) {
+				return addr
 			}
 		}
 	}
-	return 0, outcome.Inputf("kernel %s: its first task is not found: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)", k.Image)
+	return 0
 }

@@ -107,9 +107,9 @@ func FrameOf(l *kern.Look, pfn uint64) (*Frame, error) {
 	}
 	f := &Frame{PFN: pfn, Addr: base + pfn*uint64(size)}
 	p := l.Object("page", f.Addr)
-	if head := p.Uint("compound_head"); head&1 != 0 && p.Err() == nil {
-		f.Head = (head - 1 - base) / uint64(size)
-		p.Addr = head - 1
+	if head := headOf(p, base, uint64(size)); head != p.Addr {
+		f.Head = (head - base) / uint64(size)
+		p.Addr = head
 	}
 	f.RefCount = p.Int("_refcount.counter")
 	// Of a tail, the page's own count: the head has the whole's.
@@ -124,6 +124,28 @@ func FrameOf(l *kern.Look, pfn uint64) (*Frame, error) {
 	}
 	f.Flags = flagNames(l, flags)
 	return f, errors.Join(p.Err(), own.Err())
+}
+
+// headOf returns the address of the first struct page of a compound page, which is the
+// page's own if it is no tail. The lowest bit of the member marks a tail; the others are
+// the head's address, or (7.x, compound_info) may be the bits of the tail's address that
+// it shares with the head's.
+func headOf(p *kern.Object, base, size uint64) uint64 {
+	member := "compound_head"
+	if !p.Has(member) {
+		member = "compound_info"
+	}
+	info := p.Uint(member)
+	if p.Err() != nil || info&1 == 0 {
+		return p.Addr
+	}
+	if head := info - 1; head >= base && head < p.Addr && (head-base)%size == 0 {
+		return head
+	}
+	if head := p.Addr & info; head >= base && head < p.Addr {
+		return head
+	}
+	return p.Addr
 }
 
 // memmap returns the address of the struct page of frame 0: with

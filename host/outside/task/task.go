@@ -79,7 +79,7 @@ func Read(k *kern.Kernel, cpus []vm.CPU) (*Tasks, error) {
 	if _, err := k.Member("task_struct", "tasks"); err != nil {
 		return nil, err
 	}
-	init, err := initTask(k)
+	init, err := k.InitTask()
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +108,6 @@ func Read(k *kern.Kernel, cpus []vm.CPU) (*Tasks, error) {
 	}
 	t.unw, t.noUn = unwind.Of(t.look, tables)
 	return t, nil
-}
-
-// initTask finds the idle task of the first CPU, at which the list of tasks starts.
-func initTask(k *kern.Kernel) (uint64, error) {
-	if addr, ok := k.Addr("init_task"); ok {
-		return addr, nil
-	}
-	return k.FindInitTask()
 }
 
 // read walks the list of processes, and of each its threads.
@@ -343,38 +335,65 @@ const (
 	noRegs     = "it runs, and its CPU's registers were not read"
 )
 
-// Stack returns the stack of a task. Truncated and a note say that it is not whole.
-func (t *Tasks) Stack(task *Task) (s stack.Stack, err error) {
+// Current returns the task that a CPU runs, nil if it is not known: a kernel with symbols
+// of functions only does not tell the idle tasks of CPUs beyond the first.
+func (t *Tasks) Current(cpu int) *Task {
+	for i := range t.List {
+		if t.List[i].OnCPU && t.List[i].CPU == cpu {
+			return &t.List[i]
+		}
+	}
+	return nil
+}
+
+// Stack returns the stack of a task. That of a running one is its CPU's.
+func (t *Tasks) Stack(task *Task) (stack.Stack, error) {
+	switch {
+	case t.noUn != nil:
+		return stack.Stack{}, t.noUn
+	case task.Stack == 0:
+		return stack.Stack{Origin: origin}, nil
+	case task.OnCPU:
+		return t.CPUStack(task.CPU)
+	}
+	c := t.saved(t.look.Object("task_struct", task.Addr))
+	if c.pc == 0 {
+		return stack.Stack{Origin: origin}, nil
+	}
+	// A task that has not run yet starts at an instruction, to which nothing has called.
+	return t.frames(unwind.Regs{unwind.RegPC: c.pc, unwind.RegSP: c.sp, unwind.RegFP: c.fp}, t.starts(c.pc)), nil
+}
+
+// CPUStack returns the stack of what a CPU runs, by its registers. A note says why there
+// is none.
+func (t *Tasks) CPUStack(cpu int) (stack.Stack, error) {
 	if t.noUn != nil {
-		return s, t.noUn
+		return stack.Stack{}, t.noUn
 	}
-	s.Origin = "outside"
-	if task.Stack == 0 {
-		return s, nil
-	}
-	var pcs []unwind.PC
-	if task.OnCPU {
-		regs, user, ok := t.registers(task.CPU)
-		switch {
-		case !ok:
-			return stack.Stack{Origin: s.Origin, Note: noRegs}, nil
-		case user:
-			return stack.Stack{Origin: s.Origin, Note: inUserMode}, nil
+	for _, c := range t.CPUs {
+		if c.ID != cpu {
+			continue
 		}
-		pcs = t.unw.Unwind(t.look, regs, true)
-	} else {
-		c := t.saved(t.look.Object("task_struct", task.Addr))
-		if c.pc == 0 {
-			return s, nil
+		if c.User {
+			return stack.Stack{Origin: origin, Note: inUserMode}, nil
 		}
-		// A task that has not run yet starts at an instruction, to which nothing has
-		// called.
-		exact := t.starts(c.pc)
-		pcs = t.unw.Unwind(t.look, unwind.Regs{unwind.RegPC: c.pc, unwind.RegSP: c.sp, unwind.RegFP: c.fp}, exact)
+		return t.frames(RegsOf(c), true), nil
 	}
-	out := unwind.Frames(t.find, pcs)
-	out.Origin = s.Origin
-	return out, nil
+	return stack.Stack{Origin: origin, Note: noRegs}, nil
+}
+
+// origin is the Origin of stacks.
+const origin = "outside"
+
+// frames unwinds.
+func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
+	s := unwind.Frames(t.find, t.unw.Unwind(t.look, r, exact))
+	s.Origin = origin
+	if lr := r[unwind.RegLR]; exact && len(s.Frames) > 0 && s.Frames[0].Offset == 0 && lr != 0 {
+		// At a function's first instruction there is no frame yet.
+		s.InsertCaller(stack.At(t.find, lr, false))
+	}
+	return s
 }
 
 // starts reports whether an address is where new tasks start.
@@ -385,16 +404,6 @@ func (t *Tasks) starts(pc uint64) bool {
 		}
 	}
 	return false
-}
-
-// registers returns the registers of a CPU to unwind from, and whether it is in user mode.
-func (t *Tasks) registers(cpu int) (r unwind.Regs, user, ok bool) {
-	for _, c := range t.CPUs {
-		if c.ID == cpu {
-			return RegsOf(c), c.User, true
-		}
-	}
-	return nil, false, false
 }
 
 // roles are the registers with a role in unwinding, by QEMU's names.

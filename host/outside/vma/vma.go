@@ -245,7 +245,9 @@ func (r *reader) file(a *Area, f *kern.Object) {
 
 // special names an area without a file as the kernel does (get_vma_name).
 func (r *reader) special(vma *kern.Object, a Area) string {
-	if ops, ok := r.l.K.Addr("special_mapping_vmops"); ok && vma.Uint("vm_ops") == ops {
+	// By the function, since kernels may have no symbols of data.
+	name, ok := r.l.K.Addr("special_mapping_name")
+	if ops := vma.Uint("vm_ops"); ok && ops != 0 && r.l.Object("vm_operations_struct", ops).Uint("name") == name {
 		m := vma.Follow("vm_private_data", "vm_special_mapping")
 		if name, err := r.l.CString(m.Uint("name"), 64); err == nil && m.Err() == nil {
 			return text.Line(name, 64)
