@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -137,23 +138,69 @@ func ReadAll(r io.Reader, max int64) ([]byte, error) {
 	return b, nil
 }
 
-// ReadFile reads a regular file, which a pipe, a device or a directory is not. A file
-// of more than max bytes is an error. Its errors name the file.
-func ReadFile(name string, max int64) ([]byte, error) {
-	// A pipe without a writer would not open otherwise, and never end.
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+// Open opens a regular file for reading, which a directory, a pipe, a socket or a
+// device is not: they may not open, never end, or act on being opened.
+func Open(name string) (*os.File, error) {
+	st, err := os.Stat(name)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		path.Op = "open"
 	}
-	defer f.Close()
-	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", name)
+		return nil, notRegular(name)
 	}
-	b, err := ReadAll(f, max)
+	// It may have been replaced by a pipe meanwhile.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err = f.Stat(); err == nil && !st.Mode().IsRegular() {
+		err = notRegular(name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func notRegular(name string) error { return outcome.Inputf("%s: not a regular file", name) }
+
+// ReadFile reads a regular file. A file of more than max bytes is an error. Its errors
+// name the file.
+func ReadFile(name string, max int64) ([]byte, error) {
+	f, err := Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > max {
+		return nil, fmt.Errorf("%s: %w", name, &TooLargeError{max})
+	}
+	return readNamed(f, name, max)
+}
+
+// ReadFileFS is ReadFile for a file of a file system.
+func ReadFileFS(fsys fs.FS, name string, max int64) ([]byte, error) {
+	st, err := fs.Stat(fsys, name) // before it is opened, as in Open
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, notRegular(name)
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readNamed(f, name, max)
+}
+
+func readNamed(r io.Reader, name string, max int64) ([]byte, error) {
+	b, err := ReadAll(r, max)
 	var large *TooLargeError
 	if errors.As(err, &large) {
 		err = fmt.Errorf("%s: %w", name, err)

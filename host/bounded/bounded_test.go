@@ -3,10 +3,12 @@ package bounded
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -167,6 +169,43 @@ func TestReadFile(t *testing.T) {
 	for _, name := range []string{pipe, dir, "/dev/zero"} {
 		if _, err := ReadFile(name, 4); text(err) != name+": not a regular file" {
 			t.Errorf("ReadFile(%s): %v", name, err)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.WriteFile(at("file"), []byte("text"), 0o600),
+		os.Symlink("file", at("link")),
+		os.Mkdir(at("dir"), 0o700),
+		syscall.Mkfifo(at("pipe"), 0o600),
+		os.Symlink("/dev/zero", at("device")),
+		os.Symlink("self", at("self")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("unix", at("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, want := range map[string]string{
+		"file": "", "link": "",
+		"dir": "not a regular file", "pipe": "not a regular file", "device": "not a regular file", "socket": "not a regular file",
+		"self": "too many levels", "none": "no such file",
+	} {
+		for how, read := range map[string]func() ([]byte, error){
+			"ReadFile":   func() ([]byte, error) { return ReadFile(at(name), 4) },
+			"ReadFileFS": func() ([]byte, error) { return ReadFileFS(os.DirFS(dir), name, 4) },
+		} {
+			b, err := read()
+			if want == "" && (err != nil || string(b) != "text") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s of %s gave %q, %v; want an error with %q", how, name, b, err, want)
+			}
 		}
 	}
 }

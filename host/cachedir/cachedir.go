@@ -5,11 +5,11 @@ package cachedir
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
@@ -50,12 +50,7 @@ func Recall(name string, v any) bool {
 	if err != nil {
 		return false
 	}
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxNote))
+	text, err := bounded.ReadFile(filepath.Join(dir, name), maxNote)
 	return err == nil && json.Unmarshal(text, v) == nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/stamp"
@@ -45,7 +46,7 @@ func Seal(path, from string) error {
 // since, or copied. The time of the seal's last change is that of the last Check that
 // was good, which serves to find the files that are least used.
 func Check(path, from string) error {
-	data, err := os.ReadFile(path + SealSuffix)
+	data, err := bounded.ReadFile(path+SealSuffix, maxNote)
 	var want seal
 	if err != nil || json.Unmarshal(data, &want) != nil || want.From != from {
 		return ErrNoSeal
@@ -71,7 +72,7 @@ func Check(path, from string) error {
 }
 
 func sealOf(path string) (s seal, err error) {
-	f, err := os.Open(path)
+	f, err := bounded.Open(path)
 	if err != nil {
 		return s, err
 	}

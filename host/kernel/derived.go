@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"labctl/host/bounded"
 	"labctl/host/cachedir"
+	"labctl/host/kernel/image"
 	"labctl/host/outcome"
 )
 
@@ -48,7 +50,7 @@ func (k *Kernel) DerivedData(name string, make func() ([]byte, error)) ([]byte, 
 	if err != nil || data != nil {
 		return data, err
 	}
-	if data, err = os.ReadFile(path); err != nil {
+	if data, err = bounded.ReadFile(path, image.MaxSize); err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("%s of kernel %s: %w", name, k, err))
 	}
 	return data, nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labctl/host/arch"
+	"labctl/host/bounded"
 	"labctl/host/cachedir"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
@@ -99,7 +100,7 @@ func (c *Cache) ArchOf(ref Ref) (string, error) {
 
 // importFile analyses an image into dir.
 func (c *Cache) importFile(path, dir string) (*Kernel, error) {
-	data, err := os.ReadFile(path)
+	data, err := bounded.ReadFile(path, image.MaxSize)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +192,7 @@ func configBeside(path, release string) ([]byte, error) {
 		names = append(names, "../../../.config")
 	}
 	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(dir, name))
+		data, err := bounded.ReadFile(filepath.Join(dir, name), maxConfig)
 		if err == nil && bytes.Contains(data, []byte("CONFIG_")) {
 			return data, nil
 		}

@@ -28,12 +28,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
@@ -50,6 +50,12 @@ const (
 	dtbDir      = "dtb"
 	factsFile   = "facts-1.json" // derived; increment the number when its contents change
 	elfFile     = "vmlinux"
+)
+
+// Sizes that these files do not reach, in bytes: some ten times what they are.
+const (
+	maxMeta   = 1 << 20
+	maxConfig = 4 << 20
 )
 
 // Kernel is a cached kernel or one in a file. Its exported fields are the contents
@@ -98,7 +104,7 @@ func (e *CorruptError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // load loads a kernel from its directory. It reads kernel.json only.
 func load(dir string) (*Kernel, error) {
-	data, err := os.ReadFile(filepath.Join(dir, metaFile))
+	data, err := bounded.ReadFile(filepath.Join(dir, metaFile), maxMeta)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +183,7 @@ func (k *Kernel) verifyFile(name string, hash bool) error {
 	if !ok {
 		return corrupt("not recorded in %s", metaFile)
 	}
-	f, err := os.Open(k.file(name))
+	f, err := bounded.Open(k.file(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return corrupt("missing")
 	}
@@ -220,7 +226,7 @@ func hashOf(r io.Reader) (File, error) {
 }
 
 func hashFile(name string) (File, error) {
-	f, err := os.Open(name)
+	f, err := bounded.Open(name)
 	if err != nil {
 		return File{}, err
 	}
@@ -259,7 +265,7 @@ func (k *Kernel) HasConfig() bool {
 }
 
 func (k *Kernel) readConfig() (map[string]string, error) {
-	data, err := os.ReadFile(k.file(configFile))
+	data, err := bounded.ReadFile(k.file(configFile), maxConfig)
 	if errors.Is(err, fs.ErrNotExist) && k.Path != "" {
 		data, err = configBeside(k.Path, k.Release)
 	}
@@ -316,7 +322,7 @@ func (k *Kernel) PVH(ctx context.Context) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	f, err := os.Open(path)
+	f, err := bounded.Open(path)
 	if err != nil {
 		return "", false
 	}
@@ -351,7 +357,7 @@ func (k *Kernel) Boot(ctx context.Context) (string, error) {
 
 // headOf returns the first bytes of a file.
 func headOf(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := bounded.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +372,7 @@ func headOf(name string) ([]byte, error) {
 
 // IsELF reports whether the image is an ELF file, a vmlinux.
 func (k *Kernel) IsELF() bool {
-	f, err := os.Open(k.Image())
+	f, err := bounded.Open(k.Image())
 	if err != nil {
 		return false
 	}
@@ -378,7 +384,7 @@ func (k *Kernel) IsELF() bool {
 
 func (k *Kernel) open() (_ *image.Image, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	data, err := os.ReadFile(k.Image())
+	data, err := bounded.ReadFile(k.Image(), image.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", k, err)
 	}

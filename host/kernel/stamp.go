@@ -3,9 +3,9 @@ package kernel
 import (
 	"encoding/json"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"labctl/host/bounded"
 	"labctl/host/stamp"
 )
 
@@ -48,7 +48,7 @@ func (k *Kernel) remember(name string, st fs.FileInfo, sum string) {
 }
 
 func (k *Kernel) stamps() map[string]hashed {
-	data, err := os.ReadFile(filepath.Join(k.Dir, stampsFile))
+	data, err := bounded.ReadFile(filepath.Join(k.Dir, stampsFile), maxMeta)
 	if err != nil {
 		return nil
 	}

@@ -3,11 +3,12 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf/btf"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel/ctype"
+	"labctl/host/kernel/image"
 	"labctl/host/outcome"
 )
 
@@ -24,7 +25,7 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	if err := k.verifyFile(btfFile, true); err != nil {
 		return nil, err
 	}
-	blob, err := os.ReadFile(k.file(btfFile))
+	blob, err := bounded.ReadFile(k.file(btfFile), image.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 	}

@@ -32,8 +32,20 @@ import (
 	"labctl/host/trace/creation"
 )
 
-// maxConfig bounds lab.yaml, in bytes.
-const maxConfig = 256 << 10
+// maxConfig bounds lab.yaml, maxText the pages beside it, in bytes.
+const (
+	maxConfig = 256 << 10
+	maxText   = 1 << 20
+)
+
+// ReadFile reads a page or a source file of the lab, which must be a regular file.
+func (l *Lab) ReadFile(name string) ([]byte, error) {
+	b, err := bounded.ReadFileFS(l.Dir, name, maxText)
+	if err != nil {
+		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("lab %s: %w", l.ID, err))
+	}
+	return b, nil
+}
 
 // maxFilter bounds the filter of an event, in bytes.
 const maxFilter = 1000
@@ -742,7 +754,7 @@ func (v *validator) claims(env *expr.Env) {
 // files looks at what stands beside lab.yaml.
 func (v *validator) files(name string) {
 	want := func(file string) {
-		if b, err := fs.ReadFile(v.l.Dir, file); err != nil || len(strings.TrimSpace(string(b))) == 0 {
+		if b, err := v.l.ReadFile(file); err != nil || len(strings.TrimSpace(string(b))) == 0 {
 			v.fileError(path.Join(name, file), "missing or empty")
 		}
 	}

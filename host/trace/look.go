@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -76,7 +76,7 @@ func read(ctx context.Context, v *vm.VM, path string) ([]byte, error) {
 func functionsOf(ctx context.Context, v *vm.VM, k *kernel.Kernel) ([]byte, error) {
 	head := fmt.Sprintf("# functions 1 of %s, %s\n", k.Files["vmlinuz"].SHA256, v.Hello().Transport)
 	name := filepath.Join(k.Dir, "functions")
-	if b, err := os.ReadFile(name); err == nil {
+	if b, err := bounded.ReadFile(name, maxFile); err == nil {
 		if list, ok := bytes.CutPrefix(b, []byte(head)); ok {
 			return list, nil
 		}

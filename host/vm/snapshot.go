@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/vm/qemu"
 )
@@ -148,7 +149,7 @@ const headBytes = 64 << 10
 // An ELF file is passed whole: QEMU maps it and reads only its headers
 // (include/hw/elf_ops.h).
 func headOf(image string) (*os.File, error) {
-	src, err := os.Open(image)
+	src, err := bounded.Open(image)
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,7 @@ func (a *app) labShow(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			source, err := show.Lesson(l, o.lang, func(name string) ([]byte, error) { return fs.ReadFile(l.Dir, name) }, answers)
+			source, err := show.Lesson(l, o.lang, l.ReadFile, answers)
 			if err != nil {
 				return err
 			}

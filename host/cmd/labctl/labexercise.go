@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -52,7 +51,7 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 			if err := compile.Copy(l, lab.Exercise, dir); err != nil {
 				return err
 			}
-			b, err := fs.ReadFile(l.Dir, path.Join(lab.Exercise, l.TaskIn(o.lang)))
+			b, err := l.ReadFile(path.Join(lab.Exercise, l.TaskIn(o.lang)))
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"labctl/host/bounded"
+	"labctl/host/cachedir"
 )
 
 // goEnv has the `go env` variables that are used.
@@ -44,7 +47,7 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	var env goEnv
 	// A script may select another toolchain the next time.
 	keep := isELF(real)
-	if data, err := os.ReadFile(file); keep && err == nil && json.Unmarshal(data, &env) == nil && env.GOVERSION != "" && isDir(env.GOROOT) {
+	if data, err := sealed(file); keep && err == nil && json.Unmarshal(data, &env) == nil && env.GOVERSION != "" && isDir(env.GOROOT) {
 		return env, nil
 	}
 	cmd := exec.CommandContext(ctx, path, "env", "-json", "GOVERSION", "GOROOT", "GOWORK", "GOAMD64", "GOARM64")
@@ -73,6 +76,17 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	})
 	return env, err
 }
+
+// sealed reads a file of the cache that is as it was written.
+func sealed(file string) ([]byte, error) {
+	if err := cachedir.Check(file, ""); err != nil {
+		return nil, err
+	}
+	return bounded.ReadFile(file, maxGoEnv)
+}
+
+// maxGoEnv bounds what go env prints, in bytes.
+const maxGoEnv = 1 << 20
 
 // goVars are the environment variables that the result depends on.
 var goVars = []string{

@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"labctl/host/cachedir"
 )
 
 // The output of go env is cached for as long as nothing that it depends on changes.
@@ -36,6 +38,15 @@ func TestAskGo(t *testing.T) {
 	}
 	// Modify the cached result to check that it is used.
 	if err := os.WriteFile(kept()[0], []byte(`{"GOVERSION":"kept","GOROOT":"`+first.GOROOT+`"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(path).GOVERSION; got != first.GOVERSION {
+		t.Errorf("after somebody else wrote to the kept answer: version %q, want a fresh one, %q", got, first.GOVERSION)
+	}
+	if err := os.WriteFile(kept()[0], []byte(`{"GOVERSION":"kept","GOROOT":"`+first.GOROOT+`"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := cachedir.Seal(kept()[0], ""); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(path).GOVERSION; got != "kept" {

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"regexp"
 	"strings"
+
+	"labctl/host/bounded"
 
 	"github.com/u-root/u-root/pkg/cpio"
 )
@@ -119,16 +120,7 @@ func content(data []byte, src string) ([]byte, error) {
 	if data != nil {
 		return nil, errors.New("both Data and Src are set: want one of them")
 	}
-	info, err := os.Stat(src)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", src)
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%s: %d bytes is too large for an initramfs (limit %d)", src, info.Size(), maxFile)
-	}
-	return os.ReadFile(src)
+	return bounded.ReadFile(src, maxFile)
 }
 
 // archive writes a reproducible newc archive: no times, owner 0, sequential inode

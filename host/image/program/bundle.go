@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 	"labctl/host/vm/agent"
@@ -281,7 +282,7 @@ func (e entry) write(t *tar.Writer) error {
 		}
 		return t.WriteHeader(h)
 	}
-	f, err := os.Open(e.host)
+	f, err := bounded.Open(e.host)
 	if err != nil {
 		return err
 	}

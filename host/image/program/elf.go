@@ -5,24 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"labctl/host/arch"
+	"labctl/host/bounded"
 	"labctl/host/text"
 )
 
 // Arch returns the GOARCH of an ELF file, "" if it is not one.
 func Arch(name string) string {
-	f, err := elf.Open(name)
+	r, err := bounded.Open(name)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer r.Close()
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return ""
+	}
 	return arch.OfELF(f.Machine, f.Class)
 }
 
 func checkFile(file, name, goarch string) error {
-	f, err := os.Open(file)
+	f, err := bounded.Open(file)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/text"
 )
@@ -79,7 +80,7 @@ func isScript(name string) (bool, error) {
 
 // readHead reads the start of a file, to determine its kind.
 func readHead(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := bounded.Open(name)
 	if err != nil {
 		return nil, err
 	}

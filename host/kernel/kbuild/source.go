@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/kernel/debian"
 	"labctl/host/outcome"
@@ -121,7 +122,7 @@ var makefileVar = regexp.MustCompile(`(?m)^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVER
 // releaseOf reads the version from the top-level Makefile: "6.12.107". It is used
 // in messages and names only.
 func releaseOf(dir string) (string, error) {
-	f, err := os.Open(filepath.Join(dir, "Makefile"))
+	f, err := bounded.Open(filepath.Join(dir, "Makefile"))
 	if err != nil {
 		return "", fmt.Errorf("read the tree's version: %w", err)
 	}
@@ -191,12 +192,19 @@ func (b *Builder) tarball(ctx context.Context, path string) (*tree, error) {
 	return t, b.unpacked(ctx, t.dir, func(tmp string) error { return b.untar(ctx, path, tmp) })
 }
 
+// maxTarball is three times what the sources of Linux 6.12 take without compression,
+// in bytes.
+const maxTarball = 4 << 30
+
 func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := bounded.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > maxTarball {
+		return "", &bounded.TooLargeError{Max: maxTarball}
+	}
 	h := sha256.New()
 	_, err = io.Copy(h, f)
 	return hex.EncodeToString(h.Sum(nil)), err

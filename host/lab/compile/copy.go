@@ -48,7 +48,7 @@ func writeCopy(l *lab.Lab, from, dir string) error {
 			continue
 		}
 		var b []byte
-		if b, err = fs.ReadFile(l.Dir, path.Join(from, e.Name())); err == nil {
+		if b, err = l.ReadFile(path.Join(from, e.Name())); err == nil {
 			err = scratch.Write(filepath.Join(dir, e.Name()), b, 0o644)
 		}
 	}

@@ -12,10 +12,14 @@ import (
 	"regexp"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/lab"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
+
+// maxFile bounds a file of a lab that is copied, in bytes.
+const maxFile = 16 << 20
 
 //go:embed all:new
 var files embed.FS
@@ -68,7 +72,7 @@ func Write(o Options) (dir string, err error) {
 		case !e.Type().IsRegular():
 			return nil
 		}
-		data, err := fs.ReadFile(src, name)
+		data, err := bounded.ReadFileFS(src, name, maxFile)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/bounded"
 	"labctl/host/stamp"
 )
 
@@ -38,7 +39,7 @@ func storedAs(f *os.File) (s stored, err error) {
 // same reports whether a file is as it was stored. It is read only if it was touched
 // since, or copied: then moved has its new stamp.
 func (s stored) same(path string) (ok bool, moved *stored, err error) {
-	f, err := os.Open(path)
+	f, err := bounded.Open(path)
 	if err != nil {
 		return false, nil, err
 	}

@@ -31,6 +31,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/bounded"
 	"labctl/host/cachedir"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -41,6 +42,12 @@ func host(err error) error { return outcome.Default(outcome.HostLacks, err) }
 
 // DefaultLimit is the disk space that all templates together may use, in bytes.
 const DefaultLimit = 4 << 30
+
+// maxInfo and maxConsole bound a template's description and console, in bytes.
+const (
+	maxInfo    = 1 << 20
+	maxConsole = 16 << 20
+)
 
 // grace protects a template that was just requested from being removed before QEMU
 // has opened it.
@@ -105,7 +112,9 @@ func (t *Template) RAM() string { return t.store.file(t.Key, "ram") }
 func (t *Template) State() string { return t.store.file(t.Key, "state") }
 
 // Console returns the machine's console output during boot.
-func (t *Template) Console() ([]byte, error) { return os.ReadFile(t.store.file(t.Key, "console")) }
+func (t *Template) Console() ([]byte, error) {
+	return bounded.ReadFile(t.store.file(t.Key, "console"), maxConsole)
+}
 
 func (s *Store) file(key, kind string) string { return filepath.Join(s.dir, key+"."+kind) }
 
@@ -171,7 +180,7 @@ func (s *Store) use(key string) (*Template, error) {
 
 // open reads a template's description. All its files must exist.
 func (s *Store) open(key string) (*Template, error) {
-	text, err := os.ReadFile(s.file(key, "json"))
+	text, err := bounded.ReadFile(s.file(key, "json"), maxInfo)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/trace/capture"
 )
@@ -97,14 +98,11 @@ func (f *File) Close() error {
 // Open reads all of the trace.dat at path but its pages.
 func Open(path string) (_ *File, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	file, err := os.Open(path)
+	file, err := bounded.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("read %s: not a regular file", path)
-	}
 	if err != nil {
 		file.Close()
 		return nil, err

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// notFiles are what a name may stand for in place of the file that is wanted.
+var notFiles = []struct {
+	name string
+	make func(t *testing.T, path string) error
+}{
+	{"endless device", func(_ *testing.T, path string) error { return os.Symlink("/dev/zero", path) }},
+	{"pipe", func(_ *testing.T, path string) error { return syscall.Mkfifo(path, 0o600) }},
+	{"directory", func(_ *testing.T, path string) error { return os.Mkdir(path, 0o755) }},
+	{"socket", func(t *testing.T, path string) error {
+		l, err := net.Listen("unix", path)
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	}},
+	{"10 GB", func(_ *testing.T, path string) error {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Truncate(10 << 30)
+	}},
+	{"endless link", func(_ *testing.T, path string) error { return os.Symlink(filepath.Base(path), path) }},
+}
+
+// TestNotFiles gives every command that reads files of the user's something that is
+// none: each says so in one line, at once, whatever it is.
+func TestNotFiles(t *testing.T) {
+	const bad, badProgram = 2, 125
+	tests := []struct {
+		file string // what is made
+		args string
+		want int
+		says string
+	}{
+		{"bzImage", "kernel info ./bzImage", bad, "labctl: "},
+		{"bzImage", "exec --kernel ./bzImage -- true", badProgram, "labctl: "},
+		{"bzImage", "probe run fork --kernel ./bzImage", bad, "labctl: "},
+		{"bzImage", "boot --kernel ./bzImage --cmd true", bad, "labctl: "},
+		{"bzImage", "matrix run --kernels ./bzImage -- true", bad, "labctl: "},
+		{"x", "exec -- ./x", badProgram, "labctl: "},
+		{"x.sh", "exec -- ./x.sh", badProgram, "labctl: "},
+		{"x", "trace --quiet-prog -- ./x", badProgram, "labctl: "},
+		{"x", "trace --script ./x -- true", badProgram, "labctl: "},
+		{"rec/run.json", "report rec", bad, "labctl: "},
+		{"rec/lab.json", "lab judge rec", bad, "labctl: "},
+		{"rec/matrix.json", "report rec", bad, "labctl: "},
+		{"rec/matrix.json", "matrix merge rec", bad, "labctl: "},
+		{"rec/matrix.json", "matrix diff rec rec", bad, "labctl: "},
+		{"rec/plan.json", "matrix run --out rec --resume", bad, "labctl: "},
+		{"plan.yaml", "matrix run --plan plan.yaml", bad, "labctl: "},
+		{"x", "report x", bad, "labctl: "},
+		{"x", "lab judge x", bad, "labctl: "},
+		{"x", "matrix merge x", bad, "labctl: "},
+		{"x.config", "kernel build --source ./tree --fragment ./x.config mine", bad, "labctl: "},
+		{"x.tar", "kernel build --source ./x.tar mine", bad, "labctl: "},
+		{"tree/Makefile", "kernel build --source ./tree mine", bad, "labctl: "},
+		{"own/W1-x/lab.yaml", "lab lint --labs own W1", bad, "W1-x/lab.yaml: "},
+		{"own/W1-x/lab.yaml", "lab run --labs own W1", bad, "labctl: "},
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("LABCTL_CACHE", filepath.Join(dir, "cache"))
+	for _, kind := range notFiles {
+		for _, tt := range tests {
+			if err := os.MkdirAll(filepath.Dir(tt.file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := kind.make(t, tt.file); err != nil {
+				t.Fatal(err)
+			}
+			var out, said bytes.Buffer
+			status := make(chan int, 1)
+			go func() { status <- run(strings.Fields("-q "+tt.args), strings.NewReader(""), &out, &said) }()
+			select {
+			case got := <-status:
+				if lines := strings.Count(said.String(), "\n"); got != tt.want || lines > 1 || !strings.Contains(out.String()+said.String(), tt.says) {
+					t.Errorf("labctl %s, with a %s: exit status %d, %d lines; want %d, one line with %q\n%s%s", tt.args, kind.name, got, lines, tt.want, tt.says, &out, &said)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("labctl %s, with a %s: does not end", tt.args, kind.name)
+			}
+			if err := os.RemoveAll(strings.SplitN(tt.file, "/", 2)[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
