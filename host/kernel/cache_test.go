@@ -116,7 +116,7 @@ func (s *shelf) Download(ctx context.Context, _ []debian.Package, _ func(Progres
 
 func (s *shelf) Drop() error { return nil }
 
-func openWith(t testing.TB, dir string, s *shelf) *Cache {
+func openWith(t testing.TB, dir string, s repository) *Cache {
 	t.Helper()
 	c, err := Open(dir)
 	if err != nil {

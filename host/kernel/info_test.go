@@ -2,19 +2,24 @@ package kernel
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/kernel/internal/synth"
+	"labctl/host/outcome"
 )
 
 func TestInfo(t *testing.T) {
@@ -98,7 +103,7 @@ func TestOffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := make(chan Offer, 100)
-	offers, err := c.Offers(t.Context(), "", func(o Offer) { told <- o })
+	offers, err := c.Offers(t.Context(), "", time.Minute, func(o Offer) { told <- o })
 	if err != nil || len(told) != len(offers) {
 		t.Fatalf("Offers: %d told, %d given, %v", len(told), len(offers), err)
 	}
@@ -250,3 +255,49 @@ func TestKernelTree(t *testing.T) {
 		t.Errorf("LentDTB: %s, %v, %v", p, from, err)
 	}
 }
+
+// TestOffersSilent has an archive that takes a connection and never answers: its rows
+// say so after a time.
+func TestOffersSilent(t *testing.T) {
+	fileProxy(t)("v0.1.0", moduleFiles("6.12.47-v8"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := openWith(t, t.TempDir(), silent{l.Addr().String()})
+	told := 0
+	offers, err := c.Offers(t.Context(), "arm64", 200*time.Millisecond, func(Offer) { told++ })
+	if err != nil || told != len(offers) {
+		t.Fatalf("Offers: %d rows, %d told, %v", len(offers), told, err)
+	}
+	for _, o := range offers {
+		if strings.HasPrefix(o.From, "debian:") && (o.Error != o.From+" for arm64: no answer within 200ms" || outcome.Of(o.Err) != outcome.HostLacks) {
+			t.Errorf("%s: %q; want no answer within 200ms", o.From, o.Error)
+		}
+	}
+}
+
+// silent is an archive at an address that does not answer.
+type silent struct{ addr string }
+
+func (s silent) Resolve(ctx context.Context, _ string, _ func(Progress)) ([]debian.Package, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err = conn.Read(make([]byte, 1)); ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nil, err
+}
+
+func (silent) Download(context.Context, []debian.Package, func(Progress)) ([]string, error) {
+	return nil, errors.New("nothing was offered")
+}
+
+func (silent) Drop() error { return nil }

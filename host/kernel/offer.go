@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
@@ -30,9 +31,10 @@ type Offer struct {
 const offersAtOnce = 4
 
 // Offers queries every source and returns what each serves, in the order of the
-// list. If a source does not answer, its row has the error. An empty arch means
-// all. report may be called from several goroutines.
-func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]Offer, error) {
+// list. If a source does not answer, or takes longer than patience, its row has the
+// error. An empty arch means all. report is called for each row as it is known, by one
+// goroutine at a time.
+func (c *Cache) Offers(ctx context.Context, arch string, patience time.Duration, report func(Offer)) ([]Offer, error) {
 	kernels, err := c.List()
 	if err != nil {
 		return nil, err
@@ -57,11 +59,14 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 		}
 	}
 	var wg sync.WaitGroup
+	var reporting sync.Mutex
 	turn := make(chan struct{}, offersAtOnce)
 	for _, at := range order {
 		turn <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turn }()
+			ctx, cancel := context.WithTimeoutCause(ctx, patience, outcome.Hostf("no answer within %v", patience))
+			defer cancel()
 			ask, done, err := c.asker(at.kind, at.arch)
 			for _, i := range groups[at] {
 				o := &all[i]
@@ -69,6 +74,9 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 					o.Err = err
 				} else {
 					o.Version, o.Package, o.Err = ask(ctx, srcs[i])
+				}
+				if o.Err != nil && ctx.Err() != nil { // whatever that broke
+					o.Err = context.Cause(ctx)
 				}
 				if o.Err != nil {
 					o.Err = outcome.Default(outcome.HostLacks, outcome.Said(fmt.Errorf("%s for %s: %w", o.From, o.Arch, o.Err)))
@@ -78,7 +86,9 @@ func (c *Cache) Offers(ctx context.Context, arch string, report func(Offer)) ([]
 					o.Cached = o.Cached || o.Err == nil && k.Arch == o.Arch && k.Version == o.Version && k.key() == srcs[i].key() && k.Source == srcs[i].Kind
 				}
 				if report != nil {
+					reporting.Lock()
 					report(*o)
+					reporting.Unlock()
 				}
 			}
 			done()

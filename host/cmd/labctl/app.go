@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -115,14 +117,47 @@ func (a *app) env() (session.Env, error) {
 // say prints one line of progress.
 func (a *app) say(line string) { a.progress.Say(line) }
 
-func isTerminal(v any) bool {
+// stream is a standard stream. It remembers the first write that failed: what prints
+// line by line does not look at each.
+type stream struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (s *stream) Write(b []byte) (int, error) {
+	n, err := s.Writer.Write(b)
+	if err != nil {
+		s.mu.Lock()
+		s.err = cmp.Or(s.err, outcome.Default(outcome.HostLacks, err))
+		s.mu.Unlock()
+	}
+	return n, err
+}
+
+func (s *stream) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// file is the file that a stream goes to, if it is one.
+func file(v any) (*os.File, bool) {
+	if s, ok := v.(*stream); ok {
+		v = s.Writer
+	}
 	f, ok := v.(*os.File)
+	return f, ok
+}
+
+func isTerminal(v any) bool {
+	f, ok := file(v)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // width is the width in cells of the terminal that standard output is, 0 for none.
 func (a *app) width() int {
-	if f, ok := a.stdout.(*os.File); ok {
+	if f, ok := file(a.stdout); ok {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
 			return w
 		}

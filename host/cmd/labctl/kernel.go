@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ import (
 	"labctl/host/session"
 	"labctl/host/targets"
 	"labctl/host/text"
+	"labctl/host/ui/table"
 )
 
 func (a *app) kernelCmd() *cobra.Command {
@@ -98,10 +100,55 @@ serves. If a source does not answer, its line shows the error; the exit status i
 	return c
 }
 
-// listOffers prints what the sources currently serve.
+// offerPatience bounds the time that one source may take to answer. An index is up to
+// 10 MB.
+const offerPatience = 2 * time.Minute
+
+// listOffers prints what the sources currently serve, each as it answers: some take
+// minutes, and all of them much longer.
 func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJSON bool) error {
-	offers, err := env.Cache.Offers(ctx, arch, func(o kernel.Offer) {
-		a.progress.Status(fmt.Sprintf("%s for %s answered", o.From, o.Arch))
+	rows, err := env.Cache.Sources(arch)
+	if err != nil {
+		return err
+	}
+	rows = slices.DeleteFunc(rows, func(r kernel.Row) bool { return r.Source == kernel.KindBuild }) // nobody serves them
+	head := []string{"KERNEL", "ARCH", "SOURCE", "CACHED", "TODAY"}
+	line := func(cells ...any) error {
+		w := a.table(head...)
+		w.Head = nil
+		for i := range w.Columns { // as wide as the widest row that may come
+			w.Columns[i].Min = table.Width(head[i])
+		}
+		for _, r := range rows {
+			for i, s := range []string{r.Name, r.Arch, r.From} {
+				w.Columns[i].Min = max(w.Columns[i].Min, table.Width(s))
+			}
+		}
+		w.Row(cells...)
+		return w.Write(a.stdout)
+	}
+	if !asJSON {
+		if err := line("KERNEL", "ARCH", "SOURCE", "CACHED", "TODAY"); err != nil {
+			return err
+		}
+	}
+	asked, answered := len(rows), 0
+	offers, err := env.Cache.Offers(ctx, arch, offerPatience, func(o kernel.Offer) {
+		answered++
+		if !asJSON {
+			cached, today := "-", o.Version
+			if o.Cached {
+				cached = "yes"
+			}
+			switch {
+			case o.Err != nil:
+				today = "error: " + text.Line(o.Error, 300)
+			case !strings.HasSuffix(o.From, o.Package):
+				today += " " + o.Package
+			}
+			a.progress.Above(func() { _ = line(o.Name, o.Arch, o.From, cached, text.Clean(today)) })
+		}
+		a.progress.Status(fmt.Sprintf("%s for %s answered, %d of %d", o.From, o.Arch, answered, asked))
 	})
 	a.progress.Status("")
 	if err != nil {
@@ -109,23 +156,6 @@ func (a *app) listOffers(ctx context.Context, env session.Env, arch string, asJS
 	}
 	if asJSON {
 		err = a.printJSON(offers)
-	} else {
-		w := a.table("KERNEL", "ARCH", "SOURCE", "CACHED", "TODAY")
-		for _, o := range offers {
-			cached := "-"
-			if o.Cached {
-				cached = "yes"
-			}
-			today := o.Version
-			switch {
-			case o.Err != nil:
-				today = "error: " + text.Line(o.Error, 300)
-			case !strings.HasSuffix(o.From, o.Package):
-				today += " " + o.Package
-			}
-			w.Row(o.Name, o.Arch, o.From, cached, text.Clean(today))
-		}
-		err = w.Write(a.stdout)
 	}
 	if err != nil || len(offers) == 0 || slices.ContainsFunc(offers, func(o kernel.Offer) bool { return o.Err == nil }) {
 		return err

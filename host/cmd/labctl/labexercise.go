@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -169,7 +170,8 @@ func (a *app) labCheck(lf *labFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check ID [DIR]",
 		Short: "Grade an exercise: build the program in DIR, run it, look at what the kernel saw",
-		Long: `Build the Go program in DIR (default: where labctl lab start ID has put it) for the
+		Long: `Build the Go program in DIR, a directory or a .go file (default: where labctl lab start
+ID has put it), for the
 guest, run it in a machine of its own under the exercise's trace, and compare what the
 kernel saw with the exercise's checks. What the program prints counts only where a
 check compares it with the kernel. The program runs in a sandbox; if the trace was
@@ -203,12 +205,21 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 			if err != nil {
 				return err
 			}
-			dir := l.ID
+			dir, src := l.ID, fs.FS(nil)
 			if len(args) == 2 {
 				dir = args[1]
 			}
-			if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+			switch fi, err := os.Stat(dir); {
+			case err != nil:
 				return outcome.Inputf("%s: no such directory; labctl lab start %s makes one", dir, l.ID)
+			case o.class && !fi.IsDir():
+				return outcome.Inputf("%s: not a directory; want one with a directory for each learner", dir)
+			case !fi.IsDir() && (!fi.Mode().IsRegular() || filepath.Ext(dir) != ".go"):
+				return outcome.Inputf("%s: neither a directory with Go source nor a .go file", dir)
+			case !fi.IsDir():
+				src = compile.Single(dir)
+			default:
+				src = os.DirFS(dir)
 			}
 			if err := o.check(l); err != nil {
 				return err
@@ -223,7 +234,7 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 			if err := machine.Settle(env.Env, &o.spec); err != nil {
 				return err
 			}
-			return a.checkOne(c.Context(), env, &o, l, dir)
+			return a.checkOne(c.Context(), env, &o, l, dir, src)
 		},
 	}
 	machineFlags(c, &o.spec)
@@ -241,8 +252,8 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 	return c
 }
 
-func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, dir string) error {
-	g, err := grade.One(ctx, env, session.Options{Out: o.out, Spec: o.spec, FailOn: o.failOn}, l, grade.Submission{Src: os.DirFS(dir), Shown: filepath.Clean(dir)})
+func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions, l *lab.Lab, dir string, src fs.FS) error {
+	g, err := grade.One(ctx, env, session.Options{Out: o.out, Spec: o.spec, FailOn: o.failOn}, l, grade.Submission{Src: src, Shown: filepath.Clean(dir)})
 	if err != nil {
 		return err
 	}

@@ -21,16 +21,20 @@ func main() {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := onSignals()
 	defer stop()
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &stream{Writer: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var signal *outcome.SignalError
 	if err != nil && !a.runsProgram && errors.As(context.Cause(ctx), &signal) {
 		err = signal // what was interrupted reports all sorts of things
+	}
+	if err == nil {
+		err = out.failed()
 	}
 	return a.finish(err)
 }
