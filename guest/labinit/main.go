@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,10 @@ func run() error {
 	if opts.quiet {
 		notes.note("lower console log level", os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0))
 	}
-	for name, value := range map[string]string{"PATH": "/labctl:/bbin:/bin:/sbin:/usr/bin", "HOME": "/", "TERM": opts.term} {
+	for name, value := range map[string]string{
+		"PATH": searchPath(), "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh",
+		"TERM": opts.term, "ZONEINFO": wire.Zones,
+	} {
 		os.Setenv(name, value)
 	}
 	notes.note("change to /", os.Chdir("/"))
@@ -95,6 +99,18 @@ func run() error {
 	say(agent.Serve(context.Background(), link, guest, hello).Error())
 	unix.Sync()
 	return fmt.Errorf("power off: %w", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
+}
+
+// searchPath is PATH: labctl's programs, those of the distribution, u-root's. A guest
+// that is to run one program has no u-root.
+func searchPath() string {
+	var dirs []string
+	for _, dir := range []string{"/labctl", "/usr/local/bin", "/usr/bin", "/bbin"} {
+		if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
+			dirs = append(dirs, dir)
+		}
+	}
+	return strings.Join(dirs, ":")
 }
 
 // describe fills in what the machine is.

@@ -16,17 +16,21 @@ var mounts = []struct {
 	kind, dir string
 	flags     uintptr
 	data      string
+	optional  bool // kernels may lack it, and nothing of labctl's needs it
 }{
-	{"devtmpfs", "/dev", unix.MS_NOSUID, "mode=0755"}, // kernels may lack DEVTMPFS_MOUNT
-	{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-	{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-	{"debugfs", "/sys/kernel/debug", 0, ""},
-	{"tracefs", "/sys/kernel/tracing", 0, ""},
-	{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666"},
-	{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-	{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-	{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	{"devtmpfs", "/dev", unix.MS_NOSUID, "mode=0755", false}, // kernels may lack DEVTMPFS_MOUNT
+	{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
+	{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
+	{"debugfs", "/sys/kernel/debug", 0, "", false},
+	{"tracefs", "/sys/kernel/tracing", 0, "", false},
+	{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
+	{"bpf", "/sys/fs/bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0700", true},
+	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666", false},
+	{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", false},
+	{"mqueue", "/dev/mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"hugetlbfs", "/dev/hugepages", unix.MS_NOSUID | unix.MS_NODEV, "", true},
+	{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", false},
+	{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", false},
 }
 
 // links are names that scripts expect in /dev and that no kernel makes.
@@ -44,11 +48,16 @@ func setUp() notes {
 	for _, m := range mounts {
 		// In sysfs and devtmpfs the directory is the kernel's to make.
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
-			n.note("mount "+m.kind, err)
+			if !m.optional {
+				n.note("mount "+m.kind, err)
+			}
 			continue
 		}
 		err := unix.Mount(m.kind, m.dir, m.kind, m.flags, m.data)
-		if err != nil && !errors.Is(err, unix.EBUSY) { // busy: mounted by the kernel
+		switch {
+		case errors.Is(err, unix.EBUSY): // mounted by the kernel
+		case m.optional && (errors.Is(err, unix.ENODEV) || errors.Is(err, os.ErrNotExist)):
+		default:
 			n.note("mount "+m.kind+" on "+m.dir, err)
 		}
 	}

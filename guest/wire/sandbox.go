@@ -78,3 +78,7 @@ type Watched struct {
 
 // MaxChanged bounds Watched.Changed.
 const MaxChanged = 16
+
+// Zones is where time zones are in the guest: the archive of a Go toolchain, which
+// programs built by Go read where the environment's ZONEINFO names it.
+const Zones = "/usr/lib/go/lib/time/zoneinfo.zip"

@@ -265,14 +265,21 @@ func (k *Kernel) HasConfig() bool {
 }
 
 func (k *Kernel) readConfig() (map[string]string, error) {
-	data, err := bounded.ReadFile(k.file(configFile), maxConfig)
-	if errors.Is(err, fs.ErrNotExist) && k.Path != "" {
-		data, err = configBeside(k.Path, k.Release)
-	}
+	data, err := k.ConfigText()
 	if err != nil {
 		return nil, err
 	}
 	return parseConfig(data), nil
+}
+
+// ConfigText returns the kernel's .config. The error is fs.ErrNotExist if it is not
+// known.
+func (k *Kernel) ConfigText() ([]byte, error) {
+	data, err := bounded.ReadFile(k.file(configFile), maxConfig)
+	if errors.Is(err, fs.ErrNotExist) && k.Path != "" {
+		data, err = configBeside(k.Path, k.Release)
+	}
+	return data, err
 }
 
 // parseConfig parses a .config; lines that do not set an option are skipped.

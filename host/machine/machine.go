@@ -153,13 +153,23 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	img, err := initramfs.Build(ctx, initramfs.Options{
-		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Progress: env.Say,
+		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Files: m.bootFiles(), Progress: env.Say,
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.initrd = img.Path
 	return m, nil
+}
+
+// bootFiles returns what a distribution has in /boot and programs look at: the kernel's
+// configuration.
+func (m *Machine) bootFiles() []initramfs.File {
+	config, err := m.Kernel.ConfigText()
+	if err != nil || len(config) == 0 || m.Kernel.Release == "" {
+		return nil
+	}
+	return []initramfs.File{{Path: "boot/config-" + m.Kernel.Release, Mode: 0o644, Data: config}}
 }
 
 func findKernel(ctx context.Context, env Env, name, arch string) (*kernel.Kernel, error) {

@@ -2,7 +2,6 @@ package initramfs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,10 +24,12 @@ import (
 
 // recipe is images/initramfs.yaml with the commands of images/uroot.mod.
 type recipe struct {
-	Commands []string          `yaml:"-"`       // import paths
-	Links    map[string]string `yaml:"links"`   // path in the guest → command
-	Folders  []string          `yaml:"folders"` // mode 0755
-	Files    map[string]string `yaml:"files"`   // path in the guest → contents, mode 0644
+	Commands []string          `yaml:"-"`        // import paths
+	Links    map[string]string `yaml:"links"`    // path in the guest → command
+	Folders  []string          `yaml:"folders"`  // mode 0755
+	Public   []string          `yaml:"public"`   // directories, mode 01777
+	Symlinks map[string]string `yaml:"symlinks"` // path in the guest → target
+	Files    map[string]string `yaml:"files"`    // path in the guest → contents, mode 0644
 }
 
 func parseRecipe(data, mod []byte) (recipe, error) {
@@ -55,15 +56,7 @@ func parseRecipe(data, mod []byte) (recipe, error) {
 }
 
 // base returns the archive with u-root's commands.
-func (b *builder) base(ctx context.Context, arch string) (string, error) {
-	r, err := parseRecipe(images.Initramfs, images.URootMod)
-	if err != nil {
-		return "", err
-	}
-	text, err := json.Marshal(r) // normalized, without comments and order of keys
-	if err != nil {
-		return "", err
-	}
+func (b *builder) base(ctx context.Context, r recipe, arch string) (string, error) {
 	mod, err := fs.ReadFile(b.source, "go.mod")
 	if err != nil {
 		return "", err
@@ -73,7 +66,10 @@ func (b *builder) base(ctx context.Context, arch string) (string, error) {
 		return "", err
 	}
 	k := newKey("base")
-	k.add(arch, string(text), string(images.URootMod), string(images.URootSum))
+	k.add(arch, string(images.URootMod), string(images.URootSum))
+	for _, name := range slices.Sorted(maps.Keys(r.Links)) {
+		k.add(name, r.Links[name])
+	}
 	k.add(b.tool.id...)
 	k.add(versions...)
 
@@ -126,14 +122,7 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 			return err
 		}
 	}
-	var records []cpio.Record
-	for _, name := range r.Folders {
-		records = append(records, cpio.Directory(name, 0o755))
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
-		records = append(records, cpio.StaticFile(name, r.Files[name], 0o644))
-	}
-	skeleton, err := cpio.ArchiveFromRecords(records)
+	empty, err := cpio.ArchiveFromRecords(nil)
 	if err != nil {
 		return err
 	}
@@ -159,7 +148,7 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 			EnableInlining: true,
 			ExtraArgs:      []string{"-a=false", "-buildvcs=false"},
 		}),
-		uimage.WithBaseArchive(skeleton),
+		uimage.WithBaseArchive(empty),
 		uimage.WithSkipLDD(),
 		uimage.WithTempDir(work),
 		uimage.WithCPIOOutput(out),

@@ -1,6 +1,7 @@
 package initramfs
 
 import (
+	"archive/zip"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"labctl"
+	"labctl/guest/wire"
 	"labctl/host/arch"
 	"labctl/images"
 )
@@ -60,12 +62,13 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(archives) != 3 {
-		t.Fatalf("image has %d archives; want base, guest and overlay", len(archives))
+	if len(archives) != 4 {
+		t.Fatalf("image has %d archives; want skeleton, base, guest and overlay", len(archives))
 	}
 	for i, want := range [][]string{
-		{"bbin/bb", "bbin/ls", "bin/ls", "etc/passwd"},
-		{"labctl/labinit", "labctl/labprobe", "labctl/sh", "bin/sh", "bin/bash"},
+		{"bin", "boot", "etc/passwd", "etc/hosts", "home", "usr/bin", "usr/lib/go/lib/time/zoneinfo.zip", "var/tmp"},
+		{"bbin/bb", "bbin/ls", "usr/bin/ls"},
+		{"labctl/labinit", "labctl/labprobe", "labctl/sh", "usr/bin/sh", "usr/bin/bash"},
 		{"dev/console", "init", "labctl/modules.d/dummy.ko", "work/hello"},
 	} {
 		for _, name := range want {
@@ -75,9 +78,11 @@ func TestBuild(t *testing.T) {
 		}
 	}
 	root := t.TempDir()
-	unpack(t, root, archives[0])
-	unpack(t, root, archives[1])
+	for _, a := range archives[:3] {
+		unpack(t, root, a)
+	}
 	t.Run("commands", func(t *testing.T) { testCommands(t, root) })
+	t.Run("zones", func(t *testing.T) { testZones(t, filepath.Join(root, wire.Zones)) })
 }
 
 func unpack(t *testing.T, root string, entries []entry) {
@@ -133,6 +138,26 @@ func testCommands(t *testing.T, root string) {
 				t.Errorf("printed %q, exit status %d; want %q, %d", out, got, tt.stdout, tt.code)
 			}
 		})
+	}
+}
+
+// testZones reads a time zone of the guest's archive of them.
+func testZones(t *testing.T, file string) {
+	z, err := zip.OpenReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	data, err := fs.ReadFile(z, "Asia/Seoul")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := time.LoadLocationFromTZData("Asia/Seoul", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, offset := time.Unix(0, 0).In(at).Zone(); offset != 9*3600 {
+		t.Errorf("offset of Asia/Seoul = %d s, want 9 h", offset)
 	}
 }
 

@@ -22,7 +22,7 @@ var programNames = []string{"labinit", "labprobe", "sh", "labsh"}
 
 // shellPaths are the paths where scripts and programs expect a shell. They come after
 // the base's, and so replace them.
-var shellPaths = []string{"bin/sh", "bin/bash"}
+var shellPaths = []string{"usr/bin/sh", "usr/bin/bash"}
 
 // guest returns the archive with the guest's programs. They are built from the sources
 // embedded in labctl: after a change labctl must be rebuilt, and the archive's key

@@ -2,6 +2,7 @@
 // uncompressed newc cpio archives, which the kernel unpacks in order
 // (Documentation/driver-api/early-userspace/buffer-format.rst).
 //
+//	skeleton directories and files of a system; first, so that the others fill them
 //	base     u-root's commands in one binary, /bbin/bb; 15 to 30 s to build, once
 //	guest    /labctl/labinit, labprobe and the shell, from the sources in labctl itself
 //	overlay  device nodes, directories, kernel modules and files of this boot
@@ -24,6 +25,7 @@ import (
 	"labctl/host/arch"
 	"labctl/host/cachedir"
 	"labctl/host/outcome"
+	"labctl/images"
 )
 
 // Options are the contents of an image.
@@ -120,9 +122,17 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build initramfs overlay: %w", err)
 	}
+	r, err := parseRecipe(images.Initramfs, images.URootMod)
+	if err != nil {
+		return nil, err
+	}
+	first, err := b.skeleton(r)
+	if err != nil {
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build initramfs: %w", err))
+	}
 	var parts []string
 	if opts.Base {
-		base, err := b.base(ctx, opts.Arch)
+		base, err := b.base(ctx, r, opts.Arch)
 		if err != nil {
 			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build u-root base for %s: %w", opts.Arch, err))
 		}
@@ -139,10 +149,10 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	for _, p := range parts {
 		k.add(filepath.Base(p))
 	}
-	k.add(string(overlay))
+	k.add(string(first), string(overlay))
 	name := k.name("image", opts.Arch)
 	path, hit, err := b.cache.get(ctx, name, func(w io.Writer) error {
-		return concat(w, parts, overlay)
+		return concat(w, first, parts, overlay)
 	})
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("write initramfs: %w", err))
@@ -150,9 +160,15 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 	return &Image{Path: path, Cached: hit}, nil
 }
 
-// concat writes the parts and then the overlay, each at a multiple of four bytes, the
-// only offsets where the kernel looks for the next archive's header.
-func concat(w io.Writer, parts []string, overlay []byte) error {
+// concat writes the skeleton, the parts and the overlay, each at a multiple of four
+// bytes, the only offsets where the kernel looks for the next archive's header.
+func concat(w io.Writer, skeleton []byte, parts []string, overlay []byte) error {
+	if _, err := w.Write(skeleton); err != nil {
+		return err
+	}
+	if err := pad4(w, int64(len(skeleton))); err != nil {
+		return err
+	}
 	for _, p := range parts {
 		f, err := os.Open(p)
 		if err != nil {
