@@ -76,6 +76,7 @@ func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string, prog *
 		prog.Close()
 		return nil, nil, err
 	}
+	env.warn(job.LeftOut())
 	o.Spec.Commands = prog.Commands()
 	if o.Name == "" {
 		o.Name = "exec-" + PlainName(argv[0])

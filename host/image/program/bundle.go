@@ -10,7 +10,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"golang.org/x/mod/modfile"
 
 	"labctl/host/bounded"
 	"labctl/host/outcome"
@@ -28,6 +31,10 @@ type Bundle struct {
 	entries []entry
 	Files   int
 	Bytes   int64
+	// Left are symbolic links to directories that the guest does not get.
+	Left []string
+
+	within string // directories that links lead to are taken if they are in here; "" for none
 }
 
 type entry struct {
@@ -38,7 +45,8 @@ type entry struct {
 
 // Add adds a file, or a directory recursively, at an absolute path in the guest.
 // Symbolic links inside a directory are kept if they point inside it; of those that
-// point outside, links to files are sent as files, others are left out.
+// point outside, links to files are sent as files, links to directories are left out
+// and named in Left.
 func (b *Bundle) Add(host, guest string) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	fi, err := os.Stat(host)
@@ -71,11 +79,12 @@ func (b *Bundle) AddFolder(guest string) {
 }
 
 // AddTestDir adds what a Go test may need from its package's directory, the working
-// directory under `go test`: testdata, the files next to it, and directories that are
-// not packages. More than max bytes are an error.
-func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
+// directory under `go test`: testdata, the files next to it, directories that are not
+// packages, and the names of those that are. Links to directories in root, that of the
+// module, are followed. More than max bytes are an error.
+func (b *Bundle) AddTestDir(root, host, guest string, max int64) (err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	t := Bundle{}
+	t := Bundle{within: root}
 	t.AddFolder(guest)
 	err = t.tree(host, guest, func(rel string, d fs.DirEntry) bool {
 		switch {
@@ -85,14 +94,18 @@ func (b *Bundle) AddTestDir(host, guest string, max int64) (err error) {
 			return false
 		}
 		sources, _ := filepath.Glob(filepath.Join(host, scratch.EscapeGlob(rel), "*.go"))
+		if len(sources) > 0 {
+			t.AddFolder(path.Join(guest, rel))
+		}
 		return len(sources) == 0
 	})
 	if err != nil {
 		return err
 	}
-	// Follow a testdata that is a link to somewhere outside the directory.
+	// Follow a testdata that is a link to somewhere outside the module, too.
 	testdata := filepath.Join(host, "testdata")
-	if link, err := os.Readlink(testdata); err == nil && (filepath.IsAbs(link) || !filepath.IsLocal(link)) {
+	if i := slices.Index(t.Left, testdata); i >= 0 {
+		t.Left = slices.Delete(t.Left, i, i+1)
 		if err := t.Add(testdata, path.Join(guest, "testdata")); err != nil {
 			return err
 		}
@@ -123,7 +136,7 @@ func (b *Bundle) AddAbove(root, dir, guest string, max int64) (err error) {
 			return fmt.Errorf("%s is not below %s", dir, root)
 		}
 		for _, name := range []string{"testdata", "go.mod"} {
-			t := Bundle{}
+			t := Bundle{within: root}
 			err := t.Add(filepath.Join(at, name), path.Join(guest, rel, name))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -149,6 +162,21 @@ func ModuleRoot(dir string) string {
 		}
 	}
 }
+
+// testRoot returns the directory that becomes WorkDir for the tests of a package: its
+// module's, and for the standard library, whose tests look further, that of the Go
+// installation.
+func testRoot(dir string) (root string, isStd bool) {
+	root = ModuleRoot(dir)
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err == nil && modfile.ModulePath(mod) == "std" && filepath.Base(root) == "src" {
+		return filepath.Dir(root), true
+	}
+	return root, false
+}
+
+// zones are the time zones in a Go installation.
+const zones = "lib/time/zoneinfo.zip"
 
 // AddOutputs adds the directories in which the guest will write outs, and the fuzz
 // inputs that exist on this host, as for a test that runs here. A corpus of more than
@@ -183,6 +211,7 @@ func (b *Bundle) addAll(t Bundle) {
 	b.entries = append(b.entries, t.entries...)
 	b.Files += t.Files
 	b.Bytes += t.Bytes
+	b.Left = append(b.Left, t.Left...)
 }
 
 func (e entry) size() int64 {
@@ -209,6 +238,17 @@ func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry)
 	if err != nil {
 		return err
 	}
+	return b.walk(host, guest, nil, wanted)
+}
+
+const (
+	maxLinks = 8      // directories that links lead to, one in the other
+	maxFiles = 50_000 // and directories of a bundle
+)
+
+// walk is tree for a directory without links in its path. through are the directories
+// that the links lead to which it was reached by.
+func (b *Bundle) walk(host, guest string, through []string, wanted func(rel string, d fs.DirEntry) bool) error {
 	return filepath.WalkDir(host, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -218,6 +258,9 @@ func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry)
 			return err
 		}
 		to := path.Join(guest, rel)
+		if len(b.entries) > maxFiles {
+			return fmt.Errorf("%s: more than %d files and directories", host, maxFiles)
+		}
 		switch {
 		case !wanted(rel, d):
 			if d.IsDir() {
@@ -238,6 +281,8 @@ func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry)
 				b.entries = append(b.entries, entry{host: p, guest: to, link: link})
 			} else if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() {
 				return b.file(p, to, fi)
+			} else if err == nil && fi.IsDir() {
+				return b.follow(p, to, append(through, host))
 			}
 		case d.Type().IsRegular():
 			fi, err := d.Info()
@@ -248,6 +293,34 @@ func (b *Bundle) tree(host, guest string, wanted func(rel string, d fs.DirEntry)
 		}
 		return nil // leave out sockets, pipes and devices
 	})
+}
+
+// follow adds the directory that a link leads to, unless it is outside of where links
+// are followed, or one that the link is in.
+func (b *Bundle) follow(link, guest string, through []string) error {
+	real, err := filepath.EvalSymlinks(link)
+	if err != nil {
+		return err
+	}
+	within := b.within
+	if within != "" {
+		if within, err = filepath.EvalSymlinks(within); err != nil {
+			return err
+		}
+	}
+	through = append(through, filepath.Dir(link))
+	around := slices.ContainsFunc(through, func(dir string) bool { return isBelow(dir, real) })
+	if within == "" || !isBelow(real, within) || around || len(through) > 2*maxLinks {
+		b.Left = append(b.Left, link)
+		return nil
+	}
+	return b.walk(real, guest, through, func(string, fs.DirEntry) bool { return true })
+}
+
+// isBelow reports whether a path is dir or in it.
+func isBelow(name, dir string) bool {
+	rel, err := filepath.Rel(dir, name)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // dirInfo is the FileInfo of a directory, with size 0.

@@ -66,7 +66,7 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		j.Params.Dir = path.Join("/", o.Dir)
 		j.Bundle.AddFolder(j.Params.Dir)
 	case prog.Test:
-		root := ModuleRoot(cwd)
+		root, isStd := testRoot(cwd)
 		rel, err := filepath.Rel(root, cwd)
 		if err != nil {
 			return nil, err
@@ -75,8 +75,14 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		if err := j.Bundle.AddAbove(root, cwd, WorkDir, MaxTestFiles); err != nil {
 			return nil, err
 		}
-		if err := j.Bundle.AddTestDir(cwd, j.Params.Dir, MaxTestFiles); err != nil {
+		if err := j.Bundle.AddTestDir(root, cwd, j.Params.Dir, MaxTestFiles); err != nil {
 			return nil, err
+		}
+		if isStd {
+			if err := j.Bundle.Add(filepath.Join(root, zones), path.Join(WorkDir, zones)); err != nil {
+				return nil, err
+			}
+			j.Params.Env = append(j.Params.Env, "GOROOT="+WorkDir)
 		}
 	}
 	for _, f := range o.Files {
@@ -153,6 +159,20 @@ func getOutput(flag, dir string) (Output, error) {
 		return o, fmt.Errorf("--get %s: no directory %s on this host", flag, filepath.Dir(o.Host))
 	}
 	return o, nil
+}
+
+// LeftOut names the links to directories that the guest does not get, in one line; it is
+// nil if there are none.
+func (j *Job) LeftOut() error {
+	links := j.Bundle.Left
+	if len(links) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(links) - 1; n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return outcome.Inputf("%s%s: links to directories outside of the module are not followed; give them with --file DIR:GUEST", links[0], more)
 }
 
 // Commands reports whether the program needs u-root's commands in the guest: it is one

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"runtime"
 	"strings"
 	"testing"
@@ -298,26 +299,69 @@ func TestAddTestDir(t *testing.T) {
 		"sub/sub.go": "s", "sub/testdata/s": "s", "shared/in": "i", "testdata": "-> shared", "testdata2/.hidden": "h",
 	})
 	var b Bundle
-	if err := b.AddTestDir(dir, "/p", 100); err != nil {
+	if err := b.AddTestDir(dir, dir, "/p", 100); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"p/", "p/", "p/data/", "p/data/d.json", "p/data/deep/", "p/data/deep/e", "p/note.txt", "p/shared/", "p/shared/in", "p/testdata -> shared", "p/testdata2/", "p/testdata2/.hidden", "p/x_test.go"}
+	want := []string{"p/", "p/", "p/data/", "p/data/d.json", "p/data/deep/", "p/data/deep/e", "p/note.txt", "p/shared/", "p/shared/in", "p/sub/", "p/testdata -> shared", "p/testdata2/", "p/testdata2/.hidden", "p/x_test.go"}
 	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
 		t.Errorf("archive (-want +got):\n%s", diff)
 	}
-	if err := new(Bundle).AddTestDir(dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "use --dir") {
+	if err := new(Bundle).AddTestDir(dir, dir, "/p", 5); err == nil || !strings.Contains(err.Error(), "use --dir") {
 		t.Errorf("AddTestDir over its bound = %v", err)
 	}
 	// A testdata that is a link is replaced with its target.
 	other := t.TempDir()
 	write(t, other, map[string]string{"x.go": "x", "testdata": "-> " + filepath.Join(dir, "data")})
 	b = Bundle{}
-	if err := b.AddTestDir(other, "/p", 100); err != nil {
+	if err := b.AddTestDir(other, other, "/p", 100); err != nil {
 		t.Fatal(err)
 	}
 	want = []string{"p/", "p/", "p/x.go", "p/testdata/", "p/testdata/d.json", "p/testdata/deep/", "p/testdata/deep/e"}
 	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
 		t.Errorf("archive with a testdata from elsewhere (-want +got):\n%s", diff)
+	}
+}
+
+// TestLinkedDirectories: links to directories of the module are followed, others are
+// named, and one that leads back to where it is does not go round.
+func TestLinkedDirectories(t *testing.T) {
+	module, elsewhere := t.TempDir(), t.TempDir()
+	write(t, elsewhere, map[string]string{"far/f": "f"})
+	write(t, module, map[string]string{
+		"go.mod": "module m", "shared/s": "s", "shared/back": "-> ../p/testdata",
+		"p/p_test.go": "t", "p/testdata/in": "-> ../../shared", "p/testdata/all": "-> ../..", "p/testdata/far": "-> " + filepath.Join(elsewhere, "far"),
+	})
+	var b Bundle
+	if err := b.AddTestDir(module, filepath.Join(module, "p"), "/p", 100); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"p/", "p/", "p/p_test.go", "p/testdata/", "p/testdata/in/", "p/testdata/in/s"}
+	if diff := cmp.Diff(want, names(t, &b)); diff != "" {
+		t.Errorf("archive (-want +got):\n%s", diff)
+	}
+	left := []string{"p/testdata/all", "p/testdata/far", "shared/back"}
+	for i := range left {
+		left[i] = filepath.Join(module, left[i])
+	}
+	if diff := cmp.Diff(left, b.Left); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+}
+
+// TestStandardLibrary: tests of the standard library run below the Go installation, where
+// those of time look for zones.
+func TestStandardLibrary(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{"src/go.mod": "module std", "src/time/x_test.go": "x", "lib/time/zoneinfo.zip": "z"})
+	j, err := NewJob(&Program{Argv0: "/run/time.test", Test: true}, []string{"time.test"}, JobOptions{Cwd: filepath.Join(root, "src", "time")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := WorkDir + "/src/time"; j.Params.Dir != want {
+		t.Errorf("directory = %s, want %s", j.Params.Dir, want)
+	}
+	if got, want := names(t, &j.Bundle), WorkDir[1:]+"/lib/time/zoneinfo.zip"; !slices.Contains(got, want) {
+		t.Errorf("archive has %q, want %s in it", got, want)
 	}
 }
 

@@ -293,7 +293,11 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 				return err
 			}
 		}
-		job, spec.Commands, err = r.jobOf(whole, c)
+		if job, spec.Commands, err = r.jobOf(whole, c); err == nil && env.Warn != nil {
+			if left := job.LeftOut(); left != nil {
+				env.Warn(left)
+			}
+		}
 		return err
 	}
 	o.Write = func(s *session.Session, err error) error {
