@@ -32,7 +32,9 @@ var tiers = [][]string{
 	{"host/strictjson", "host/strictyaml", "host/nearest", "host/ui/table"}, // JSON and YAML of others; names that a user mistyped; columns
 	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"},          // one outside thing each
 	{"host/vm/accel", "host/crash"},                                         // which of QEMU's accelerators works; reports on a console
-	{"host/vm", "host/vm/warm", "host/kernel", "host/image/initramfs"},
+	{"host/vm", "host/vm/warm", "host/kernel"},
+	{"host/image/busybox"}, // commands for the guest, from the archive that kernels come from
+	{"host/image/initramfs"},
 	{"host/registry"},                          // machines that run, and their names
 	{"host/outside"},                           // a guest's kernel, seen from outside it
 	{"host/image/program"},                     // what a guest is to run, and its files

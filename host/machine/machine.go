@@ -47,10 +47,13 @@ type Env struct {
 
 // PullOf returns Pull for one kernel.
 func (e Env) PullOf(ref kernel.Ref, arch string) func(kernel.Progress) {
+	return e.pull(fmt.Sprintf("kernel %s for %s", ref, arch))
+}
+
+func (e Env) pull(what string) func(kernel.Progress) {
 	if e.Pull == nil {
 		return nil
 	}
-	what := fmt.Sprintf("kernel %s for %s", ref, arch)
 	return func(p kernel.Progress) { e.Pull(what, p) }
 }
 
@@ -153,7 +156,8 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	img, err := initramfs.Build(ctx, initramfs.Options{
-		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Files: m.bootFiles(), Progress: env.Say,
+		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Files: m.bootFiles(),
+		Progress: env.Say, Pull: env.pull("busybox for " + t.Arch),
 	})
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/u-root/mkuimage/uimage"
 	"golang.org/x/mod/modfile"
 
+	"labctl/host/image/busybox"
 	"labctl/host/scratch"
 	"labctl/images"
 )
@@ -30,6 +31,14 @@ type recipe struct {
 	Public   []string          `yaml:"public"`   // directories, mode 01777
 	Symlinks map[string]string `yaml:"symlinks"` // path in the guest → target
 	Files    map[string]string `yaml:"files"`    // path in the guest → contents, mode 0644
+	Busybox  busyboxRecipe     `yaml:"busybox"`
+}
+
+// busyboxRecipe is where busybox comes from, and its commands that are left out, with
+// the reason.
+type busyboxRecipe struct {
+	busybox.Source `yaml:",inline"`
+	Without        map[string]string `yaml:"without"`
 }
 
 func parseRecipe(data, mod []byte) (recipe, error) {

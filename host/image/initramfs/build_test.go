@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -22,6 +23,8 @@ import (
 	"labctl"
 	"labctl/guest/wire"
 	"labctl/host/arch"
+	"labctl/host/cachedir"
+	"labctl/host/kernel/debian"
 	"labctl/images"
 )
 
@@ -62,6 +65,17 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(archives) == 5 { // this host can have busybox
+		if !slices.ContainsFunc(archives[2], func(e entry) bool { return e.name == "usr/bin/vi" && string(e.data) == "busybox" }) {
+			t.Error("the archive of busybox lacks usr/bin/vi, a link to it")
+		}
+		for _, e := range archives[2] {
+			if name := path.Base(e.name); name == "sh" || name == "ps" || name == "poweroff" {
+				t.Errorf("the archive of busybox has %s, which the guest has from elsewhere", e.name)
+			}
+		}
+		archives = slices.Delete(archives, 2, 3)
+	}
 	if len(archives) != 4 {
 		t.Fatalf("image has %d archives; want skeleton, base, guest and overlay", len(archives))
 	}
@@ -88,15 +102,15 @@ func TestBuild(t *testing.T) {
 func unpack(t *testing.T, root string, entries []entry) {
 	t.Helper()
 	for _, e := range entries {
-		path := filepath.Join(root, e.name)
+		file := filepath.Join(root, e.name)
 		var err error
 		switch e.mode &^ 0o7777 {
 		case 0o040000:
-			err = os.MkdirAll(path, 0o755)
+			err = os.MkdirAll(file, 0o755)
 		case 0o100000:
-			err = os.WriteFile(path, e.data, fs.FileMode(e.mode&0o777))
+			err = os.WriteFile(file, e.data, fs.FileMode(e.mode&0o777))
 		case 0o120000:
-			err = os.Symlink(string(e.data), path)
+			err = os.Symlink(string(e.data), file)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -158,6 +172,27 @@ func testZones(t *testing.T, file string) {
 	}
 	if _, offset := time.Unix(0, 0).In(at).Zone(); offset != 9*3600 {
 		t.Errorf("offset of Asia/Seoul = %d s, want 9 h", offset)
+	}
+}
+
+// TestNoBusybox: without a mirror there is one line, and an image without busybox.
+func TestNoBusybox(t *testing.T) {
+	t.Setenv(cachedir.Env, t.TempDir())
+	t.Setenv("LABCTL_DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
+	b := testBuilder(t, t.TempDir(), smallSource(t, "x"))
+	var said []string
+	b.say = func(line string) { said = append(said, line) }
+	r, err := parseRecipe(images.Initramfs, images.URootMod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if part, err := b.busybox(t.Context(), r, "amd64", func(debian.Progress) {}); part != "" || err != nil {
+			t.Fatalf("busybox = %q, %v; want none", part, err)
+		}
+	}
+	if len(said) != 2 || strings.Contains(said[0], "\n") || !strings.Contains(said[1], "tried at") || !strings.HasSuffix(said[0], "u-root's commands alone") {
+		t.Errorf("said %q", said)
 	}
 }
 

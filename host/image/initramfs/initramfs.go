@@ -4,6 +4,7 @@
 //
 //	skeleton directories and files of a system; first, so that the others fill them
 //	base     u-root's commands in one binary, /bbin/bb; 15 to 30 s to build, once
+//	busybox  Debian's, in /usr/bin, where the host can have it
 //	guest    /labctl/labinit, labprobe and the shell, from the sources in labctl itself
 //	overlay  device nodes, directories, kernel modules and files of this boot
 //
@@ -24,6 +25,7 @@ import (
 	"labctl"
 	"labctl/host/arch"
 	"labctl/host/cachedir"
+	"labctl/host/kernel/debian"
 	"labctl/host/outcome"
 	"labctl/images"
 )
@@ -31,12 +33,13 @@ import (
 // Options are the contents of an image.
 type Options struct {
 	Arch    string   // GOARCH of the guest
-	Base    bool     // with u-root's shell and commands
+	Base    bool     // with u-root's and busybox's commands
 	Modules []Module // loaded by labinit in this order
 	Files   []File   // added last, so they may replace other files
 
-	Dir      string            // the cache; empty means DefaultDir
-	Progress func(line string) // called before each slow step; may be nil
+	Dir      string                // the cache; empty means DefaultDir
+	Progress func(line string)     // called before each slow step; may be nil
+	Pull     func(debian.Progress) // called while busybox is downloaded; may be nil
 }
 
 // Module is an uncompressed kernel module. Exactly one of Data and Src is set.
@@ -78,6 +81,9 @@ func Build(ctx context.Context, opts Options) (*Image, error) {
 		if dir, err = DefaultDir(); err != nil {
 			return nil, err
 		}
+	}
+	if opts.Pull == nil {
+		opts.Pull = func(debian.Progress) {}
 	}
 	b, err := newBuilder(ctx, cache{dir: dir, limit: cacheLimit, grace: cacheGrace}, labctl.Source, opts.Progress)
 	if err != nil {
@@ -137,6 +143,13 @@ func (b *builder) image(ctx context.Context, opts Options) (*Image, error) {
 			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("build u-root base for %s: %w", opts.Arch, err))
 		}
 		parts = append(parts, base)
+		box, err := b.busybox(ctx, r, opts.Arch, opts.Pull)
+		if err != nil {
+			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("get busybox for %s: %w", opts.Arch, err))
+		}
+		if box != "" {
+			parts = append(parts, box)
+		}
 	}
 	guest, err := b.guest(ctx, opts.Arch)
 	if err != nil {

@@ -53,6 +53,7 @@ const ZipZstd = zstd.ZipMethodWinZip
 func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, report func(Progress)) (_ *Tree, err error) {
 	defer outcome.OrElse(outcome.HostLacks, &err)
 	u := &unpacker{ctx: ctx, dir: dir, report: report, haveFile: map[string]bool{}}
+	u.take = u.file
 	for _, p := range pkgs {
 		u.total += p.Size
 	}
@@ -81,10 +82,32 @@ func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, repo
 	return &u.tree, nil
 }
 
+// Extract returns a file of a package, by its name below the root and below /usr alike,
+// after the checksum of the package was verified.
+func Extract(ctx context.Context, deb string, pkg Package, name string, report func(Progress)) (data []byte, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
+	u := &unpacker{ctx: ctx, report: report, total: pkg.Size}
+	u.take = func(has string, size int64, r io.Reader) error {
+		if strings.TrimPrefix(has, "usr/") != strings.TrimPrefix(name, "usr/") {
+			return nil
+		}
+		data, err = readAll(r, size)
+		return err
+	}
+	if err := u.deb(deb, pkg); err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
+	}
+	if data == nil {
+		return nil, fmt.Errorf("unpack %s: it has no %s", filepath.Base(deb), name)
+	}
+	return data, nil
+}
+
 type unpacker struct {
 	ctx         context.Context
 	dir         string
 	report      func(Progress)
+	take        func(name string, size int64, r io.Reader) error // of each regular file, by its cleaned name
 	zip         *zipper
 	done, total int64 // bytes of packages read
 	unpacked    int64
@@ -229,7 +252,7 @@ func (u *unpacker) tar(r io.Reader) error {
 		if h.Size < 0 || h.Size > maxFile || u.files > maxFiles || u.unpacked > maxTotal {
 			return fmt.Errorf("%s: the package is too large", h.Name)
 		}
-		if err := u.file(path.Clean("/" + h.Name)[1:], h.Size, tr); err != nil {
+		if err := u.take(path.Clean("/" + h.Name)[1:], h.Size, tr); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
