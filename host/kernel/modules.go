@@ -27,10 +27,11 @@ const maxModule = 256 << 20
 
 // Module is a kernel module, loadable or built in.
 type Module struct {
-	Name    string // as shown by lsmod: virtio_pci
-	BuiltIn bool   // built into the kernel; nothing to load
-	File    string // path below lib/modules/RELEASE, without the compression suffix
-	Data    []byte // the decompressed ELF object
+	Name    string   // as shown by lsmod: virtio_pci
+	BuiltIn bool     // built into the kernel; nothing to load
+	File    string   // path below lib/modules/RELEASE, without the compression suffix
+	Data    []byte   // the decompressed ELF object
+	Needs   []string // modules that it depends on, the one to be loaded first last
 }
 
 // ErrNoModule is wrapped when a kernel has no module with a name, loadable or
@@ -57,7 +58,7 @@ func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 	defer zr.Close()
 	zr.RegisterDecompressor(debian.ZipZstd, zstd.ZipDecompressor(zstd.WithDecoderConcurrency(1)))
 
-	r := resolver{files: map[string]*zip.File{}, state: map[string]int{}}
+	r := resolver{files: map[string]*zip.File{}, state: map[string]int{}, needs: map[string][]string{}}
 	var builtin *zip.File
 	for _, f := range zr.File {
 		if f.Name == "modules.builtin" {
@@ -117,6 +118,7 @@ type resolver struct {
 	builtin map[string]bool
 	state   map[string]int // 0, walking or inOrder
 	order   []Module
+	needs   map[string][]string // of modules in order
 }
 
 const (
@@ -157,9 +159,27 @@ func (r *resolver) add(name string, asked bool) error {
 		}
 	}
 	r.state[name] = inOrder
+	for _, d := range deps {
+		if r.files[d] == nil {
+			continue // built in
+		}
+		// What d needs is loaded before it.
+		r.needs[name] = appendNew(r.needs[name], append([]string{d}, r.needs[d]...))
+	}
 	base, _, _ := strings.Cut(path.Base(f.Name), ".ko")
-	r.order = append(r.order, Module{Name: name, File: path.Join(path.Dir(f.Name), base+".ko"), Data: data})
+	r.order = append(r.order, Module{Name: name, File: path.Join(path.Dir(f.Name), base+".ko"), Data: data, Needs: r.needs[name]})
 	return nil
+}
+
+// appendNew appends names to a list in which each is behind all that need it.
+func appendNew(list, names []string) []string {
+	for _, n := range names {
+		if i := slices.Index(list, n); i >= 0 {
+			list = slices.Delete(list, i, i+1)
+		}
+		list = append(list, n)
+	}
+	return list
 }
 
 func keys(files map[string]*zip.File, builtin map[string]bool) []string {

@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -31,6 +32,7 @@ type Spec struct {
 	MemoryMB int
 	Append   []string // more kernel arguments
 	Commands bool     // u-root's shell and commands in the initramfs
+	Modules  []string // to be inserted after the boot, with their dependencies
 	Features []string // of kconfig/features.yaml, in addition to the target's
 	Patience float64  // see vm.Config
 	Cold     bool     // cold boot, without a template
@@ -69,7 +71,8 @@ type Machine struct {
 	image   string
 	initrd  string
 	dtb     string
-	modules []initramfs.Module
+	modules []initramfs.Module // for the link, in the initramfs
+	extra   []kernel.Module    // that were asked for, in load order
 }
 
 // FindTarget returns the target for --arch and --board.
@@ -148,6 +151,9 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	if err := m.checkConfig(env); err != nil {
+		return nil, err
+	}
+	if err := m.findModules(env); err != nil {
 		return nil, err
 	}
 	if !t.KVM {
@@ -248,9 +254,22 @@ func (e Env) say(format string, args ...any) {
 	}
 }
 
-// Boot starts the guest, from a template if the machine supports it. If dir has a path,
-// console.log and qemu.txt are written to it; console, if set, gets the console live.
+// Boot starts the guest, from a template if the machine supports it, and inserts the
+// modules that were asked for. If dir has a path, console.log and qemu.txt are written to
+// it; console, if set, gets the console live.
 func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.Writer) (*vm.VM, error) {
+	v, err := m.boot(ctx, env, dir, console)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.insertModules(ctx, v); err != nil {
+		err = v.Why(err)
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+func (m *Machine) boot(ctx context.Context, env Env, dir record.Dir, console io.Writer) (*vm.VM, error) {
 	cfg := m.config()
 	cfg.Console, cfg.Spool = console, env.Spool
 	if dir.Path != "" {

@@ -17,6 +17,7 @@ import (
 	"labctl/guest/agent"
 	"labctl/guest/labinit"
 	"labctl/guest/labprobe"
+	"labctl/guest/modprobe"
 	"labctl/guest/shell"
 )
 
@@ -44,6 +45,8 @@ func main() {
 		labinit.Main()
 	case name() == agent.EnlistName:
 		agent.Enlist(os.Args)
+	case name() == "modprobe":
+		os.Exit(modprobe.Main(os.Args, os.Stdout, os.Stderr))
 	case isShell():
 		os.Exit(shell.Main(os.Args))
 	}

@@ -199,6 +199,7 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	intFlag(f, &s.CPUs, "smp", 1, 64, "number of CPUs (default: the machine's)")
 	intFlag(f, &s.MemoryMB, "mem", 64, 1<<20, "memory in MB (default: the machine's)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
+	f.StringSliceVar(&s.Modules, "module", nil, "modules of the kernel's to insert, with what they depend on: dummy,ext4,loop; may be given again")
 	f.BoolVar(&s.Cold, "cold", false, "boot from the kernel on, instead of from a saved machine")
 	patienceFlag(f, &s.Patience)
 }
