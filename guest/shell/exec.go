@@ -342,7 +342,11 @@ func (s *shell) printf(ctx context.Context, args []string) error {
 }
 
 func (s *shell) write(hc interp.HandlerContext, name, text string) error {
-	if _, err := io.WriteString(hc.Stdout, text); err != nil {
+	_, err := io.WriteString(hc.Stdout, text)
+	if errors.Is(err, errRefused) {
+		return exitStatus(1)
+	}
+	if err != nil {
 		var errno syscall.Errno
 		if errors.As(err, &errno) {
 			err = errno

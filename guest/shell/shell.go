@@ -4,9 +4,9 @@
 //
 // Synopsis:
 //
-//	sh [-eux] [--trace-compat] [--trace-log FILE]
-//	sh [-eux] [--trace-compat] [--trace-log FILE] -c LINE [NAME [ARG...]]
-//	sh [-eux] [--trace-compat] [--trace-log FILE] FILE [ARG...]
+//	sh [-eux] [--trace-names | --trace-compat] [--trace-log FILE]
+//	sh [-eux] [--trace-names | --trace-compat] [--trace-log FILE] -c LINE [NAME [ARG...]]
+//	sh [-eux] [--trace-names | --trace-compat] [--trace-log FILE] FILE [ARG...]
 //
 // Description:
 //
@@ -23,6 +23,11 @@
 //	wire.TraceName a line. Shells that a script starts have the view too: it is
 //	handed on in the environment, as LABCTL_TRACE_COMPAT=1 and
 //	LABCTL_TRACE_LOG=FILE.
+//
+//	--trace-names is that view for commands that are typed, as LABCTL_TRACE_COMPAT=names:
+//	names are changed likewise, but what this kernel has not got is an error of the
+//	command that wrote it, and where a filter would be left empty, which means every
+//	function, the commands after it are not run.
 //
 // The exit status is that of the last command, 128+N where signal N ended it, 126
 // for a file that cannot be executed, 127 for a command that is not found, and 2
@@ -93,13 +98,22 @@ type shell struct {
 	declared map[string]bool // functions that scripts define: they go before our builtins
 }
 
+// compat says how the view of tracefs is, as in the environment.
+type compat string
+
+const (
+	compatNone   compat = ""
+	compatScript compat = "1"     // --trace-compat
+	compatNames  compat = "names" // --trace-names
+)
+
 type options struct {
 	line    string
 	isLine  bool
 	isJob   bool
 	set     []string // -e, -u, -x
 	args    []string // name, then $1…
-	compat  bool
+	compat  compat
 	compLog string
 }
 
@@ -138,7 +152,10 @@ func Main(args []string) int {
 }
 
 func parseArgs(args []string) (options, error) {
-	o := options{compat: os.Getenv(envTraceCompat) == "1", compLog: os.Getenv(envTraceLog)}
+	o := options{compLog: os.Getenv(envTraceLog)}
+	if c := compat(os.Getenv(envTraceCompat)); c == compatScript || c == compatNames {
+		o.compat = c
+	}
 	for args = args[1:]; len(args) > 0; args = args[1:] {
 		arg := args[0]
 		switch {
@@ -146,7 +163,9 @@ func parseArgs(args []string) (options, error) {
 			o.args = args[1:]
 			return o, nil
 		case arg == "--trace-compat":
-			o.compat = true
+			o.compat = compatScript
+		case arg == "--trace-names":
+			o.compat = compatNames
 		case arg == "--trace-log":
 			if len(args) < 2 {
 				return o, errors.New("--trace-log: give a file")
@@ -186,8 +205,8 @@ func newShell(o options, stdin, stdout, stderr *os.File) (*shell, error) {
 		name, params = o.args[0], o.args[1:]
 	}
 	s.env = newEnviron(os.Environ(), name, &s.jobs)
-	if o.compat {
-		s.env.export(envTraceCompat, "1")
+	if o.compat != compatNone {
+		s.env.export(envTraceCompat, string(o.compat))
 		log := changes(stderr)
 		if o.compLog != "" {
 			s.env.export(envTraceLog, o.compLog)
@@ -197,6 +216,7 @@ func newShell(o options, stdin, stdout, stderr *os.File) (*shell, error) {
 			}
 		}
 		s.view = newView(log)
+		s.view.strict = o.compat == compatNames
 	}
 	s.traps.pending = make(chan os.Signal, 16)
 	var err error
@@ -310,7 +330,7 @@ func (s *shell) runLines(next func(more bool) (string, error), run func([]*synta
 		} else if len(stmts) > 0 {
 			status = run(stmts)
 		}
-		if ended || s.runner.Exited() {
+		if ended || s.runner.Exited() || s.view.halted() && !s.interactive {
 			return status
 		}
 	}
@@ -371,8 +391,14 @@ func (s *shell) parse(name string, source []byte) ([]*syntax.Stmt, error) {
 // run runs statements one after the other until one ends the shell, and gives
 // the last one's status.
 func (s *shell) run(ctx context.Context, stmts []*syntax.Stmt) (status int) {
+	s.view.resume()
 	for _, stmt := range stmts {
 		status = s.runStmt(ctx, stmt)
+		if s.view.halted() && !s.runner.Exited() {
+			fmt.Fprintln(s.stderr, "sh: what follows is not run")
+			s.setStatus(1)
+			return 1
+		}
 		if s.runner.Exited() || ctx.Err() != nil {
 			break
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"labctl/guest/ksym"
@@ -30,9 +31,26 @@ var tracefsRoots = []string{"/sys/kernel/debug/tracing", "/sys/kernel/tracing"}
 // Reads pass through. What programs write by themselves (tee, dd, cp) is not
 // seen; what they write to a standard output that was redirected is.
 type view struct {
-	log   viewLog
-	roots []string
-	files tracefsFiles
+	log    viewLog
+	roots  []string
+	files  tracefsFiles
+	strict bool // what the kernel has not got is an error
+
+	halt atomic.Bool // a strict one has been asked for functions, and there is none
+}
+
+// errRefused is what a command gets that wrote only what the kernel has not got. The log
+// says why.
+var errRefused = errors.New("not in this kernel")
+
+// halted reports whether the commands that follow would trace every function.
+func (v *view) halted() bool { return v != nil && v.halt.Load() }
+
+// resume is for a new line.
+func (v *view) resume() {
+	if v != nil {
+		v.halt.Store(false)
+	}
 }
 
 // viewLog is called for every name, those that stay as they are too.
@@ -107,7 +125,7 @@ func (v *view) openBelow(name string, flag int) (io.ReadWriteCloser, error) {
 	other := errors.Is(err, fs.ErrNotExist)
 	if other {
 		if f = v.openOther(name, flag); f == nil {
-			return discard{}, nil
+			return discard{v.strict}, nil
 		}
 	} else if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: bare(err)}
@@ -172,6 +190,8 @@ type tracefsFile struct {
 
 	other      bool         // what the script asked for is called so now, which is logged
 	rest       bytes.Buffer // a line that has not ended
+	names      int          // written at once, of which the kernel takes
+	good       int          // so many
 	asked      int          // functions to be traced
 	taken      int
 	emptyIsAll bool // no function means every function
@@ -179,16 +199,22 @@ type tracefsFile struct {
 
 func (*tracefsFile) Read([]byte) (int, error) { return 0, io.EOF }
 
-// Write never fails: what the kernel refuses is logged, and the script goes on.
+// Write fails only in a strict view: what the kernel refuses is logged, and a script goes
+// on.
 func (t *tracefsFile) Write(p []byte) (int, error) {
+	t.names, t.good = 0, 0
 	t.rest.Write(p)
 	for {
 		i := bytes.IndexByte(t.rest.Bytes(), '\n')
 		if i < 0 {
-			return len(p), nil
+			break
 		}
 		t.line(strings.TrimRight(string(t.rest.Next(i+1)), "\n"))
 	}
+	if t.view.strict && t.names > 0 && t.good == 0 {
+		return 0, errRefused
+	}
+	return len(p), nil
 }
 
 func (t *tracefsFile) Close() error {
@@ -201,6 +227,7 @@ func (t *tracefsFile) Close() error {
 	}
 	if t.emptyIsAll && t.asked > 0 && t.taken == 0 && strings.HasPrefix(t.view.files.Head(t.name), "####") {
 		t.standIn()
+		t.view.halt.Store(t.view.strict)
 	}
 	return nil
 }
@@ -224,6 +251,10 @@ func (t *tracefsFile) standIn() {
 }
 
 func (t *tracefsFile) log(asked, became, why string) {
+	t.names++
+	if became != "" {
+		t.good++
+	}
 	t.view.log(wire.TraceName{File: t.name, Asked: asked, Became: became, Why: why})
 }
 
@@ -393,6 +424,7 @@ func (t *tracefsFile) enable(line string) {
 func (t *tracefsFile) value(line string) {
 	_, err := io.WriteString(t.file, line+"\n")
 	if err == nil {
+		t.names, t.good = t.names+1, t.good+1
 		return
 	}
 	why := bare(err).Error()
@@ -414,8 +446,15 @@ func bare(err error) error {
 }
 
 // discard stands for a file that this kernel has not got.
-type discard struct{}
+type discard struct{ strict bool }
 
-func (discard) Read([]byte) (int, error)    { return 0, io.EOF }
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-func (discard) Close() error                { return nil }
+func (discard) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (d discard) Write(p []byte) (int, error) {
+	if d.strict {
+		return 0, errRefused
+	}
+	return len(p), nil
+}
+
+func (discard) Close() error { return nil }

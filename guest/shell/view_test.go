@@ -270,3 +270,59 @@ func (l *lineFiles) Write(p []byte) (int, error) {
 	}
 	return 0, syscall.EINVAL
 }
+
+// TestStrictView: commands that are typed get the names of this kernel, an error for what
+// it has not got, and no trace of every function for want of one.
+func TestStrictView(t *testing.T) {
+	for _, tt := range []struct {
+		name, lines string
+		out, log    string
+		filter      string
+		status      int
+	}{
+		{"renamed", "echo _do_fork > T/set_ftrace_filter; echo status $?\n", "status 0\n", "set_ftrace_filter: _do_fork → kernel_clone (renamed, cad6967ac108)\n", "kernel_clone", 0},
+		{"one of two", "echo nosuch kernel_clone > T/set_ftrace_filter; echo status $?\n", "status 0\n",
+			"set_ftrace_filter: nosuch is not there: no function of this name can be traced in this kernel\nset_ftrace_filter: kernel_clone\n", "kernel_clone", 0},
+		{"none", "echo nosuch > T/set_ftrace_filter; echo and\necho after > T/tracing_on\n", "sh: what follows is not run\n",
+			"set_ftrace_filter: nosuch is not there: no function of this name can be traced in this kernel\nset_ftrace_filter: (none of them) → kernel_halt (an empty filter is every function; this one does not run)\n", "kernel_halt", 1},
+		{"no such file", "echo 1 > T/events/sched/nosuch/enable || echo refused\n", "refused\n", "events/sched/nosuch/enable: sched/nosuch is not there: no such event in this kernel\n", "", 0},
+		{"a value", "echo wakeup > T/current_tracer || echo refused\n", "refused\n", "current_tracer: wakeup is not there: this kernel has function_graph, function, nop\n", "", 0},
+		{"emptied", "echo > T/set_ftrace_filter && echo emptied\n", "emptied\n", "", "", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			k := &fakeTracefs{
+				functions: []string{"kernel_clone", "kernel_halt"}, events: []string{"sched/sched_switch"},
+				files: []string{"set_ftrace_filter", "current_tracer", "tracing_on"}, content: map[string][]string{},
+			}
+			out, err := os.Create(filepath.Join(root, "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			s, err := newShell(options{}, nil, out, out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			s.view = &view{strict: true, roots: []string{root}, files: k, log: func(n wire.TraceName) { fmt.Fprintf(&log, "%v\n", n) }}
+			status := s.runInput(strings.NewReader(strings.ReplaceAll(tt.lines, "T/", root+"/")))
+			printed, err := os.ReadFile(out.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(printed); got != tt.out || status != tt.status {
+				t.Errorf("printed %q, status %d; want %q, %d", got, status, tt.out, tt.status)
+			}
+			if diff := cmp.Diff(tt.log, log.String()); diff != "" {
+				t.Errorf("log (-want +got):\n%s", diff)
+			}
+			if got := strings.Join(k.content["set_ftrace_filter"], " "); got != tt.filter {
+				t.Errorf("filter = %q, want %q", got, tt.filter)
+			}
+			if got := k.content["tracing_on"]; got != nil {
+				t.Errorf("tracing_on = %q: a command after the refused one was run", got)
+			}
+		})
+	}
+}

@@ -44,7 +44,8 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 				return err
 			}
 		}
-		p := wire.ExecParams{Argv: []string{GuestShell}, Dir: "/"}
+		// A book's commands have the names of the kernel that it was written for.
+		p := wire.ExecParams{Argv: []string{GuestShell, "--trace-names"}, Dir: "/"}
 		if o.OneLine {
 			p.Argv = append(p.Argv, "-c", o.Line)
 		}
