@@ -342,3 +342,37 @@ func (r *Reader) pointer(p *btf.Pointer, n uint64) string {
 	}
 	return s
 }
+
+// maxList limits a list that is walked.
+const maxList = 10000
+
+// List walks the list that runs through a member of a structure, and returns the
+// addresses of the structures in it. It starts at one of them, or, with head, at a struct
+// list_head that is no part of one. On an error the addresses up to there are returned.
+func (r *Reader) List(t btf.Type, addr uint64, member string, head bool) (addrs []uint64, err error) {
+	v, err := r.Path(t, addr, member)
+	if err != nil && !head {
+		return nil, err
+	}
+	off := int(v.Addr - addr)
+	if s, ok := t.(*btf.Struct); ok {
+		m, err := r.l.K.Member(s.Name, member)
+		if err != nil {
+			return nil, err
+		}
+		off = m.Offset
+	}
+	if v.Error == "" && v.Type != "struct list_head" {
+		return nil, outcome.Inputf("%s is a %s, not a struct list_head", text.Line(member, 80), v.Type)
+	}
+	start := addr
+	if !head {
+		addrs = append(addrs, addr)
+		start += uint64(off)
+	}
+	err = r.l.List(start, off, maxList, func(at uint64) bool {
+		addrs = append(addrs, at)
+		return true
+	})
+	return addrs, err
+}

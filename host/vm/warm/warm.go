@@ -8,6 +8,7 @@
 //	KEY.state    the state of everything else
 //	KEY.console  its console output during boot
 //	KEY.json     its description (type Info); written last, which completes the template
+//	KEY.anchor   where the kernel is in its memory, once that was asked for
 //	KEY.hits     a byte per start; its modification time is that of the last one
 //
 // While a template is being created its files have no names, so that a killed process
@@ -292,7 +293,7 @@ func name(f *os.File, path string) error {
 }
 
 // kinds are the suffixes of a template's files. The first one makes it complete.
-var kinds = []string{"json", "hits", "ram", "state", "console"}
+var kinds = []string{"json", "hits", "ram", "state", "console", "anchor"}
 
 // remove removes a template. Machines that run from it are not affected.
 func (s *Store) remove(key string) error {
@@ -376,4 +377,16 @@ func (s *Store) sweep() {
 		}
 		lock.Release()
 	}
+}
+
+// Anchor returns what KeepAnchor kept of a template.
+func (s *Store) Anchor(key string) ([]byte, error) { return os.ReadFile(s.file(key, "anchor")) }
+
+// KeepAnchor keeps, with a template, where its kernel is in memory, which is the same in
+// all machines that start from it. Whoever uses it checks it.
+func (s *Store) KeepAnchor(key string, data []byte) error {
+	if _, err := s.open(key); err != nil {
+		return err // it was removed
+	}
+	return scratch.Write(s.file(key, "anchor"), data, 0o600)
 }
