@@ -3,7 +3,6 @@
 package cachedir
 
 import (
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -44,14 +43,14 @@ func Make(dir string, perm fs.FileMode) error {
 }
 
 // Recall reads the note called name into v. It returns false if there is none or it
-// is unreadable; v may have been modified then.
+// is not as it was stored; v may have been modified then.
 func Recall(name string, v any) bool {
 	dir, err := Dir()
 	if err != nil {
 		return false
 	}
 	text, err := bounded.ReadFile(filepath.Join(dir, name), maxNote)
-	return err == nil && json.Unmarshal(text, v) == nil
+	return err == nil && UnmarshalSummed(text, v) == nil
 }
 
 // Remember stores v as the note called name, atomically. Of two concurrent writers
@@ -68,12 +67,12 @@ func Remember(name string, v any) error {
 }
 
 func remember(dir, name string, v any) error {
-	text, err := json.MarshalIndent(v, "", "\t")
+	text, err := MarshalSummed(v)
 	if err != nil {
 		return err
 	}
 	if err := Make(dir, 0o755); err != nil {
 		return err
 	}
-	return scratch.Write(filepath.Join(dir, name), append(text, '\n'), 0o600)
+	return scratch.Write(filepath.Join(dir, name), text, 0o600)
 }

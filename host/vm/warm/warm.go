@@ -18,7 +18,6 @@ package warm
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -142,7 +141,7 @@ func (s *Store) Get(ctx context.Context, key string, memoryMB int, make func(*Dr
 	if err == nil {
 		return t, nil
 	}
-	if errors.Is(err, errChanged) && s.Say != nil {
+	if errors.Is(err, cachedir.ErrChanged) && s.Say != nil {
 		s.Say(err.Error() + "; made again")
 	}
 	s.remove(key) // leftovers of an incomplete template
@@ -186,8 +185,8 @@ func (s *Store) open(key string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{Key: key, store: s}
-	if err := json.Unmarshal(text, &t.Info); err != nil {
-		return nil, err
+	if err := cachedir.UnmarshalSummed(text, &t.Info); err != nil {
+		return nil, fmt.Errorf("template %s: its description: %w", key, err)
 	}
 	for _, kind := range []string{"ram", "state", "console"} {
 		st, err := os.Stat(s.file(key, kind))
@@ -202,9 +201,6 @@ func (s *Store) open(key string) (*Template, error) {
 	}
 	return t, nil
 }
-
-// errChanged is a template that somebody has written to since it was completed.
-var errChanged = errors.New("changed")
 
 func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) (err error) {
 	var d Draft
@@ -245,11 +241,11 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 }
 
 func (s *Store) writeInfo(key string, info Info) error {
-	text, err := json.MarshalIndent(info, "", "\t")
+	text, err := cachedir.MarshalSummed(info)
 	if err != nil {
 		return err
 	}
-	return scratch.Write(s.file(key, "json"), append(text, '\n'), 0o600)
+	return scratch.Write(s.file(key, "json"), text, 0o600)
 }
 
 // check holds a template's files against what was stored. Where they were touched or
@@ -262,7 +258,7 @@ func (s *Store) check(t *Template) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("template %s: %w: its %s is not as it was stored", t.Key, errChanged, kind)
+			return fmt.Errorf("template %s: its %s: %w", t.Key, kind, cachedir.ErrChanged)
 		}
 		if now != nil {
 			t.Files[kind], moved = *now, true

@@ -293,6 +293,7 @@ func TestChanged(t *testing.T) {
 		{"a bit that was set", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "ram"), 100) }, true},
 		{"a bit of the state", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "state"), 2) }, true},
 		{"cut", func(_ *testing.T, s *Store) error { return os.Truncate(s.file("k", "ram"), 32<<20) }, true},
+		{"a bit of the description", func(t *testing.T, s *Store) error { return flip(t, s.file("k", "json"), 10) }, true},
 		{"an old description", func(_ *testing.T, s *Store) error {
 			return os.WriteFile(s.file("k", "json"), []byte(`{"target": "amd64"}`), 0o600)
 		}, true},
