@@ -27,7 +27,9 @@ type Feature struct {
 type Option struct {
 	Name   string   `yaml:"name" json:"name"`     // without CONFIG_
 	Accept []string `yaml:"accept" json:"accept"` // acceptable values
-	Why    string   `yaml:"why" json:"why"`
+	// Always says that kernels which have no such option have what it stands for.
+	Always bool   `yaml:"always" json:"always,omitempty"`
+	Why    string `yaml:"why" json:"why"`
 }
 
 // Missing is an option that does not have a value that a feature needs.

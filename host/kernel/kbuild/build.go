@@ -380,7 +380,7 @@ func (j *job) configure(ctx context.Context) (values, error) {
 	for _, l := range lacking {
 		j.Say(fmt.Sprintf("%s cannot have CONFIG_%s on %s, so this kernel lacks it: %s", j.tree.source.Release, l.Name, j.Arch, l.Why))
 	}
-	lookup := func(option string) (string, bool) { v, ok := cfg[option]; return v, ok }
+	lookup := func(option string) (string, bool) { return kernel.Value(cfg, option) }
 	var missing []check.Missing
 	for _, m := range check.Check(lookup, j.features()...) {
 		if kc.attainable(m.Name) {
@@ -389,6 +389,9 @@ func (j *job) configure(ctx context.Context) (values, error) {
 		}
 		if m.Name == "DEBUG_INFO_BTF" && cfg.detached() {
 			continue // see types
+		}
+		if m.Always && !kc.known(m.Name) {
+			continue
 		}
 		j.Say(fmt.Sprintf("%s has no CONFIG_%s on %s, so this kernel lacks feature %s: %s", j.tree.source.Release, m.Name, j.Arch, m.Feature, m.Why))
 	}

@@ -218,10 +218,12 @@ endif
 		{Option: Option{Name: "HIST", Value: "y", Embedded: true}},
 		{Option: Option{Name: "HIST", Value: "y"}},
 		{Option: Option{Name: "ABSENT", Value: "y", Embedded: true}},
-		{Option: Option{Name: "NEVER", Value: "n", Embedded: true}},
+		{Option: Option{Name: "NEVER", Value: "n", Embedded: true}}, // without a prompt
+		{Option: Option{Name: "HIST", Value: "n", Embedded: true}},
+		{Option: Option{Name: "NEVER", Value: "n"}},
 	}
 	lost, lacking := impossible(k, all)
-	if len(lost) != 3 || len(lacking) != 1 || lacking[0].Name != "HIST" || !lacking[0].Embedded {
+	if len(lost) != 4 || len(lacking) != 1 || lacking[0].Name != "HIST" || !lacking[0].Embedded {
 		t.Errorf("impossible: lost %v, lacking %v; want labctl's own HIST alone to be lacking", lost, lacking)
 	}
 }
