@@ -27,6 +27,9 @@ type Arch struct {
 	// ORC reports whether kernels may unwind stacks with ORC tables
 	// (Documentation/arch/x86/orc-unwinder.rst).
 	ORC bool
+	// Unwinders are the options any of which lets the kernel unwind its stacks; none if
+	// it always can.
+	Unwinders []string
 }
 
 // Build has the architecture's names in the kernel's build.
@@ -75,7 +78,7 @@ var All = []Arch{
 			Target: "bzImage", Images: []string{"arch/x86/boot/bzImage"}, Objtool: true,
 		},
 		Entry: Entry{Args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, Word: "x64"},
-		ORC:   true,
+		ORC:   true, Unwinders: []string{"UNWINDER_ORC", "FRAME_POINTER"},
 	},
 	{
 		Name: "arm64", Machine: elf.EM_AARCH64, Class: elf.ELFCLASS64,
@@ -97,7 +100,8 @@ var All = []Arch{
 			Target: "zImage", Images: []string{"arch/arm/boot/zImage", "arch/arm/boot/Image"},
 			DTBs: "arch/arm/boot/dts",
 		},
-		Entry: Entry{Args: []string{"%r0", "%r1", "%r2", "%r3"}, Word: "x32", Link: "%lr"},
+		Entry:     Entry{Args: []string{"%r0", "%r1", "%r2", "%r3"}, Word: "x32", Link: "%lr"},
+		Unwinders: []string{"ARM_UNWIND", "FRAME_POINTER"},
 	},
 }
 

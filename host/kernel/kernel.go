@@ -29,10 +29,12 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"labctl/host/arch"
 	"labctl/host/bounded"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
@@ -242,6 +244,11 @@ func (k *Kernel) Option(name string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
+	return Value(cfg, name)
+}
+
+// Value returns the value of an option, named as today, in a configuration of any age.
+func Value(cfg map[string]string, name string) (string, bool) {
 	v, ok := cfg[name]
 	if old := formerly[name]; !ok && old != "" {
 		v, ok = cfg[old]
@@ -249,11 +256,22 @@ func (k *Kernel) Option(name string) (string, bool) {
 	return v, ok
 }
 
+// GuessesStacks reports whether the kernel was built without the means to unwind its
+// stacks: it then takes what looks like a return address for one.
+func (k *Kernel) GuessesStacks() bool {
+	row, _ := arch.Find(k.Arch)
+	return len(row.Unwinders) > 0 && k.HasConfig() && !slices.ContainsFunc(row.Unwinders, func(option string) bool {
+		v, _ := k.Option(option)
+		return v == "y"
+	})
+}
+
 // formerly maps options to what they were called, or part of, in older trees. A tree
 // with both never has the second without the first.
 var formerly = map[string]string{
 	"KCMP":          "CHECKPOINT_RESTORE", // to 5.11, bfe3911a9107
 	"KPROBE_EVENTS": "KPROBE_EVENT",       // to 4.11, 6b0b7551428e
+	"UNWINDER_ORC":  "ORC_UNWINDER",       // to 4.14, 11af847446ed
 	"UPROBE_EVENTS": "UPROBE_EVENT",       // the same
 }
 

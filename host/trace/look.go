@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,17 +17,17 @@ import (
 	"labctl/host/vm"
 )
 
-// Files of the guest, and the most that is read of them, in bytes. The first has
+// Files of tracefs, and the most that is read of them, in bytes. The first has
 // a megabyte on today's kernels.
 const (
-	functionsFile = "/sys/kernel/tracing/available_filter_functions"
-	eventsFile    = "/sys/kernel/tracing/available_events"
+	functionsFile = "available_filter_functions"
+	eventsFile    = "available_events"
 	maxFile       = 16 << 20
 )
 
 // Look asks a guest what planning r has to know of its kernel.
 func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan.Kernel, error) {
-	t := plan.Kernel{Arch: v.Hello().Arch}
+	t := plan.Kernel{Arch: v.Hello().Arch, Guesses: k.GuessesStacks()}
 	var err error
 	if t.Facts, err = k.Facts(ctx); err != nil {
 		return t, err
@@ -45,7 +46,7 @@ func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan
 		}
 	}
 	if r.NeedsEvents() {
-		if events, err = read(ctx, v, eventsFile); err != nil {
+		if events, err = read(ctx, v, path.Join(v.Hello().Tracefs, eventsFile)); err != nil {
 			return t, err
 		}
 	}
@@ -81,7 +82,7 @@ func functionsOf(ctx context.Context, v *vm.VM, k *kernel.Kernel) ([]byte, error
 			return list, nil
 		}
 	}
-	list, err := read(ctx, v, functionsFile)
+	list, err := read(ctx, v, path.Join(v.Hello().Tracefs, functionsFile))
 	if err != nil {
 		return nil, err
 	}

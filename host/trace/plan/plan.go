@@ -123,6 +123,8 @@ type Kernel struct {
 	// Prototype returns a function's parameters; nil, or an empty list, when they
 	// are not known.
 	Prototype func(function string) []kernel.Param
+	// Guesses says that the kernel guesses its stacks (kernel.GuessesStacks).
+	Guesses bool
 }
 
 // Line says what became of one thing that was asked for. It is part of the run
@@ -457,6 +459,9 @@ func (m *maker) creations(r Request) error {
 		if r.Tasks {
 			m.line(Line{Kind: "probe", Name: probe.Event, Armed: []string{probe.Alternatives[0].Symbol}})
 		}
+	}
+	if m.k.Guesses {
+		m.line(Line{Kind: "stacks", Name: "unwinder", Why: "this kernel guesses: it has no frame pointers and no ORC, so functions are among the frames that nothing has called"})
 	}
 	for _, e := range creation.Events {
 		if !m.armed[e] {
