@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"labctl/guest/agent"
+	"labctl/guest/tracefs"
 	"labctl/guest/wire"
 )
 
@@ -87,13 +88,14 @@ func run() error {
 		Transport: link.transport,
 		Window:    int64(len(window)),
 		InitSec:   start,
+		Tracefs:   tracefs.Find(),
 		Notes:     notes,
 	}
 	if err := describe(&hello); err != nil {
 		return err
 	}
 	guest := agent.Guest{
-		Tracefs: "/sys/kernel/tracing", Proc: "/proc", Chunk: link.chunk, Window: window, Sandbox: true,
+		Tracefs: hello.Tracefs, Proc: "/proc", Chunk: link.chunk, Window: window, Sandbox: true,
 		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
 	}
 	say(agent.Serve(context.Background(), link, guest, hello).Error())

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"labctl/guest/tracefs"
 )
 
 // mounts are made in order. debugfs shows tracefs at /sys/kernel/debug/tracing by
@@ -22,7 +24,7 @@ var mounts = []struct {
 	{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
 	{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
 	{"debugfs", "/sys/kernel/debug", 0, "", false},
-	{"tracefs", "/sys/kernel/tracing", 0, "", false},
+	{"tracefs", tracefs.Root, 0, "", true},
 	{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
 	{"bpf", "/sys/fs/bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0700", true},
 	{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666", false},

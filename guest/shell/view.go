@@ -15,12 +15,13 @@ import (
 	"syscall"
 
 	"labctl/guest/ksym"
+	"labctl/guest/tracefs"
 	"labctl/guest/wire"
 )
 
 // tracefsRoots are the paths by which scripts reach tracefs; the last is where it
 // is mounted.
-var tracefsRoots = []string{"/sys/kernel/debug/tracing", "/sys/kernel/tracing"}
+var tracefsRoots = []string{tracefs.OldRoot, tracefs.Root}
 
 // view shows an old script the tracefs that it was written for: what it writes by
 // a redirection (`echo _do_fork > set_ftrace_filter`) is changed to names that
@@ -65,7 +66,7 @@ type tracefsFiles interface {
 }
 
 func newView(log viewLog) *view {
-	return &view{log: log, roots: tracefsRoots, files: kernelTracefs(tracefsRoots[len(tracefsRoots)-1])}
+	return &view{log: log, roots: tracefsRoots, files: kernelTracefs(tracefs.Find())}
 }
 
 // kernelTracefs is the real one, mounted here.

@@ -43,7 +43,24 @@ type FS struct {
 	shared shared
 }
 
-// Open takes the tracefs mounted at root ("/sys/kernel/tracing") and the procfs
+// Root is where tracefs is mounted, and OldRoot where its files are on kernels that
+// have no such file system, which are those before 4.1.
+const (
+	Root    = "/sys/kernel/tracing"
+	OldRoot = "/sys/kernel/debug/tracing"
+)
+
+// Find returns the one that has the files: Root when neither has.
+func Find() string {
+	for _, root := range []string{Root, OldRoot} {
+		if _, err := os.Stat(root + "/trace"); err == nil {
+			return root
+		}
+	}
+	return Root
+}
+
+// Open takes the tracefs mounted at root and the procfs
 // at proc.
 func Open(root, proc string) (*FS, error) {
 	if _, err := os.Stat(filepath.Join(root, "instances")); err != nil {

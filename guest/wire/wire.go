@@ -126,6 +126,7 @@ type Hello struct {
 	InitSec   float64  `json:"init_sec"`         // CLOCK_BOOTTIME when PID 1 started, seconds
 	HelloSec  float64  `json:"hello_sec"`        // CLOCK_BOOTTIME when this was sent, seconds
 	Window    int64    `json:"window,omitempty"` // bytes of the host's memory that the guest can read
+	Tracefs   string   `json:"tracefs"`          // root of tracefs; of old kernels a directory of debugfs
 	Notes     []string `json:"notes,omitempty"`  // what init could not do: a mount, a module
 }
 

@@ -31,8 +31,8 @@ func ScriptCommand(script string) []string {
 func Script(ctx context.Context, v *vm.VM, s *record.Script, run func() (wire.ExecResult, error)) error {
 	// Scripts take names of tasks for granted. Neither setting is taken back:
 	// the guest ends with the run.
-	const prepare = "cd /sys/kernel/tracing && echo 4096 >saved_cmdlines_size; echo 1 >options/record-tgid"
-	if _, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/sh", "-c", prepare}}, agent.IO{}); err != nil {
+	const prepare = "echo 4096 >saved_cmdlines_size; echo 1 >options/record-tgid"
+	if _, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/sh", "-c", prepare}, Dir: v.Hello().Tracefs}, agent.IO{}); err != nil {
 		return fmt.Errorf("prepare tracefs for the script: %w", err)
 	}
 	exit, perr := run()

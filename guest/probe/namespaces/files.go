@@ -2,6 +2,7 @@ package namespaces
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -82,11 +83,17 @@ func nsPIDs(path string) ([]int, error) {
 		return nil, err
 	}
 	ids, err := parseNSPIDs(string(all))
+	if errors.Is(err, errNoNSPID) {
+		return []int{}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return ids, nil
 }
+
+// errNoNSPID is of kernels before 4.1 (e4bc33245124).
+var errNoNSPID = errors.New("no line NSpid")
 
 func parseNSPIDs(status string) ([]int, error) {
 	for line := range strings.Lines(status) {
@@ -104,7 +111,7 @@ func parseNSPIDs(status string) ([]int, error) {
 		}
 		return ids, nil
 	}
-	return nil, fmt.Errorf("no line NSpid")
+	return nil, errNoNSPID
 }
 
 // overflowUID is what a user id is called that is not mapped.

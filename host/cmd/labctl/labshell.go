@@ -73,7 +73,7 @@ func shellGuide(l *lab.Lab, lang string, g *runner.Guide) []string {
 	}
 	if l.Trace.On() {
 		lines = append(lines, "", say("The trace is armed; what it has seen:", "추적이 켜져 있습니다. 기록을 보려면:"),
-			"  cat "+runner.TraceFile)
+			"  cat "+text.Line(g.Trace, 200))
 		for _, m := range g.NotTraced {
 			lines = append(lines, "  "+say("not traced: ", "추적하지 못함: ")+text.Line(m, 200))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -14,11 +15,9 @@ import (
 	"labctl/host/vm"
 )
 
-// TraceFile is where a shell in the guest finds the trace that Ready has armed.
-const TraceFile = "/sys/kernel/tracing/instances/" + plan.Instance + "/trace"
-
 // Guide is what a learner finds at a shell.
 type Guide struct {
+	Trace     string   // the guest's file with the trace that is armed
 	Lines     []string // what the lab's steps run, as one would type it
 	NotBuilt  []string // steps whose program this host has no compiler for
 	NotTraced []string // what the kernel would not trace
@@ -53,6 +52,7 @@ func Ready(ctx context.Context, v *vm.VM, k *kernel.Kernel, l *lab.Lab) (*Guide,
 	if !l.Trace.On() {
 		return g, nil
 	}
+	g.Trace = path.Join(v.Hello().Tracefs, "instances", plan.Instance, "trace")
 	r := request(l.Trace)
 	r.Hold = true     // what is shipped is gone from the learner's eyes
 	r.PIDOnly = false // the shell and all that it runs

@@ -313,7 +313,10 @@ func (c *Creation) takeCall(entry *call, word *uint64) {
 	}
 	if e.Stack != nil && len(e.Stack.Frames) > 0 {
 		seen := stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
-		seen.TrimToCreation()
+		if at, ok := stack.ParseFrame(e.At); !seen.TrimToCreation() && ok && skipped(&seen, &c.Stack) == 1 {
+			// 3.19 begins the stack of a probe with the caller of its function.
+			seen.Frames = slices.Insert(seen.Frames, 0, at)
+		}
 		insertLink(&seen, e)
 		seen.Classify()
 		seen.DropUser()
