@@ -27,13 +27,19 @@ import (
 type Fault string
 
 const (
-	Warn   Fault = "warn"   // refcount_warn_saturate: a WARNING, once for each boot
-	Oops   Fault = "oops"   // reads at address 0x10
-	Lockup Fault = "lockup" // keeps the CPU for 8 s, where the kernel is not preemptible
+	Warn     Fault = "warn"     // refcount_warn_saturate: a WARNING, once for each boot
+	Oops     Fault = "oops"     // reads at address 0x10
+	Lockup   Fault = "lockup"   // keeps the CPU for 8 s, where the kernel is not preemptible
+	Spin     Fault = "spin"     // makes a kernel thread, labspin, that never gives up its CPU
+	Deadlock Fault = "deadlock" // locks rtnl_mutex twice
+	IPI      Fault = "ipi"      // panics in an interrupt of CPU 1
 )
 
+// PanicText is what an IPI's panic says.
+const PanicText = "labfault in an interrupt"
+
 // All lists the faults.
-var All = []Fault{Warn, Oops, Lockup}
+var All = []Fault{Warn, Oops, Lockup, Spin, Deadlock, IPI}
 
 // Module is the name of the module; Function is that of the function in it that is at
 // fault, below init_module.
@@ -136,6 +142,26 @@ var machines = []machine{
 				"e800000000" + "4839d8" + "7cf6" + // 1: call ktime_get_seconds; cmp %rbx, %rax; jl 1b
 				"59" + "5b" + "b883ffffff" + "5d" + "c3",
 				relocs: []reloc{amd64Call(7, "ktime_get_seconds"), amd64Call(16, "ktime_get_seconds")}},
+			Spin: {hex: "55" + "4889e5" +
+				"488d3d21000000" + // lea spin(%rip), %rdi
+				"31f6" + "83caff" + // xor %esi, %esi; or $-1, %edx
+				"488d0d19000000" + // lea name(%rip), %rcx
+				"31c0" + "e800000000" + // xor %eax, %eax; call kthread_create_on_node
+				"4889c7" + "e800000000" + // mov %rax, %rdi; call wake_up_process
+				"31c0" + "5d" + "c3" + // xor %eax, %eax: the module stays
+				"90" + "90" + "f390" + "ebfc" + // spin: pause; jmp spin
+				hex.EncodeToString([]byte("labspin\x00")),
+				relocs: []reloc{amd64Call(26, "kthread_create_on_node"), amd64Call(34, "wake_up_process")}},
+			Deadlock: {hex: "55" + "4889e5" + "e800000000" + "e800000000" + "b883ffffff" + "5d" + "c3",
+				relocs: []reloc{amd64Call(5, "rtnl_lock"), amd64Call(10, "rtnl_lock")}},
+			IPI: {hex: "55" + "4889e5" +
+				"bf01000000" + // mov $1, %edi: the CPU
+				"48c7c600000000" + // mov $panic, %rsi
+				"488d1511000000" + // lea text(%rip), %rdx
+				"b901000000" + "e800000000" + // mov $1, %ecx: wait; call smp_call_function_single
+				"b883ffffff" + "5d" + "c3" +
+				hex.EncodeToString([]byte(PanicText+"\x00")),
+				relocs: []reloc{{12, uint32(elf.R_X86_64_32S), "panic", 0}, amd64Call(29, "smp_call_function_single")}},
 		},
 	},
 	{
@@ -164,6 +190,30 @@ var machines = []machine{
 				"00000094" + "1f0014eb" + "cbffff54" + // 1: bl ktime_get_seconds; cmp x0, x20; b.lt 1b
 				"f35341a9" + "800f8012" + "fd7bc2a8" + "c0035fd6",
 				relocs: []reloc{arm64Call(12, "ktime_get_seconds"), arm64Call(20, "ktime_get_seconds")}},
+			Spin: {hex: "fd7bbfa9" + "fd030091" +
+				"40010010" + // adr x0, spin (40 bytes on)
+				"010080d2" + "02008012" + // mov x1, #0; mov w2, #-1
+				"23010010" + // adr x3, name (36 bytes on)
+				"00000094" + "00000094" + // bl kthread_create_on_node; bl wake_up_process
+				"00008052" + // mov w0, #0: the module stays
+				"fd7bc1a8" + "c0035fd6" +
+				"1f2003d5" + // nop
+				"3f2003d5" + "ffffff17" + // spin: yield; b spin
+				hex.EncodeToString([]byte("labspin\x00")),
+				relocs: []reloc{arm64Call(24, "kthread_create_on_node"), arm64Call(28, "wake_up_process")}},
+			Deadlock: {hex: "fd7bbfa9" + "fd030091" + "00000094" + "00000094" + "800f8012" + "fd7bc1a8" + "c0035fd6",
+				relocs: []reloc{arm64Call(8, "rtnl_lock"), arm64Call(12, "rtnl_lock")}},
+			IPI: {hex: "fd7bbfa9" + "fd030091" +
+				"20008052" + // mov w0, #1: the CPU
+				"01000090" + "21000091" + // adrp x1, panic; add x1, x1, :lo12:panic
+				"c2000010" + // adr x2, text (24 bytes on)
+				"23008052" + "00000094" + // mov w3, #1: wait; bl smp_call_function_single
+				"800f8012" + "fd7bc1a8" + "c0035fd6" +
+				hex.EncodeToString([]byte(PanicText+"\x00")),
+				relocs: []reloc{
+					{12, uint32(elf.R_AARCH64_ADR_PREL_PG_HI21), "panic", 0}, {16, uint32(elf.R_AARCH64_ADD_ABS_LO12_NC), "panic", 0},
+					arm64Call(28, "smp_call_function_single"),
+				}},
 		},
 	},
 	{
@@ -188,6 +238,24 @@ var machines = []machine{
 				"feffffeb" + "000054e1" + "fcffffca" + // 1: bl ktime_get_seconds; cmp r4, r0; bgt 1b
 				"7c00e0e3" + "1080bde8",
 				relocs: []reloc{armCall(4, "ktime_get_seconds"), armCall(12, "ktime_get_seconds")}, unwind: armPop},
+			Spin: {hex: "10402de9" +
+				"18008fe2" + // add r0, pc, #24: spin
+				"0010a0e3" + "0020e0e3" + // mov r1, #0; mvn r2, #0
+				"14308fe2" + // add r3, pc, #20: name
+				"feffffeb" + "feffffeb" + // bl kthread_create_on_node; bl wake_up_process
+				"0000a0e3" + "1080bde8" + // mov r0, #0: the module stays
+				"01f020e3" + "fdffffea" + // spin: yield; b spin
+				hex.EncodeToString([]byte("labspin\x00")),
+				relocs: []reloc{armCall(20, "kthread_create_on_node"), armCall(24, "wake_up_process")}, unwind: armPop},
+			Deadlock: {hex: "10402de9" + "feffffeb" + "feffffeb" + "7c00e0e3" + "1080bde8",
+				relocs: []reloc{armCall(4, "rtnl_lock"), armCall(8, "rtnl_lock")}, unwind: armPop},
+			IPI: {hex: "10402de9" +
+				"0100a0e3" + "10109fe5" + // mov r0, #1: the CPU; ldr r1, =panic
+				"10208fe2" + "0130a0e3" + // add r2, pc, #16: text; mov r3, #1: wait
+				"feffffeb" + "7c00e0e3" + "1080bde8" + // bl smp_call_function_single
+				"00000000" +
+				hex.EncodeToString([]byte(PanicText+"\x00")),
+				relocs: []reloc{armCall(20, "smp_call_function_single"), {32, uint32(elf.R_ARM_ABS32), "panic", 0}}, unwind: armPop},
 		},
 	},
 }

@@ -15,6 +15,7 @@ import (
 	"labctl/host/kernel/check"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/outside"
 	"labctl/host/record"
 	"labctl/host/registry"
 	"labctl/host/targets"
@@ -274,12 +275,22 @@ func (m *Machine) boot(ctx context.Context, env Env, dir record.Dir, console io.
 	cfg.Console, cfg.Spool = console, env.Spool
 	if dir.Path != "" {
 		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
-		cfg.RegistersLog = dir.File(record.RegistersFile)
+		cfg.RegistersLog, cfg.TasksLog = dir.File(record.RegistersFile), dir.File(record.TasksFile)
 	}
+	cfg.Autopsy = m.autopsy("")
 	if !m.Warm() {
 		return vm.Boot(ctx, cfg)
 	}
 	return m.bootWarm(ctx, env, cfg)
+}
+
+// autopsy looks at a machine that started from a template, or from none, before it is
+// ended because it hangs.
+func (m *Machine) autopsy(template string) func(context.Context, vm.Inspector) (vm.Autopsy, error) {
+	return func(ctx context.Context, i vm.Inspector) (vm.Autopsy, error) {
+		known, _ := outside.Known(template)
+		return outside.Autopsy(ctx, i, m.Kernel, known)
+	}
 }
 
 // config returns the machine's configuration without the settings of a single run.

@@ -9,6 +9,7 @@
 //	trace.dat    the ring-buffer pages of the capture, for trace-cmd(1) and KernelShark
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
+//	tasks.txt      its tasks and their stacks, also of one that crashed or was interrupted
 //	kernel.json  what the kernel's image contains (schema labctl/kernel/v1: host/kernel/profile)
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
@@ -52,6 +53,7 @@ const (
 	ViewFile    = "trace.pftrace"
 
 	RegistersFile = "registers.txt"
+	TasksFile     = "tasks.txt"
 	KernelFile    = "kernel.json"
 )
 

@@ -56,6 +56,8 @@ type State struct {
 	CPUs      []CPU
 	Registers string          // QEMU's output, at most 1 MiB
 	File      string          // file with Registers, if saved
+	Guilty    string          // what keeps the guest from going on, one line; "" if that cannot be told
+	Tasks     string          // file with all tasks, if saved
 	Reports   []*crash.Report // oopses, then stalls, lockups and hung tasks
 	Tail      []string        // the console's last lines, cleaned
 	Log       string          // file with the whole console, if saved
@@ -81,7 +83,15 @@ type DeadlineError struct {
 }
 
 func (e *DeadlineError) Error() string {
-	return fmt.Sprintf("%v (the guest is up for %.1f s)", e.Cause, e.After.Seconds())
+	return fmt.Sprintf("%v (the guest is up for %.1f s)%s", e.Cause, e.After.Seconds(), e.blame())
+}
+
+// blame is what an error's text says of the guilty task.
+func (s State) blame() string {
+	if s.Guilty == "" {
+		return ""
+	}
+	return ": " + s.Guilty
 }
 
 func (e *DeadlineError) Unwrap() error { return e.Cause }
@@ -133,6 +143,7 @@ func (v *VM) state() State {
 	if f := v.cfg.RegistersLog; f != "" && v.cfg.writeLog(f, s.Registers) == nil {
 		s.File = f
 	}
+	s.Guilty, s.Tasks = v.autopsy()
 	return s
 }
 

@@ -52,6 +52,10 @@ type Config struct {
 	ConsoleLog   string
 	CommandLog   string
 	RegistersLog string
+	// TasksLog gets what Autopsy found.
+	TasksLog string
+	// Autopsy, if set, looks at a guest that hangs or has crashed, before it is ended.
+	Autopsy func(context.Context, Inspector) (Autopsy, error)
 	// Spool, if set, gets the logs instead of the files.
 	Spool *Spool
 	// ConsoleBefore is written to the log first: the console output of a snapshot
@@ -123,7 +127,7 @@ func (e *BootError) Error() string {
 	if e.Cause != nil {
 		s += ": " + e.Cause.Error()
 	}
-	return s
+	return s + e.blame()
 }
 
 func (e *BootError) Unwrap() error { return e.Cause }
@@ -150,6 +154,7 @@ func (e *BootError) Reached() string { return string(e.Phase) }
 type CrashError struct {
 	Report *crash.Report
 	Log    string
+	Tasks  string // file with all tasks, if they could be read
 }
 
 func (e *CrashError) Error() string { return e.Report.Error() }
@@ -223,6 +228,9 @@ type VM struct {
 	base   context.Context             // Boot's
 	unbind func() bool                 // detaches the guest from base
 	asked  atomic.Pointer[qmp.Monitor] // mon, for use during the boot
+	dead   sync.Once                   // sets tasks
+	tasks  string
+	fate   *fate // nil: QEMU exits by itself
 
 	asking sync.Once // sets reason
 	reason string
@@ -294,6 +302,8 @@ func (v *VM) expire(ctx context.Context) {
 	cause := context.Cause(ctx)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		cause = &DeadlineError{After: time.Since(v.started), Cause: cause, State: v.state()}
+	} else if signal := (*outcome.SignalError)(nil); errors.As(cause, &signal) && v.cfg.Spool == nil && v.cfg.TasksLog != "" {
+		v.autopsy() // for the record
 	}
 	v.cancel(cause)
 }
@@ -315,6 +325,7 @@ func (v *VM) boot(r *restore) error {
 		}
 		v.mon = mon
 		v.asked.Store(mon)
+		v.keepAfterReset(ctx)
 		return nil
 	}); err != nil {
 		return err
@@ -458,7 +469,7 @@ func (v *VM) Why(err error) error {
 	}
 	v.awaitEnd(isBoot && boot.Deadline)
 	if r := v.con.report(); r != nil {
-		return &CrashError{Report: r, Log: v.cfg.ConsoleLog}
+		return &CrashError{Report: r, Log: v.cfg.ConsoleLog, Tasks: v.deadTasks()}
 	}
 	why := err
 	select {
@@ -497,6 +508,11 @@ func (v *VM) left() error {
 // ShutdownCause), "" if it reported none.
 func (v *VM) shutdown() string {
 	v.asking.Do(func() {
+		if v.fate != nil { // it reads the events
+			<-v.fate.known
+			v.reason = v.fate.reason
+			return
+		}
 		mon := v.asked.Load()
 		if mon == nil {
 			return

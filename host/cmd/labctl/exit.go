@@ -74,6 +74,9 @@ func (a *app) print(err error) {
 	case errors.As(err, &crashed):
 		a.showCrash(crashed.Report, true)
 		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
+		if crashed.Tasks != "" {
+			fmt.Fprintf(a.stderr, "all tasks: %s\n", crashed.Tasks)
+		}
 	case errors.As(err, &late):
 		a.showState(late.State)
 	case errors.As(err, &boot):
@@ -88,6 +91,9 @@ func (a *app) showState(s vm.State) {
 	}
 	if s.File != "" {
 		fmt.Fprintf(a.stderr, "all registers: %s\n", s.File)
+	}
+	if s.Tasks != "" {
+		fmt.Fprintf(a.stderr, "all tasks: %s\n", s.Tasks)
 	}
 	for i, r := range s.Reports {
 		if r.Kind == crash.Oops || i == len(s.Reports)-1 { // of hangs the last one

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"labctl/host/outside/task"
 	"labctl/host/registry"
 	"labctl/host/stack"
-	"labctl/host/vm/warm"
 )
 
 // outsideFlags are those of commands that look at a running machine from outside.
@@ -86,32 +84,12 @@ func (a *app) guest(ctx context.Context, m *registry.Machine) (*outside.Guest, e
 	if image.ImageSHA256() != m.Kernel.SHA256 {
 		return nil, outcome.Inputf("machine %s runs another kernel %s than the cache has now; start it again", m.Name, m.Kernel.Release)
 	}
-	known, keep := anchorOf(m.Template)
+	known, keep := outside.Known(m.Template)
 	g, err := outside.Open(ctx, m, image, known)
 	if err == nil && (known == nil || *known != g.Anchor()) {
 		keep(g.Anchor())
 	}
 	return g, err
-}
-
-// anchorOf returns where the kernel of a template's machines is, nil if that is not known
-// yet, and what keeps it. It saves time only.
-func anchorOf(template string) (*kern.Anchor, func(kern.Anchor)) {
-	store, err := warm.Open("", 0)
-	if template == "" || err != nil {
-		return nil, func(kern.Anchor) {}
-	}
-	keep := func(found kern.Anchor) {
-		if data, err := json.Marshal(found); err == nil {
-			_ = store.KeepAnchor(template, data)
-		}
-	}
-	var known kern.Anchor
-	data, err := store.Anchor(template)
-	if err != nil || json.Unmarshal(data, &known) != nil {
-		return nil, keep
-	}
-	return &known, keep
 }
 
 // torn says on standard error that what was read did not fit together.

@@ -6,6 +6,7 @@
 //	loader watch    in the main thread, under a watchdog that waits for 2 s
 //	loader quiet    in the main thread, when the console shows emergencies alone
 //	loader child    in a process of its own, for whose death in an oops it waits
+//	loader stay     in the main thread, which waits forever then
 package main
 
 import (
@@ -51,6 +52,10 @@ func main() {
 			time.Sleep(20 * time.Millisecond)
 		}
 		c.Process.Kill()
+	case "stay":
+		load()
+		fmt.Println("waiting")
+		select {}
 	case "watch":
 		set("/proc/sys/kernel/watchdog_thresh")
 		load()
@@ -93,7 +98,7 @@ func load() {
 	}
 	params := []byte{0}
 	_, _, errno := syscall.Syscall(initModule, uintptr(unsafe.Pointer(&module[0])), uintptr(len(module)), uintptr(unsafe.Pointer(&params[0])))
-	if errno != syscall.ECANCELED { // what its init function returns
+	if errno != syscall.ECANCELED && errno != 0 { // what its init function returns
 		fmt.Println("init_module:", errno)
 		os.Exit(8)
 	}
