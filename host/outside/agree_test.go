@@ -1,4 +1,4 @@
-package outside
+package outside_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/machine"
+	"labctl/host/outside"
 	"labctl/host/outside/mmu"
 	"labctl/host/outside/page"
 	"labctl/host/outside/ring"
@@ -33,7 +34,7 @@ var show = flag.Bool("show", false, "log whole structures")
 var machines = flag.String("machines", "6.12/amd64,6.12/arm64", "KERNEL/MACHINE,… to hold outside against inside on")
 
 // open boots a machine and finds its kernel from outside.
-func open(t *testing.T, name string) (*vm.VM, *Guest) {
+func open(t *testing.T, name string) (*vm.VM, *outside.Guest) {
 	t.Helper()
 	ref, target, ok := strings.Cut(name, "/")
 	if !ok {
@@ -58,7 +59,7 @@ func open(t *testing.T, name string) (*vm.VM, *Guest) {
 	}
 	t.Cleanup(func() { v.Close() })
 	start := time.Now()
-	g, err := Open(t.Context(), v, m.Kernel, nil)
+	g, err := outside.Open(t.Context(), v, m.Kernel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func open(t *testing.T, name string) (*vm.VM, *Guest) {
 	first := time.Since(start)
 	// What is derived of a kernel is made at the first time.
 	start = time.Now()
-	again, err := Open(t.Context(), v, m.Kernel, nil)
+	again, err := outside.Open(t.Context(), v, m.Kernel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func open(t *testing.T, name string) (*vm.VM, *Guest) {
 	second := time.Since(start)
 	start = time.Now()
 	anchor := g.Anchor()
-	if again, err = Open(t.Context(), v, m.Kernel, &anchor); err != nil {
+	if again, err = outside.Open(t.Context(), v, m.Kernel, &anchor); err != nil {
 		t.Fatal(err)
 	}
 	again.Close()
@@ -100,7 +101,7 @@ func TestOutsideAgainstInside(t *testing.T) {
 	}
 }
 
-func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
+func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 	// What has not run between the first look and the last must be the same.
 	read := func() *task.Tasks {
 		tasks, err := task.Read(g.Kernel, nil)
@@ -115,13 +116,13 @@ func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
 	first := read()
 	start := time.Now()
 	tasks := read()
-	outside := map[int]stack.Stack{}
+	seen := map[int]stack.Stack{}
 	for i := range tasks.List {
 		s, err := tasks.Stack(&tasks.List[i])
 		if err != nil {
 			t.Fatal(err)
 		}
-		outside[tasks.List[i].TID] = s
+		seen[tasks.List[i].TID] = s
 	}
 	t.Logf("%d tasks with stacks in %v", len(tasks.List), time.Since(start).Round(time.Microsecond))
 	inside, _, err := v.Agent().Sleepers(ctx, 1<<12)
@@ -134,7 +135,7 @@ func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
 		return a != nil && b != nil && a.Switches == b.Switches && !a.OnCPU && !b.OnCPU
 	}
 	compareTasks(t, tasks, inside, slept)
-	compareStacks(t, tasks, outside, inside, slept)
+	compareStacks(t, tasks, seen, inside, slept)
 }
 
 // compareTasks holds the list against /proc.
@@ -162,7 +163,7 @@ func workerName(s wire.Sleeper, one *task.Task) bool {
 	return s.Kernel && strings.HasPrefix(s.Comm, "kworker/") && strings.HasPrefix(one.Comm, "kworker/")
 }
 
-func testModules(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
+func testModules(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 	if _, ok := g.Addr("modules"); !ok {
 		t.Skipf("%s has no symbols of data", g.Image)
 	}
@@ -211,7 +212,7 @@ func file(ctx context.Context, t *testing.T, v *vm.VM, name string) string {
 	return b.String()
 }
 
-func testMaps(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
+func testMaps(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 	tasks, err := task.Read(g.Kernel, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +244,7 @@ func testMaps(ctx context.Context, t *testing.T, v *vm.VM, g *Guest) {
 	t.Error("the memory of PID 1 changed five times")
 }
 
-func testLog(t *testing.T, g *Guest) {
+func testLog(t *testing.T, g *outside.Guest) {
 	if _, ok := g.Addr("prb"); !ok {
 		t.Skipf("%s has no symbols of data", g.Image)
 	}
@@ -267,7 +268,7 @@ func testLog(t *testing.T, g *Guest) {
 	}
 }
 
-func testPages(t *testing.T, g *Guest) {
+func testPages(t *testing.T, g *outside.Guest) {
 	tasks, err := task.Read(g.Kernel, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +304,7 @@ func testPages(t *testing.T, g *Guest) {
 	}
 }
 
-func testValues(t *testing.T, g *Guest) {
+func testValues(t *testing.T, g *outside.Guest) {
 	tasks, err := task.Read(g.Kernel, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +342,7 @@ func testValues(t *testing.T, g *Guest) {
 }
 
 // testCPUs: of a guest that stands still, each CPU's task and stack are known.
-func testCPUs(ctx context.Context, t *testing.T, g *Guest) {
+func testCPUs(ctx context.Context, t *testing.T, g *outside.Guest) {
 	err := g.Stopped(ctx, func() error {
 		tasks, err := g.Tasks(ctx)
 		if err != nil {
@@ -383,11 +384,11 @@ func lines(s stack.Stack) (out []string) {
 
 // compareStacks holds stacks against /proc/PID/stack. Those of tasks that slept throughout
 // must be the same; of all tasks 98 of a hundred, since few run at a time.
-func compareStacks(t *testing.T, tasks *task.Tasks, outside map[int]stack.Stack, inside []wire.Sleeper, slept func(tid int) bool) {
+func compareStacks(t *testing.T, tasks *task.Tasks, seen map[int]stack.Stack, inside []wire.Sleeper, slept func(tid int) bool) {
 	t.Helper()
 	same, compared, moved := 0, 0, 0
 	for _, s := range inside {
-		out, ok := outside[s.TID]
+		out, ok := seen[s.TID]
 		if !ok || len(s.Stack) == 0 {
 			continue
 		}
