@@ -135,7 +135,7 @@ func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 		return a != nil && b != nil && a.Switches == b.Switches && !a.OnCPU && !b.OnCPU
 	}
 	compareTasks(t, tasks, inside, slept)
-	compareStacks(t, tasks, seen, inside, slept)
+	compareStacks(t, tasks, seen, inside, slept, 8*g.Word())
 }
 
 // compareTasks holds the list against /proc.
@@ -212,6 +212,17 @@ func file(ctx context.Context, t *testing.T, v *vm.VM, name string) string {
 	return b.String()
 }
 
+// withoutGate removes the area that is the same in all processes, and in none's memory.
+func withoutGate(maps string) string {
+	var b strings.Builder
+	for line := range strings.Lines(maps) {
+		if !strings.Contains(line, "[vectors]") && !strings.Contains(line, "[vsyscall]") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 func testMaps(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 	tasks, err := task.Read(g.Kernel, nil)
 	if err != nil {
@@ -220,12 +231,12 @@ func testMaps(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
 	// PID 1 answers, so its memory changes; its heap may have grown.
 	l := g.Look()
 	for range 5 {
-		before := file(ctx, t, v, "/proc/1/maps")
+		before := withoutGate(file(ctx, t, v, "/proc/1/maps"))
 		areas, torn, err := vma.Read(l, tasks.Find(1).Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if before != file(ctx, t, v, "/proc/1/maps") || torn != "" {
+		if before != withoutGate(file(ctx, t, v, "/proc/1/maps")) || torn != "" {
 			continue
 		}
 		var got strings.Builder
@@ -320,7 +331,6 @@ func testValues(t *testing.T, g *outside.Guest) {
 	at := tasks.Find(2).Addr
 	for path, want := range map[string]string{
 		"comm": `"kthreadd"`, "pid": "2", "tgid": "2", "real_parent.comm": `"swapper/0"`, "real_parent->pid": "0",
-		"thread_pid.numbers[0].nr": "2",
 	} {
 		v, err := r.Path(typ, at, path)
 		if err != nil || v.String() != want {
@@ -384,18 +394,20 @@ func lines(s stack.Stack) (out []string) {
 
 // compareStacks holds stacks against /proc/PID/stack. Those of tasks that slept throughout
 // must be the same; of all tasks 98 of a hundred, since few run at a time.
-func compareStacks(t *testing.T, tasks *task.Tasks, seen map[int]stack.Stack, inside []wire.Sleeper, slept func(tid int) bool) {
+func compareStacks(t *testing.T, tasks *task.Tasks, seen map[int]stack.Stack, inside []wire.Sleeper, slept func(tid int) bool, bits int) {
 	t.Helper()
 	same, compared, moved := 0, 0, 0
 	for _, s := range inside {
 		out, ok := seen[s.TID]
-		if !ok || len(s.Stack) == 0 {
+		if !ok || len(s.Stack) == 0 && (s.Wchan == "" || s.Wchan == "0") {
 			continue
 		}
 		var want []string
 		for _, line := range s.Stack {
 			f, _ := stack.ParseFrame(line)
-			want = append(want, f.String())
+			if f.Name != "" || f.PC != 0 && f.PC != ^uint64(0)>>(64-bits) { // older kernels print what ends a stack
+				want = append(want, f.String())
+			}
 		}
 		got := lines(tasks.TrimScheduler(out))
 		if !slept(s.TID) {
@@ -403,6 +415,11 @@ func compareStacks(t *testing.T, tasks *task.Tasks, seen map[int]stack.Stack, in
 			continue
 		}
 		compared++
+		// 32-bit Arm with several CPUs has no stacks of other tasks
+		// (arch/arm/kernel/stacktrace.c), but tells where they wait.
+		if len(want) == 0 {
+			got, want = []string{tasks.TrimScheduler(out).Frames[0].Name}, []string{s.Wchan}
+		}
 		if slices.Equal(got, want) {
 			same++
 			continue

@@ -16,18 +16,19 @@ import (
 )
 
 // layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-5.json"
+const layoutsFile = "layouts-6.json"
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
 // all of them; others are looked up in the BTF when they are asked for.
 var wanted = map[string]string{
 	"task_struct": `pid tgid comm state __state exit_state flags cpu on_cpu prio static_prio normal_prio rt_priority policy
-		real_parent group_leader tasks thread_node signal stack mm active_mm thread_info.cpu thread_info.flags
+		real_parent group_leader tasks thread_node signal stack mm active_mm thread_info
 		thread.sp thread.cpu_context.fp thread.cpu_context.sp thread.cpu_context.pc worker_private nvcsw nivcsw blocked_on`,
 	"mutex":               "owner.counter wait_list",
 	"mutex_waiter":        "list task",
 	"kthread":             "full_name",
+	"thread_info":         "cpu cpu_context.fp cpu_context.sp cpu_context.pc",
 	"signal_struct":       "thread_head nr_threads",
 	"thread_union":        "",
 	"inactive_task_frame": "bp ret_addr",

@@ -224,17 +224,12 @@ func (t *Tasks) one(addr uint64) (Task, error) {
 	if !o.Has(state) {
 		state = "state" // to 5.13
 	}
-	cpu := "thread_info.cpu"
-	if !o.Has(cpu) {
-		cpu = "cpu"
-	}
 	one := Task{
 		Addr: addr, PID: int(o.Int("tgid")), TID: int(o.Int("pid")),
 		Comm:   text.Line(o.String("comm"), maxName),
 		Kernel: o.Uint("flags")&flagKthread != 0,
 		State:  stateLetter(o.Uint(state), o.Uint("exit_state")),
 		OnCPU:  o.Uint("on_cpu") != 0,
-		CPU:    int(o.Uint(cpu)),
 		Nice:   int(o.Int("static_prio")) - 120,
 		RTPrio: int(o.Uint("rt_priority")),
 		Stack:  o.Uint("stack"),
@@ -253,6 +248,11 @@ func (t *Tasks) one(addr uint64) (Task, error) {
 		if p.Err() != nil {
 			return one, fmt.Errorf("%w: the parent of task %d: %w", kern.ErrTorn, one.TID, p.Err())
 		}
+	}
+	if info := threadInfo(o); o.Has("cpu") {
+		one.CPU = int(o.Uint("cpu"))
+	} else {
+		one.CPU = int(info.Uint("cpu"))
 	}
 	one.StackSize = t.stackSize()
 	if sp := t.saved(o).sp; !one.OnCPU && one.Stack != 0 && sp >= one.Stack && sp <= one.Stack+uint64(one.StackSize) {
@@ -299,11 +299,23 @@ func (t *Tasks) stackSize() int {
 // stopped is where a task that does not run has stopped.
 type stopped struct{ pc, sp, fp uint64 }
 
+// threadInfo returns the task's struct thread_info: a member, or (without
+// CONFIG_THREAD_INFO_IN_TASK) the lowest part of its stack.
+func threadInfo(o *kern.Object) *kern.Object {
+	if o.Has("thread_info") {
+		return o.L.Object("thread_info", o.At("thread_info"))
+	}
+	return o.L.Object("thread_info", o.Uint("stack"))
+}
+
 // saved returns what a task's switch to another has saved.
 func (t *Tasks) saved(o *kern.Object) (c stopped) {
 	l := t.look
 	if o.Has("thread.cpu_context.pc") { // arm64
 		return stopped{o.Uint("thread.cpu_context.pc"), o.Uint("thread.cpu_context.sp"), o.Uint("thread.cpu_context.fp")}
+	}
+	if info := threadInfo(o); info.Has("cpu_context.pc") { // arm
+		return stopped{info.Uint("cpu_context.pc"), info.Uint("cpu_context.sp"), info.Uint("cpu_context.fp")}
 	}
 	// x86 leaves a struct inactive_task_frame on the stack.
 	sp := o.Uint("thread.sp")

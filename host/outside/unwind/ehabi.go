@@ -129,8 +129,13 @@ func (e *ehabi) Unwind(l *kern.Look, r Regs, exact bool) []PC {
 		}
 		code := e.instructions(l, pc)
 		if code == nil {
-			// A leaf that was stopped has its caller in the link register, unless
-			// it is assembly without tables.
+			// Assembly without tables that was stopped has its caller in the link
+			// register.
+			if lr := regs[armLR]; len(pcs) == 1 && exact && lr != 0 {
+				regs[armPC], exact = lr, false
+				pcs = append(pcs, PC{Addr: lr})
+				continue
+			}
 			break
 		}
 		before := regs

@@ -54,8 +54,8 @@ var orcNumbers = []struct {
 // orcNames are the names of the registers in Regs.
 var orcNames = map[orcReg]string{regR10: "r10", regR13: "r13", regDI: "rdi", regDX: "rdx", regAX: "rax"}
 
-// orcLayout says which bits of the last two bytes of an entry are what. To 6.3 there is a
-// bit for the end of the stack; later it is a type.
+// orcLayout says which bits of the last two bytes of an entry are what. To 6.3 types have
+// two bits, and there may be one for the end of the stack; later it is a type.
 type orcLayout struct {
 	spReg, bpReg, typ, signal, end bits
 }
@@ -221,9 +221,9 @@ func (o *orc) find(l *kern.Look, pc uint64) (e orcEntry, ok bool) {
 		sp: offsets[0], bp: offsets[1], spReg: o.regs[f.spReg.of(w)], bpReg: o.regs[f.bpReg.of(w)],
 		typ: orcType(f.typ.of(w)), signal: f.signal.width > 0 && f.signal.of(w) != 0,
 	}
-	if f.end.width > 0 { // types start with a call, and the end is a bit
+	if f.typ.width == 2 { // types start with a call; the end is a bit, or (to 4.19) no register
 		switch {
-		case f.end.of(w) != 0:
+		case f.end.width == 0 && e.spReg == regUndefined, f.end.width > 0 && f.end.of(w) != 0:
 			e.typ = orcEnd
 		case e.spReg == regUndefined:
 			e.typ = orcUndefined

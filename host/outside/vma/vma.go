@@ -23,6 +23,8 @@ type Area struct {
 	Inode  uint64 `json:"inode"`
 	Name   string `json:"name,omitempty"` // a path, or "[heap]"
 	Addr   uint64 `json:"addr"`           // of its struct vm_area_struct
+
+	word int // the kernel's, in bytes
 }
 
 // Flags of include/linux/mm.h.
@@ -53,8 +55,8 @@ func (a Area) String() string {
 	if a.Name == "" {
 		return s
 	}
-	const column = 73
-	return fmt.Sprintf("%-*s%s", column, s, a.Name)
+	// Names start in one column (seq_pad, by the size of a pointer).
+	return fmt.Sprintf("%-*s%s", 25+6*a.word, s, a.Name)
 }
 
 // maxAreas limits the areas of a process: the default of vm.max_map_count.
@@ -217,7 +219,7 @@ func (r *reader) node(entry, min, max uint64, depth int) error {
 
 // add reads an area. They come in ascending order.
 func (r *reader) add(vma *kern.Object) error {
-	a := Area{Addr: vma.Addr, Start: vma.Uint("vm_start"), End: vma.Uint("vm_end"), Flags: vma.Uint("vm_flags")}
+	a := Area{Addr: vma.Addr, word: r.l.K.Word(), Start: vma.Uint("vm_start"), End: vma.Uint("vm_end"), Flags: vma.Uint("vm_flags")}
 	file := vma.Uint("vm_file")
 	if vma.Err() != nil {
 		return fmt.Errorf("%w: %w", kern.ErrTorn, vma.Err())
