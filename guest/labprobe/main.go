@@ -3,7 +3,7 @@
 // Synopsis:
 //
 //	labprobe NAME [JSON]
-//	labprobe ps -ely|-ejH|-eLf
+//	labprobe ps [OPTIONS]
 //
 // Description:
 //
@@ -11,6 +11,8 @@
 //	document on standard output (wire.ProbeResult). Exit status: 0 done, 1 the
 //	probe could not do it, catalogue.BadUsage (2) usage, parameters among it. Without
 //	arguments it lists the probes.
+//
+//	ps lists tasks, with procps' options; it is also the guest's command ps.
 package labprobe
 
 import (
@@ -19,7 +21,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+
+	"golang.org/x/term"
 
 	"labctl/guest/catalogue"
 	"labctl/guest/probe"
@@ -86,12 +91,20 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// text prints a listing of tasks.
 func text(stdout, stderr io.Writer, args []string) int {
-	if len(args) != 1 || !ps.Known(args[0]) {
-		fmt.Fprintf(stderr, "labprobe: ps: give one of %s\n", strings.Join(ps.Options, ", "))
+	l, err := ps.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "ps: %v; usage: %s\n", err, ps.Synopsis)
 		return catalogue.BadUsage
 	}
-	if err := ps.Print(stdout, args[0], ps.Live()); err != nil {
+	width := 0
+	if f, ok := stdout.(*os.File); ok {
+		if cols, _, err := term.GetSize(int(f.Fd())); err == nil {
+			width = cols
+		}
+	}
+	if err := l.Print(stdout, width, ps.Live()); err != nil {
 		fail(stderr, "ps", err)
 		return 1
 	}
@@ -105,7 +118,7 @@ func fail(stderr io.Writer, name string, err error) {
 
 func usage() string {
 	var b strings.Builder
-	b.WriteString("usage: labprobe NAME [JSON]\n       labprobe ps " + strings.Join(ps.Options, "|") + "\n\nprobes, with their default parameters:\n")
+	b.WriteString("usage: labprobe NAME [JSON]\n       labprobe " + ps.Synopsis + "\n\nprobes, with their default parameters:\n")
 	for _, info := range catalogue.Probes() {
 		if _, ok := probe.Lookup(info.Name); ok {
 			fmt.Fprintf(&b, "  %-8s %s\n           %s\n", info.Name, info.Summary, info.Params)

@@ -47,6 +47,8 @@ func main() {
 		agent.Enlist(os.Args)
 	case name() == "modprobe":
 		os.Exit(modprobe.Main(os.Args, os.Stdout, os.Stderr))
+	case name() == "ps":
+		os.Args = append([]string{"labprobe", "ps"}, os.Args[1:]...)
 	case isShell():
 		os.Exit(shell.Main(os.Args))
 	}

@@ -35,6 +35,7 @@ type Stat struct {
 	PGRP       int
 	Session    int
 	TTY        int // device number, 0 for none
+	TPGID      int // foreground process group of the terminal, -1 for none
 	Flags      uint64
 	UTime      uint64 // clock ticks
 	STime      uint64 // clock ticks
@@ -45,6 +46,8 @@ type Stat struct {
 	VSize      uint64 // bytes
 	RSS        int64  // pages
 	ExitSignal int    // what its parent gets when it ends; -1 of a thread
+	Processor  int    // CPU that it ran on last
+	RTPriority int    // 1 to 99, 0 for others
 	Policy     int    // SCHED_*, include/uapi/linux/sched.h
 }
 
@@ -73,9 +76,9 @@ func ParseStat(line []byte) (Stat, error) {
 		number int
 		into   any
 	}{
-		{4, &s.PPID}, {5, &s.PGRP}, {6, &s.Session}, {7, &s.TTY}, {9, &s.Flags}, {14, &s.UTime}, {15, &s.STime},
+		{4, &s.PPID}, {5, &s.PGRP}, {6, &s.Session}, {7, &s.TTY}, {8, &s.TPGID}, {9, &s.Flags}, {14, &s.UTime}, {15, &s.STime},
 		{18, &s.Priority}, {19, &s.Nice}, {20, &s.Threads}, {22, &s.StartTime}, {23, &s.VSize}, {24, &s.RSS},
-		{38, &s.ExitSignal}, {41, &s.Policy},
+		{38, &s.ExitSignal}, {39, &s.Processor}, {40, &s.RTPriority}, {41, &s.Policy},
 	} {
 		text := string(fields[f.number-3])
 		switch into := f.into.(type) {

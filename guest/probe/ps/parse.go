@@ -74,6 +74,17 @@ func parseUID(status string) (int, error) {
 	return 0, fmt.Errorf("no line Uid with four numbers")
 }
 
+// statusKB reads "NAME: N kB" of /proc/PID/status and /proc/meminfo; 0 if it is not there.
+func statusKB(text, name string) uint64 {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
 // parseCmdline joins the arguments, which a zero ends, with blanks.
 func parseCmdline(raw []byte) string {
 	text := strings.TrimRight(string(raw), "\x00")

@@ -1,5 +1,5 @@
-// Package ps prints tasks in the columns of procps: "ps -ely", "ps -ejH" and
-// "ps -eLf". The guest's own ps has neither threads nor a tree.
+// Package ps prints tasks as procps does: its options, of UNIX and of BSD, its columns
+// and its trees. It is the guest's ps.
 package ps
 
 import (
@@ -17,12 +17,6 @@ import (
 	"labctl/guest/probe/procfs"
 )
 
-// Options are the listings there are.
-var Options = []string{"-ely", "-ejH", "-eLf"}
-
-// Known reports whether option is one of Options.
-func Known(option string) bool { return slices.Contains(Options, option) }
-
 // System is where tasks are read and what their numbers are measured by.
 type System struct {
 	Root  string    // "/", with proc and etc below it
@@ -33,47 +27,115 @@ type System struct {
 	boot  time.Time
 	up    uint64 // clock ticks
 	width int    // digits of the largest pid, 5 at least
+	total uint64 // memory in KB
+	Self  int    // pid of who asks, 0 for nobody
+	self  task
 }
 
 // Live is the running system.
-func Live() System { return System{Root: "/", Now: time.Now(), Page: os.Getpagesize()} }
+func Live() System {
+	return System{Root: "/", Now: time.Now(), Page: os.Getpagesize(), Self: os.Getpid()}
+}
 
 // task is a row: a process, or one of its threads.
 type task struct {
 	procfs.Stat
 	tgid    int
-	uid     int // effective
+	uid     int    // effective
+	locked  bool   // pages in memory
+	rss     uint64 // in KB, 0 if it is not known
 	wchan   string
 	cmdline string // arguments with blanks between; "" for kernel threads
 }
 
-// Print writes the listing that option names. A task that ends meanwhile is left out.
-func Print(w io.Writer, option string, sys System) error {
+// Print writes the listing that options ask for, in lines of at most width cells unless
+// that is 0. A task that ends meanwhile is left out.
+func (l *listing) Print(w io.Writer, width int, sys System) error {
 	if err := sys.load(); err != nil {
 		return fmt.Errorf("ps: %w", err)
 	}
-	tasks, err := sys.tasks(option == "-eLf")
+	all, err := sys.tasks(l.threads)
 	if err != nil {
 		return fmt.Errorf("ps: %w", err)
 	}
-	columns := layouts[option]
-	depth := make([]int, len(tasks))
-	if option == "-ejH" {
+	var tasks []task
+	for _, t := range all {
+		if l.wanted(&sys, t) {
+			tasks = append(tasks, t)
+		}
+	}
+	slices.SortStableFunc(tasks, func(a, b task) int {
+		for _, k := range l.sort {
+			if n := k.less(&sys, a, b); n != 0 && k.reverse {
+				return -n
+			} else if n != 0 {
+				return n
+			}
+		}
+		return 0
+	})
+	lead := make([]string, len(tasks))
+	if l.indent || l.art {
+		var depth []int
 		tasks, depth = forest(tasks)
+		lead = leads(depth, l.art)
+	}
+	if l.wide {
+		width = 0
 	}
 	out := bufio.NewWriter(w)
-	row(out, sys.width, columns, func(c column) string { return c.title })
+	columns := slices.Clone(l.columns)
+	if last := &columns[len(columns)-1]; last.width < 0 {
+		last.width = -1 // nothing is behind it
+	}
+	if !l.noHeadings && slices.ContainsFunc(columns, func(c column) bool { return c.title != "" }) {
+		row(out, width, sys.width, columns, func(c column) string { return c.title })
+	}
 	for i, t := range tasks {
-		// Deeper levels share an indent: what a guest can nest, it must not blow up.
-		indent := strings.Repeat("  ", min(depth[i], 64))
-		row(out, sys.width, columns, func(c column) string {
-			if c.title == "CMD" {
-				return indent + c.value(&sys, t)
+		row(out, width, sys.width, columns, func(c column) string {
+			if c.isName() {
+				return lead[i] + c.value(&sys, t)
 			}
 			return c.value(&sys, t)
 		})
 	}
 	return out.Flush()
+}
+
+// maxLevels are the levels of a tree that are told apart: what a guest can nest, it must
+// not blow up.
+const maxLevels = 64
+
+// leads are what stands before the names in a tree of which the depths are given: blanks,
+// or lines as procps draws them.
+func leads(depth []int, art bool) []string {
+	lead := make([]string, len(depth))
+	if !art {
+		for i, d := range depth {
+			lead[i] = strings.Repeat("  ", min(d, maxLevels))
+		}
+		return lead
+	}
+	// From the end, more[d] says that a task of depth d follows before one above it.
+	more := make([]bool, maxLevels+1)
+	for i := len(depth) - 1; i >= 0; i-- {
+		d := min(depth[i], maxLevels)
+		var b strings.Builder
+		for level := 1; level < d; level++ {
+			if more[level] {
+				b.WriteString(" |  ")
+			} else {
+				b.WriteString("    ")
+			}
+		}
+		if d > 0 {
+			b.WriteString(` \_ `)
+		}
+		lead[i] = b.String()
+		clear(more[d+1:])
+		more[d] = true
+	}
+	return lead
 }
 
 func (sys *System) path(elem ...string) string {
@@ -102,7 +164,17 @@ func (sys *System) load() error {
 	sys.names = parsePasswd(string(text))
 	text, _ = procfs.ReadFile(sys.path("proc/tty/drivers"))
 	sys.ttys = parseDrivers(string(text))
-	return nil
+	text, _ = procfs.ReadFile(sys.path("proc/meminfo"))
+	sys.total = statusKB(string(text), "MemTotal")
+	if sys.Self == 0 {
+		return nil
+	}
+	dir := sys.path("proc", strconv.Itoa(sys.Self))
+	self, err := sys.add(nil, sys.Self, dir, dir)
+	if err == nil && len(self) == 1 {
+		sys.self = self[0]
+	}
+	return err
 }
 
 // tasks are all processes, or all their threads.
@@ -147,7 +219,7 @@ func (sys *System) add(all []task, pid int, process, dir string) ([]task, error)
 	// These two may be refused to a user who is not root.
 	wchan, _ := procfs.ReadFile(filepath.Join(dir, "wchan"))
 	cmdline, _ := procfs.ReadFile(filepath.Join(process, "cmdline"))
-	return append(all, task{stat, pid, uid, string(wchan), parseCmdline(cmdline)}), nil
+	return append(all, task{stat, pid, uid, statusKB(string(status), "VmLck") > 0, statusKB(string(status), "VmRSS"), string(wchan), parseCmdline(cmdline)}), nil
 }
 
 func skipGone(err error) error {

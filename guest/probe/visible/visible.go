@@ -181,7 +181,11 @@ func errnoName(err error) string {
 // rows are the lines of a listing whose PID is pid.
 func rows(option string, pid int) ([]string, error) {
 	var out strings.Builder
-	if err := ps.Print(&out, option, ps.Live()); err != nil {
+	listing, err := ps.Parse([]string{option})
+	if err != nil {
+		return nil, err
+	}
+	if err := listing.Print(&out, 0, ps.Live()); err != nil {
 		return nil, err
 	}
 	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
