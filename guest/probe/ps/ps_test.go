@@ -58,7 +58,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	sys.Now = sys.boot.Add(time.Minute).UTC()
-	for _, option := range []string{"-ely", "-ejH", "-eLf", "-ef", "-el", "aux", "axjf", "axl", "-eF", "-eT", "-eo pid,ni,cls,comm --sort -pid"} {
+	for _, option := range []string{"-ely", "-ejH", "-eLf", "-ef", "-el", "aux", "axjf", "axl", "-A -F", "-eT", "-eo pid,ni,cls,comm --sort -pid"} {
 		t.Run(option, func(t *testing.T) {
 			var got bytes.Buffer
 			if err := printed(&got, option, System{Root: root, Page: sys.Page, Now: sys.Now}); err != nil {
