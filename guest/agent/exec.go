@@ -106,7 +106,7 @@ func (s *session) exec(r *request, p wire.ExecParams) (any, error) {
 		}
 	})
 	if p.Stdin {
-		go feed(std.stdin, r.stdin, p.TTY)
+		go feed(std.stdin, r.stdin, p.TTY, ch.done)
 	}
 	var pumps sync.WaitGroup
 	pumps.Go(func() { pump(r.senders[wire.Stdout], std.stdout, s.chunk()) })
@@ -204,11 +204,11 @@ func ended(ch *child) wire.ExecResult {
 
 // feed copies the host's input to the program. A program that does not read its
 // input to the end must not hold up the host, so the rest is dropped.
-func feed(w *os.File, in *wire.Receiver, tty bool) {
+func feed(w *os.File, in *wire.Receiver, tty bool, ended <-chan struct{}) {
 	_, err := io.Copy(w, in)
 	if tty {
 		if err == nil {
-			typeEOF(w)
+			typeEOF(w, ended)
 		}
 	} else {
 		w.Close()

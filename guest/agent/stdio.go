@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -127,16 +128,28 @@ func setSize(master *os.File, rows, cols int) {
 	})
 }
 
-// typeEOF ends the input of a terminal whose reader gets it by lines.
-func typeEOF(master *os.File) {
-	var eof byte
-	control(master, func(fd int) {
-		if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil && t.Lflag&unix.ICANON != 0 {
-			eof = t.Cc[unix.VEOF]
+// typeEOF ends the input of a terminal: it types what means that, Ctrl-D, until the
+// program has ended. One is not enough: a shell that reads keys by itself misses one that
+// came while it ran a program, and each program that reads wants one.
+func typeEOF(master *os.File, ended <-chan struct{}) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		var eof byte
+		control(master, func(fd int) {
+			if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+				eof = t.Cc[unix.VEOF]
+			}
+		})
+		if eof == 0 {
+			return
 		}
-	})
-	if eof != 0 {
-		master.Write([]byte{eof})
+		if _, err := master.Write([]byte{eof}); err != nil {
+			return
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(pause):
+		}
 	}
 }
 

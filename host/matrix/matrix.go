@@ -32,6 +32,8 @@ type Work struct {
 	Kind string   `json:"kind"`
 	Name string   `json:"name"`
 	Args []string `json:"args,omitempty"`
+	// Files are HOST[:GUEST], what the guest gets besides the program.
+	Files []string `json:"files,omitempty"`
 }
 
 // Cell is one piece of work on one kernel on one machine.

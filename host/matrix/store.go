@@ -152,7 +152,7 @@ func CheckPlan(plan []Cell) error {
 }
 
 func (c *Cell) check() error {
-	for _, s := range slices.Concat([]string{c.Kernel, c.Target, c.Work.Name, c.Input}, c.Work.Args, c.Append) {
+	for _, s := range slices.Concat([]string{c.Kernel, c.Target, c.Work.Name, c.Input}, c.Work.Args, c.Work.Files, c.Append) {
 		if len(s) > maxName || text.Clean(s) != s || strings.ContainsAny(s, "\n\t") {
 			return errors.New("a name in it is too long, or has bytes in it that are no text")
 		}
@@ -173,7 +173,7 @@ func (c *Cell) check() error {
 // Equal reports whether two cells are the same.
 func (c Cell) Equal(d Cell) bool {
 	return c.Kernel == d.Kernel && c.Target == d.Target && c.CPUs == d.CPUs && c.MemoryMB == d.MemoryMB &&
-		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args) &&
+		c.Work.Kind == d.Work.Kind && c.Work.Name == d.Work.Name && slices.Equal(c.Work.Args, d.Work.Args) && slices.Equal(c.Work.Files, d.Work.Files) &&
 		slices.Equal(c.Append, d.Append) && c.Input == d.Input
 }
 

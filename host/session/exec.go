@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -33,6 +34,10 @@ type ExecOptions struct {
 	Options
 	program.JobOptions
 	Relay *Relay // of signals to the program; nil for none
+	// TTY gives the program a terminal, joined to Terminal if that is set: Stdio.In is
+	// it then.
+	TTY      bool
+	Terminal *os.File
 }
 
 // Exec runs one program in a machine of its own. The error of a program that ran
@@ -47,9 +52,17 @@ func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio)
 		if err := job.Send(ctx, s.VM.Agent()); err != nil {
 			return err
 		}
-		res, err := s.runJob(ctx, job, o.Relay, std)
+		var res wire.ExecResult
+		var err error
+		if o.TTY {
+			job.Params.TTY = true
+			res, err = s.runTerminal(ctx, job, o.Terminal, std, o.Relay.to)
+			o.Relay.to(nil)
+		} else {
+			res, err = s.runJob(ctx, job, o.Relay, std)
+		}
 		if err != nil {
-			return err
+			return s.left(err)
 		}
 		return s.finishJob(ctx, job, res)
 	})
@@ -191,6 +204,14 @@ func PlainName(prog string) string {
 
 // errLeft says that the user left the shell by the escape key.
 var errLeft = outcome.New(outcome.OK, "left")
+
+// left makes a user's leaving a terminal by the escape key a good end.
+func (s *Session) left(err error) error {
+	if why := s.VM.Why(err); errors.Is(why, errLeft) {
+		return nil
+	}
+	return err
+}
 
 // poweredOff makes a guest that powered off while a user was in it a good end.
 func (s *Session) poweredOff(err error) error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"labctl/guest/wire"
+	"labctl/host/image/program"
 	"labctl/host/vm/agent"
 )
 
@@ -20,6 +21,7 @@ const GuestShell = "/bin/sh"
 // ShellOptions are a shell in a machine of its own.
 type ShellOptions struct {
 	Options
+	program.JobOptions
 	// Line is run in place of reading commands, when OneLine is set.
 	Line    string
 	OneLine bool
@@ -32,6 +34,16 @@ type ShellOptions struct {
 // Shell boots a machine and runs a shell in it. The error of a shell that ended
 // with another status than 0 is an *outcome.StatusError.
 func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, error) {
+	// A book's commands have the names of the kernel that it was written for.
+	argv := []string{GuestShell, "--trace-names"}
+	if o.OneLine {
+		argv = append(argv, "-c", o.Line)
+	}
+	job, err := program.NewJob(&program.Program{Argv0: GuestShell}, argv, o.JobOptions)
+	if err != nil {
+		return nil, err
+	}
+	env.warn(job.LeftOut())
 	o.Spec.Commands = true
 	o.Waits = !o.OneLine
 	if o.Console != nil {
@@ -44,32 +56,36 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 				return err
 			}
 		}
-		// A book's commands have the names of the kernel that it was written for.
-		p := wire.ExecParams{Argv: []string{GuestShell, "--trace-names"}, Dir: "/"}
-		if o.OneLine {
-			p.Argv = append(p.Argv, "-c", o.Line)
+		if err := job.Send(ctx, s.VM.Agent()); err != nil {
+			return err
 		}
 		var res wire.ExecResult
 		var err error
 		if o.Terminal != nil && !o.OneLine {
-			res, err = s.interactive(ctx, p, o.Terminal, std.Out)
+			job.Params.TTY = true
+			res, err = s.runTerminal(ctx, job, o.Terminal, std, nil)
 		} else {
-			res, err = s.VM.Agent().Exec(ctx, p, agent.IO{Stdin: std.In, Stdout: std.Out, Stderr: std.Err})
+			res, err = job.Run(ctx, s.VM.Agent(), agent.IO{Stdin: std.In, Stdout: std.Out, Stderr: std.Err})
 		}
 		if err != nil {
 			return s.poweredOff(err)
 		}
-		return s.finished(res)
+		return s.finishJob(ctx, job, res)
 	})
 }
 
-// interactive runs p on a terminal of the guest's, joined to ours.
-func (s *Session) interactive(ctx context.Context, p wire.ExecParams, in *os.File, out io.Writer) (wire.ExecResult, error) {
+// runTerminal runs a job on a terminal of the guest's, joined to ours if there is one:
+// its size is ours then, and every key goes to it but the escape key. started may be
+// nil.
+func (s *Session) runTerminal(ctx context.Context, job *program.Job, in *os.File, std Stdio, started func(*agent.Call)) (wire.ExecResult, error) {
+	if in == nil {
+		io := agent.IO{Stdin: std.In, Stdout: std.Out, Started: started}
+		return job.Run(ctx, s.VM.Agent(), io)
+	}
 	fd := int(in.Fd())
-	p.TTY = true
-	p.Cols, p.Rows, _ = term.GetSize(fd)
+	job.Params.Cols, job.Params.Rows, _ = term.GetSize(fd)
 	if t := os.Getenv("TERM"); t != "" {
-		p.Env = append(p.Env, "TERM="+t)
+		job.Params.Env = append(job.Params.Env, "TERM="+t)
 	}
 	s.env.say("Ctrl-A x leaves")
 	old, err := term.MakeRaw(fd)
@@ -83,10 +99,13 @@ func (s *Session) interactive(ctx context.Context, p wire.ExecParams, in *os.Fil
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
-	res, err := s.VM.Agent().Exec(ctx, p, agent.IO{
+	res, err := job.Run(ctx, s.VM.Agent(), agent.IO{
 		Stdin:  &escapeReader{r: in, leave: func() { leave(errLeft) }},
-		Stdout: out,
+		Stdout: std.Out,
 		Started: func(call *agent.Call) {
+			if started != nil {
+				started(call)
+			}
 			go func() {
 				for {
 					select {
@@ -101,7 +120,7 @@ func (s *Session) interactive(ctx context.Context, p wire.ExecParams, in *os.Fil
 			}()
 		},
 	})
-	fmt.Fprint(out, "\r\n")
+	fmt.Fprint(std.Out, "\r\n")
 	return res, err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,14 +25,20 @@ type programFlags struct {
 	failOn  record.FailOn
 }
 
+// jobFlags are the flags for what a program, or a shell, has in the guest.
+func jobFlags(c *cobra.Command, o *program.JobOptions) {
+	f := c.Flags()
+	f.StringArrayVar(&o.Env, "env", nil, "K=V for the program's environment, or K for this one's value; may be given again")
+	f.StringArrayVar(&o.Files, "file", nil, "HOST[:GUEST]: a file or directory that the guest gets; may be given again")
+	f.StringArrayVar(&o.Gets, "get", nil, "GUEST[:HOST]: a file or directory to bring back; may be given again")
+	f.StringVar(&o.Dir, "dir", "", "run in this directory of the guest; relative GUEST paths are below it")
+}
+
 func (o *programFlags) flags(c *cobra.Command) {
 	machineFlags(c, &o.spec)
+	jobFlags(c, &o.job)
 	f := c.Flags()
 	f.SetInterspersed(false) // what follows PROG is PROG's
-	f.StringArrayVar(&o.job.Env, "env", nil, "K=V for the program's environment, or K for this one's value; may be given again")
-	f.StringArrayVar(&o.job.Files, "file", nil, "HOST[:GUEST]: a file or directory that the guest gets; may be given again")
-	f.StringArrayVar(&o.job.Gets, "get", nil, "GUEST[:HOST]: a file or directory to bring back; may be given again")
-	f.StringVar(&o.job.Dir, "dir", "", "run in this directory of the guest; relative GUEST paths are below it")
 	f.StringVar(&o.out, "out", "", "keep a run record in this directory: run.json, console.log, qemu.txt")
 	timeFlag(f, &o.timeout, "timeout", "end the guest after this long, boot included")
 	failOnFlag(c, &o.failOn)
@@ -48,6 +55,7 @@ func (o *programFlags) options(keep session.Keep, relay *session.Relay) session.
 
 func (a *app) execCmd() *cobra.Command {
 	var o programFlags
+	var tty bool
 	c := &cobra.Command{
 		Use:   "exec [flags] -- PROG [ARGS]",
 		Short: "Run a program in a guest",
@@ -58,7 +66,7 @@ exit status. PROG is one of
   ./cmd/x, ./x.go     a directory with Go source, a Go file, or the path of a
   example.com/x       package: built for the guest, without cgo
   ./x.sh              a shell script, by its name or its first line
-  ls                  a command of u-root's in the guest
+  ls                  a command of the guest: busybox's, u-root's
 
 A Go test binary (x.test, as passed by go test -exec) runs in a copy of its working
 directory with testdata and the files next to it, at most 64 MB; testdata and go.mod
@@ -68,6 +76,10 @@ found (-test.fuzz).
 
 Paths of this host do not exist in the guest. A test that looks for files where its
 source was (runtime.Caller) finds them with --file "$PWD:$PWD".
+
+--tty gives PROG a terminal, as vi, top and shells want: its keys and its size are
+those of this one, and Ctrl-A x leaves. Where labctl has no terminal, the guest's has
+80 columns and 24 lines. Its output and errors are one stream then.
 
 The first Ctrl-C, or SIGTERM, SIGHUP, SIGQUIT, goes to the program; the next
 one ends the guest.
@@ -84,17 +96,20 @@ the guest.`,
 		Example: `  labctl exec --arch arm64 -- ./hello
   labctl exec --kernel 5.10 -- ./cmd/server -v
   labctl exec --arch arm64 --file input.bin --get output.bin -- ./convert input.bin output.bin
+  labctl exec --tty -- top -H
+  labctl exec --module dummy,ext4 -- ./netlink.test
   labctl exec --fail-on warn -- ./stress
   GOARCH=arm64 go test -exec 'labctl exec --' ./...`,
 	}
-	a.programCommand(c, func(c *cobra.Command, args []string) error { return a.exec(c.Context(), o, args) })
+	a.programCommand(c, func(c *cobra.Command, args []string) error { return a.exec(c.Context(), o, tty, args) })
 	o.flags(c)
+	c.Flags().BoolVarP(&tty, "tty", "t", false, "give PROG a terminal: this one, else one of 80 columns and 24 lines")
 	return c
 }
 
 // exec runs one program. The signals of its time are its own to handle, so that
 // the first can be the program's.
-func (a *app) exec(ctx context.Context, o programFlags, argv []string) error {
+func (a *app) exec(ctx context.Context, o programFlags, tty bool, argv []string) error {
 	if len(argv) == 0 {
 		return outcome.Inputf("which program? write labctl exec [flags] -- PROG [ARGS]")
 	}
@@ -105,7 +120,14 @@ func (a *app) exec(ctx context.Context, o programFlags, argv []string) error {
 	}
 	ctx, relay := session.NewRelay(ctx)
 	defer relay.Stop()
-	_, err = session.Exec(ctx, env, o.options(session.KeepTrouble, relay), argv, a.stdio())
+	eo, std := o.options(session.KeepTrouble, relay), a.stdio()
+	if tty {
+		eo.TTY, std.Out = true, a.stdout // what a terminal gets is the program's to say
+		if in, ok := a.stdin.(*os.File); ok && isTerminal(in) && isTerminal(a.stdout) {
+			eo.Terminal = in
+		}
+	}
+	_, err = session.Exec(ctx, env, eo, argv, std)
 	return err
 }
 

@@ -39,7 +39,7 @@ every host, so that it can be run in shards and merged. See docs/matrix.md.`,
 // planFlags are what a plan is made from.
 type planFlags struct {
 	kernels, archs, boards []string
-	labs, tests            []string
+	labs, tests, files     []string
 	file                   string
 	smp, mem               int
 	shard                  string
@@ -53,6 +53,7 @@ func (f *planFlags) flags(c *cobra.Command) {
 	fl.StringSliceVar(&f.boards, "board", nil, "boards: "+strings.Join(boards(), ", "))
 	fl.StringSliceVar(&f.labs, "labs", nil, "labs by their ids, or globs over them: 'P*,K1'")
 	fl.StringSliceVar(&f.tests, "gotest", nil, "Go packages whose tests are run, a cell each: ./pkg/...")
+	fl.StringArrayVar(&f.files, "file", nil, "HOST[:GUEST]: a file or directory that the guest of a program or test gets; may be given again")
 	fl.StringVar(&f.file, "plan", "", "a plan file, instead of all these")
 	fl.IntVar(&f.smp, "smp", 0, "number of CPUs (default: the machine's)")
 	fl.IntVar(&f.mem, "mem", 0, "memory in MB (default: the machine's)")
@@ -92,7 +93,7 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 }
 
 func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
-	byFlags := len(f.kernels)+len(f.archs)+len(f.boards)+len(f.labs)+len(f.tests)+len(argv)+f.smp+f.mem != 0
+	byFlags := len(f.kernels)+len(f.archs)+len(f.boards)+len(f.labs)+len(f.tests)+len(f.files)+len(argv)+f.smp+f.mem != 0
 	if f.file != "" {
 		if byFlags {
 			return nil, errors.New("--plan has all of the plan: leave the other flags of it, and a program, out")
@@ -121,10 +122,13 @@ func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
 		s.Work = append(s.Work, plan.Work{Kind: matrix.Lab, Names: plan.FromFlags("--labs", f.labs)})
 	}
 	if len(f.tests) > 0 {
-		s.Work = append(s.Work, plan.Work{Kind: matrix.GoTest, Names: plan.FromFlags("--gotest", f.tests)})
+		s.Work = append(s.Work, plan.Work{Kind: matrix.GoTest, Names: plan.FromFlags("--gotest", f.tests), Files: f.files})
 	}
 	if len(argv) > 0 {
-		s.Work = append(s.Work, plan.Work{Kind: matrix.Program, Names: plan.FromFlags("PROG", argv[:1]), Args: argv[1:]})
+		s.Work = append(s.Work, plan.Work{Kind: matrix.Program, Names: plan.FromFlags("PROG", argv[:1]), Args: argv[1:], Files: f.files})
+	}
+	if len(f.files) > 0 && len(f.tests)+len(argv) == 0 {
+		return nil, errors.New("--file is for a program or for --gotest, and there is neither")
 	}
 	return s, nil
 }

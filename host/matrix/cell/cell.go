@@ -340,7 +340,7 @@ func (r *Runner) jobOf(ctx context.Context, c matrix.Cell) (job *program.Job, co
 		// As go test calls it.
 		argv = append([]string{c.Work.Name, "-test.paniconexit0", "-test.timeout=10m0s"}, c.Work.Args...)
 	}
-	job, err = program.NewJob(prog.Program, argv, program.JobOptions{Cwd: prog.dir})
+	job, err = program.NewJob(prog.Program, argv, program.JobOptions{Cwd: prog.dir, Files: c.Work.Files})
 	return job, prog.Commands(), err
 }
 

@@ -47,6 +47,7 @@ type Work struct {
 	Kind  string // of host/matrix
 	Names []Item // labs as lab.MatchIDs takes them; a program; package patterns
 	Args  []string
+	Files []string // HOST[:GUEST]
 }
 
 // Exclude matches the cells that all of its lists match; an empty list matches
@@ -216,9 +217,9 @@ func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.
 				return nil, err
 			}
 			for _, name := range names {
-				one := matrix.Work{Kind: w.Kind, Name: name, Args: w.Args}
+				one := matrix.Work{Kind: w.Kind, Name: name, Args: w.Args, Files: w.Files}
 				same := func(o matrix.Work) bool {
-					return o.Kind == one.Kind && o.Name == one.Name && slices.Equal(o.Args, one.Args)
+					return o.Kind == one.Kind && o.Name == one.Name && slices.Equal(o.Args, one.Args) && slices.Equal(o.Files, one.Files)
 				}
 				if !slices.ContainsFunc(all[t.Arch], same) {
 					all[t.Arch] = append(all[t.Arch], one)

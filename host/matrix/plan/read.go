@@ -38,6 +38,7 @@ type work struct {
 	Program word  `yaml:"program"`
 	GoTest  words `yaml:"gotest"`
 	Args    words `yaml:"args"`
+	Files   words `yaml:"files"`
 }
 
 type exclude struct {
@@ -202,6 +203,9 @@ func (f *file) spec(name string) (*Spec, error) {
 		for _, a := range w.Args {
 			one.Args = append(one.Args, a.text)
 		}
+		for _, f := range w.Files {
+			one.Files = append(one.Files, f.text)
+		}
 		kinds := 0
 		if len(w.Labs) > 0 {
 			kinds++
@@ -221,6 +225,8 @@ func (f *file) spec(name string) (*Spec, error) {
 			return nil, bad(where, "work[%d]: want exactly one of labs, program and gotest", i)
 		case one.Kind == matrix.Lab && len(one.Args) > 0:
 			return nil, bad(where, "work[%d]: labs take no args", i)
+		case one.Kind == matrix.Lab && len(one.Files) > 0:
+			return nil, bad(where, "work[%d]: labs take no files", i)
 		}
 		s.Work = append(s.Work, one)
 	}
@@ -241,7 +247,7 @@ func (f *file) spec(name string) (*Spec, error) {
 
 // line is the first that something of it is on, 0 when nothing is.
 func (w *work) line() int {
-	for _, ws := range []words{w.Labs, w.GoTest, {w.Program}, w.Args} {
+	for _, ws := range []words{w.Labs, w.GoTest, {w.Program}, w.Args, w.Files} {
 		if len(ws) > 0 && ws[0].line > 0 {
 			return ws[0].line
 		}
