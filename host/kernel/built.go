@@ -101,14 +101,11 @@ func (c *Cache) PutBuild(ctx context.Context, name, arch string, built Built, fi
 	if err := k.inspect(ctx); err != nil {
 		return nil, err
 	}
-	if err := writeJSON(k.file(metaFile), k); err != nil {
+	if err := writeMeta(k.file(metaFile), k); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(c.buildDir(), name+"-"+arch)
-	if err := os.RemoveAll(dir); err != nil { // an older one
-		return nil, err
-	}
-	if err := folder.Keep(dir); err != nil {
+	if err := replace(folder.Path, dir); err != nil { // there may be an older one
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("store kernel %s: %w", name, err))
 	}
 	return load(dir)

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -34,7 +36,8 @@ type Cache struct {
 	// Say, when set, is notified of files that were damaged and are made again.
 	Say func(line string)
 
-	dir string // <cache>
+	dir  string   // <cache>
+	told sync.Map // lines of Say that are said once
 	// repository opens the archive that a source's packages come from.
 	repository func(src Source, arch string) repository
 }
@@ -148,7 +151,7 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 
 // List returns the cached kernels that were pulled or built by labctl, sorted by
 // series, architecture and age, newest first. A directory whose kernel.json is
-// missing or damaged is skipped; the next pull replaces it.
+// missing or damaged is skipped, and Say told; the next pull replaces it.
 func (c *Cache) List() ([]*Kernel, error) {
 	var out []*Kernel
 	for _, dir := range c.pulledDirs() {
@@ -160,8 +163,13 @@ func (c *Cache) List() ([]*Kernel, error) {
 			if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 				continue
 			}
-			if k, err := load(filepath.Join(dir, e.Name())); err == nil {
+			k, err := load(filepath.Join(dir, e.Name()))
+			switch {
+			case err == nil:
+				k.say = c.Say
 				out = append(out, k)
+			case !errors.Is(err, fs.ErrNotExist):
+				c.skipped(err)
 			}
 		}
 	}
@@ -169,6 +177,13 @@ func (c *Cache) List() ([]*Kernel, error) {
 		return cmp.Or(compareSeries(a.Series, b.Series), cmp.Compare(a.Arch, b.Arch), b.Pulled.Compare(a.Pulled))
 	})
 	return out, nil
+}
+
+// skipped tells, once, of a kernel that is not listed.
+func (c *Cache) skipped(err error) {
+	if _, told := c.told.LoadOrStore(err.Error(), true); !told && c.Say != nil {
+		c.Say(err.Error() + ": not used; labctl doctor --deep repairs it")
+	}
 }
 
 func compareSeries(a, b string) int {
@@ -217,7 +232,6 @@ func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 		return nil, err
 	}
 	if match := matching(kernels, ref, arch); len(match) > 0 {
-		match[0].say = c.Say
 		return match[0], nil
 	}
 	if ref.Release != "" {
@@ -240,13 +254,36 @@ func (c *Cache) Find(ref Ref, arch string) (*Kernel, error) {
 }
 
 // Get returns the kernel that ref names, verified, and pulls it if it is not
-// cached. A damaged kernel is reported as StageDamaged, removed and pulled
-// again.
+// cached. A damaged kernel is reported as StageDamaged and pulled again; it is
+// replaced when the new one is complete.
 func (c *Cache) Get(ctx context.Context, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
 	k, err := c.Find(ref, arch)
 	if err == nil {
 		err = k.Verify()
 	}
+	return c.mend(ctx, k, err, ref, arch, report, (*Kernel).Verify)
+}
+
+// Repair is Get for a kernel of which a file that Verify does not read was found to be
+// damaged: it reads all of them.
+func (c *Cache) Repair(ctx context.Context, k *Kernel, report func(Progress)) (*Kernel, error) {
+	return c.mend(ctx, k, k.VerifyAll(), k.origin(), k.Arch, report, (*Kernel).VerifyAll)
+}
+
+// origin is the reference that a kernel is pulled by.
+func (k *Kernel) origin() Ref {
+	switch k.Source {
+	case KindDebian:
+		return Ref{Suite: k.Suite, Flavour: k.Flavour}
+	case KindModule:
+		return Ref{Module: k.Module, Version: k.Version}
+	}
+	return k.Ref
+}
+
+// mend pulls a kernel again that is damaged or not cached, judging by err. verify is what
+// an intact one passes.
+func (c *Cache) mend(ctx context.Context, k *Kernel, err error, ref Ref, arch string, report func(Progress), verify func(*Kernel) error) (*Kernel, error) {
 	var damaged *CorruptError
 	switch {
 	case err == nil:
@@ -258,10 +295,12 @@ func (c *Cache) Get(ctx context.Context, ref Ref, arch string, report func(Progr
 			ref = Ref{Suite: k.Suite, Flavour: k.Flavour, Release: k.Release}
 		}
 	case errors.Is(err, ErrNotCached) && (ref.Suite != "" || ref.Module != ""):
+	case errors.As(err, &damaged) && k != nil && k.Source == KindBuild:
+		return nil, fmt.Errorf("%w; labctl kernel build makes it again", err)
 	default:
 		return nil, err
 	}
-	return c.pull(ctx, ref, arch, report, func(*Kernel) bool { return true })
+	return c.pull(ctx, ref, arch, report, verify, func(*Kernel) bool { return true })
 }
 
 // Pull downloads a source's current kernel into the cache, even if an older one
@@ -273,30 +312,21 @@ func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Prog
 		return c.Get(ctx, ref, arch, report)
 	}
 	began := time.Now()
-	return c.pull(ctx, ref, arch, report, func(k *Kernel) bool { return k.Pulled.After(began) })
-}
-
-// Default returns the kernel to use for an architecture if none is named: the
-// newest cached long-term series, else the fallback of kernels.yaml.
-func (c *Cache) Default(arch string) Ref {
-	var best Row
-	rows, _ := c.Sources(arch) // unreadable counts as nothing cached
-	for _, r := range rows {
-		if r.Kernel != nil && r.LongTerm && (best.Name == "" || compareSeries(r.Series, best.Series) > 0) {
-			best = r
-		}
-	}
-	ref, err := ParseRef(cmp.Or(best.Name, sources().Fallback))
-	if err != nil {
-		panic(err) // Open has read and checked kernels.yaml
-	}
-	return ref
+	return c.pull(ctx, ref, arch, report, (*Kernel).Verify, func(k *Kernel) bool { return k.Pulled.After(began) })
 }
 
 // Remove removes a kernel from the cache. Removing a kernel that is already gone
 // is not an error. For a file kernel only the data that labctl derived from it is
 // removed; for a built kernel its objects are removed too.
 func (c *Cache) Remove(k *Kernel) error {
+	err := c.remove(k)
+	if err == nil {
+		c.forget(k.Arch)
+	}
+	return err
+}
+
+func (c *Cache) remove(k *Kernel) error {
 	if !slices.Contains(append(c.pulledDirs(), c.fileDir()), filepath.Dir(k.Dir)) {
 		return outcome.Inputf("remove kernel %s: %s is not in the cache", k, k.Dir)
 	}

@@ -625,3 +625,123 @@ func TestPullSigned(t *testing.T) {
 		t.Errorf("the package was fetched %d times, want once", n)
 	}
 }
+
+// TestRepair damages files that are not read at every start.
+func TestRepair(t *testing.T) {
+	for _, file := range []string{modulesFile, btfFile, dtbSums, "dtb/broadcom/bcm2837-rpi-3-b.dtb"} {
+		s := newShelf(t, "6.12.107-1", testRelease)
+		c := openWith(t, t.TempDir(), s)
+		k, err := c.Get(t.Context(), trixie, "arm64", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.VerifyAll(); err != nil {
+			t.Fatalf("VerifyAll of a sound kernel: %v", err)
+		}
+		flipByte(t, filepath.Join(k.Dir, file))
+		var damaged *CorruptError
+		if err := k.VerifyAll(); !errors.As(err, &damaged) || filepath.Base(damaged.File) != filepath.Base(file) {
+			t.Errorf("%s: VerifyAll: %v", file, err)
+		}
+		if strings.HasPrefix(file, "dtb") {
+			if p, err := k.DTB("bcm2837-rpi-3-b"); !errors.As(err, &damaged) {
+				t.Errorf("%s: DTB: %s, %v; want a CorruptError", file, p, err)
+			}
+		}
+		noted := 0
+		k, err = c.Repair(t.Context(), k, func(p Progress) {
+			if p.Stage == debian.StageDamaged {
+				noted++
+			}
+		})
+		if err != nil || k.VerifyAll() != nil || noted != 1 || s.downloads.Load() != 2 {
+			t.Errorf("%s: Repair: %v, told %d times, %d downloads; want a sound kernel, 1, 2", file, err, noted, s.downloads.Load())
+		}
+	}
+}
+
+// TestInterruptedPull: the old kernel is there until the new one is.
+func TestInterruptedPull(t *testing.T) {
+	dir := t.TempDir()
+	s := newShelf(t, "6.12.107-1", testRelease)
+	c := openWith(t, dir, s)
+	k, err := c.Get(t.Context(), trixie, "arm64", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Default("arm64"); got != trixie {
+		t.Fatalf("Default: %v", got)
+	}
+	flipByte(t, filepath.Join(k.Dir, configFile))
+	s.hold = func(context.Context) error { return context.Canceled }
+	if _, err := c.Get(t.Context(), trixie, "arm64", nil); !errors.Is(err, context.Canceled) {
+		t.Fatalf("an interrupted repair: %v", err)
+	}
+	if list, err := c.List(); err != nil || len(list) != 1 || list[0].Dir != k.Dir {
+		t.Errorf("afterwards: %v, %v; want the damaged kernel", list, err)
+	}
+	// A build is replaced as a whole, too.
+	older := filepath.Join(dir, "older")
+	newer := filepath.Join(dir, "newer")
+	for _, d := range []string{older, newer} {
+		if err := errors.Join(os.Mkdir(d, 0o755), os.WriteFile(filepath.Join(d, "name"), []byte(d), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := replace(newer, older); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(older, "name")); err != nil || string(b) != newer || isDir(newer) {
+		t.Errorf("replaced: %q, %v", b, err)
+	}
+}
+
+// TestDefault: the default does not change because a kernel was lost.
+func TestDefault(t *testing.T) {
+	bookworm := Ref{Suite: "bookworm", Series: "6.1"}
+	dir := t.TempDir()
+	var said []string
+	open := func(version, release string) *Cache {
+		c := openWith(t, dir, newShelf(t, version, release))
+		c.Say = func(line string) { said = append(said, line) }
+		return c
+	}
+	get := func(c *Cache, ref Ref) *Kernel {
+		t.Helper()
+		k, err := c.Get(t.Context(), ref, "arm64", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	want := func(c *Cache, ref Ref, line string) {
+		t.Helper()
+		if got := c.Default("arm64"); got != ref || strings.Join(said, "\n") != line {
+			t.Errorf("Default: %v, said %q; want %v, %q", got, said, ref, line)
+		}
+		said = nil
+	}
+	c := open("6.1.176-1", "6.1.0-50-arm64")
+	get(c, bookworm)
+	want(c, bookworm, "")
+	c = open("6.12.107-1", testRelease)
+	k := get(c, trixie)
+	want(c, trixie, "the default kernel for arm64 is 6.12 now; it was 6.1")
+	want(c, trixie, "")
+	// It is lost: still the default, which Get pulls again.
+	if err := os.RemoveAll(k.Dir); err != nil {
+		t.Fatal(err)
+	}
+	want(c, trixie, "")
+	k = get(c, c.Default("arm64"))
+	flipByte(t, filepath.Join(k.Dir, metaFile))
+	c = open("6.12.107-1", testRelease)
+	want(c, trixie, fmt.Sprintf("kernel %s is damaged: %s: it is not as it was stored: not used; labctl doctor --deep repairs it", filepath.Base(k.Dir), filepath.Join(k.Dir, metaFile)))
+	// It is removed on purpose.
+	k = get(c, trixie)
+	said = nil
+	if err := c.Remove(k); err != nil {
+		t.Fatal(err)
+	}
+	want(c, bookworm, "the default kernel for arm64 is 6.1 now; it was 6.12")
+}

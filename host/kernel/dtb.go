@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 )
@@ -27,7 +29,7 @@ func (k *Kernel) DTB(name string) (_ string, err error) {
 	for _, dir := range k.dtbDirs() {
 		for _, at := range []string{want, path.Base(want)} {
 			if p := filepath.Join(dir, filepath.FromSlash(at)); isFile(p) {
-				return p, nil
+				return p, k.verifyDTB(p)
 			}
 		}
 	}
@@ -47,12 +49,76 @@ func (k *Kernel) DTB(name string) (_ string, err error) {
 		return "", fmt.Errorf("device tree %s of kernel %s: %w", name, k, err)
 	}
 	if found != "" {
-		return found, nil
+		return found, k.verifyDTB(found)
 	}
 	if len(known) == 0 {
 		return "", fmt.Errorf("device tree %s: kernel %s has no device trees", name, k)
 	}
 	return "", fmt.Errorf("device tree %s: kernel %s has none with that name%s", name, k, nearest.Hint(path.Base(strings.TrimSuffix(want, ".dtb")), known))
+}
+
+// dtbSums has the sha256 of each device tree by its path below dtb/: there are a
+// thousand of them.
+const dtbSums = "dtb.json"
+
+// sumDTBs writes dtbSums, if there are device trees.
+func (k *Kernel) sumDTBs() error {
+	sums := map[string]File{}
+	root := filepath.Join(k.Dir, dtbDir)
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(root, p)
+		if err == nil {
+			sums[filepath.ToSlash(name)], err = hashFile(p)
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(sums) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("device trees of kernel %s: %w", k, err)
+	}
+	return writeJSON(k.file(dtbSums), sums)
+}
+
+// dtbSums reads dtbSums. It is empty for a kernel of a file, and for one that was stored
+// before there were such sums.
+func (k *Kernel) dtbSums() (map[string]File, error) {
+	sums := map[string]File{}
+	if _, ok := k.Files[dtbSums]; !ok {
+		return sums, nil
+	}
+	if err := k.verifyFile(dtbSums, true); err != nil {
+		return nil, err
+	}
+	data, err := bounded.ReadFile(k.file(dtbSums), maxMeta)
+	if err == nil {
+		err = json.Unmarshal(data, &sums)
+	}
+	return sums, err
+}
+
+// verifyDTB checks a device tree of the kernel's directory. The error is a *CorruptError.
+func (k *Kernel) verifyDTB(path string) error {
+	name, err := filepath.Rel(filepath.Join(k.Dir, dtbDir), path)
+	if err != nil || !filepath.IsLocal(name) {
+		return nil // beside an image of the user's
+	}
+	sums, err := k.dtbSums()
+	if err != nil || len(sums) == 0 {
+		return err
+	}
+	want, got := sums[filepath.ToSlash(name)], File{}
+	if got, err = hashFile(path); err == nil && got != want {
+		err = fmt.Errorf("sha256 %.12s…, want %.12s…", got.SHA256, want.SHA256)
+	}
+	if err != nil {
+		return &CorruptError{Kernel: k.name(), File: path, Why: err.Error()}
+	}
+	return nil
 }
 
 // dtbDirs returns the directories to search for a kernel's device trees.

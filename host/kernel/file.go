@@ -129,7 +129,7 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	if err := k.extract(img); err != nil {
 		return nil, err
 	}
-	if err := writeJSON(filepath.Join(tmp, metaFile), k); err != nil {
+	if err := writeMeta(filepath.Join(tmp, metaFile), k); err != nil {
 		return nil, err
 	}
 	err = folder.Keep(dir)

@@ -12,6 +12,7 @@
 //	btf          its raw BTF blob, if it has one
 //	modules.zip  lib/modules/RELEASE; names relative to it
 //	dtb/         device trees, by vendor directory as packaged
+//	dtb.json     their sha256
 //	facts.json   derived from btf, see Facts; can be regenerated at any time
 //	vmlinux      derived from vmlinuz, see Vmlinux; likewise
 package kernel
@@ -36,6 +37,7 @@ import (
 
 	"labctl/host/arch"
 	"labctl/host/bounded"
+	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
@@ -111,7 +113,11 @@ func load(dir string) (*Kernel, error) {
 		return nil, err
 	}
 	k := &Kernel{Dir: dir}
-	if err := json.Unmarshal(data, k); err != nil {
+	err = cachedir.UnmarshalSummed(data, k)
+	if errors.Is(err, cachedir.ErrNoSeal) { // stored before it had a checksum
+		err = json.Unmarshal(data, k)
+	}
+	if err != nil {
 		return nil, &CorruptError{Kernel: filepath.Base(dir), File: filepath.Join(dir, metaFile), Why: err.Error()}
 	}
 	if _, ok := k.Files[imageFile]; !ok || k.Release == "" || k.Arch == "" {
@@ -175,6 +181,20 @@ func (k *Kernel) Verify() error {
 		}
 	}
 	return nil
+}
+
+// VerifyAll checks all files by sha256, device trees too. The error is a *CorruptError.
+func (k *Kernel) VerifyAll() error {
+	for name := range k.Files {
+		if err := k.verifyFile(name, true); err != nil {
+			return err
+		}
+	}
+	sums, err := k.dtbSums()
+	for name := range sums {
+		err = errors.Join(err, k.verifyDTB(filepath.Join(k.Dir, dtbDir, filepath.FromSlash(name))))
+	}
+	return err
 }
 
 func (k *Kernel) verifyFile(name string, hash bool) error {
@@ -422,6 +442,15 @@ func (k *Kernel) open() (_ *image.Image, err error) {
 
 // writeFile writes a file atomically, also with concurrent writers.
 func writeFile(name string, data []byte) error { return scratch.Write(name, data, 0o644) }
+
+// writeMeta writes a kernel.json.
+func writeMeta(name string, k *Kernel) error {
+	text, err := cachedir.MarshalSummed(k)
+	if err != nil {
+		return err
+	}
+	return writeFile(name, text)
+}
 
 func writeJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")

@@ -3,6 +3,7 @@ package kernel
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"debug/elf"
 	"errors"
@@ -51,9 +52,15 @@ func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 	if _, ok := k.Files[modulesFile]; !ok {
 		return nil, fmt.Errorf("modules %s of kernel %s: %w: the kernel comes without modules", strings.Join(names, ", "), k, ErrNoModule)
 	}
+	// A damaged archive may lack a module, or have another's data under its name.
+	defer func() {
+		if err != nil {
+			err = cmp.Or(k.verifyFile(modulesFile, true), err)
+		}
+	}()
 	zr, err := zip.OpenReader(k.file(modulesFile))
 	if err != nil {
-		return nil, &CorruptError{Kernel: k.name(), File: k.file(modulesFile), Why: err.Error()}
+		return nil, fmt.Errorf("modules of kernel %s: %w", k, err)
 	}
 	defer zr.Close()
 	zr.RegisterDecompressor(debian.ZipZstd, zstd.ZipDecompressor(zstd.WithDecoderConcurrency(1)))
@@ -76,9 +83,6 @@ func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 		}
 	}
 	if err != nil {
-		if errors.Is(err, zip.ErrChecksum) || errors.Is(err, zip.ErrFormat) {
-			return nil, &CorruptError{Kernel: k.name(), File: k.file(modulesFile), Why: err.Error()}
-		}
 		return nil, fmt.Errorf("modules of kernel %s: %w", k, err)
 	}
 	return r.order, nil

@@ -19,8 +19,8 @@ import (
 )
 
 // pull downloads a source's kernel into the cache, unless an intact one that
-// accept accepts is cached once the lock is held.
-func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Progress), accept func(*Kernel) bool) (*Kernel, error) {
+// accept accepts is cached once the lock is held. verify is what an intact one passes.
+func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Progress), verify func(*Kernel) error, accept func(*Kernel) bool) (*Kernel, error) {
 	if report == nil {
 		report = func(Progress) {}
 	}
@@ -41,12 +41,11 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	if err != nil {
 		return nil, err
 	}
+	var damaged []*Kernel
 	for _, k := range matching(kernels, ref, arch) {
-		if err := k.Verify(); err != nil {
+		if err := verify(k); err != nil {
 			report(Progress{Stage: debian.StageDamaged, Note: err.Error()})
-			if err := c.Remove(k); err != nil {
-				return nil, err
-			}
+			damaged = append(damaged, k)
 		} else if accept(k) {
 			return k, nil
 		}
@@ -55,12 +54,21 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 	if src.Kind == KindModule {
 		from = c.pullModule
 	}
-	k, err := from(ctx, src, ref, arch, report)
+	k, err := from(ctx, src, ref, arch, report, verify)
 	if err != nil {
 		// Problems with an archive are not the user's, unless the user named something
 		// that it does not have.
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("pull kernel %s for %s: %w", ref, arch, outcome.Said(err)))
 	}
+	for _, old := range damaged { // no more than that was left of them
+		if old.Dir == k.Dir {
+			continue
+		}
+		if err := c.remove(old); err != nil {
+			return nil, err
+		}
+	}
+	k.say = c.Say
 	report(Progress{Stage: debian.StageDone, Note: k.String()})
 	return k, nil
 }
@@ -93,7 +101,7 @@ func (c *Cache) clearStale(src *Source, arch string) error {
 	return nil
 }
 
-func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress)) (_ *Kernel, err error) {
+func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress), verify func(*Kernel) error) (_ *Kernel, err error) {
 	repo := c.repository(*src, arch)
 	defer func() {
 		// A partial download helps the next pull, unless it is what fills the disk.
@@ -108,7 +116,7 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	name := func() string {
 		return filepath.Join(c.debianDir(), fmt.Sprintf("%s-%s-%s", src.key(), arch, strings.ReplaceAll(pkgs[0].Version, "/", "_")))
 	}
-	if k, err := load(name()); err == nil && samePackages(k.Packages, pkgs) && k.Verify() == nil {
+	if k, err := load(name()); err == nil && samePackages(k.Packages, pkgs) && verify(k) == nil {
 		return k, repo.Drop()
 	}
 	debs, err := repo.Download(ctx, pkgs, report)
@@ -171,13 +179,11 @@ func (k *Kernel) install(ctx context.Context, dir string, report func(Progress))
 	if err := k.inspect(ctx); err != nil {
 		return nil, err
 	}
-	if err := writeJSON(filepath.Join(k.Dir, metaFile), k); err != nil {
+	if err := writeMeta(filepath.Join(k.Dir, metaFile), k); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(dir); err != nil { // a damaged kernel, or older packages of the same version
-		return nil, err
-	}
-	if err := os.Rename(k.Dir, dir); err != nil {
+	// There may be a damaged one, or one of older packages of the same version.
+	if err := replace(k.Dir, dir); err != nil {
 		return nil, err
 	}
 	return load(dir)
@@ -204,6 +210,9 @@ func (k *Kernel) inspect(ctx context.Context) error {
 	if img.Arch != k.Arch {
 		return fmt.Errorf("the image is for %s, not %s", img.Arch, k.Arch)
 	}
+	if err := k.sumDTBs(); err != nil {
+		return err
+	}
 	if err := k.extract(img); err != nil {
 		return err
 	}
@@ -219,7 +228,7 @@ func (k *Kernel) extract(img *image.Image) error {
 		}
 	}
 	k.Files = map[string]File{}
-	for _, name := range []string{imageFile, configFile, btfFile, modulesFile} {
+	for _, name := range []string{imageFile, configFile, btfFile, modulesFile, dtbSums} {
 		f, err := hashFile(k.file(name))
 		if errors.Is(err, os.ErrNotExist) && name != imageFile {
 			continue

@@ -132,26 +132,15 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if m.Kernel, err = findKernel(ctx, env, spec.Kernel, t.Arch); err != nil {
 		return nil, err
 	}
-	if m.image, err = m.Kernel.Boot(ctx); err != nil {
-		return nil, err
-	}
-	if t.PVH {
-		if path, ok := m.Kernel.PVH(ctx); ok {
-			m.image = path
-		}
-	}
-	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
-		return nil, outcome.Inputf("--kernel %s: a vmlinux without a PVH entry, which QEMU cannot boot; use the bzImage or Image built from it", m.image)
-	}
-	if t.DTB != "" {
-		if err := m.findDTB(env); err != nil {
+	err = m.readKernel(ctx, env)
+	var damaged *kernel.CorruptError
+	if errors.As(err, &damaged) { // a file that is not read at every start
+		if m.Kernel, err = env.Cache.Repair(ctx, m.Kernel, env.PullOf(m.Kernel.Ref, t.Arch)); err != nil {
 			return nil, err
 		}
+		err = m.readKernel(ctx, env)
 	}
-	if err := m.pickLink(env); err != nil {
-		return nil, err
-	}
-	if err := m.checkConfig(env); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := m.findModules(env); err != nil {
@@ -171,6 +160,33 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	}
 	m.initrd = img.Path
 	return m, nil
+}
+
+// readKernel takes what the machine needs from its kernel: image, device tree, drivers of
+// the link, configuration.
+func (m *Machine) readKernel(ctx context.Context, env Env) (err error) {
+	t := m.Target
+	m.modules = nil
+	if m.image, err = m.Kernel.Boot(ctx); err != nil {
+		return err
+	}
+	if t.PVH {
+		if path, ok := m.Kernel.PVH(ctx); ok {
+			m.image = path
+		}
+	}
+	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
+		return outcome.Inputf("--kernel %s: a vmlinux without a PVH entry, which QEMU cannot boot; use the bzImage or Image built from it", m.image)
+	}
+	if t.DTB != "" {
+		if err := m.findDTB(env); err != nil {
+			return err
+		}
+	}
+	if err := m.pickLink(env); err != nil {
+		return err
+	}
+	return m.checkConfig(env)
 }
 
 // bootFiles returns what a distribution has in /boot and programs look at: the kernel's
@@ -221,6 +237,10 @@ func (m *Machine) pickLink(env Env) error {
 			return nil
 		}
 		mods, err := m.Kernel.Modules(virtioModules...)
+		var damaged *kernel.CorruptError
+		if errors.As(err, &damaged) {
+			return err
+		}
 		if err != nil {
 			why = append(why, "virtio-serial: "+m.noVirtio(err))
 			continue

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -52,8 +53,10 @@ func checkQEMU(t targets.Target, version string) error {
 func (m *Machine) findDTB(env Env) error {
 	name := m.Target.DTB
 	var err error
-	if m.dtb, err = m.Kernel.DTB(name); err == nil {
-		return nil
+	m.dtb, err = m.Kernel.DTB(name)
+	var damaged *kernel.CorruptError
+	if err == nil || errors.As(err, &damaged) {
+		return err
 	}
 	path, from, lent := env.Cache.LentDTB(m.Kernel, name)
 	if lent != nil {

@@ -5,14 +5,11 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"path/filepath"
 	"strings"
 	"sync"
 
-	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
-	"labctl/host/scratch"
 	"labctl/host/trace/plan"
 	"labctl/host/vm"
 )
@@ -73,28 +70,10 @@ func read(ctx context.Context, v *vm.VM, path string) ([]byte, error) {
 }
 
 // functionsOf reads the kernel's list of functions, which takes a second, once:
-// it is kept beside the image. Modules differ by the machine's link alone.
+// it is kept beside the image. Modules differ by the machine's link alone, and this is
+// not called for a UART.
 func functionsOf(ctx context.Context, v *vm.VM, k *kernel.Kernel) ([]byte, error) {
-	head := fmt.Sprintf("# functions 1 of %s, %s\n", k.Files["vmlinuz"].SHA256, v.Hello().Transport)
-	name := filepath.Join(k.Dir, "functions")
-	if b, err := bounded.ReadFile(name, maxFile); err == nil {
-		if list, ok := bytes.CutPrefix(b, []byte(head)); ok {
-			return list, nil
-		}
-	}
-	list, err := read(ctx, v, path.Join(v.Hello().Tracefs, functionsFile))
-	if err != nil {
-		return nil, err
-	}
-	// A cache that cannot be written costs time on the next call, no more.
-	if f, err := scratch.Create(k.Dir); err == nil {
-		if _, err := f.Write(append([]byte(head), list...)); err != nil {
-			f.Close()
-		} else {
-			_ = f.Keep("functions", 0o644)
-		}
-	}
-	return list, nil
+	return k.DerivedData("functions-1", func() ([]byte, error) { return read(ctx, v, path.Join(v.Hello().Tracefs, functionsFile)) })
 }
 
 // symbolsOf are the functions among the image's symbols; none when it has no
