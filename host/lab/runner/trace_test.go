@@ -102,11 +102,11 @@ func TestRequest(t *testing.T) {
 		probes []string
 		kb     int
 	}{
-		{"creations alone", nil, nil, []string{"clone", "kthread_request"}, plan.CreationsKB},
+		{"creations alone", nil, nil, []string{"clone", "kthread_request", "clone_call"}, plan.CreationsKB},
 		{"an event that is there already", &lab.Trace{Events: []lab.Event{{Name: "task/task_rename"}, {Name: "a/b", Filter: "c"}}},
-			[]wire.CaptureEvent{{Name: "task/task_rename"}, {Name: "a/b", Filter: "c"}}, []string{"clone", "kthread_request"}, 4096},
+			[]wire.CaptureEvent{{Name: "task/task_rename"}, {Name: "a/b", Filter: "c"}}, []string{"clone", "kthread_request", "clone_call"}, 4096},
 		{"a function", &lab.Trace{Functions: []lab.Function{{Name: "leave", Of: []string{"do_exit", "exit"}}}, ProgramOnly: true},
-			nil, []string{"leave", "clone", "kthread_request"}, 4096},
+			nil, []string{"leave", "clone", "kthread_request", "clone_call"}, 4096},
 		{"no creations", &lab.Trace{Creations: &off, Events: []lab.Event{{Name: "a/b"}}}, []wire.CaptureEvent{{Name: "a/b"}}, nil, 4096},
 	} {
 		for _, arch := range []string{"amd64", "arm64"} {
