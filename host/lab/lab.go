@@ -251,6 +251,9 @@ type Question struct {
 // Graded is the exercise: the learner's program is the one step "program".
 type Graded struct {
 	Trace *Trace `yaml:"trace" json:"trace,omitempty"`
+	// When reports whether it can be done on this kernel, WhyNot why it cannot.
+	When   string `yaml:"when" json:"when,omitempty" jsonschema:"description=CEL over kernel alone; where it is false the exercise cannot be graded"`
+	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty"`
 	// Withheld says that the copy of the lab that learners get has no solution.
 	Withheld bool    `yaml:"withheld" json:"withheld,omitempty" jsonschema:"description=there is no solution in this copy of the lab"`
 	Seconds  int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
@@ -259,6 +262,8 @@ type Graded struct {
 	// Fails names, for the skeleton and each wrong program by its directory, the
 	// checks that fail for it; all others hold.
 	Fails map[string][]string `yaml:"fails" json:"fails" jsonschema:"description=which checks the skeleton (exercise) and each wrong program (wrong/NAME) fail\\, and no others"`
+
+	when *expr.Expr
 }
 
 // Asked are the names of the events that the exercise's trace asks for, functions
@@ -284,6 +289,9 @@ func (l *Lab) Asks() expr.Asks { return l.asks }
 
 // ExerciseAsks are those of the exercise.
 func (l *Lab) ExerciseAsks() expr.Asks { return l.exerciseAsks }
+
+// Exprs returns the compiled When, nil if there is none.
+func (x *Graded) Exprs() (when *expr.Expr) { return x.when }
 
 // Commands reports whether the guest needs a shell and commands.
 func (l *Lab) Commands() bool {

@@ -421,6 +421,7 @@ func (v *validator) all() {
 		if x.Seconds < 1 || x.Seconds > 120 {
 			v.fail("exercise.seconds", 0, "%d; want 1 to 120", x.Seconds)
 		}
+		x.when = v.when("exercise", x.When, x.WhyNot, &v.l.exerciseAsks)
 		if env := v.env([]string{ProgramStep}); env != nil {
 			v.checks("exercise.checks", x.Checks, env, &l.exerciseAsks)
 		}

@@ -5,6 +5,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -144,7 +145,17 @@ func (r *run) run(ctx context.Context, env session.Env, o session.Options,
 		if r.Result.Kernel, err = facts.Of(ctx, m.Kernel, m.Target, r.asks); err != nil {
 			return err
 		}
-		if r.Result.Missing = facts.Missing(r.Lab.Needs, &r.Result.Kernel, m.Target); len(r.Result.Missing) > 0 {
+		r.Result.Missing = facts.Missing(r.Lab.Needs, &r.Result.Kernel, m.Target)
+		if x := r.Lab.Exercise; r.Result.Exercise && x.Exprs() != nil {
+			v, err := x.Exprs().Eval(expr.Input{Kernel: &r.Result.Kernel})
+			if err != nil {
+				return fmt.Errorf("exercise.when: %w", err)
+			}
+			if !v.True {
+				r.Result.Missing = append(r.Result.Missing, x.WhyNot.In("en"))
+			}
+		}
+		if len(r.Result.Missing) > 0 {
 			return session.ErrNoBoot
 		}
 		return nil

@@ -66,11 +66,15 @@ func start() int {
 	return int(pid)
 }
 
+// noStack is how often a child that sleeps is looked at before the kernel is taken for
+// one that shows no stacks of others.
+const noStack = 100
+
 // look returns when the child sleeps in the call that was asked for, and two
 // looks at its stack have shown the same.
 func (s *sleeper) look() {
 	dir := fmt.Sprintf("/proc/%d/", s.PID)
-	for {
+	for empty := 0; empty < noStack; {
 		before := s.Stack
 		stat := read(dir + "stat")
 		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
@@ -82,15 +86,19 @@ func (s *sleeper) look() {
 			}
 		}
 		s.Stack = functions(read(dir + "stack"))
-		if s.State == "S" && s.Syscall == s.Asked && len(s.Stack) > 0 && slices.Equal(before, s.Stack) {
-			return
+		if s.State == "S" && s.Syscall == s.Asked && slices.Equal(before, s.Stack) {
+			if len(s.Stack) > 0 {
+				return
+			}
+			empty++
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
 // functions are those of a stack file: "[<0>] do_sigtimedwait+0x1b0/0x2f0" a line.
-func functions(stack string) (names []string) {
+func functions(stack string) []string {
+	names := []string{}
 	for line := range strings.Lines(stack) {
 		if _, frame, ok := strings.Cut(line, "] "); ok {
 			name, _, _ := strings.Cut(strings.TrimSpace(frame), "+")
