@@ -31,6 +31,9 @@ type Guest struct {
 	Chunk int
 	// Window is memory that the host writes; nil for none.
 	Window []byte
+	// Kept is the directory for programs that are kept (wire.KeepRecord); empty for
+	// none.
+	Kept string
 	// Sandbox has the sandbox of programs without privileges made before the hello, so
 	// that a guest that is restored has it. It takes root.
 	Sandbox bool
@@ -52,6 +55,7 @@ func Serve(ctx context.Context, link io.ReadWriter, guest Guest, hello wire.Hell
 		guest:    guest,
 		hello:    hello,
 		children: newChildren(), captures: newCaptures(),
+		kept:     kept{dir: guest.Kept},
 		requests: make(map[uint32]*request),
 		openFS: sync.OnceValues(func() (*tracefs.FS, error) {
 			return tracefs.Open(guest.Tracefs, guest.Proc)
@@ -96,6 +100,8 @@ type session struct {
 	requests map[uint32]*request
 
 	openFS func() (*tracefs.FS, error)
+
+	kept kept
 
 	captures *captures
 
@@ -296,7 +302,13 @@ func (s *session) do(r *request, q wire.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return unpack(s.guest.Window, r.stdin, p)
+		return s.kept.unpack(s.guest.Window, r.stdin, p)
+	case wire.OpRemove:
+		p, err := wire.Decode[wire.RemoveParams](q.Params)
+		if err != nil {
+			return nil, err
+		}
+		return nil, remove(p)
 	case wire.OpPack:
 		p, err := wire.Decode[wire.PackParams](q.Params)
 		if err != nil {

@@ -132,8 +132,8 @@ func testUnpack(t *testing.T, near func(int) int) {
 	} {
 		n := near(len(step.in))
 		p := wire.UnpackParams{Dir: dir, Window: int64(n), Rest: n < len(step.in)}
-		done, err := unpack(append(step.in[:n:n], "what was there before"...), bytes.NewReader(step.in[n:]), p)
-		if err != nil || done != step.done {
+		done, err := new(kept).unpack(append(step.in[:n:n], "what was there before"...), bytes.NewReader(step.in[n:]), p)
+		if err != nil || done.Files != step.done.Files || done.Bytes != step.done.Bytes {
 			t.Errorf("unpack() = %+v, %v; want %+v", done, err, step.done)
 		}
 		if diff := cmp.Diff(step.want, tree(t, dir)); diff != "" && step.want != nil {
@@ -169,7 +169,7 @@ func TestUnpackHostile(t *testing.T) {
 	for _, tt := range hostile {
 		t.Run(tt.name, func(t *testing.T) {
 			outer := t.TempDir()
-			_, err := unpack(nil, bytes.NewReader(archive(t, tt.entries...)), wire.UnpackParams{Dir: filepath.Join(outer, "in")})
+			_, err := new(kept).unpack(nil, bytes.NewReader(archive(t, tt.entries...)), wire.UnpackParams{Dir: filepath.Join(outer, "in")})
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("unpack() = %v, want %q in it", err, tt.err)
 			}
@@ -180,16 +180,16 @@ func TestUnpackHostile(t *testing.T) {
 	}
 	whole := archive(t, entry{name: "f", body: strings.Repeat("x", 5000), mode: 0o644})
 	for name, in := range map[string][]byte{"cut in a header": whole[:100], "cut in a file": whole[:2000], "no archive": bytes.Repeat([]byte("x"), 2000)} {
-		if _, err := unpack(nil, bytes.NewReader(in), wire.UnpackParams{Dir: t.TempDir()}); err == nil {
+		if _, err := new(kept).unpack(nil, bytes.NewReader(in), wire.UnpackParams{Dir: t.TempDir()}); err == nil {
 			t.Errorf("%s: unpack() gave no error", name)
 		}
 	}
 	for _, n := range []int64{-1, 9} {
-		if _, err := unpack(make([]byte, 8), bytes.NewReader(nil), wire.UnpackParams{Dir: t.TempDir(), Window: n}); err == nil || !strings.Contains(err.Error(), "window") {
+		if _, err := new(kept).unpack(make([]byte, 8), bytes.NewReader(nil), wire.UnpackParams{Dir: t.TempDir(), Window: n}); err == nil || !strings.Contains(err.Error(), "window") {
 			t.Errorf("unpack() of %d bytes in a window of 8 = %v", n, err)
 		}
 	}
-	if _, err := unpack(nil, bytes.NewReader(nil), wire.UnpackParams{Dir: "rel"}); err == nil {
+	if _, err := new(kept).unpack(nil, bytes.NewReader(nil), wire.UnpackParams{Dir: "rel"}); err == nil {
 		t.Error("unpack to a relative folder gave no error")
 	}
 }
@@ -214,7 +214,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		n := len(in) / 2
-		done, _ := unpack(in[:n], bytes.NewReader(in[n:]), wire.UnpackParams{Dir: dir, Window: int64(n), Rest: true})
+		done, _ := new(kept).unpack(in[:n], bytes.NewReader(in[n:]), wire.UnpackParams{Dir: dir, Window: int64(n), Rest: true})
 		if done.Bytes > int64(len(in)) {
 			t.Errorf("%d bytes out of %d", done.Bytes, len(in))
 		}
@@ -240,7 +240,7 @@ func TestUnpackPackBulk(t *testing.T) {
 	}
 	c.stdin.Close()
 	res := c.wait()
-	if un, err := wire.Decode[wire.Unpacked](res.Value); err != nil || res.Err != "" || un != (wire.Unpacked{Files: 2, Bytes: 8<<20 + 1}) {
+	if un, err := wire.Decode[wire.Unpacked](res.Value); err != nil || res.Err != "" || !cmp.Equal(un, wire.Unpacked{Files: 2, Bytes: 8<<20 + 1}) {
 		t.Fatalf("unpack = %+v, %v, err %q", un, err, res.Err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "d/big")); err != nil || !bytes.Equal(got, big) {
@@ -256,7 +256,7 @@ func TestUnpackPackBulk(t *testing.T) {
 		t.Error("result came before the end of the archive")
 	}
 	back := filepath.Join(t.TempDir(), "back")
-	if _, err := unpack(nil, strings.NewReader(c.text(wire.Stdout)), wire.UnpackParams{Dir: back}); err != nil {
+	if _, err := new(kept).unpack(nil, strings.NewReader(c.text(wire.Stdout)), wire.UnpackParams{Dir: back}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(tree(t, dir), tree(t, back)); diff != "" {
@@ -284,7 +284,7 @@ func TestUnpackCut(t *testing.T) {
 
 func TestPack(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := unpack(nil, bytes.NewReader(archive(t,
+	if _, err := new(kept).unpack(nil, bytes.NewReader(archive(t,
 		entry{name: "one", body: "1", mode: 0o600},
 		entry{name: "d/two", body: "22", mode: 0o755},
 		entry{name: "d/e/three", body: "333", mode: 0o644},

@@ -18,7 +18,7 @@ import (
 // unpack makes the files of a tar archive below p.Dir. What it holds in memory
 // does not grow with the archive; the files themselves are in the guest's.
 // Its first bytes are in window, if p says so, the others come from in.
-func unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
+func (k *kept) unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Unpacked, error) {
 	var done wire.Unpacked
 	if p.Window < 0 || p.Window > int64(len(window)) {
 		return done, fmt.Errorf("unpack: %d bytes in a window of %d", p.Window, len(window))
@@ -46,8 +46,18 @@ func unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Unpacked, er
 		if err != nil {
 			return done, fmt.Errorf("unpack after %d files: %w", done.Files, err)
 		}
+		if key, ok := strings.CutPrefix(h.Linkname, wire.KeepPrefix); ok && h.Typeflag == tar.TypeLink {
+			err = k.unpackKept(root, p.Dir, h, key, &done)
+			if err != nil {
+				return done, fmt.Errorf("unpack %.200q: %w", h.Name, err)
+			}
+			continue
+		}
 		n, err := unpackOne(root, h, near.content(h, r))
 		done.Bytes += n
+		if key := h.PAXRecords[wire.KeepRecord]; err == nil && key != "" && h.Typeflag == tar.TypeReg {
+			err = k.keep(root, p.Dir, path.Clean(h.Name), key)
+		}
 		if err != nil {
 			return done, fmt.Errorf("unpack %.200q: %w", h.Name, err)
 		}
@@ -58,6 +68,29 @@ func unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Unpacked, er
 	// What is behind the archive's end was granted and has to be taken.
 	_, err = io.Copy(io.Discard, in)
 	return done, err
+}
+
+// unpackKept makes the file of an entry that stands for a kept one.
+func (k *kept) unpackKept(root *os.Root, dir string, h *tar.Header, key string, done *wire.Unpacked) error {
+	name, err := prepare(root, h.Name)
+	if err != nil {
+		return err
+	}
+	if err := removeOld(root, name); err != nil {
+		return err
+	}
+	ok, err := k.link(root, dir, name, key)
+	switch {
+	case err != nil:
+		return err
+	case ok:
+		done.Files++
+	case len(done.Missing) == wire.MaxMissing:
+		return errors.New("too many files that are not kept")
+	default:
+		done.Missing = append(done.Missing, key)
+	}
+	return nil
 }
 
 // near reads memory and then what comes after it.
@@ -80,10 +113,16 @@ func (n *near) Read(p []byte) (int, error) {
 // memory it is written from there, in one piece, and need not pass through r's
 // buffers. Sparse files, which PAX records may report, do.
 func (n *near) content(h *tar.Header, r *tar.Reader) io.Reader {
-	if h.Typeflag != tar.TypeReg || h.PAXRecords != nil || h.Size > int64(len(n.mem)-n.at) {
+	if h.Typeflag != tar.TypeReg || sparse(h.PAXRecords) || h.Size > int64(len(n.mem)-n.at) {
 		return r
 	}
 	return bytes.NewReader(n.mem[n.at:][:h.Size])
+}
+
+// sparse reports whether PAX records may say that a file is sparse.
+func sparse(records map[string]string) bool {
+	_, keep := records[wire.KeepRecord]
+	return len(records) > 1 || len(records) == 1 && !keep
 }
 
 // Seek lets a tar.Reader pass over what content has given. It goes on from where
@@ -101,14 +140,9 @@ func (n *near) Seek(off int64, whence int) (int64, error) {
 // never writes through it: a running program cannot be opened for writing, and
 // a link may lead elsewhere.
 func unpackOne(root *os.Root, h *tar.Header, content io.Reader) (int64, error) {
-	name, err := localName(h.Name)
+	name, err := prepare(root, h.Name)
 	if err != nil {
 		return 0, err
-	}
-	if dir := path.Dir(name); dir != "." {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return 0, err
-		}
 	}
 	mode := h.FileInfo().Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
 	switch h.Typeflag {
@@ -143,6 +177,17 @@ func unpackOne(root *os.Root, h *tar.Header, content io.Reader) (int64, error) {
 		return 0, root.Symlink(h.Linkname, name)
 	}
 	return 0, fmt.Errorf("entry of type %q: want a file, a folder or a symbolic link", h.Typeflag)
+}
+
+// prepare returns the cleaned name of an entry, whose directory is there afterwards.
+func prepare(root *os.Root, entry string) (name string, err error) {
+	if name, err = localName(entry); err != nil {
+		return "", err
+	}
+	if dir := path.Dir(name); dir != "." {
+		err = root.MkdirAll(dir, 0o755)
+	}
+	return name, err
 }
 
 // localName is the cleaned name of an entry that stays below its directory.

@@ -95,7 +95,7 @@ func run() error {
 		return err
 	}
 	guest := agent.Guest{
-		Tracefs: hello.Tracefs, Proc: "/proc", Chunk: link.chunk, Window: window, Sandbox: true,
+		Tracefs: hello.Tracefs, Proc: "/proc", Chunk: link.chunk, Window: window, Kept: "/labctl/kept", Sandbox: true,
 		SetClock: agent.SetClock, AddEntropy: agent.AddEntropy,
 	}
 	say(agent.Serve(context.Background(), link, guest, hello).Error())

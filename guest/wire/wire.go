@@ -37,7 +37,7 @@ import "encoding/json"
 
 // Version is sent in Hello. Host and guest are built from one tree, so a
 // difference means a stale guest binary, and the host refuses it.
-const Version = 2
+const Version = 3
 
 // MaxPayload bounds one frame's payload in bytes. virtio-serial moves 32 KiB
 // writes about three times as fast as 4 KiB ones; more brings nothing.
@@ -88,6 +88,7 @@ const (
 	OpReadFile Op = "read-file" // FileParams; bytes on Stdout → no value
 	OpStat     Op = "stat"      // guest state: no parameters → Stat
 	OpUnpack   Op = "unpack"    // tar archive on Stdin or in the window → files: UnpackParams → Unpacked
+	OpRemove   Op = "remove"    // a workspace: RemoveParams → no value
 	OpPack     Op = "pack"      // files → tar archive on Stdout: PackParams → Packed
 	OpResume   Op = "resume"    // after a restore: ResumeParams → Hello, with a new HelloSec
 )
@@ -201,6 +202,27 @@ type UnpackParams struct {
 type Unpacked struct {
 	Files int   `json:"files"`
 	Bytes int64 `json:"bytes"`
+	// Missing are keys of KeepPrefix that the guest does not have: those entries are
+	// not there. At most MaxMissing.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// An archive's regular file with the PAX record KeepRecord is kept by the record's value,
+// "SHA256-MODE", both as the host has them, until others take its room. A hard link
+// to KeepPrefix and that value stands for the file in a later archive.
+const (
+	KeepRecord = "LABCTL.keep"
+	KeepPrefix = "kept:"
+	MaxMissing = 64
+)
+
+// WorkspaceDir has a directory for each command of the host that uses a machine that is
+// another's.
+const WorkspaceDir = "/labctl/in"
+
+// RemoveParams names a directory directly below WorkspaceDir. It need not be there.
+type RemoveParams struct {
+	Dir string `json:"dir"`
 }
 
 // PackParams names files and directories of the guest, relative to Dir. What is not

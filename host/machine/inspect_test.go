@@ -70,7 +70,7 @@ func TestInspect(t *testing.T) {
 			testVanish(t, v, filepath.Join(runtime, "labctl", "lab.sock"))
 			ended := make(chan error, 1)
 			go func() { ended <- joined.Wait(ctx) }()
-			if err := entry.Close(); err != nil {
+			if err := entry.Close(nil); err != nil {
 				t.Error(err)
 			}
 			if err := <-ended; err != nil {

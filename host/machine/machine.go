@@ -334,10 +334,44 @@ func (m *Machine) Entry(v *vm.VM) registry.Info {
 		}
 	}
 	return registry.Info{
-		Target: m.Target.Name, Arch: m.Target.Arch, CPUs: r.Target.CPUs, MemoryMB: r.Target.MemoryMB, Commands: m.spec.Commands,
+		Target: m.Target.Name, Arch: m.Target.Arch, Version: m.QEMU, Accel: m.Verdict.Accel, Link: m.Link.Kind, CPUs: r.Target.CPUs, MemoryMB: r.Target.MemoryMB, Commands: m.spec.Commands,
 		Kernel:   registry.Kernel{Ref: ref, Source: r.Kernel.Source, Release: r.Kernel.Release, Image: m.Kernel.Image(), SHA256: r.Kernel.SHA256},
 		Template: v.Template(),
 	}
+}
+
+// Joined is a machine that another process has started. Features are those that its
+// kernel must have.
+func Joined(env Env, info registry.Info, features []string) (*Machine, error) {
+	t, ok := targets.Find(info.Target)
+	if !ok {
+		return nil, outcome.Inputf("machine %s is a %q, which this labctl does not know", info.Name, info.Target)
+	}
+	m := &Machine{
+		Target: t, QEMU: info.Version, Link: targets.Link{Kind: info.Link},
+		Verdict: accel.Verdict{Arch: t.Arch, Accel: info.Accel, QEMU: info.Version, Reason: "as it was started"},
+		spec:    Spec{CPUs: info.CPUs, MemoryMB: info.MemoryMB, Commands: info.Commands, Features: features},
+	}
+	ref, err := kernel.ParseRef(info.Kernel.Ref)
+	if err == nil {
+		m.Kernel, err = env.Cache.Find(ref, t.Arch)
+	}
+	if err == nil && m.Kernel.Files["vmlinuz"].SHA256 != info.Kernel.SHA256 {
+		err = outcome.Inputf("another kernel has taken its place")
+	}
+	if len(features) == 0 {
+		if err != nil { // a program needs to know nothing of it
+			m.Kernel = &kernel.Kernel{
+				Ref: ref, Source: info.Kernel.Source, Arch: t.Arch, Release: info.Kernel.Release,
+				Files: map[string]kernel.File{"vmlinuz": {SHA256: info.Kernel.SHA256}},
+			}
+		}
+		return m, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the kernel of machine %s: %w", info.Name, err)
+	}
+	return m, m.checkConfig(env)
 }
 
 // Describe adds a description of this machine to a run record. v may be nil if the boot

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/vm"
@@ -25,7 +27,8 @@ const infoWait = 2 * time.Second
 // Machine is a running machine that another process may own.
 type Machine struct {
 	Info
-	dir *directory
+	dir       *directory
+	workspace string
 }
 
 var _ vm.Inspector = (*Machine)(nil)
@@ -129,7 +132,7 @@ func (d *directory) find(ctx context.Context, name string) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
-	return &Machine{info, d}, nil
+	return &Machine{info, d, newWorkspace()}, nil
 }
 
 // only returns the machine that is meant when none is named.
@@ -150,7 +153,7 @@ func (d *directory) only(ctx context.Context) (*Machine, error) {
 	case meant[0].Trouble != "":
 		return nil, outcome.Hostf("machine %s: %s", meant[0].Name, meant[0].Trouble)
 	}
-	return &Machine{meant[0], d}, nil
+	return &Machine{meant[0], d, newWorkspace()}, nil
 }
 
 // Names returns the names of running machines, for completion: those that the user has
@@ -222,8 +225,8 @@ func (m *Machine) explain(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.Is(err, errNone) && m.ID == "":
 		return err
-	case errors.Is(err, errNone), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
-		return outcome.Errorf(outcome.GuestCrashed, "machine %s has ended", m.Name)
+	case errors.Is(err, errNone), errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE): // a connection that it did not accept any more is reset
+		return &EndedError{m.Name}
 	}
 	return outcome.Default(outcome.HostLacks, err)
 }
@@ -333,28 +336,55 @@ func (m *Machine) detach(stub net.Conn, conn *net.UnixConn) error {
 	return nil
 }
 
-// Wait returns when the machine has ended, or ctx has: then with its cause.
+// Wait returns when the machine has ended: nil, or what the guest died of. When ctx ends
+// it returns its cause.
 func (m *Machine) Wait(ctx context.Context) error {
 	err := m.ask(ctx, opWait, nil)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if outcome.Of(err) == outcome.GuestCrashed {
+	var ended *EndedError
+	if errors.As(err, &ended) {
 		return nil
 	}
 	return err
 }
+
+// EndedError means that a machine has ended.
+type EndedError struct{ Name string }
+
+func (e *EndedError) Error() string { return "machine " + e.Name + " has ended" }
+
+// Outcome is GuestCrashed.
+func (e *EndedError) Outcome() outcome.Kind { return outcome.GuestCrashed }
+
+// How is PoweredOff.
+func (e *EndedError) How() outcome.How { return outcome.PoweredOff }
 
 // Down asks the owner to end the machine and waits for that.
 func (m *Machine) Down(ctx context.Context) error {
 	if !m.Named {
 		return outcome.Inputf("machine %s is that of %s (pid %d); end that", m.Name, cmp.Or(m.Run, "another command"), m.PID)
 	}
+	qemu, err := unix.PidfdOpen(m.QEMU, 0)
+	if err == nil {
+		defer unix.Close(qemu)
+	}
 	if err := m.ask(ctx, opDown, nil); err != nil {
-		if outcome.Of(err) == outcome.GuestCrashed {
+		var ended *EndedError
+		if errors.As(err, &ended) {
 			return nil
 		}
 		return fmt.Errorf("end %s: %w", m.Name, err)
 	}
-	return m.Wait(ctx)
+	if err := m.Wait(ctx); err != nil || qemu < 0 {
+		return err
+	}
+	// The owner has let the others go; QEMU is next.
+	for ctx.Err() == nil {
+		if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(qemu), Events: unix.POLLIN}}, 100); n > 0 {
+			return nil
+		}
+	}
+	return context.Cause(ctx)
 }

@@ -19,8 +19,11 @@ type Info struct {
 	PID     int       `json:"pid"`  // of the owner
 	QEMU    int       `json:"qemu"` // process ID
 
-	Target   string `json:"target"` // row of host/targets: "arm64", "raspi3b"
-	Arch     string `json:"arch"`   // GOARCH
+	Target   string `json:"target"`  // row of host/targets: "arm64", "raspi3b"
+	Arch     string `json:"arch"`    // GOARCH
+	Version  string `json:"version"` // of QEMU
+	Accel    string `json:"accel"`   // "tcg", "kvm"
+	Link     string `json:"link"`    // the agent's: "virtio", "uart"
 	CPUs     int    `json:"cpus"`
 	MemoryMB int    `json:"memory_mb"`
 	Commands bool   `json:"commands"` // has u-root's commands
@@ -56,7 +59,7 @@ type Kernel struct {
 
 // clean makes all texts fit to be printed: they are another process's.
 func (i *Info) clean() {
-	for _, s := range []*string{&i.Run, &i.Labctl, &i.Target, &i.Arch, &i.Kernel.Ref, &i.Kernel.Source, &i.Kernel.Release, &i.Kernel.Image, &i.Kernel.SHA256, &i.Template, &i.Trouble} {
+	for _, s := range []*string{&i.Run, &i.Labctl, &i.Target, &i.Arch, &i.Version, &i.Accel, &i.Link, &i.Kernel.Ref, &i.Kernel.Source, &i.Kernel.Release, &i.Kernel.Image, &i.Kernel.SHA256, &i.Template, &i.Trouble} {
 		*s = text.Line(*s, 4096)
 	}
 	for k := range i.Command {

@@ -38,6 +38,7 @@ const (
 	opCont      op = "cont"
 	opGDB       op = "gdb"      // → nothing, with a socket
 	opDetached  op = "detached" // replies when the guest goes on after that socket's end
+	opJoin      op = "join"     // → joinReply, with sockets for the agent and the console, and the window
 	opWait      op = "wait"     // replies when the machine has ended
 	opDown      op = "down"     // asks the owner to end the machine
 )
@@ -48,6 +49,7 @@ type request struct {
 	// Machine is the ID of the machine that is meant; another may have its name.
 	// Empty for any.
 	Machine string `json:"machine,omitempty"`
+	Dir     string `json:"dir,omitempty"` // of opJoin: name of the client's workspace
 }
 
 type reply struct {

@@ -16,6 +16,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 	"labctl/host/vm/qemu"
 )
 
@@ -33,11 +34,18 @@ type Entry struct {
 	once sync.Once     // closes down
 	gone chan struct{} // closed by Close
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-	used  time.Time // last use by a connection
-	gdb   int       // connections to the gdbstub, 1 at most but for a moment
-	wg    sync.WaitGroup
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	why    error // how the machine ended, before gone is closed
+
+	mu      sync.Mutex
+	conns   map[net.Conn]bool
+	joins   map[*agent.Bridge]bool
+	closing bool
+	used    time.Time      // last use by a connection
+	gdb     int            // connections to the gdbstub, 1 at most but for a moment
+	wg      sync.WaitGroup // of connections
+	talks   sync.WaitGroup // of those that have something to say at the end
 }
 
 // Register makes a machine known. With info.Named its name is info.Name, which must be
@@ -50,8 +58,9 @@ func Register(v *vm.VM, info Info) (*Entry, error) {
 	e := &Entry{
 		info: info, vm: v, dir: d,
 		down: make(chan struct{}), gone: make(chan struct{}),
-		conns: map[net.Conn]bool{}, used: time.Now(),
+		conns: map[net.Conn]bool{}, joins: map[*agent.Bridge]bool{}, used: time.Now(),
 	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.info.PID, e.info.QEMU, e.info.ID, e.info.Started = os.Getpid(), v.PID(), rand.Text(), time.Now()
 	if err := e.listen(v.Context()); err != nil {
 		d.Close()
@@ -108,6 +117,9 @@ func (e *Entry) Info() Info {
 	info := e.info
 	info.Idle = Seconds(e.idle().Seconds())
 	info.Debugger = e.gdb > 0
+	for b := range e.joins {
+		info.Programs += b.Programs()
+	}
 	return info
 }
 
@@ -121,7 +133,14 @@ func (e *Entry) Idle() time.Duration {
 	return e.idle()
 }
 
-func (e *Entry) idle() time.Duration { return time.Since(e.used) }
+func (e *Entry) idle() time.Duration {
+	for b := range e.joins {
+		if b.Busy() {
+			return 0
+		}
+	}
+	return time.Since(e.used)
+}
 
 func (e *Entry) touch() {
 	e.mu.Lock()
@@ -129,15 +148,22 @@ func (e *Entry) touch() {
 	e.mu.Unlock()
 }
 
-// Close makes the machine unknown and ends the connections to it. It is called before
-// the VM is closed.
-func (e *Entry) Close() error {
+// Close makes the machine unknown and ends the connections to it; why is how it ended,
+// nil if it is no longer wanted. It is called before the VM is closed, and after the
+// guest's console has ended if the guest has.
+func (e *Entry) Close(why error) error {
 	err := os.Remove(e.dir.file(e.info.Name, sockSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	e.l.Close()
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	e.why = why
 	close(e.gone)
+	e.talks.Wait() // takes a moment, or as long as an Outbox waits
+	e.cancel()
 	e.mu.Lock()
 	for c := range e.conns {
 		c.Close()
@@ -307,8 +333,11 @@ func (s *served) do(q request) (value any, files []*os.File, err error) {
 		}
 		s.gdbs = nil
 		return nil, nil, nil
+	case opJoin:
+		return s.joined(q.Dir)
 	case opWait:
-		return nil, nil, s.wait()
+		s.wait()
+		return nil, nil, net.ErrClosed
 	case opDown:
 		if !s.info.Named {
 			return nil, nil, outcome.Inputf("machine %s ends with the command that runs it (pid %d)", s.info.Name, s.info.PID)
@@ -319,20 +348,35 @@ func (s *served) do(q request) (value any, files []*os.File, err error) {
 	return nil, nil, outcome.Inputf("unknown operation %q of a request: another version of labctl?", text.Line(string(q.Op), 40))
 }
 
-// wait waits for the end of the machine, or of the connection, on which nothing may
-// come before the reply.
-func (s *served) wait() error {
+// wait waits for the end of the machine, and tells, or of the connection, on which
+// nothing may come before the reply.
+func (s *served) wait() {
+	if !s.talk() {
+		return
+	}
+	defer s.talks.Done()
 	left := make(chan struct{})
 	go func() {
 		s.conn.Read(make([]byte, 1))
 		close(left)
 	}()
 	select {
-	case <-s.gone: // the connection is closed by now or soon: that is the reply
+	case <-s.gone:
+		s.reply(nil, s.why)
 	case <-left:
 	}
 	s.conn.Close()
-	return nil
+}
+
+// talk notes one who has something to say at the end, unless that is now.
+func (e *Entry) talk() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false
+	}
+	e.talks.Add(1)
+	return true
 }
 
 // gdbFor opens the gdbstub and returns an end of a socket that is joined to it.

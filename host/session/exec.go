@@ -40,7 +40,7 @@ type ExecOptions struct {
 	Terminal *os.File
 }
 
-// Exec runs one program in a machine of its own. The error of a program that ran
+// Exec runs one program, in a machine of its own unless Options.In is another. The error of a program that ran
 // to its end with another status than 0 is an *outcome.StatusError.
 func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio) (*Session, error) {
 	job, closeJob, err := findJob(ctx, env, &o, argv, nil)
@@ -91,15 +91,35 @@ func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string, prog *
 	}
 	env.warn(job.LeftOut())
 	o.Spec.Commands = prog.Commands()
+	if o.In != nil && o.Spec.Commands && !o.In.Commands && argv[0] != "labprobe" {
+		prog.Close()
+		return nil, nil, outcome.Inputf("%s: machine %s has no commands of u-root's; use one that labctl up has started", argv[0], o.In.Name)
+	}
 	if o.Name == "" {
 		o.Name = "exec-" + PlainName(argv[0])
 	}
 	return job, prog.Close, nil
 }
 
+// into settles what the machine that the program is to run in has settled.
+func (o *ExecOptions) into() error {
+	t, ok := targets.Find(o.In.Target)
+	if !ok {
+		return outcome.Inputf("machine %s is a %q, which this labctl does not know", o.In.Name, o.In.Target)
+	}
+	if o.Spec.Arch, o.Spec.Board = t.Name, ""; t.Board {
+		o.Spec.Arch, o.Spec.Board = "", t.Name
+	}
+	o.Root = o.In.Workspace()
+	return nil
+}
+
 // settle chooses the architecture of a machine that nobody has named: that of the
 // program, or of the kernel.
 func (o *ExecOptions) settle(env Env, prog string) error {
+	if o.In != nil {
+		return o.into()
+	}
 	if o.Spec.Arch == "" && o.Spec.Board == "" {
 		if t, ok := targets.Find(program.Arch(prog)); ok {
 			o.Spec.Arch = t.Name

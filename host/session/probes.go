@@ -88,5 +88,5 @@ func writeProbes(s *Session, err error) error {
 			fmt.Fprintf(&b, "// probe %s\n%s\n", p.Name, creation.Text(p.Creations))
 		}
 	}
-	return s.join(err, s.Dir.WriteFile(record.StacksFile, []byte(b.String())))
+	return s.add(err, s.Dir.WriteFile(record.StacksFile, []byte(b.String())))
 }

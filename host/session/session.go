@@ -92,6 +92,9 @@ type Options struct {
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
+	// In is the machine to work in, in place of one of the run's own: Spec has the
+	// features that are needed alone then.
+	In *registry.Machine
 	// Machine is the name of the machine, for other commands to use it by; empty for
 	// one that says what the run is. Idle is how long it is kept without use, for the
 	// list of machines; 0 is for ever.
@@ -151,6 +154,12 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 			return s, err
 		}
 	}
+	if o.In != nil {
+		if err := s.join(ctx); err != nil {
+			return s, err
+		}
+		return s, s.work(work)
+	}
 	if o.Before != nil {
 		if err := o.Before(ctx, &o.Spec); err != nil {
 			return s, err
@@ -172,11 +181,42 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 	if err := s.boot(ctx); err != nil {
 		return s, err
 	}
-	err = work(s.VM.Context(), s)
+	return s, s.work(work)
+}
+
+func (s *Session) work(work func(context.Context, *Session) error) error {
+	err := work(s.VM.Context(), s)
 	if !outcome.Of(err).Broken() {
 		s.awaitReports()
 	}
-	return s, err
+	return err
+}
+
+// join joins a machine that another process has started.
+func (s *Session) join(ctx context.Context) (err error) {
+	if s.Machine, err = machine.Joined(s.env.Env, s.o.In.Info, s.o.Spec.Features); err != nil {
+		return err
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	cfg := vm.Config{Console: s.o.Console, Spool: s.env.Spool, Patience: s.o.Spec.Patience}
+	if s.Dir.Path != "" {
+		cfg.ConsoleLog, cfg.RegistersLog = s.Dir.File(record.ConsoleFile), s.Dir.File(record.RegistersFile)
+	}
+	s.VM, err = s.o.In.Join(ctx, cfg)
+	s.Machine.Describe(&s.Run, s.VM)
+	if err == nil {
+		s.endDead()
+	}
+	return err
+}
+
+// endDead has programs ended that wait for a task of their own that has died.
+func (s *Session) endDead() {
+	if s.o.FailOn != record.FailOnNone && !s.o.Waits {
+		s.VM.EndDead()
+	}
 }
 
 // open makes what is kept of the run.
@@ -200,9 +240,7 @@ func (s *Session) boot(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.o.FailOn != record.FailOnNone && !s.o.Waits {
-		s.VM.EndDead()
-	}
+	s.endDead()
 	return s.register()
 }
 
@@ -226,13 +264,13 @@ func (s *Session) end(ctx context.Context, err error) error {
 		err = nil
 	}
 	if s.entry != nil {
-		err = s.join(err, s.entry.Close())
+		err = s.add(err, s.entry.Close(s.died()))
 	}
 	if s.VM != nil {
 		if !outcome.Quiet(err) { // a program that ran to its end needs no explanation
 			err = s.VM.Why(err)
 		}
-		err = s.join(err, s.VM.Close())
+		err = s.add(err, s.VM.Close())
 		s.reports = s.VM.Reports() // the console is read to its end
 		s.reports = append(s.reports, hidden(s.VM.Agent().Tainted(), s.reports)...)
 		for _, r := range s.reports {
@@ -261,12 +299,25 @@ func (s *Session) end(ctx context.Context, err error) error {
 	}
 	s.Run.Seconds = time.Since(s.start).Seconds()
 	s.Run.Outcome = record.NewOutcome(err)
-	return s.join(err, s.Dir.WriteRun(&s.Run))
+	return s.add(err, s.Dir.WriteRun(&s.Run))
 }
 
-// join adds trouble to the error of a run. A program's own status stays what the
+// died is what the guest has died of, for those who use the machine; nil if it lives.
+func (s *Session) died() error {
+	if s.VM.Context().Err() == nil {
+		return nil
+	}
+	why := context.Cause(s.VM.Context())
+	switch outcome.Of(why) {
+	case outcome.GuestCrashed, outcome.HostLacks, outcome.Deadline:
+		return why
+	}
+	return nil
+}
+
+// add adds trouble to the error of a run. A program's own status stays what the
 // run ends with, and does not hide the trouble.
-func (s *Session) join(err, trouble error) error {
+func (s *Session) add(err, trouble error) error {
 	if outcome.Quiet(err) {
 		s.env.warn(trouble)
 		return err

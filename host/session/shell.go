@@ -31,7 +31,7 @@ type ShellOptions struct {
 	Ready func(context.Context, *Session) error
 }
 
-// Shell boots a machine and runs a shell in it. The error of a shell that ended
+// Shell runs a shell, in a machine of its own unless Options.In is another. The error of a shell that ended
 // with another status than 0 is an *outcome.StatusError.
 func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, error) {
 	// A book's commands have the names of the kernel that it was written for.
@@ -50,7 +50,9 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 		o.Spec.Cold = true // a machine that was saved has said it all
 	}
 	return Run(ctx, env, o.Options, func(ctx context.Context, s *Session) error {
-		s.env.say("%s is up in %.1f s", s.VM.Hello().Release, s.VM.BootTime().Seconds())
+		if o.In == nil {
+			s.env.say("%s is up in %.1f s", s.VM.Hello().Release, s.VM.BootTime().Seconds())
+		}
 		if o.Ready != nil {
 			if err := o.Ready(ctx, s); err != nil {
 				return err

@@ -54,6 +54,9 @@ func Trace(ctx context.Context, env Env, o TraceOptions, argv []string, std Stdi
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	if o.In != nil && o.Script != "" {
+		return nil, outcome.Inputf("--script: what a script arms stays armed; run it in a machine of its own, without --in")
+	}
 	r := &traceRun{o: o, std: std, limit: &traceLimit{end: end}}
 	if o.Timeout > 0 {
 		defer time.AfterFunc(o.Timeout, r.limit.passed).Stop()
@@ -289,7 +292,7 @@ func (r *traceRun) write(s *Session, err error) error {
 			fmt.Fprintf(&b, "// #%d %s, %d times\n%s\n", i+1, text.Clean(p.Of), p.Count, p.Stack.TRACE32())
 		}
 	}
-	return s.join(err, s.Dir.WriteFile(record.StacksFile, []byte(b.String())))
+	return s.add(err, s.Dir.WriteFile(record.StacksFile, []byte(b.String())))
 }
 
 // traceLimit is a limit of time: it ends the program, when that runs already, so

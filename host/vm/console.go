@@ -52,7 +52,8 @@ type console struct {
 	log    io.WriteCloser // nil without one
 	logErr error
 	live   io.Writer
-	before []*crash.Report // before the snapshot that the guest starts from was saved
+	taps   map[io.Writer]bool // get what comes from now on
+	before []*crash.Report    // before the snapshot that the guest starts from was saved
 	scan   crash.Scanner
 	last   []byte
 	seen   [5]bool // which of the first five channels are closed
@@ -119,6 +120,9 @@ func (c *console) take(p []byte) {
 	if c.live != nil {
 		c.live.Write(p)
 	}
+	for w := range c.taps {
+		w.Write(p)
+	}
 	c.scan.Write(p)
 	c.last = append(c.last, p...)
 	c.mark(0, c.first, true)
@@ -137,6 +141,22 @@ func (c *console) mark(i int, ch chan struct{}, now bool) {
 	if now && !c.seen[i] {
 		c.seen[i] = true
 		close(ch)
+	}
+}
+
+// tap has w, whose Write must not wait, get a copy of what the guest prints from now
+// on, until untap is called.
+func (c *console) tap(w io.Writer) (untap func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taps == nil {
+		c.taps = map[io.Writer]bool{}
+	}
+	c.taps[w] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.taps, w)
 	}
 }
 

@@ -79,7 +79,7 @@ func (v *VM) deadTask(ctx context.Context) error {
 			return nil
 		}
 		now, ok := v.cpuTime(ctx)
-		if ok && lastOK && now.idleSince(last) {
+		if ok && lastOK && now.idleSince(last) && v.alone(ctx) {
 			idle += time.Since(start)
 		} else {
 			idle = 0
@@ -88,6 +88,10 @@ func (v *VM) deadTask(ctx context.Context) error {
 	}
 	return &DeadTaskError{Report: dead, Idle: idle, Log: v.cfg.ConsoleLog}
 }
+
+// alone reports whether the guest has no programs of others, which may be idle for
+// reasons of their own.
+func (v *VM) alone(ctx context.Context) bool { return v.joined == nil || v.joined.Alone(ctx) }
 
 // sleep reports false when ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -86,6 +86,9 @@ func (m *Memory) Close() error { return m.File.Close() }
 // forbids ptrace(2) of other processes (Yama, Documentation/admin-guide/LSM/Yama.rst)
 // permits it; access is checked when the file is opened, not when it is read.
 func (v *VM) Memory(ctx context.Context) (*Memory, error) {
+	if v.joined != nil {
+		return v.joined.Memory(ctx)
+	}
 	regions, err := v.regions(ctx)
 	if err != nil {
 		return nil, v.Why(fmt.Errorf("find the guest's memory: %w", err))
@@ -202,6 +205,9 @@ func parseHost(reply string) (uint64, error) {
 
 // Registers returns all CPUs' registers.
 func (v *VM) Registers(ctx context.Context) (string, error) {
+	if v.joined != nil {
+		return v.joined.Registers(ctx)
+	}
 	out, err := registers(ctx, v.mon)
 	if err != nil {
 		return "", fmt.Errorf("read the registers: %w", v.Why(err))
@@ -222,6 +228,9 @@ const contWait = 10 * time.Second
 
 // Stop stops the guest.
 func (v *VM) Stop(ctx context.Context) (cont func() error, err error) {
+	if v.joined != nil {
+		return v.joined.Stop(ctx)
+	}
 	h := &v.holds
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -271,6 +280,9 @@ const gdbChardev = "gdb"
 
 // GDB connects to QEMU's gdbstub, which is opened for it.
 func (v *VM) GDB(ctx context.Context) (net.Conn, error) {
+	if v.joined != nil {
+		return v.joined.GDB(ctx)
+	}
 	v.holds.mu.Lock()
 	defer v.holds.mu.Unlock()
 	if v.holds.debugged {

@@ -128,13 +128,17 @@ func (v *VM) state() State {
 		}
 	}
 	s.Reports = append(s.Reports, hangs...)
-	mon := v.asked.Load()
-	if mon == nil {
-		return s
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), registersWait)
 	defer cancel()
-	out, err := registers(ctx, mon)
+	var out string
+	var err error
+	if mon := v.asked.Load(); mon != nil {
+		out, err = registers(ctx, mon)
+	} else if v.joined != nil {
+		out, err = v.joined.Registers(ctx)
+	} else {
+		return s
+	}
 	if err != nil {
 		return s // without registers; the error to report is the deadline
 	}

@@ -213,8 +213,9 @@ var ErrReset error = &gone{outcome.Reset, "the guest was reset without a kernel 
 // VM is a guest whose agent has sent its hello.
 type VM struct {
 	cfg     Config
-	proc    *qemu.Process
-	mon     *qmp.Monitor
+	proc    process
+	mon     *qmp.Monitor // nil for a guest that another process owns
+	joined  *Joined      // nil for a guest of this process's own
 	con     *console
 	window  *os.File // nil for none
 	client  *agent.Client
@@ -237,6 +238,14 @@ type VM struct {
 
 	layout layout
 	holds  holds
+}
+
+// process is QEMU.
+type process interface {
+	PID() int
+	Done() <-chan struct{}
+	Wait() error // how it ended
+	Kill()
 }
 
 // Boot starts the guest and returns when its agent is up. The guest is killed when
@@ -279,13 +288,15 @@ func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 		return nil, context.Cause(ctx)
 	}
 	v.ctx, v.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	if v.proc, err = qemu.Start(v.ctx, cmd); err != nil {
+	proc, err := qemu.Start(v.ctx, cmd)
+	if err != nil {
 		v.cancel(err)
 		con.close()
 		return nil, err
 	}
+	v.proc = proc
 	v.unbind = context.AfterFunc(ctx, func() { v.expire(ctx) })
-	if err := v.boot(&restore); err != nil {
+	if err := v.boot(proc, &restore); err != nil {
 		err = v.Why(err)
 		v.Close()
 		return nil, err
@@ -309,9 +320,9 @@ func (v *VM) expire(ctx context.Context) {
 }
 
 // boot runs the phases one by one, so that an error names the phase that is stuck.
-func (v *VM) boot(r *restore) error {
-	v.con.start(v.proc.Conn(consoleConn))
-	v.client = agent.New(v.proc.Conn(linkConn), v.con.stray)
+func (v *VM) boot(proc *qemu.Process, r *restore) error {
+	v.con.start(proc.Conn(consoleConn))
+	v.client = agent.New(proc.Conn(linkConn), v.con.stray)
 
 	at := v.started
 	done := func(p Phase, now time.Time) {
@@ -319,7 +330,7 @@ func (v *VM) boot(r *restore) error {
 		at = now
 	}
 	if err := v.step(PhaseQEMU, func(ctx context.Context) error {
-		mon, err := qmp.New(ctx, v.proc.Conn(qemu.QMPName))
+		mon, err := qmp.New(ctx, proc.Conn(qemu.QMPName))
 		if err != nil {
 			return err
 		}
@@ -594,15 +605,22 @@ func (v *VM) BootTime() time.Duration {
 // Patient scales a deadline, chosen for a host on which a boot takes two seconds, by
 // the time that the boot took on this host.
 func (v *VM) Patient(d time.Duration) time.Duration {
-	boot := v.BootTime()
-	if s := v.cfg.Snapshot; s != nil {
-		boot = max(boot, s.BootTime)
-	}
-	f := max(1, boot.Seconds()/2)
+	f := max(1, v.pace().Seconds()/2)
 	if v.cfg.Patience > 0 {
 		f *= v.cfg.Patience
 	}
 	return time.Duration(float64(d) * f)
+}
+
+// pace is how long the guest took to boot, before it was saved if it was.
+func (v *VM) pace() time.Duration {
+	switch {
+	case v.joined != nil:
+		return v.joined.Pace
+	case v.cfg.Snapshot != nil:
+		return max(v.BootTime(), v.cfg.Snapshot.BootTime)
+	}
+	return v.BootTime()
 }
 
 // Reports returns the crash reports on the console so far, including oopses.
@@ -636,6 +654,9 @@ func (v *VM) Killed(pid int) *crash.Report {
 func (v *VM) Close() error {
 	v.closed.Store(true)
 	v.unbind()
+	if v.joined != nil {
+		v.leave()
+	}
 	v.proc.Kill()
 	if v.client != nil {
 		v.client.Close()

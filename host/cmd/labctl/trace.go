@@ -70,11 +70,18 @@ The exit status is the program's, as with exec.`,
   labctl trace --kprobe 'do_sys_openat2 dfd filename:ustring' --events -- cat /proc/version
   labctl trace --graph ksys_read -- cat /proc/version
   labctl trace --preset book/4.4.1 -- ls
+  labctl trace --in lab -- ./prog
   labctl trace --script ./clone_debug.sh -- ./prog
   labctl trace --list-presets
   labctl trace --list-presets --check --kernel 5.10 --arch arm64`,
 	}
-	a.programCommand(c, func(c *cobra.Command, args []string) error { return a.trace(c.Context(), o, args) })
+	a.programCommand(c, func(c *cobra.Command, args []string) error {
+		if err := o.program.in.find(c); err != nil {
+			return err
+		}
+		defer o.program.in.close()
+		return a.trace(c.Context(), o, args)
+	})
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if o.list || o.check {

@@ -3,6 +3,7 @@ package program
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/mod/modfile"
 
+	"labctl/guest/wire"
 	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -35,12 +37,17 @@ type Bundle struct {
 	Left []string
 
 	within string // directories that links lead to are taken if they are in here; "" for none
+
+	// keep has the guest keep programs, so that it has them the next time.
+	keep bool
 }
 
 type entry struct {
 	host, guest string
 	info        fs.FileInfo // of the file that host refers to
 	link        string      // target, if it is sent as a symbolic link
+	program     bool
+	key         string // of a program that the guest is to keep, see wire.KeepRecord
 }
 
 // Add adds a file, or a directory recursively, at an absolute path in the guest.
@@ -66,7 +73,11 @@ func (b *Bundle) AddProgram(p *Program) (err error) {
 	if err != nil {
 		return err
 	}
-	return b.file(p.File, p.Argv0, executable{fi})
+	if err := b.file(p.File, p.Argv0, executable{fi}); err != nil {
+		return err
+	}
+	b.entries[len(b.entries)-1].program = true
+	return nil
 }
 
 type executable struct{ fs.FileInfo }
@@ -328,18 +339,19 @@ type dirInfo struct{ fs.FileInfo }
 
 func (dirInfo) Size() int64 { return 0 }
 
-// Write writes the bundle as a tar archive with names relative to the guest's root.
-func (b *Bundle) Write(w io.Writer) error {
+// writeArchive writes entries as a tar archive with names relative to the guest's root. With
+// kept, programs that the guest keeps are links to what it has.
+func writeArchive(w io.Writer, entries []entry, kept bool) error {
 	t := tar.NewWriter(w)
-	for _, e := range b.entries {
-		if err := e.write(t); err != nil {
+	for _, e := range entries {
+		if err := e.write(t, kept); err != nil {
 			return err
 		}
 	}
 	return t.Close()
 }
 
-func (e entry) write(t *tar.Writer) error {
+func (e entry) write(t *tar.Writer, kept bool) error {
 	h := &tar.Header{Name: strings.TrimPrefix(path.Clean(e.guest), "/")}
 	if h.Name == "" { // the root itself
 		return nil
@@ -354,6 +366,13 @@ func (e entry) write(t *tar.Writer) error {
 			h.Mode = int64(e.info.Mode().Perm())
 		}
 		return t.WriteHeader(h)
+	}
+	if e.key != "" {
+		if kept {
+			h.Typeflag, h.Linkname = tar.TypeLink, wire.KeepPrefix+e.key
+			return t.WriteHeader(h)
+		}
+		h.PAXRecords = map[string]string{wire.KeepRecord: e.key}
 	}
 	f, err := bounded.Open(e.host)
 	if err != nil {
@@ -378,12 +397,49 @@ func (b *Bundle) Send(ctx context.Context, c *agent.Client) error {
 	if len(b.entries) == 0 {
 		return nil
 	}
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(b.Write(pw)) }()
-	_, err := c.Unpack(ctx, "/", pr)
-	pr.Close() // unblocks a pending Write
+	if b.keep {
+		if err := b.keys(); err != nil {
+			return err
+		}
+	}
+	missing, err := send(ctx, c, b.entries, b.keep)
+	if err == nil && len(missing) > 0 {
+		_, err = send(ctx, c, slices.DeleteFunc(slices.Clone(b.entries), func(e entry) bool { return !slices.Contains(missing, e.key) }), false)
+	}
 	if err != nil {
 		return fmt.Errorf("send %d files to the guest: %w", b.Files, err)
+	}
+	return nil
+}
+
+// send sends entries, and returns the keys of those that the guest should have kept and
+// has not.
+func send(ctx context.Context, c *agent.Client, entries []entry, kept bool) (missing []string, err error) {
+	pr, pw := io.Pipe()
+	go func() { pw.CloseWithError(writeArchive(pw, entries, kept)) }()
+	done, err := c.Unpack(ctx, "/", pr)
+	pr.Close() // unblocks a pending write
+	return done.Missing, err
+}
+
+// keys finds the keys of programs.
+func (b *Bundle) keys() error {
+	for i := range b.entries {
+		e := &b.entries[i]
+		if !e.program {
+			continue
+		}
+		f, err := os.Open(e.host)
+		if err != nil {
+			return outcome.Default(outcome.BadInput, err)
+		}
+		sum := sha256.New()
+		_, err = io.CopyN(sum, f, e.info.Size())
+		f.Close()
+		if err != nil {
+			return outcome.Default(outcome.BadInput, fmt.Errorf("%s: %w", e.host, err))
+		}
+		e.key = fmt.Sprintf("%x-%03o", sum.Sum(nil), e.info.Mode().Perm())
 	}
 	return nil
 }

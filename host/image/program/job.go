@@ -22,6 +22,10 @@ type JobOptions struct {
 	Gets  []string // GUEST[:HOST]: files and directories to copy back
 	Dir   string   // working directory in the guest
 	Cwd   string   // working directory of a test on the host; empty: this process's
+	// Root is the directory of the guest for this job's files, in a machine that has
+	// others'. The program runs in a directory below it. Empty stands for a machine of
+	// the job's own.
+	Root string
 }
 
 // Job is everything needed to run a program in a guest once.
@@ -50,12 +54,13 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 			return nil, err
 		}
 	}
+	prog.below(o.Root)
 	args := argv[1:]
 	start := []string{prog.Argv0}
 	if prog.Script {
 		start = []string{Shell, prog.Argv0}
 	}
-	j := &Job{Name: argv[0], Params: wire.ExecParams{Argv: append(start, args...), Dir: "/"}}
+	j := &Job{Name: argv[0], Bundle: Bundle{keep: o.Root != ""}, Params: wire.ExecParams{Argv: append(start, args...), Dir: "/"}}
 	if prog.File != "" {
 		if err := j.Bundle.AddProgram(prog); err != nil {
 			return nil, err
@@ -71,19 +76,23 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		if err != nil {
 			return nil, err
 		}
-		j.Params.Dir = path.Join(WorkDir, rel)
-		if err := j.Bundle.AddAbove(root, cwd, WorkDir, MaxTestFiles); err != nil {
+		work := path.Join("/", o.Root, WorkDir)
+		j.Params.Dir = path.Join(work, rel)
+		if err := j.Bundle.AddAbove(root, cwd, work, MaxTestFiles); err != nil {
 			return nil, err
 		}
 		if err := j.Bundle.AddTestDir(root, cwd, j.Params.Dir, MaxTestFiles); err != nil {
 			return nil, err
 		}
 		if isStd {
-			if err := j.Bundle.Add(filepath.Join(root, zones), path.Join(WorkDir, zones)); err != nil {
+			if err := j.Bundle.Add(filepath.Join(root, zones), path.Join(work, zones)); err != nil {
 				return nil, err
 			}
-			j.Params.Env = append(j.Params.Env, "GOROOT="+WorkDir)
+			j.Params.Env = append(j.Params.Env, "GOROOT="+work)
 		}
+	case o.Root != "":
+		j.Params.Dir = path.Join("/", o.Root, "work")
+		j.Bundle.AddFolder(j.Params.Dir)
 	}
 	for _, f := range o.Files {
 		host, guest, _ := strings.Cut(f, ":")
@@ -105,7 +114,7 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		j.Outputs = append(j.Outputs, out)
 	}
 	if prog.File != "" && !prog.Script {
-		outs, args := TestOutputs(args, cwd, j.Params.Dir)
+		outs, args := TestOutputs(args, cwd, j.Params.Dir, o.Root)
 		if err := j.Bundle.AddOutputs(outs, MaxTestFiles); err != nil {
 			return nil, err
 		}

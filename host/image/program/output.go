@@ -13,7 +13,7 @@ const (
 	// WorkDir is the directory of a Go test's module.
 	WorkDir = "/labctl/work"
 	// outDir has the output files requested by a Go test's flags, in one directory
-	// per flag.
+	// per flag. Both are below JobOptions.Root.
 	outDir = "/labctl/out"
 )
 
@@ -61,9 +61,9 @@ var testOutputs = map[string]struct{ folder, inOutputDir, corpus bool }{
 
 // TestOutputs returns the files and directories that args tell a Go test to write, and
 // the arguments for the guest, with those paths replaced by the guest's. Relative paths
-// are relative to hostDir on the host; the test runs in guestDir in the guest. Devices
-// on this host (/dev/null) are left alone. A fuzz test also writes below its testdata.
-func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest []string) {
+// are relative to hostDir on the host; the test runs in guestDir in the guest, and
+// writes below root what its flags name. Devices on this host (/dev/null) are left alone. A fuzz test also writes below its testdata.
+func TestOutputs(args []string, hostDir, guestDir, root string) (outs []Output, guest []string) {
 	guest = append(guest, args...)
 	type flag struct {
 		name, value string
@@ -97,7 +97,7 @@ func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest 
 			fuzzes = true
 		case name == "outputdir":
 			outputDir = value
-			set(outDir)
+			set(path.Join("/", root, outDir))
 		default:
 			found = append(found, flag{name, value, set})
 		}
@@ -115,7 +115,7 @@ func TestOutputs(args []string, hostDir, guestDir string) (outs []Output, guest 
 		if fi, err := os.Stat(o.Host); err == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
 			continue
 		}
-		o.Guest = path.Join(outDir, f.name)
+		o.Guest = path.Join("/", root, outDir, f.name)
 		if o.File {
 			o.Guest = path.Join(o.Guest, filepath.Base(o.Host))
 		}

@@ -215,6 +215,13 @@ func runGo(ctx context.Context, cmd *exec.Cmd, what string) error {
 	return nil
 }
 
+// below puts a program from this host below a directory of the guest.
+func (p *Program) below(root string) {
+	if p.File != "" && root != "" {
+		p.Argv0 = path.Join("/", root, p.Argv0)
+	}
+}
+
 // Close removes what Find has built.
 func (p *Program) Close() error {
 	if p.made == nil {

@@ -70,13 +70,23 @@ type Client struct {
 	watch  func(context.Context) error // nil for none
 
 	tainted atomic.Uint64 // of ExecResult
+	before  atomic.Uint64 // what was tainted by others
 
 	mu    sync.Mutex
 	chunk int // maximum bytes of a Stdin frame; 0: wire.MaxPayload
-	calls map[uint32]*Call
+	calls map[uint32]request
 	next  uint32
 	err   error
 	done  chan struct{}
+}
+
+// request is one that the guest has not answered to the end yet.
+type request interface {
+	// take acts on a frame of the guest's. A *wire.KindResult is the last. An error is
+	// a violation that affects every request.
+	take(f wire.Frame) error
+	// lost ends it without a result.
+	lost(err error)
 }
 
 // New starts reading conn. Bytes that are not part of a frame, which are the
@@ -85,7 +95,7 @@ func New(conn io.ReadWriteCloser, stray func([]byte)) *Client {
 	c := &Client{
 		conn: conn, w: wire.NewWriter(conn),
 		hello: make(chan wire.Hello, 1),
-		calls: map[uint32]*Call{},
+		calls: map[uint32]request{},
 		done:  make(chan struct{}),
 	}
 	go c.read(stray)
@@ -159,7 +169,7 @@ func (c *Client) read(stray func([]byte)) {
 	c.calls = nil
 	c.mu.Unlock()
 	for _, call := range calls {
-		call.end(wire.Result{}, err)
+		call.lost(err)
 	}
 	close(c.done)
 }
@@ -190,6 +200,10 @@ func (c *Client) take(f wire.Frame) error {
 	if call == nil {
 		return nil
 	}
+	return call.take(f)
+}
+
+func (call *Call) take(f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindData:
 		if r := call.out(f.Stream); r != nil {
@@ -235,28 +249,46 @@ func (c *Client) Start(op wire.Op, params any) (*Call, error) {
 	if err != nil {
 		return nil, fmt.Errorf("request to guest: %w", err)
 	}
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return nil, fmt.Errorf("request to guest: %s: %w", op, c.err)
+	call := &Call{c: c, op: op, done: make(chan struct{})}
+	call.id, err = c.open(func(id uint32) request {
+		call.stdin = wire.NewSender(c.w, id, wire.Stdin, c.chunk)
+		for i := range call.outs {
+			stream := wire.Stdout + wire.Stream(i)
+			call.outs[i] = wire.NewReceiver(func(n uint32) error { return c.w.SendCredit(id, stream, n) })
+		}
+		return call
+	})
+	if err != nil {
+		return nil, fmt.Errorf("request to guest: %s: %w", op, err)
 	}
-	c.next++
-	call := &Call{c: c, op: op, id: c.next, done: make(chan struct{})}
-	call.stdin = wire.NewSender(c.w, call.id, wire.Stdin, c.chunk)
-	for i := range call.outs {
-		stream := wire.Stdout + wire.Stream(i)
-		call.outs[i] = wire.NewReceiver(func(n uint32) error { return c.w.SendCredit(call.id, stream, n) })
-	}
-	c.calls[call.id] = call
-	c.mu.Unlock()
 	if err := c.w.Send(wire.KindRequest, call.id, req); err != nil {
-		c.mu.Lock()
-		delete(c.calls, call.id)
-		c.mu.Unlock()
+		c.forget(call.id)
 		return nil, outcome.Default(outcome.GuestCrashed, fmt.Errorf("request to guest: %s: %w", op, err))
 	}
 	return call, nil
 }
+
+// open gives a request its number.
+func (c *Client) open(made func(id uint32) request) (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	for c.next++; c.calls[c.next] != nil || c.next == 0; c.next++ {
+	}
+	c.calls[c.next] = made(c.next)
+	return c.next, nil
+}
+
+// forget drops a request that was not sent.
+func (c *Client) forget(id uint32) {
+	c.mu.Lock()
+	delete(c.calls, id)
+	c.mu.Unlock()
+}
+
+func (call *Call) lost(err error) { call.end(wire.Result{}, err) }
 
 func (call *Call) out(s wire.Stream) *wire.Receiver {
 	if i := int(s) - int(wire.Stdout); i >= 0 && i < len(call.outs) {
@@ -394,6 +426,11 @@ func (c *Client) unpack(ctx context.Context, p wire.UnpackParams, r io.Reader) (
 	return done, err
 }
 
+// Remove removes a workspace, wire.WorkspaceDir/NAME.
+func (c *Client) Remove(ctx context.Context, dir string) error {
+	return c.do(ctx, wire.OpRemove, wire.RemoveParams{Dir: dir}, nil, nil, nil)
+}
+
 // Pack copies a tar archive of the guest's files to w. The guest controls its
 // contents: the reader must check them against p.
 func (c *Client) Pack(ctx context.Context, p wire.PackParams, w io.Writer) (wire.Packed, error) {
@@ -422,8 +459,12 @@ type IO struct {
 // the first Exec.
 func (c *Client) Watch(f func(context.Context) error) { c.watch = f }
 
-// Tainted returns what the guest's kernel was tainted by after its programs.
-func (c *Client) Tainted() uint64 { return c.tainted.Load() }
+// Tainted returns what the guest's kernel was tainted by after its programs, without
+// what it was tainted by before.
+func (c *Client) Tainted() uint64 { return c.tainted.Load() &^ c.before.Load() }
+
+// TaintedBefore says what the guest's kernel is tainted by already.
+func (c *Client) TaintedBefore(tainted uint64) { c.before.Store(tainted) }
 
 // Exec runs a program and waits for its exit and for all of its output. If ctx ends
 // first, the program's process group is killed and further output is dropped.

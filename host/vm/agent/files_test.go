@@ -12,6 +12,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"labctl/guest/wire"
 )
 
@@ -34,7 +36,7 @@ func TestUnpackAndPack(t *testing.T) {
 	dir := t.TempDir()
 	want := noise(8 << 20)
 	un, err := c.Unpack(within(t, 60*time.Second), dir, bytes.NewReader(oneFile(t, "a/prog", want)))
-	if err != nil || un != (wire.Unpacked{Files: 1, Bytes: 8 << 20}) {
+	if err != nil || !cmp.Equal(un, wire.Unpacked{Files: 1, Bytes: 8 << 20}) {
 		t.Fatalf("Unpack = %+v, %v", un, err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "a/prog")); err != nil || !bytes.Equal(got, want) {

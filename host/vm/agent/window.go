@@ -5,20 +5,30 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/sys/unix"
+
 	"labctl/host/outcome"
 )
 
 // Window is memory that the guest can read. An archive in it need not be sent over
 // the link, a few kilobytes at a time.
 type Window struct {
-	mem  io.WriterAt
+	mem  WindowFile
 	size int64
-	used chan struct{} // holds one while an archive is in it
+	used chan struct{} // holds one while an archive of this Client's is in it
+}
+
+// WindowFile is the memory. Several processes may have it: who has locked it (flock(2))
+// may write to it, until the guest has read it. Each has a file of its own, since a
+// lock belongs to an open file.
+type WindowFile interface {
+	io.WriterAt
+	Fd() uintptr
 }
 
 // SetWindow sets the Client's window, of size bytes. The guest must have reported
 // that it can read it. SetWindow must be called before the first request.
-func (c *Client) SetWindow(mem io.WriterAt, size int64) {
+func (c *Client) SetWindow(mem WindowFile, size int64) {
 	c.window = &Window{mem: mem, size: size, used: make(chan struct{}, 1)}
 }
 
@@ -30,14 +40,21 @@ func (w *Window) take() bool {
 	}
 	select {
 	case w.used <- struct{}{}:
-		return true
 	default:
 		return false
 	}
+	if unix.Flock(int(w.mem.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return true
+	}
+	<-w.used
+	return false
 }
 
 // give releases the window: the guest has read its contents.
-func (w *Window) give() { <-w.used }
+func (w *Window) give() {
+	unix.Flock(int(w.mem.Fd()), unix.LOCK_UN)
+	<-w.used
+}
 
 // fill copies r to the window, until either ends. If ctx ends first, the copying
 // continues and the window is not released.

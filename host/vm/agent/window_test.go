@@ -6,25 +6,35 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// memory is a window of this process.
-type memory []byte
-
-func (m memory) WriteAt(p []byte, off int64) (int, error) {
-	n := copy(m[off:], p)
-	if n < len(p) {
-		return n, io.ErrShortWrite
+// newWindow makes a window that this process has mapped, as the guest has.
+func newWindow(t *testing.T, size int) (*os.File, []byte) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "window"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return n, nil
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, mem
 }
 
 func TestUnpackByWindow(t *testing.T) {
-	mem := make(memory, 1<<20)
+	file, mem := newWindow(t, 1<<20)
 	c := connectWith(t, mem)
-	c.SetWindow(mem, int64(len(mem)))
+	c.SetWindow(file, int64(len(mem)))
 	unpack := func(size int, want func(archive []byte) []byte) {
 		t.Helper()
 		clear(mem)
@@ -61,4 +71,44 @@ func TestUnpackByWindow(t *testing.T) {
 		t.Error("Unpack of a reader that blocks gave no error")
 	}
 	unpack(100<<10, none)
+}
+
+// TestWindowShared has two processes use one window: who does not get it sends by the
+// link.
+func TestWindowShared(t *testing.T) {
+	file, mem := newWindow(t, 1<<20)
+	c := connectWith(t, mem)
+	other, _, _ := bridged(t, c)
+	again, err := os.OpenFile(file.Name(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	c.SetWindow(file, int64(len(mem)))
+	other.SetWindow(again, int64(len(mem)))
+	var wg sync.WaitGroup
+	for n, c := range []*Client{c, other} {
+		wg.Go(func() {
+			for i := range 30 {
+				dir, content := t.TempDir(), bytes.Repeat([]byte{byte(n), byte(i)}, 100<<10)
+				if _, err := c.Unpack(within(t, 60*time.Second), dir, bytes.NewReader(oneFile(t, "f", content))); err != nil {
+					t.Errorf("Unpack = %v", err)
+				}
+				if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("client %d: %d bytes that are not the %d sent, %v", n, len(got), len(content), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if !c.window.take() {
+		t.Fatal("nobody uses the window, and it is taken")
+	}
+	if other.window.take() {
+		t.Error("two have the window")
+	}
+	c.window.give()
+	if !other.window.take() {
+		t.Error("the window was given, and is taken")
+	}
 }
