@@ -429,7 +429,7 @@ func (b *Bundle) keys() error {
 		if !e.program {
 			continue
 		}
-		f, err := os.Open(e.host)
+		f, err := bounded.Open(e.host)
 		if err != nil {
 			return outcome.Default(outcome.BadInput, err)
 		}
