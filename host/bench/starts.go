@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"labctl/host/targets"
@@ -59,8 +61,29 @@ func (b *bench) warm() error {
 		if err := b.row20(arch, run, slow); err != nil {
 			return err
 		}
+		if err := b.hot(arch, prog, run); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// hotBound is what a program in a machine that has run it before may take over one that
+// has its machine started for it.
+const hotBound = "0.25"
+
+// hot compares a program in a machine that is up with one in a warm machine of its own.
+func (b *bench) hot(arch, prog string, warm func() error) error {
+	name := fmt.Sprintf("bench-%s-%d", arch, os.Getpid())
+	if err := b.labctlRun("up", name, "-q", "--detach", "--arch", arch, "--kernel", b.kernel); err != nil {
+		return err
+	}
+	hot := b.command("exec", "-q", "--in", name, "--", prog)
+	err := hot() // the first one brings it there
+	if err == nil {
+		err = b.compare(arch+": exec --in of a static hello, not the first time", "the same in a warm machine of its own", hotBound, hot, warm)
+	}
+	return errors.Join(err, b.labctlRun("down", "-q", name))
 }
 
 // row20 times warm starts one after the other between two cold ones.
