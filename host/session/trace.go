@@ -183,8 +183,12 @@ func (r *traceRun) plan(ctx context.Context) (*plan.Plan, error) {
 	if err == nil {
 		err = p.Nothing(r.o.Request, look.Names)
 	}
+	if err == nil && r.o.In != nil {
+		// Others may trace in the same machine.
+		p.Params.Instance += "_" + path.Base(r.o.In.Workspace())
+	}
 	if err == nil && p.Params.PIDOnly {
-		r.job.Params.Instance = plan.Instance
+		r.job.Params.Instance = p.Params.Instance
 	}
 	return p, outcome.Default(outcome.BadInput, err)
 }
