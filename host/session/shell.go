@@ -31,8 +31,8 @@ type ShellOptions struct {
 	Ready func(context.Context, *Session) error
 }
 
-// Shell runs a shell, in a machine of its own unless Options.In is another. The error of a shell that ended
-// with another status than 0 is an *outcome.StatusError.
+// Shell runs a shell, in a machine of its own unless Options.In is another. The error of
+// a shell that ended with another status than 0 is an *outcome.StatusError.
 func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, error) {
 	// A book's commands have the names of the kernel that it was written for.
 	argv := []string{GuestShell, "--trace-names"}
