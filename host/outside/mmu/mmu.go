@@ -134,15 +134,15 @@ func (f *Format) read(m io.ReaderAt, at uint64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// maxTables limits the tables that a search reads: those of a guest with some gigabytes.
-const maxTables = 1 << 14
+// maxEntries limits the entries that a search reads: those of a guest with some gigabytes.
+const maxEntries = 4 << 20
 
 // Executable searches the tables for virtual addresses at which a physical one is mapped
 // so that the kernel can execute it. A kernel maps all memory, and its own text once
 // more: only there it is executable. It returns the first few, in ascending order of
 // their entries.
 func (t Table) Executable(m io.ReaderAt, phys uint64) []uint64 {
-	s := search{t: t, m: m, phys: phys, left: maxTables}
+	s := search{t: t, m: m, phys: phys, left: maxEntries, seen: map[place]bool{}}
 	s.table(t.Root, 0, 0)
 	return s.found
 }
@@ -153,14 +153,23 @@ type search struct {
 	phys  uint64
 	left  int
 	found []uint64
+	seen  map[place]bool
+}
+
+// place is a table at a level. What maps nothing new is not read again: tables of a
+// damaged guest may lead back to themselves.
+type place struct {
+	at    uint64
+	level int
 }
 
 func (s *search) table(at uint64, level int, va uint64) {
 	f := s.t.Format
 	l := f.Levels[level]
-	if s.left--; s.left < 0 || len(s.found) >= 8 {
+	if s.left -= 1 << l.Bits; s.left < 0 || len(s.found) >= 8 || s.seen[place{at, level}] {
 		return
 	}
+	s.seen[place{at, level}] = true
 	raw := make([]byte, f.Entry<<l.Bits)
 	if Read(s.m, raw, at) != nil {
 		return

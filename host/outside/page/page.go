@@ -3,6 +3,7 @@
 package page
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -123,7 +124,7 @@ func FrameOf(l *kern.Look, pfn uint64) (*Frame, error) {
 		flags = 0
 	}
 	f.Flags = flagNames(l, flags)
-	return f, errors.Join(p.Err(), own.Err())
+	return f, cmp.Or(p.Err(), own.Err())
 }
 
 // headOf returns the address of the first struct page of a compound page, which is the

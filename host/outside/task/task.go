@@ -2,6 +2,7 @@
 package task
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -156,7 +157,7 @@ func (t *Tasks) read(init uint64) ([]Task, error) {
 		}
 		before := len(all)
 		if err := l.List(head, node.Offset, maxTasks, add); err != nil {
-			bad = errors.Join(bad, err)
+			bad = cmp.Or(bad, err)
 		}
 		if bad == nil && len(all) == before { // its threads are gone
 			return add(leader)

@@ -1,8 +1,8 @@
 package unwind
 
 import (
+	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"labctl/host/outcome"
@@ -284,7 +284,7 @@ func (o *orc) Unwind(l *kern.Look, r Regs, exact bool) []PC {
 			}
 			pc, err = l.Pointer(base + ptregsIP)
 			sp, err1 = l.Pointer(base + ptregsSP)
-			err = errors.Join(err, err1)
+			err = cmp.Or(err, err1)
 			if e.typ == orcRegs {
 				bp, _ = l.Pointer(base + ptregsBP)
 			}
