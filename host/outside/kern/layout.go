@@ -113,7 +113,7 @@ func (e *NoMemberError) Error() string {
 	if e.Member == "" {
 		return fmt.Sprintf("the kernel has no struct or union %s", e.Type)
 	}
-	return fmt.Sprintf("struct %s has no member %s%s", e.Type, e.Member, nearest.Hint(e.Member, e.Known))
+	return fmt.Sprintf("%s has no member %s%s", e.Type, e.Member, nearest.Hint(e.Member, e.Known))
 }
 
 // Outcome is BadInput.

@@ -41,8 +41,8 @@ func (v Value) format(indent int) string {
 		}
 		return v.Text
 	}
-	// atomic_t and its like are what they hold.
-	if len(v.Members) == 1 && v.Members[0].Elems == nil && v.Members[0].Bits == 0 && v.Members[0].Error == "" {
+	// atomic_t and its like are what they hold, where they are members.
+	if v.Name != "" && len(v.Members) == 1 && v.Members[0].Elems == nil && v.Members[0].Bits == 0 && v.Members[0].Error == "" {
 		if s := v.Members[0].format(indent); !strings.Contains(s, "\n") && len(s) < maxLine {
 			return s
 		}
