@@ -46,9 +46,8 @@ func Seal(path, from string) error {
 // since, or copied. The time of the seal's last change is that of the last Check that
 // was good, which serves to find the files that are least used.
 func Check(path, from string) error {
-	data, err := bounded.ReadFile(path+SealSuffix, maxNote)
-	var want seal
-	if err != nil || json.Unmarshal(data, &want) != nil || want.From != from {
+	want, err := readSeal(path)
+	if err != nil || want.From != from {
 		return ErrNoSeal
 	}
 	fi, err := os.Stat(path)
@@ -69,6 +68,14 @@ func Check(path, from string) error {
 	now := time.Now()
 	_ = os.Chtimes(path+SealSuffix, now, now)
 	return nil
+}
+
+func readSeal(path string) (s seal, err error) {
+	data, err := bounded.ReadFile(path+SealSuffix, maxNote)
+	if err != nil || json.Unmarshal(data, &s) != nil {
+		return seal{}, ErrNoSeal
+	}
+	return s, nil
 }
 
 func sealOf(path string) (s seal, err error) {

@@ -6,16 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"labctl/host/cachedir"
 	"labctl/host/kernel"
+	"labctl/host/scratch"
 	"labctl/host/targets"
 	"labctl/host/vm/accel"
 	"labctl/host/vm/qemu"
+	"labctl/host/vm/warm"
 )
 
 // Finding is the result of one check.
@@ -118,6 +122,54 @@ func aptFinding(ctx context.Context) Finding {
 	}
 	f.OK, f.Seen = true, "apt, from "+m
 	return f
+}
+
+// Deep reads every file of the cache, mends what it can, and says what it did.
+func Deep(ctx context.Context, cache *kernel.Cache, report func(k string, p kernel.Progress)) []Finding {
+	kernels, err := cache.CheckAll(ctx, report)
+	all := sound("files of kernels", kernels.Sound, err)
+	for _, line := range kernels.Mended {
+		all = append(all, Finding{What: "kernel", OK: true, Seen: line})
+	}
+	for _, err := range kernels.Lost {
+		all = append(all, Finding{What: "kernel", Seen: err.Error()})
+	}
+	for _, part := range []struct{ what, glob string }{
+		{"files of initramfs", "initramfs"}, {"files of initramfs", "initramfs/module-*"}, {"built programs", "programs"},
+	} {
+		dirs, _ := filepath.Glob(filepath.Join(scratch.EscapeGlob(cache.Dir()), part.glob))
+		var found cachedir.Sound
+		var err error
+		for _, dir := range dirs {
+			one, oneErr := cachedir.CheckSealed(dir)
+			found.Files, found.Bytes = found.Files+one.Files, found.Bytes+one.Bytes
+			found.Damaged, err = append(found.Damaged, one.Damaged...), errors.Join(err, oneErr)
+		}
+		if found.Files > 0 || err != nil {
+			all = append(all, sound(part.what, found, err)...)
+		}
+	}
+	store, err := warm.Open(filepath.Join(cache.Dir(), "templates"), 0)
+	var templates cachedir.Sound
+	if err == nil {
+		templates, err = store.CheckAll()
+	}
+	return append(all, sound("files of templates", templates, err)...)
+}
+
+// sound is the findings of one part of the cache.
+func sound(what string, s cachedir.Sound, err error) (all []Finding) {
+	for _, line := range s.Damaged {
+		all = append(all, Finding{What: what, OK: true, Seen: line + ": removed, made again when it is needed"})
+	}
+	if err != nil {
+		all = append(all, Finding{What: what, Seen: err.Error()})
+	}
+	seen := fmt.Sprintf("%d, %d MB: as they were stored", s.Files, s.Bytes>>20)
+	if len(s.Damaged) > 0 {
+		seen = fmt.Sprintf("%d, %d MB: %d were damaged", s.Files, s.Bytes>>20, len(s.Damaged))
+	}
+	return append(all, Finding{What: what, OK: true, Seen: seen})
 }
 
 func diskFinding(cache *kernel.Cache) Finding {

@@ -29,11 +29,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"labctl/host/arch"
 	"labctl/host/bounded"
@@ -183,8 +186,12 @@ func (k *Kernel) Verify() error {
 	return nil
 }
 
-// VerifyAll checks all files by sha256, device trees too. The error is a *CorruptError.
+// VerifyAll reads all files, whatever their stamps say, and checks them by sha256, device
+// trees too. The error is a *CorruptError.
 func (k *Kernel) VerifyAll() error {
+	if err := os.RemoveAll(filepath.Join(k.Dir, stampsFile)); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS) {
+		return err
+	}
 	for name := range k.Files {
 		if err := k.verifyFile(name, true); err != nil {
 			return err
@@ -192,7 +199,9 @@ func (k *Kernel) VerifyAll() error {
 	}
 	sums, err := k.dtbSums()
 	for name := range sums {
-		err = errors.Join(err, k.verifyDTB(filepath.Join(k.Dir, dtbDir, filepath.FromSlash(name))))
+		if err == nil {
+			err = k.verifyDTB(filepath.Join(k.Dir, dtbDir, filepath.FromSlash(name)))
+		}
 	}
 	return err
 }

@@ -91,7 +91,7 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 	if err != nil {
 		return nil, err
 	}
-	store.Say = env.Say
+	store.Say = env.Cache.Say
 	key, err := m.key(cfg)
 	if err != nil {
 		return nil, err

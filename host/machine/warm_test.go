@@ -39,7 +39,8 @@ func TestWarm(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		t.Run(arch, func(t *testing.T) {
 			var said []string
-			env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
+			cache.Say = func(s string) { said = append(said, s) }
+			env := Env{Cache: cache, Say: cache.Say}
 			m, err := Prepare(t.Context(), env, Spec{Arch: arch, Kernel: "6.12", Commands: true})
 			if err != nil {
 				t.Fatal(err)
@@ -136,7 +137,8 @@ func TestDamagedTemplate(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var said []string
-			env := Env{Cache: cache, Say: func(s string) { said = append(said, s) }}
+			cache.Say = func(s string) { said = append(said, s) }
+			env := Env{Cache: cache, Say: cache.Say}
 			// A distinct argument, so that no other test's template is damaged.
 			m, err := Prepare(t.Context(), env, Spec{Arch: "arm64", Kernel: "6.12", Append: []string{"labctl.test=" + tt.name}})
 			if err != nil {

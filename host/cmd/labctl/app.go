@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
@@ -107,12 +108,18 @@ func (a *app) env() (session.Env, error) {
 	if err != nil {
 		return session.Env{}, outcome.Default(outcome.HostLacks, err)
 	}
-	cache.Say = a.say
+	cache.Say = a.warn
 	return session.Env{
 		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.Pull},
 		Version: versionString(), Command: os.Args,
 		Warn: a.report,
 	}, nil
+}
+
+// warn prints a line that is not progress: what was damaged and is made again, a default
+// that has changed.
+func (a *app) warn(line string) {
+	a.progress.Above(func() { fmt.Fprintf(a.stderr, "labctl: %s\n", line) })
 }
 
 // say prints one line of progress.

@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"labctl/host/bounded"
 )
 
 // goTool is the Go toolchain that builds for the guest: the one in PATH, or the one
@@ -64,12 +66,12 @@ func moduleDir(c cache, source fs.FS) (string, error) {
 	}
 	for _, name := range names {
 		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err == nil {
-			continue
-		}
 		data, err := fs.ReadFile(source, name)
 		if err != nil {
 			return "", err
+		}
+		if old, err := bounded.ReadFile(path, int64(len(data))); err == nil && bytes.Equal(old, data) {
+			continue
 		}
 		err = c.write(path, func(w io.Writer) error {
 			_, err := w.Write(data)

@@ -69,7 +69,11 @@ func (l *Line) Above(print func()) {
 
 // Pull shows one step of a kernel's pull; what names the kernel.
 func (l *Line) Pull(what string, p kernel.Progress) {
+	line := strings.TrimSpace(fmt.Sprintf("%s: %s %s", what, stages[p.Stage], p.Note))
 	if l.Quiet {
+		if p.Stage == kernel.StageDamaged { // not merely progress
+			fmt.Fprintln(l.W, line)
+		}
 		return
 	}
 	l.mu.Lock()
@@ -86,7 +90,7 @@ func (l *Line) Pull(what string, p kernel.Progress) {
 	}
 	if news && (!l.Terminal || p.Stage == kernel.StageDone || p.Stage == kernel.StageDamaged) {
 		l.erase()
-		fmt.Fprintln(l.W, strings.TrimSpace(fmt.Sprintf("%s: %s %s", what, stages[p.Stage], p.Note)))
+		fmt.Fprintln(l.W, line)
 	}
 	if news || time.Since(l.drawn) > 100*time.Millisecond {
 		l.erase()

@@ -18,6 +18,7 @@ package warm
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -185,7 +186,11 @@ func (s *Store) open(key string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{Key: key, store: s}
-	if err := cachedir.UnmarshalSummed(text, &t.Info); err != nil {
+	err = cachedir.UnmarshalSummed(text, &t.Info)
+	if errors.Is(err, cachedir.ErrNoSeal) { // an older labctl's, to which it may be of use
+		err = json.Unmarshal(text, &t.Info)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("template %s: its description: %w", key, err)
 	}
 	for _, kind := range []string{"ram", "state", "console"} {
