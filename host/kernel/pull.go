@@ -16,6 +16,7 @@ import (
 	"labctl/host/kernel/debian"
 	"labctl/host/kernel/image"
 	"labctl/host/outcome"
+	"labctl/host/scratch"
 )
 
 // pull downloads a source's kernel into the cache, unless an intact one that
@@ -118,6 +119,14 @@ func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch strin
 	}
 	if k, err := load(name()); err == nil && samePackages(k.Packages, pkgs) && verify(k) == nil {
 		return k, repo.Drop()
+	}
+	var size int64
+	for _, p := range pkgs {
+		size += p.Size
+	}
+	// The packages, and about one and a half times as much unpacked.
+	if err := scratch.Room(c.debianDir(), 3*size); err != nil {
+		return nil, err
 	}
 	debs, err := repo.Download(ctx, pkgs, report)
 	if err != nil && ctx.Err() == nil && replaced(err) {

@@ -269,6 +269,13 @@ func (m *Machine) checkConfig(env Env) error {
 	return nil
 }
 
+// warn says what is more than progress.
+func (e Env) warn(format string, args ...any) {
+	if e.Cache != nil && e.Cache.Say != nil {
+		e.Cache.Say(fmt.Sprintf(format, args...))
+	}
+}
+
 func (e Env) say(format string, args ...any) {
 	if e.Say != nil {
 		e.Say(fmt.Sprintf(format, args...))

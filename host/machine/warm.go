@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"labctl/guest/wire"
 	"labctl/host/bounded"
+	"labctl/host/scratch"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 	"labctl/host/vm/qemu"
@@ -46,9 +48,20 @@ func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM,
 				return v, nil
 			}
 		}
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil, err // for the record: the template is sound
+		}
 		if dropErr := t.Drop(); dropErr != nil {
 			err = errors.Join(err, dropErr)
 		}
+	}
+	var full *scratch.NoSpaceError
+	if errors.As(err, &full) {
+		env.warn("%v for a template: booting without one", full)
+		return vm.Boot(ctx, cfg)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil, err
 	}
 	var boot *vm.BootError
 	var crashed *vm.CrashError

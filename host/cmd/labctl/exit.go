@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +12,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/report"
+	"labctl/host/scratch"
 	"labctl/host/session"
 	"labctl/host/vm"
 )
@@ -63,6 +65,12 @@ func (a *app) print(err error) {
 		fmt.Fprintf(a.stderr, "labctl: %s\n", reported.Short())
 	case errors.As(err, &dead):
 		fmt.Fprintf(a.stderr, "labctl: %s\n", dead.Short())
+	case scratch.Full(err) != nil: // all that did not find room, in one line
+		line, full := strings.ReplaceAll(err.Error(), "\n", "; "), scratch.Full(err).Error()
+		if !strings.Contains(line, full) {
+			line += ": " + full
+		}
+		fmt.Fprintf(a.stderr, "labctl: %s\n", line)
 	default:
 		fmt.Fprintf(a.stderr, "labctl: %v\n", err)
 	}

@@ -208,6 +208,10 @@ func (s *Store) open(key string) (*Template, error) {
 }
 
 func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) (err error) {
+	// The memory is sparse, and written by mapping it.
+	if err := scratch.Room(s.dir, int64(memoryMB)<<20); err != nil {
+		return fmt.Errorf("create a template: %w", err)
+	}
 	var d Draft
 	var files [3]*os.File
 	for i := range files {
