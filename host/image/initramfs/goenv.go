@@ -70,11 +70,12 @@ func askGo(ctx context.Context, c cache, path, module string) (goEnv, error) {
 	if !keep {
 		return env, nil
 	}
-	err = c.write(file, func(w io.Writer) error {
+	// A cache that cannot be written costs time on the next call, no more.
+	_ = c.write(file, func(w io.Writer) error {
 		_, err := w.Write(out)
 		return err
 	})
-	return env, err
+	return env, nil
 }
 
 // sealed reads a file of the cache that is as it was written.
