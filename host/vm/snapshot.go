@@ -117,6 +117,7 @@ type restore struct {
 	state *os.File
 	fd    int // descriptor of state in QEMU
 	head  *os.File
+	ram   *os.File // a copy of the memory, if the file cannot be written
 }
 
 func (r *restore) open(cfg Config) (err error) {
@@ -127,12 +128,72 @@ func (r *restore) open(cfg Config) (err error) {
 		r.state.Close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
+	if r.ram, err = writable(cfg.Snapshot.RAM); err != nil {
+		r.close()
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
+	}
 	return nil
 }
 
 func (r *restore) close() {
 	r.state.Close()
 	r.head.Close()
+	if r.ram != nil {
+		r.ram.Close()
+	}
+}
+
+// writable returns a copy in memory of a file that may not be written, nil for one that
+// may be: QEMU opens the file that backs RAM for writing, however it maps it, as long as
+// the RAM is not to be read-only itself (backends/hostmem-file.c; 8.2 has rom=off).
+func writable(path string) (*os.File, error) {
+	if unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) == nil {
+		return nil, nil
+	}
+	return inMemory(path)
+}
+
+// inMemory copies a sparse file to one in memory.
+func inMemory(path string) (_ *os.File, err error) {
+	src, err := bounded.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("ram", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	dst := os.NewFile(uintptr(fd), "ram")
+	defer func() {
+		if err != nil {
+			dst.Close()
+		}
+	}()
+	if err := dst.Truncate(st.Size()); err != nil {
+		return nil, err
+	}
+	for off := int64(0); ; { // most of it is holes
+		data, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return dst, nil
+		}
+		if err != nil {
+			return nil, os.NewSyscallError("lseek", err)
+		}
+		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, os.NewSyscallError("lseek", err)
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(dst, data), io.NewSectionReader(src, data, hole-data)); err != nil {
+			return nil, err
+		}
+		off = hole
+	}
 }
 
 // headBytes is more than the setup code of a bzImage, at most 64 sectors

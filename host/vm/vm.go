@@ -702,7 +702,7 @@ func command(cfg Config, r *restore, window *os.File) (*qemu.Command, error) {
 	if !t.Fixed {
 		mem := qemu.Memory{MiB: pick(cfg.MemoryMB, t.MemoryMB), Inherit: cfg.RAM, Share: cfg.RAM != nil}
 		if cfg.Snapshot != nil {
-			mem.File = cfg.Snapshot.RAM
+			mem.File, mem.Inherit = cfg.Snapshot.RAM, r.ram
 			devices = append(devices, qemu.Incoming{State: r.state, FD: &r.fd})
 		}
 		devices = append(devices, mem, qemu.SMP(pick(cfg.CPUs, t.CPUs)))
