@@ -103,6 +103,9 @@ type Reader struct {
 	started bool
 	seq     uint16 // expected next
 	lost    uint64
+
+	wasted int    // bytes whose checksum was computed for nothing since the last frame
+	sums   prefix // of buf, once that is more than a frame
 }
 
 // NewReader returns a Reader on r. Bytes that belong to no frame go to stray,
@@ -169,10 +172,12 @@ func (r *Reader) parse() (f Frame, n int, more bool) {
 	if len(b) < end+sumLen {
 		return Frame{}, 0, true
 	}
-	if crc32.Checksum(b[len(magic):end], castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
+	if r.sum(r.lo+len(magic), r.lo+end) != binary.LittleEndian.Uint32(b[end:]) {
+		r.wasted += end
 		r.skip(1)
 		return Frame{}, 0, false
 	}
+	r.wasted = 0
 	seq := binary.LittleEndian.Uint16(b[6:])
 	if r.started && seq != 0 {
 		r.lost += uint64(seq - r.seq)
@@ -180,6 +185,16 @@ func (r *Reader) parse() (f Frame, n int, more bool) {
 	r.started, r.seq = true, seq+1
 	f.Payload = b[headerLen:end:end]
 	return f, end + sumLen, false
+}
+
+// sum is the checksum of buf[from:to]. Bytes that only look like headers, one after the
+// other, would have it computed over a frame's length for each: then it is taken from
+// checksums of all beginnings of the buffer, which cost the same for any number of them.
+func (r *Reader) sum(from, to int) uint32 {
+	if r.wasted < maxFrame {
+		return crc32.Checksum(r.buf[from:to], castagnoli)
+	}
+	return r.sums.between(r.buf, from, to)
 }
 
 // magicPrefix is the length of the longest end of b that may begin a magic.
@@ -203,10 +218,11 @@ func (r *Reader) skip(n int) {
 // is room for another.
 func (r *Reader) fill() {
 	if r.lo == r.hi {
-		r.lo, r.hi = 0, 0
+		r.lo, r.hi, r.sums.n = 0, 0, 0
 	} else if len(r.buf)-r.hi < maxFrame {
 		r.hi = copy(r.buf, r.buf[r.lo:r.hi])
 		r.lo = 0
+		r.sums.n = 0
 	}
 	n, err := r.r.Read(r.buf[r.hi:])
 	r.hi += n
