@@ -38,6 +38,8 @@ func init() {
 		"wait":         (*shell).wait,
 		"kill":         (*shell).kill,
 		"jobs":         (*shell).listJobs,
+		"fg":           (*shell).fg,
+		"bg":           (*shell).bg,
 		"date":         (*shell).date,
 		"stty":         (*shell).stty,
 		"umask":        (*shell).umask,
@@ -138,6 +140,16 @@ func lookUp(hc interp.HandlerContext, name string) (path string, status int, err
 // terminal, and without one ctx is never cancelled.
 func (s *shell) runProgram(ctx context.Context, path string, args []string) error {
 	hc := interp.HandlerCtx(ctx)
+	if s.control != nil {
+		status, err := s.runForeground(ctx,
+			func() *exec.Cmd { return program(hc, path, args) },
+			func() *exec.Cmd { return program(hc, self(), scriptArgs(path, args)) })
+		if err != nil {
+			status, text := notStarted(args[0], err)
+			return s.fail(hc, status, "%s", text)
+		}
+		return s.programEnd(hc, status)
+	}
 	cmd := program(hc, path, args)
 	err := cmd.Start()
 	if errors.Is(err, syscall.ENOEXEC) { // a script without #!
@@ -158,7 +170,12 @@ func (s *shell) runProgram(ctx context.Context, path string, args []string) erro
 	status := programStatus(cmd.Wait())
 	stop()
 	s.awaitInterrupt(ctx, status)
-	if s.interactive && status > statusSignal && status != statusInterrupted && status != statusSignal+int(unix.SIGPIPE) {
+	return s.programEnd(hc, status)
+}
+
+// programEnd says which signal ended a program, where somebody sees it.
+func (s *shell) programEnd(hc interp.HandlerContext, status int) error {
+	if s.interactive && status > statusSignal && status != statusInterrupted && status != statusStopped && status != statusSignal+int(unix.SIGPIPE) {
 		fmt.Fprintf(hc.Stderr, "%v\n", syscall.Signal(status-statusSignal))
 	}
 	return exitStatus(status)

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
@@ -33,14 +33,31 @@ type jobState struct {
 	Funcs  string                     `json:"funcs"` // their source
 }
 
-// job is one background job.
+// job is what runs in the background, or was stopped.
 type job struct {
 	number int
-	cmd    *exec.Cmd
+	group  *group
+	pid    int // of its first process
 	source string
-	group  bool          // it has a process group of its own
+	apart  bool          // it has a process group of its own
+	said   bool          // that it is stopped
 	done   chan struct{} // closed when it has ended
 	status int           // valid then
+}
+
+// newJob makes a job of processes that were started.
+func newJob(g *group, source string, apart bool) *job {
+	j := &job{group: g, pid: g.id, source: source, apart: apart, done: make(chan struct{})}
+	go func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for !g.is(ended) {
+			g.changed.Wait()
+		}
+		j.status = g.procs[len(g.procs)-1].end
+		close(j.done)
+	}()
+	return j
 }
 
 // jobs are those that have not been waited for, by number.
@@ -63,15 +80,24 @@ func (j *jobs) all() []*job {
 	return append([]*job(nil), j.list...)
 }
 
-// find takes a pid or %N.
+// find takes a pid, %N, or %% for the latest, of those that are stopped if there are any.
 func (j *jobs) find(name string) *job {
 	number, isNumber := strings.CutPrefix(name, "%")
+	if isNumber && (number == "%" || number == "+" || number == "") {
+		var latest *job
+		for _, job := range j.all() {
+			if latest == nil || job.group.state() == stopped || latest.group.state() != stopped {
+				latest = job
+			}
+		}
+		return latest
+	}
 	n, err := strconv.Atoi(number)
 	if err != nil {
 		return nil
 	}
 	for _, job := range j.all() {
-		if isNumber && job.number == n || !isNumber && job.cmd.Process.Pid == n {
+		if isNumber && job.number == n || !isNumber && job.pid == n {
 			return job
 		}
 	}
@@ -81,13 +107,41 @@ func (j *jobs) find(name string) *job {
 func (j *jobs) add(job *job) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.enter(job)
+	j.lastPID = job.pid
+}
+
+// enter numbers a job. The lock is held.
+func (j *jobs) enter(job *job) {
 	if len(j.list) == 0 {
 		j.count = 0
 	}
 	j.count++
 	job.number = j.count
 	j.list = append(j.list, job)
-	j.lastPID = job.cmd.Process.Pid
+}
+
+// of returns the job of a group that was stopped, and whether that is still to be said.
+func (j *jobs) of(g *group, source string) (_ *job, say bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, job := range j.list {
+		if job.group == g {
+			say, job.said = !job.said, true
+			return job, say
+		}
+	}
+	job := newJob(g, source, true)
+	job.said = true
+	j.enter(job)
+	return job, true
+}
+
+// continued notes that the next stop of a job is to be said.
+func (j *jobs) continued(job *job) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	job.said = false
 }
 
 func (j *jobs) forget(job *job) {
@@ -143,14 +197,14 @@ func (s *shell) startJob(ctx context.Context, args []string) error {
 		w.Write(data) // a job that is gone has no use for it
 		w.Close()
 	}()
-	job := &job{cmd: cmd, source: args[0], group: s.interactive, done: make(chan struct{})}
+	g := newGroup()
+	g.mu.Lock()
+	g.add(cmd)
+	g.mu.Unlock()
+	job := newJob(g, args[0], s.interactive)
 	s.jobs.add(job)
-	go func() {
-		job.status = programStatus(cmd.Wait())
-		close(job.done)
-	}()
 	if s.interactive {
-		fmt.Fprintf(hc.Stderr, "[%d] %d\n", job.number, cmd.Process.Pid)
+		fmt.Fprintf(hc.Stderr, "[%d] %d\n", job.number, job.pid)
 	}
 	return nil
 }
@@ -227,7 +281,7 @@ func (s *shell) wait(ctx context.Context, args []string) error {
 func (s *shell) listJobs(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
 	for _, job := range s.jobs.all() {
-		fmt.Fprintf(hc.Stdout, "[%d]  %d %-12s %s\n", job.number, job.cmd.Process.Pid, s.jobs.word(job), job.source)
+		fmt.Fprintf(hc.Stdout, "[%d]  %d %-12s %s\n", job.number, job.pid, s.jobs.word(job), job.source)
 	}
 	return nil
 }
@@ -237,6 +291,9 @@ func (j *jobs) word(job *job) string {
 	select {
 	case <-job.done:
 	default:
+		if job.group.state() == stopped {
+			return "Stopped"
+		}
 		return "Running"
 	}
 	j.forget(job)
@@ -285,8 +342,11 @@ func (s *shell) kill(ctx context.Context, args []string) error {
 				errs = append(errs, fmt.Errorf("kill: %s: no such job", name))
 				continue
 			}
-			if pid, err = job.cmd.Process.Pid, nil; job.group {
+			if pid, err = job.pid, nil; job.apart {
 				pid = -pid
+			}
+			if job.group.state() == stopped && (sig == unix.SIGTERM || sig == unix.SIGHUP) {
+				defer job.group.resume(false) // which it would get only then
 			}
 		}
 		if err != nil {

@@ -33,8 +33,9 @@
 // for a file that cannot be executed, 127 for a command that is not found, and 2
 // for a line that cannot be parsed and for usage.
 //
-// A background job is a process of its own, with its own $!. What is not there:
-// descriptors above 2, stopping and resuming jobs (Ctrl-Z, fg, bg), and ulimit.
+// A background job is a process of its own, with its own $!. On a terminal what runs in
+// the foreground has a process group of its own, and Ctrl-Z, jobs, fg, bg and kill %N
+// work; a stop ends the line. What is not there: descriptors above 2, and ulimit.
 package shell
 
 import (
@@ -76,6 +77,7 @@ const (
 	statusNotFound     = 127
 	statusSignal       = 128
 	statusInterrupted  = statusSignal + int(syscall.SIGINT)
+	statusStopped      = statusSignal + int(syscall.SIGTSTP)
 	envTraceCompat     = "LABCTL_TRACE_COMPAT"
 	envTraceLog        = "LABCTL_TRACE_LOG"
 	maxScript          = 8 << 20 // bytes; a file that is longer is none
@@ -92,7 +94,8 @@ type shell struct {
 	stderr io.Writer
 
 	interactive bool
-	execNext    bool // a job's only command replaces the shell
+	control     *jobControl // nil where nothing can be stopped: no terminal
+	execNext    bool        // a job's only command replaces the shell
 
 	mu       sync.Mutex
 	declared map[string]bool // functions that scripts define: they go before our builtins
@@ -393,6 +396,9 @@ func (s *shell) parse(name string, source []byte) ([]*syntax.Stmt, error) {
 func (s *shell) run(ctx context.Context, stmts []*syntax.Stmt) (status int) {
 	s.view.resume()
 	for _, stmt := range stmts {
+		if s.control != nil {
+			s.control.statement(strings.Join(strings.Fields(source(stmt)), " "))
+		}
 		status = s.runStmt(ctx, stmt)
 		if s.view.halted() && !s.runner.Exited() {
 			fmt.Fprintln(s.stderr, "sh: what follows is not run")

@@ -403,6 +403,107 @@ func TestTerminal(t *testing.T) {
 	x.end(1)
 }
 
+// stop types Ctrl-Z when a program has the terminal's keys.
+func (x *terminal) stop() {
+	x.t.Helper()
+	raw, err := x.master.SyscallConn()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	for pgrp, end := x.cmd.Process.Pid, time.Now().Add(time.Minute); pgrp == x.cmd.Process.Pid; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			x.t.Fatalf("no program has the foreground at the end of\n%s", x.all)
+		}
+		raw.Control(func(fd uintptr) { pgrp, err = unix.IoctlGetInt(int(fd), unix.TIOCGPGRP) })
+		if err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	x.keys("\x1a")
+}
+
+// TestJobControl: Ctrl-Z, jobs, fg, bg and kill %N, as in other shells.
+func TestJobControl(t *testing.T) {
+	x := openTerminal(t, t.TempDir())
+
+	// A program that is stopped is a job, and its terminal is the shell's again.
+	x.keys("echo be''gin; cat; echo not run\r")
+	x.wait("\nbegin")
+	x.stop()
+	x.wait("[1]  Stopped      cat")
+	x.wait(" # ")
+	x.line("echo st$?\r", "st148")
+	x.keys("jobs\r")
+	x.wait(" Stopped      cat")
+	x.wait(" # ")
+	x.keys("fg\r")
+	x.wait("\ncat\r\n")
+	x.keys("typed\r")
+	x.wait("typed\r\ntyped")
+	x.stop()
+	x.wait("[1]  Stopped")
+	x.wait(" # ")
+	x.keys("fg %1\r")
+	x.wait("\ncat\r\n")
+	x.keys("\x04")
+	x.wait(" # ")
+	x.line("echo st$?; jobs\r", "st0")
+
+	// A pipeline is one job, that goes on in the background, and is killed as a whole.
+	x.keys("echo be''gin; sleep 1000 | cat\r")
+	x.wait("\nbegin")
+	x.stop()
+	x.wait("[1]  Stopped      sleep 1000 | cat")
+	x.wait(" # ")
+	x.keys("bg\r")
+	x.wait("[1] sleep 1000 | cat &")
+	x.wait(" # ")
+	x.keys("jobs\r")
+	x.wait(" Running      sleep 1000 | cat")
+	x.wait(" # ")
+	x.line("kill %1; wait; echo e''nd\r", "end")
+
+	// A loop ends where it was stopped, and a job that is stopped can be killed.
+	x.keys("for i in 1 2 3; do echo i$i; sleep 1000; done\r")
+	x.wait("\ni1")
+	x.stop()
+	x.wait(" # ")
+	x.line("kill %1; wait; echo st$?\r", "st0")
+	if strings.Contains(x.all, "\ni2") {
+		t.Errorf("the loop went on:\n%s", x.all)
+	}
+
+	// The modes of the terminal are those of who has it.
+	x.keys("sh -c 'stty -echo; kill -STOP $$; stty -a | grep -c -- \" -echo \"'\r")
+	x.wait("Stopped")
+	x.wait(" # ")
+	x.line("stty -a | grep -c ' echo '\r", "1")
+	x.line("fg\r", "sh -c")
+	x.line("stty echo; stty -a | grep -c ' echo '\r", "1")
+
+	// What reads in the background is stopped, which is said.
+	x.keys("cat &\r")
+	x.wait("[1] ")
+	for range 100 {
+		x.keys("\r")
+		x.wait(" # ")
+		if strings.Contains(x.all[strings.LastIndex(x.all, "cat &"):], "[1]  Stopped      cat") {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	x.keys("fg\r")
+	x.wait("\ncat\r\n")
+	x.keys("\x03")
+	x.wait(" # ")
+	x.line("echo st$?\r", "st130")
+	x.keys("fg\r")
+	x.wait("fg: %%: no such job")
+	x.wait(" # ")
+	x.keys("exit 4\r")
+	x.end(4)
+}
+
 func TestTerminalExit(t *testing.T) {
 	x := openTerminal(t, t.TempDir())
 	x.line("trap 'echo b''ye' EXIT; echo o''k\r", "ok")

@@ -27,8 +27,10 @@ func (s *shell) runTerminal() int {
 	// from the terminal too.
 	interrupts, stop := notify(unix.SIGINT)
 	defer stop()
-	_, stopQuit := notify(unix.SIGQUIT)
-	defer stopQuit()
+	// The others would stop the shell.
+	_, stopOthers := notify(unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	defer stopOthers()
+	s.control = newControl(int(os.Stdin.Fd()))
 
 	e := newEditor(os.Stdin, os.Stdout, s.complete)
 	defer e.close()
@@ -43,6 +45,7 @@ func (s *shell) runTerminal() int {
 			<-interrupts
 		}
 		ctx, cancel := context.WithCancel(context.Background())
+		s.control.line(cancel)
 		var watch sync.WaitGroup
 		watch.Go(func() {
 			select {
@@ -55,7 +58,11 @@ func (s *shell) runTerminal() int {
 		defer watch.Wait()
 		defer cancel()
 		status := s.run(ctx, stmts)
-		if ctx.Err() != nil {
+		switch {
+		case s.control.wasSuspended():
+			s.setStatus(statusStopped)
+			return statusStopped
+		case ctx.Err() != nil:
 			status = statusInterrupted
 		}
 		if status == statusInterrupted && !s.runner.Exited() {
@@ -67,13 +74,20 @@ func (s *shell) runTerminal() int {
 	return s.leave(status)
 }
 
-// reportJobs reports jobs that have ended since the last prompt.
+// reportJobs reports jobs that have ended, or were stopped, since the last prompt.
 func (s *shell) reportJobs() {
 	for _, job := range s.jobs.all() {
+		isStopped := job.group.state() == stopped
+		if isStopped {
+			_, isStopped = s.jobs.of(job.group, job.source)
+		}
 		select {
 		case <-job.done:
-			fmt.Fprintf(s.stderr, "[%d]  %-12s %s\n", job.number, s.jobs.word(job), job.source)
+			isStopped = true
 		default:
+		}
+		if isStopped {
+			fmt.Fprintf(s.stderr, "[%d]  %-12s %s\n", job.number, s.jobs.word(job), job.source)
 		}
 	}
 }
