@@ -31,7 +31,7 @@ type sortKey struct {
 
 // flags are the options as they come, before what they mean together is settled.
 type flags struct {
-	all, sameTTY, noTTY   bool // -e, the caller's terminal alone, x
+	all, noTTY            bool // -e, x
 	withTTY               bool // a
 	full, extra, long, y  bool // -f, -F, -l, -y
 	jobs                  bool // -j
