@@ -1,6 +1,7 @@
 package program
 
 import (
+	"debug/buildinfo"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -60,10 +61,25 @@ func checkELF(r io.ReaderAt, goarch string) error {
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			path, _ := io.ReadAll(io.LimitReader(p.Open(), 200))
-			return fmt.Errorf("a dynamically linked program, but the guest has no %s; build it with CGO_ENABLED=0 or -static", text.Line(string(trimNUL(path)), 100))
+			return fmt.Errorf("a dynamically linked program, but the guest has no %s; build it with %s", text.Line(string(trimNUL(path)), 100), howStatic(r))
 		}
 	}
 	return nil
+}
+
+// howStatic says how a program that was linked dynamically is linked statically. Go's race
+// detector needs cgo.
+func howStatic(r io.ReaderAt) string {
+	info, err := buildinfo.Read(r)
+	if err != nil {
+		return "CGO_ENABLED=0 or -static"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-race" && s.Value == "true" {
+			return "-race -ldflags='-linkmode external -extldflags -static'"
+		}
+	}
+	return "CGO_ENABLED=0, or -ldflags='-linkmode external -extldflags -static'"
 }
 
 func trimNUL(b []byte) []byte {
