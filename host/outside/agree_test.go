@@ -320,7 +320,9 @@ func testValues(t *testing.T, g *outside.Guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := value.New(tasks.Look(), tasks.Lookup())
+	l := g.Look()
+	mods, _ := l.Modules()
+	r, err := value.New(l, l.Finder(mods))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,15 +169,5 @@ func (t *Tasks) ByTID() []*Task {
 	return out
 }
 
-// TIDs lists the numbers of all tasks, for messages.
-func (t *Tasks) TIDs() (tids []string) {
-	for _, one := range t.ByTID() {
-		if !one.idle {
-			tids = append(tids, fmt.Sprint(one.TID))
-		}
-	}
-	return tids
-}
-
 // TreeName is the task's name at a depth of the tree.
 func (t *Task) TreeName(depth int) string { return strings.Repeat("  ", depth) + t.Name() }

@@ -442,12 +442,6 @@ func RegsOf(c vm.CPU) unwind.Regs {
 	return r
 }
 
-// Look returns the look at the kernel that the tasks were read by.
-func (t *Tasks) Look() *kern.Look { return t.look }
-
-// Lookup finds symbols of the kernel and of its modules.
-func (t *Tasks) Lookup() stack.Lookup { return t.find }
-
 // TrimScheduler returns a stack without the frames of the scheduler, as the kernel leaves
 // them out of /proc/PID/stack (in_sched_functions in kernel/sched/core.c).
 func (t *Tasks) TrimScheduler(s stack.Stack) stack.Stack {
