@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"labctl/guest/agent"
+	"labctl/guest/id"
 	"labctl/guest/labinit"
 	"labctl/guest/labprobe"
 	"labctl/guest/modprobe"
@@ -47,6 +48,8 @@ func main() {
 		agent.Enlist(os.Args)
 	case name() == "modprobe":
 		os.Exit(modprobe.Main(os.Args, os.Stdout, os.Stderr))
+	case name() == "id":
+		os.Exit(id.Main(os.Args, os.Stdout, os.Stderr))
 	case name() == "ps":
 		os.Args = append([]string{"labprobe", "ps"}, os.Args[1:]...)
 	case isShell():
