@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"labctl/host/cachedir"
 	"labctl/host/scratch"
@@ -86,13 +88,15 @@ func (c cache) write(path string, fill func(io.Writer) error) error {
 }
 
 // touch reports whether path exists, as it was written, and marks it as used. It takes the prune lock, so
-// that a file it has found is not removed at the same time.
+// that a file it has found is not removed at the same time. In a cache of another user's
+// that has no lock for everybody cacheGrace has to do.
 func (c cache) touch(ctx context.Context, path string) (bool, error) {
-	unlock, err := c.lock(ctx, "prune.lock", true)
-	if err != nil {
+	switch unlock, err := c.lock(ctx, "prune.lock", true); {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EROFS):
 		return false, err
 	}
-	defer unlock()
 	return cachedir.Check(path, "") == nil, nil
 }
 

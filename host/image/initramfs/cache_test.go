@@ -6,11 +6,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"labctl/host/cachedir"
 )
@@ -139,5 +142,43 @@ func TestKeyKeepsItemsApart(t *testing.T) {
 	b.add("a", "bc")
 	if a.sum() == b.sum() {
 		t.Error("two different lists have one key")
+	}
+}
+
+// TestAnothersCache: a file of a cache that this user may only read is a hit, though its
+// lock cannot be taken.
+func TestAnothersCache(t *testing.T) {
+	dir := t.TempDir()
+	c := cache{dir: dir, limit: cacheLimit, grace: cacheGrace}
+	if _, _, err := c.get(t.Context(), "base-test-1.cpio", func(w io.Writer) error { _, err := io.WriteString(w, "archive"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "prune.lock"), 0); err != nil {
+		t.Fatal(err)
+	}
+	// The files of this thread alone are opened as nobody, who has no rights to them. The
+	// thread ends with the goroutine.
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if os.Geteuid() == 0 {
+			if err := unix.Setfsuid(65534); err != nil {
+				done <- err
+				return
+			}
+		}
+		_, hit, err := c.get(t.Context(), "base-test-1.cpio", func(io.Writer) error { return errors.New("it is made again") })
+		if err == nil && !hit {
+			err = errors.New("no hit")
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
