@@ -54,7 +54,7 @@ func TestInspect(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", runtime)
 			info := m.Entry(v)
 			info.Name, info.Named = "lab", true
-			entry, err := registry.Register(v, info)
+			entry, err := registry.Register(v, info, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

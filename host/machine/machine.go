@@ -22,6 +22,7 @@ import (
 	"labctl/host/vm"
 	"labctl/host/vm/accel"
 	"labctl/host/vm/qemu"
+	"labctl/host/vm/warm"
 )
 
 // Spec is the user's request. Zero values mean the defaults.
@@ -37,6 +38,9 @@ type Spec struct {
 	Features []string // of kconfig/features.yaml, in addition to the target's
 	Patience float64  // see vm.Config
 	Cold     bool     // cold boot, without a template
+	From     string   // a checkpoint to start from; it has settled all above but Features and Patience
+
+	saved *warm.Checkpoint // From, once it was opened
 }
 
 // Env has the caches to use and the functions to call on progress.
@@ -107,7 +111,7 @@ func FindTarget(arch, board string) (targets.Target, error) {
 
 // Prepare finds or creates everything that a boot needs.
 func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
-	if err := Settle(env, &spec); err != nil {
+	if err := Settle(env, &spec); err != nil { // opens a checkpoint, too
 		return nil, err
 	}
 	m := &Machine{spec: spec}
@@ -305,6 +309,9 @@ func (m *Machine) boot(ctx context.Context, env Env, dir record.Dir, console io.
 		cfg.RegistersLog, cfg.TasksLog = dir.File(record.RegistersFile), dir.File(record.TasksFile)
 	}
 	cfg.Autopsy = m.autopsy("")
+	if m.spec.saved != nil {
+		return m.bootFrom(ctx, cfg)
+	}
 	if !m.Warm() {
 		return vm.Boot(ctx, cfg)
 	}

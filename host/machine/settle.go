@@ -17,6 +17,9 @@ import (
 // Settle sets the architecture, if none was requested, to that of the kernel if the
 // kernel has only one: an image in a file, or a source for one architecture.
 func Settle(env Env, spec *Spec) error {
+	if err := spec.from(); err != nil {
+		return err
+	}
 	if spec.Kernel == "" || spec.Arch != "" || spec.Board != "" {
 		return nil
 	}

@@ -361,6 +361,16 @@ func (e *EndedError) Outcome() outcome.Kind { return outcome.GuestCrashed }
 // How is PoweredOff.
 func (e *EndedError) How() outcome.How { return outcome.PoweredOff }
 
+// Save stores a checkpoint of the machine, which stands still meanwhile.
+func (m *Machine) Save(ctx context.Context, as string) error {
+	_, conn, files, err := m.call(ctx, request{Op: opSave, As: as})
+	if err != nil {
+		return fmt.Errorf("save %s: %w", m.Name, err)
+	}
+	closeFiles(files)
+	return conn.Close()
+}
+
 // Down asks the owner to end the machine and waits for that.
 func (m *Machine) Down(ctx context.Context) error {
 	if !m.Named {

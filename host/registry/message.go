@@ -39,6 +39,7 @@ const (
 	opGDB       op = "gdb"      // → nothing, with a socket
 	opDetached  op = "detached" // replies when the guest goes on after that socket's end
 	opJoin      op = "join"     // → joinReply, with sockets for the agent and the console, and the window
+	opSave      op = "save"     // a checkpoint
 	opWait      op = "wait"     // replies when the machine has ended
 	opDown      op = "down"     // asks the owner to end the machine
 )
@@ -50,6 +51,7 @@ type request struct {
 	// Empty for any.
 	Machine string `json:"machine,omitempty"`
 	Dir     string `json:"dir,omitempty"` // of opJoin: name of the client's workspace
+	As      string `json:"as,omitempty"`  // of opSave: name of the checkpoint
 }
 
 type reply struct {

@@ -27,6 +27,7 @@ const maxConns = 128
 type Entry struct {
 	info Info
 	vm   *vm.VM
+	save Saver
 	dir  *directory
 	l    *net.UnixListener
 
@@ -48,15 +49,18 @@ type Entry struct {
 	talks   sync.WaitGroup // of those that have something to say at the end
 }
 
+// Saver stores a checkpoint of a machine under a name.
+type Saver func(ctx context.Context, name string) error
+
 // Register makes a machine known. With info.Named its name is info.Name, which must be
 // free; else a name is made of info.Run. PID, QEMU, ID and Started are set here.
-func Register(v *vm.VM, info Info) (*Entry, error) {
+func Register(v *vm.VM, info Info, save Saver) (*Entry, error) {
 	d, err := openDir()
 	if err != nil {
 		return nil, err
 	}
 	e := &Entry{
-		info: info, vm: v, dir: d,
+		info: info, vm: v, dir: d, save: save,
 		down: make(chan struct{}), gone: make(chan struct{}),
 		conns: map[net.Conn]bool{}, joins: map[*agent.Bridge]bool{}, used: time.Now(),
 	}
@@ -327,6 +331,11 @@ func (s *served) do(q request) (value any, files []*os.File, err error) {
 			return nil, nil, err
 		}
 		return nil, []*os.File{f}, nil
+	case opSave:
+		if err := CheckName(q.As); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, s.save(s.vm.Context(), q.As)
 	case opDetached:
 		for _, end := range s.gdbs {
 			<-end

@@ -439,7 +439,7 @@ func TestReceive(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	for _, o := range []op{opInfo, opMemory, opRegisters, opStop, opCont, opGDB, opWait, opDown} {
+	for _, o := range []op{opInfo, opMemory, opRegisters, opStop, opCont, opGDB, opJoin, opSave, opDetached, opWait, opDown} {
 		b, _ := json.Marshal(request{Schema: schema, Op: o, Machine: "ID"})
 		f.Add(b)
 	}

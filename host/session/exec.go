@@ -90,8 +90,10 @@ func findJob(ctx context.Context, env Env, o *ExecOptions, argv []string, prog *
 		return nil, nil, err
 	}
 	env.warn(job.LeftOut())
-	o.Spec.Commands = prog.Commands()
-	if o.In != nil && o.Spec.Commands && !o.In.Commands && argv[0] != "labprobe" {
+	if o.Spec.From == "" { // else it is settled
+		o.Spec.Commands = prog.Commands()
+	}
+	if o.In != nil && prog.Commands() && !o.In.Commands && argv[0] != "labprobe" {
 		prog.Close()
 		return nil, nil, outcome.Inputf("%s: machine %s has no commands of u-root's; use one that labctl up has started", argv[0], o.In.Name)
 	}
@@ -120,7 +122,7 @@ func (o *ExecOptions) settle(env Env, prog string) error {
 	if o.In != nil {
 		return o.into()
 	}
-	if o.Spec.Arch == "" && o.Spec.Board == "" {
+	if o.Spec.Arch == "" && o.Spec.Board == "" && o.Spec.From == "" {
 		if t, ok := targets.Find(program.Arch(prog)); ok {
 			o.Spec.Arch = t.Name
 		}

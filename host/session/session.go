@@ -250,7 +250,7 @@ func (s *Session) register() (err error) {
 	info := s.Machine.Entry(s.VM)
 	info.Name, info.Named, info.Run, info.IdleLimit = s.o.Machine, s.o.Machine != "", s.o.Name, registry.Seconds(s.o.Idle.Seconds())
 	info.Labctl, info.Command = s.env.Version, s.env.Command
-	s.entry, err = registry.Register(s.VM, info)
+	s.entry, err = registry.Register(s.VM, info, func(ctx context.Context, name string) error { return s.Machine.Save(ctx, s.VM, name) })
 	if err != nil && !info.Named {
 		s.env.say("other commands do not see this machine: %v", err)
 		return nil

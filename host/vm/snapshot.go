@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"debug/elf"
@@ -26,6 +27,9 @@ type Snapshot struct {
 	Key   string // names the template
 	RAM   string // file with the memory, of the same size
 	State string // QEMU's migration stream without the memory
+	// Stopped means that State is of Checkpoint: it has the pages of memory that differ
+	// from RAM, and the machine stands still in it.
+	Stopped bool
 	// BootTime is the duration of the boot that preceded the snapshot.
 	BootTime time.Duration
 }
@@ -33,8 +37,10 @@ type Snapshot struct {
 // ignoreShared omits memory that is shared with a file from the migration stream
 // (QEMU: migration/ram.c, ramblock_is_ignored). The loading side must set it too, or
 // the streams do not match. It is newer than go-qemu's list of capabilities.
-var ignoreShared = map[string]any{
-	"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}},
+func ignoreShared(on bool) map[string]any {
+	return map[string]any{
+		"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": on}},
+	}
 }
 
 // Save stops the machine permanently and writes its state to w. The machine must have
@@ -50,9 +56,17 @@ func (v *VM) Save(ctx context.Context, w io.Writer) error {
 func (v *VM) save(ctx context.Context, w io.Writer) error {
 	// Do not stop it first: the stream records whether the machine was running, and
 	// if so, it continues when loaded, without a command.
-	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
+	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared(true), nil); err != nil {
 		return err
 	}
+	return v.migrate(ctx, func(r io.Reader) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+// migrate has copy read the machine's state.
+func (v *VM) migrate(ctx context.Context, copy func(io.Reader) error) error {
 	// A socket without a path, since writing to an inherited file is deprecated (QEMU
 	// 9.1, docs/about/deprecated.rst).
 	conn, theirs, err := qemu.SocketPair("state")
@@ -68,13 +82,21 @@ func (v *VM) save(ctx context.Context, w io.Writer) error {
 	}
 	copied := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(w, conn)
+		err := copy(conn)
+		if err != nil {
+			conn.Close() // QEMU is not to wait for it
+		}
 		copied <- err
 	}()
 	if err := v.mon.Commands(ctx).Migrate("fd:state", nil, nil, nil); err != nil {
 		return err
 	}
 	if err := v.migrated(ctx); err != nil {
+		select {
+		case cerr := <-copied: // the reason, if it is one
+			return cmp.Or(cerr, err)
+		default:
+		}
 		return err
 	}
 	select {
@@ -114,6 +136,7 @@ func (v *VM) migrated(ctx context.Context) error {
 
 // restore has the host resources for a start from a snapshot.
 type restore struct {
+	ram   *os.File // kept by the VM
 	state *os.File
 	fd    int // descriptor of state in QEMU
 	head  *os.File
@@ -122,6 +145,10 @@ type restore struct {
 
 func (r *restore) open(cfg Config) (err error) {
 	if r.state, err = os.Open(cfg.Snapshot.State); err != nil {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
+	}
+	if r.ram, err = os.Open(cfg.Snapshot.RAM); err != nil {
+		r.state.Close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	if r.head, err = headOf(cfg.Image); err != nil {
@@ -136,6 +163,7 @@ func (r *restore) open(cfg Config) (err error) {
 }
 
 func (r *restore) close() {
+	r.ram.Close()
 	r.state.Close()
 	r.head.Close()
 	if r.ram != nil {
@@ -238,12 +266,15 @@ const EntropyBytes = 64
 // bytes, so that its random numbers differ from those of other clones.
 func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	if err := v.step(PhaseRestore, func(ctx context.Context) error {
-		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
+		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared(!v.cfg.Snapshot.Stopped), nil); err != nil {
 			return err
 		}
 		// QEMU replies when loading has started. Success is shown by the agent's
 		// response; a QEMU that cannot load the state exits.
-		return v.mon.Commands(ctx).MigrateIncoming(fmt.Sprintf("fd:%d", r.fd))
+		if err := v.mon.Commands(ctx).MigrateIncoming(fmt.Sprintf("fd:%d", r.fd)); err != nil || !v.cfg.Snapshot.Stopped {
+			return err
+		}
+		return v.goOn(ctx)
 	}); err != nil {
 		return err
 	}
@@ -259,6 +290,68 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	}
 	done(PhaseResume, time.Now())
 	return nil
+}
+
+// goOn resumes a machine that was saved while it was stopped.
+func (v *VM) goOn(ctx context.Context) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		st, err := v.mon.Commands(ctx).QueryStatus()
+		if err != nil {
+			return err
+		}
+		if st.Status != raw.RunStateInmigrate {
+			return v.mon.Commands(ctx).Cont()
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// fast is a rate that no memory has, in bytes per second: the guest stands still while
+// it is saved.
+const fast = 1 << 40
+
+// Checkpoint writes the machine's state to w: that of the devices, and the pages of
+// memory that differ from those of the template (TemplateRAM). The guest stands still
+// meanwhile, and goes on unless somebody else has stopped it. Whatever it is at, it is in
+// the checkpoint: programs, too, which nobody listens to any more in a machine that is
+// started from it.
+func (v *VM) Checkpoint(ctx context.Context, w io.Writer) error {
+	if v.mon == nil || v.ram == nil {
+		return outcome.Inputf("this guest was not started from a template, from which a checkpoint could differ")
+	}
+	cont, err := v.Stop(ctx)
+	if err != nil {
+		return err
+	}
+	err = v.checkpoint(ctx, w)
+	if cerr := cont(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("save the machine: %w", v.Why(err)))
+	}
+	return nil
+}
+
+// TemplateRAM returns the memory of the template that the guest was started from, nil if
+// it was booted. It must not be closed or written to.
+func (v *VM) TemplateRAM() *os.File { return v.ram }
+
+func (v *VM) checkpoint(ctx context.Context, w io.Writer) error {
+	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared(false), nil); err != nil {
+		return err
+	}
+	if err := v.mon.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(fast)}, nil); err != nil {
+		return err
+	}
+	return v.migrate(ctx, func(r io.Reader) error {
+		_, err := thin(w, r, v.ram)
+		return err
+	})
 }
 
 // IsRestoreError reports whether err is a failure to restore a snapshot. A cold boot

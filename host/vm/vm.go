@@ -215,6 +215,7 @@ type VM struct {
 	cfg     Config
 	proc    process
 	mon     *qmp.Monitor // nil for a guest that another process owns
+	ram     *os.File     // the template's memory, nil without one
 	joined  *Joined      // nil for a guest of this process's own
 	con     *console
 	window  *os.File // nil for none
@@ -283,6 +284,9 @@ func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 		return nil, err
 	}
 	v := &VM{cfg: cfg, con: con, window: window, base: ctx, started: time.Now()}
+	if cfg.Snapshot != nil {
+		v.ram, restore.ram = restore.ram, nil
+	}
 	if ctx.Err() != nil {
 		con.close()
 		return nil, context.Cause(ctx)
@@ -666,6 +670,7 @@ func (v *VM) Close() error {
 	}
 	v.cancel(errors.New("the VM was closed"))
 	v.window.Close()
+	v.ram.Close()
 	return v.con.close()
 }
 

@@ -209,5 +209,9 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
 	f.StringSliceVar(&s.Modules, "module", nil, "modules of the kernel's to insert, with what they depend on: dummy,ext4,loop; may be given again")
 	f.BoolVar(&s.Cold, "cold", false, "boot from the kernel on, instead of from a saved machine")
+	f.StringVar(&s.From, "from", "", "start from this checkpoint, which labctl vm save has made")
+	c.RegisterFlagCompletionFunc("from", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return checkpointNames(), cobra.ShellCompDirectiveNoFileComp
+	})
 	patienceFlag(f, &s.Patience)
 }

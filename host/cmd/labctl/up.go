@@ -50,7 +50,8 @@ fraction of the first.
 no command has used it for half an hour, or for as long as --idle says. The machine
 ends with the labctl that keeps it, whatever ends that.
 
-Without NAME the machine is called as its architecture or board is.`,
+Without NAME the machine is called as its architecture or board is, or the checkpoint that
+it starts from.`,
 		Example: `  labctl up lab --arch arm64
   labctl up lab --kernel 5.10 --detach
   labctl sh lab
@@ -106,6 +107,9 @@ func (a *app) up(ctx context.Context, o upOptions, args []string) error {
 func (o *upOptions) name(args []string) (string, error) {
 	if len(args) > 0 {
 		return args[0], registry.CheckName(args[0])
+	}
+	if o.spec.From != "" {
+		return o.spec.From, registry.CheckName(o.spec.From)
 	}
 	t, err := machine.FindTarget(o.spec.Arch, o.spec.Board)
 	return t.Name, err

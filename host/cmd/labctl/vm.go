@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ instead.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	c.AddCommand(a.vmLs(), a.vmWarm(), a.vmGC())
+	c.AddCommand(a.vmLs(), a.vmSave(), a.vmRm(), a.vmWarm(), a.vmGC())
 	return c
 }
 
@@ -52,13 +53,22 @@ func (a *app) vmLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			checkpoints, err := warm.OpenCheckpoints()
+			if err != nil {
+				return err
+			}
+			saved, err := checkpoints.List()
+			if err != nil {
+				return err
+			}
 			if asJSON {
 				return a.printJSON(struct {
-					Machines  []registry.Info  `json:"machines"`
-					Templates []*warm.Template `json:"templates"`
-				}{running, append([]*warm.Template{}, all...)})
+					Machines    []registry.Info    `json:"machines"`
+					Checkpoints []*warm.Checkpoint `json:"checkpoints"`
+					Templates   []*warm.Template   `json:"templates"`
+				}{running, saved, append([]*warm.Template{}, all...)})
 			}
-			if err := a.listRunning(running); err != nil {
+			if err := errors.Join(a.listRunning(running), a.listSaved(saved)); err != nil {
 				return err
 			}
 			w := a.table("MACHINE", "KERNEL", "CPUS", "MEMORY", "COMMANDS", "DISK", "BOOT", "STARTS", "MADE", "USED", "KEY")
@@ -127,6 +137,100 @@ func (a *app) listRunning(all []registry.Info) error {
 	}
 	_, err := fmt.Fprintln(a.stdout)
 	return err
+}
+
+// listSaved lists checkpoints.
+func (a *app) listSaved(all []*warm.Checkpoint) error {
+	if len(all) == 0 {
+		return nil
+	}
+	w := a.table("CHECKPOINT", "MACHINE", "KERNEL", "CPUS", "MEMORY", "DISK", "MADE")
+	for _, c := range all {
+		w.Row(c.Name, c.Target, c.Kernel, c.CPUs, fmt.Sprintf("%d MB", c.MemoryMB), fmt.Sprintf("%d MB", c.Disk>>20), humanize.Time(c.Made))
+	}
+	if err := w.Write(a.stdout); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(a.stdout)
+	return err
+}
+
+// checkpointNames are for completion.
+func checkpointNames() (names []string) {
+	store, err := warm.OpenCheckpoints()
+	if err != nil {
+		return nil
+	}
+	all, _ := store.List() // none is none to complete
+	for _, c := range all {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func (a *app) vmSave() *cobra.Command {
+	return &cobra.Command{
+		Use:   "save NAME AS",
+		Short: "Save a running machine as it is now",
+		Long: `Save a machine that runs, with all that is in its memory, as a checkpoint: up --from AS,
+exec --from AS and others start from there as often as wished. The machine stands still
+meanwhile and goes on. A checkpoint has what differs from the template that the machine
+was started from; one of the same name is replaced.
+
+Programs that ran are in the checkpoint, too, and go on when it is started; nobody
+listens to them any more.`,
+		Example:           "  labctl vm save lab before\n  labctl exec --from before -- ./prog",
+		ValidArgsFunction: machineNames(true),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return outcome.Inputf("vm save: want the name of a machine, and one for the checkpoint")
+			}
+			if err := registry.CheckName(args[1]); err != nil {
+				return err
+			}
+			m, err := registry.Find(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			start := time.Now()
+			if err := m.Save(c.Context(), args[1]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.stdout, "%s is saved as %s, in %.1f s\n", m.Name, args[1], time.Since(start).Seconds())
+			return err
+		},
+	}
+}
+
+func (a *app) vmRm() *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm NAME...",
+		Short:   "Remove checkpoints",
+		Example: "  labctl vm rm before",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return checkpointNames(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return outcome.Inputf("vm rm: which checkpoint?")
+			}
+			store, err := warm.OpenCheckpoints()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := registry.CheckName(name); err != nil {
+					return err
+				}
+				if err := store.Remove(name); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "removed %s\n", name)
+			}
+			return nil
+		},
+	}
 }
 
 // span is a time to the second, or to the minute when it is long.

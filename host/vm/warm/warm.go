@@ -230,7 +230,7 @@ func (s *Store) make(key string, memoryMB int, fill func(*Draft) (Info, error)) 
 	}
 	info.Made = time.Now().UTC()
 	for i, kind := range []string{"ram", "state", "console"} {
-		if err := name(files[i], s.file(key, kind)); err != nil {
+		if err := link(files[i], s.file(key, kind)); err != nil {
 			s.remove(key)
 			return host(fmt.Errorf("store the template: %w", err))
 		}
@@ -288,8 +288,8 @@ func nameless(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(dir, "(nameless)")), nil
 }
 
-// name links an unnamed file to a path (open(2), O_TMPFILE).
-func name(f *os.File, path string) error {
+// link gives an open file a path, an unnamed one its first (open(2), O_TMPFILE).
+func link(f *os.File, path string) error {
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
 		return &fs.PathError{Op: "name", Path: path, Err: err}
