@@ -136,7 +136,7 @@ func (v *VM) migrated(ctx context.Context) error {
 
 // restore has the host resources for a start from a snapshot.
 type restore struct {
-	ram   *os.File // kept by the VM
+	base  *os.File // the memory; the VM takes it
 	state *os.File
 	fd    int // descriptor of state in QEMU
 	head  *os.File
@@ -147,12 +147,12 @@ func (r *restore) open(cfg Config) (err error) {
 	if r.state, err = os.Open(cfg.Snapshot.State); err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
-	if r.ram, err = os.Open(cfg.Snapshot.RAM); err != nil {
-		r.state.Close()
+	if r.base, err = os.Open(cfg.Snapshot.RAM); err != nil {
+		r.close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	if r.head, err = headOf(cfg.Image); err != nil {
-		r.state.Close()
+		r.close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	if r.ram, err = writable(cfg.Snapshot.RAM); err != nil {
@@ -163,11 +163,8 @@ func (r *restore) open(cfg Config) (err error) {
 }
 
 func (r *restore) close() {
-	r.ram.Close()
-	r.state.Close()
-	r.head.Close()
-	if r.ram != nil {
-		r.ram.Close()
+	for _, f := range []*os.File{r.base, r.state, r.head, r.ram} {
+		f.Close() // nothing for one that is nil
 	}
 }
 
@@ -320,7 +317,7 @@ const fast = 1 << 40
 // the checkpoint: programs, too, which nobody listens to any more in a machine that is
 // started from it.
 func (v *VM) Checkpoint(ctx context.Context, w io.Writer) error {
-	if v.mon == nil || v.ram == nil {
+	if v.mon == nil || v.template == nil {
 		return outcome.Inputf("this guest was not started from a template, from which a checkpoint could differ")
 	}
 	cont, err := v.Stop(ctx)
@@ -339,7 +336,7 @@ func (v *VM) Checkpoint(ctx context.Context, w io.Writer) error {
 
 // TemplateRAM returns the memory of the template that the guest was started from, nil if
 // it was booted. It must not be closed or written to.
-func (v *VM) TemplateRAM() *os.File { return v.ram }
+func (v *VM) TemplateRAM() *os.File { return v.template }
 
 func (v *VM) checkpoint(ctx context.Context, w io.Writer) error {
 	if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared(false), nil); err != nil {
@@ -349,7 +346,7 @@ func (v *VM) checkpoint(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	return v.migrate(ctx, func(r io.Reader) error {
-		_, err := thin(w, r, v.ram)
+		_, err := thin(w, r, v.template)
 		return err
 	})
 }

@@ -212,17 +212,17 @@ var ErrReset error = &gone{outcome.Reset, "the guest was reset without a kernel 
 
 // VM is a guest whose agent has sent its hello.
 type VM struct {
-	cfg     Config
-	proc    process
-	mon     *qmp.Monitor // nil for a guest that another process owns
-	ram     *os.File     // the template's memory, nil without one
-	joined  *Joined      // nil for a guest of this process's own
-	con     *console
-	window  *os.File // nil for none
-	client  *agent.Client
-	hello   wire.Hello
-	timings []Timing
-	started time.Time
+	cfg      Config
+	proc     process
+	mon      *qmp.Monitor // nil for a guest that another process owns
+	template *os.File     // the template's memory, nil without one
+	joined   *Joined      // nil for a guest of this process's own
+	con      *console
+	window   *os.File // nil for none
+	client   *agent.Client
+	hello    wire.Hello
+	timings  []Timing
+	started  time.Time
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -285,7 +285,7 @@ func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 	}
 	v := &VM{cfg: cfg, con: con, window: window, base: ctx, started: time.Now()}
 	if cfg.Snapshot != nil {
-		v.ram, restore.ram = restore.ram, nil
+		v.template, restore.base = restore.base, nil
 	}
 	if ctx.Err() != nil {
 		con.close()
@@ -670,7 +670,7 @@ func (v *VM) Close() error {
 	}
 	v.cancel(errors.New("the VM was closed"))
 	v.window.Close()
-	v.ram.Close()
+	v.template.Close()
 	return v.con.close()
 }
 
