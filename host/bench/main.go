@@ -48,6 +48,7 @@ var rows = []struct {
 	{"memory", "20 warm machines at once, against one cold one; labctl itself", (*bench).memory},
 	{"channel", "100 MB to and from the guest, against a socket pair", (*bench).channel},
 	{"trace", "a recorded program; decoding, against trace-cmd report", (*bench).trace},
+	{"outside", "forks in a guest whose tasks are listed from outside, against forks", (*bench).outside},
 }
 
 func main() {

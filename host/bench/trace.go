@@ -33,7 +33,8 @@ func (b *bench) trace() error {
 // forks is a fork-heavy program. It prints how long its forks took in the guest.
 // With "text" it traces itself, as `labctl trace --event sched:sched_switch` with
 // the task-creation preset does, and reads the text of trace_pipe meanwhile. ARG
-// stands for the register of a function's first argument.
+// stands for the register of a function's first argument. With a number it forks that
+// many times over, and tells each time.
 const forks = `package main
 
 import (
@@ -41,6 +42,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -80,9 +82,20 @@ func text() {
 }
 
 func main() {
+	rounds := 1
 	if len(os.Args) > 1 {
-		text()
+		if n, err := strconv.Atoi(os.Args[1]); err == nil {
+			rounds = n
+		} else {
+			text()
+		}
 	}
+	for i := 0; i < rounds; i++ {
+		round()
+	}
+}
+
+func round() {
 	start := time.Now()
 	for i := 0; i < 400; i++ {
 		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
