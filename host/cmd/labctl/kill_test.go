@@ -27,18 +27,23 @@ var (
 // go included.
 const killMark = "LABCTL_TEST_RUN="
 
-// killKinds are ways through `labctl exec`. Each run is killed before limit, which
-// is more than it takes on a quiet machine to have the program running.
+// killKinds are ways through labctl. Each run is killed before limit, which is more than
+// most take on a quiet machine to do what is of interest; one that ends before is no
+// fault, unless its program waits for its input.
 var killKinds = []struct {
 	name  string
 	limit time.Duration
-	flags []string
-	prog  string
+	waits bool
+	args  string
 }{
-	{name: "warm", limit: time.Second, prog: "cat"},
-	{name: "making", limit: 6 * time.Second, prog: "cat"}, // the template
-	{name: "build", limit: 2 * time.Second, prog: "./prog"},
-	{name: "cold", limit: 5 * time.Second, flags: []string{"--cold"}, prog: "cat"},
+	{"warm", time.Second, true, "exec -- cat"},
+	{"making", 6 * time.Second, true, "exec --mem 256 --append labctl.test=N -- cat"}, // the template
+	{"trace", 2 * time.Second, true, "trace --event sched:sched_switch --stacks --out out -- cat"},
+	{"build", 2 * time.Second, true, "exec -- ./prog"},
+	{"lab", 4 * time.Second, false, "lab run P1 --out out"},
+	{"cold", 5 * time.Second, true, "exec --cold -- cat"},
+	{"matrix", 5 * time.Second, false, "matrix run --kernels 6.12 --labs P1,P2 --jobs 1 --out out"},
+	{"check", 4 * time.Second, false, "lab check P1 exercise"},
 }
 
 // TestKill kills labctl with SIGKILL at random moments: nothing that it started
@@ -61,11 +66,22 @@ func TestKill(t *testing.T) {
 			for n := i; n < *kills; n += len(arches) {
 				kind := killKinds[n/len(arches)%len(killKinds)]
 				wait := time.Duration(random.Int64N(int64(kind.limit)))
-				args := append([]string{"exec", "--arch", arch, "--kernel", "6.12"}, kind.flags...)
-				if kind.name == "making" {
-					args = append(args, "--mem", "256", "--append", fmt.Sprint("labctl.test=", n))
+				args := strings.Fields(strings.ReplaceAll(kind.args, "=N", fmt.Sprint("=", n)))
+				at := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "--") })
+				if at < 0 {
+					at = len(args)
 				}
-				k.kill(t, fmt.Sprintf("%s %s after %v", arch, kind.name, wait), wait, append(args, "--", kind.prog)...)
+				on := []string{"--arch", arch}
+				if kind.name != "matrix" {
+					on = append(on, "--kernel", "6.12")
+				}
+				args = slices.Insert(args, at, on...)
+				for i, a := range args {
+					if a == "out" { // a record is what was asked for, however it ends
+						args[i] = filepath.Join(k.records, fmt.Sprint(n))
+					}
+				}
+				k.kill(t, fmt.Sprintf("%s %s after %v", arch, kind.name, wait), wait, kind.waits, args...)
 			}
 		})
 	}
@@ -84,8 +100,8 @@ func TestKill(t *testing.T) {
 
 // killGround is where the runs of TestKill are: directories of their own.
 type killGround struct {
-	dir, tmp, cache string
-	mark            string
+	dir, tmp, cache, records string
+	mark                     string
 }
 
 func newKillGround(t *testing.T) *killGround {
@@ -95,10 +111,10 @@ func newKillGround(t *testing.T) *killGround {
 	}
 	root := t.TempDir()
 	k := &killGround{
-		dir: filepath.Join(root, "dir"), tmp: filepath.Join(root, "tmp"), cache: filepath.Join(root, "cache"),
+		dir: filepath.Join(root, "dir"), tmp: filepath.Join(root, "tmp"), cache: filepath.Join(root, "cache"), records: filepath.Join(root, "records"),
 		mark: fmt.Sprintf("%s%d-%d", killMark, os.Getpid(), time.Now().UnixNano()),
 	}
-	for _, dir := range []string{k.tmp, k.cache, filepath.Join(k.dir, "prog")} {
+	for _, dir := range []string{k.tmp, k.cache, k.records, filepath.Join(k.dir, "prog")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +126,9 @@ func newKillGround(t *testing.T) *killGround {
 		if err := os.WriteFile(filepath.Join(k.dir, "prog", name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if out, err := exec.Command("labctl", "lab", "solve", "P1", filepath.Join(k.dir, "exercise")).CombinedOutput(); err != nil {
+		t.Fatalf("labctl lab solve P1: %v\n%s", err, out)
 	}
 	// Kernels and archives are the user's; templates and notes are this test's.
 	for _, name := range []string{"kernels", "apt", "initramfs"} {
@@ -146,7 +165,7 @@ func (k *killGround) works(t *testing.T, arch string) {
 }
 
 // kill starts labctl, kills it, and waits for all that it has started to end.
-func (k *killGround) kill(t *testing.T, what string, wait time.Duration, args ...string) {
+func (k *killGround) kill(t *testing.T, what string, wait time.Duration, waits bool, args ...string) {
 	cmd := k.command(t, args...)
 	mark := cmd.Env[len(cmd.Env)-1] + "-" + strings.ReplaceAll(what, " ", "-")
 	cmd.Env[len(cmd.Env)-1] = mark
@@ -161,7 +180,7 @@ func (k *killGround) kill(t *testing.T, what string, wait time.Duration, args ..
 		return
 	}
 	time.Sleep(wait)
-	if err := cmd.Process.Kill(); err != nil {
+	if err := cmd.Process.Kill(); err != nil && waits {
 		t.Errorf("%s: %v: it had ended", what, err)
 	}
 	cmd.Wait()
@@ -199,9 +218,9 @@ func (k *killGround) clean(t *testing.T) {
 		t.Errorf("labctl vm gc: %v\n%s", err, gc)
 	}
 	for dir, may := range map[string][]string{
-		k.dir:                        {"prog"},
+		k.dir:                        {"prog", "exercise"},
 		k.tmp:                        {"goimports"}, // by golang.org/x/tools when it runs in a test binary
-		k.cache:                      {"kernels", "apt", "initramfs", "templates", "build", "run", "accel.json", "qemu.json", "qemu-features.json"},
+		k.cache:                      {"kernels", "apt", "initramfs", "templates", "build", "run", "programs", "busybox", "run", "accel.json", "qemu.json", "qemu-features.json", "default-kernels.json"},
 		filepath.Join(k.dir, "prog"): {"go.mod", "main.go"},
 	} {
 		entries, err := os.ReadDir(dir)

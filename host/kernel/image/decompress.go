@@ -43,7 +43,19 @@ func compressionOf(b []byte) string {
 // errTooLarge protects against decompression bombs.
 var errTooLarge = errors.New("decompresses to more than the size of any kernel")
 
-func decompress(name string, b []byte) ([]byte, error) { return decompressMax(name, b, MaxSize) }
+// maxUnpacked bounds what one stream becomes, in bytes, and maxRatio how many times its
+// size, beyond a few megabytes: kernels are four times as large.
+const (
+	maxUnpacked = 256 << 20
+	maxRatio    = 32
+	smallest    = 32 << 20
+)
+
+// decompress decompresses one stream. No header has a bound for its size: init_size of a
+// bzImage is less, as it leaves out the symbols.
+func decompress(name string, b []byte) ([]byte, error) {
+	return decompressMax(name, b, min(maxUnpacked, max(smallest, maxRatio*int64(len(b)))))
+}
 
 // decompressMax decompresses one stream and ignores bytes after its end: the
 // kernel's build appends the length to all formats but gzip.
@@ -94,7 +106,7 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 // unzstd decodes the first frame. The decoder would continue with the next frame
 // and fail on the appended length, so unzstd passes it the frame only.
 func unzstd(b []byte, limit int64) ([]byte, error) {
-	n, err := zstdFrameSize(b)
+	n, err := zstdFrameSize(b, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -112,10 +124,13 @@ func unzstd(b []byte, limit int64) ([]byte, error) {
 
 // zstdFrameSize returns the size of a frame by walking its blocks (RFC 8878,
 // 3.1.1).
-func zstdFrameSize(b []byte) (int, error) {
+func zstdFrameSize(b []byte, limit int64) (int, error) {
 	var h zstd.Header
 	if err := h.Decode(b); err != nil {
 		return 0, err
+	}
+	if h.HasFCS && h.FrameContentSize > uint64(limit) {
+		return 0, errTooLarge
 	}
 	n := h.HeaderSize
 	for {

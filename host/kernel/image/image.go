@@ -229,15 +229,24 @@ func parseZboot(data []byte) (*Image, error) {
 // offset, and the code before it may contain the same magic bytes by chance.
 func parseZImage(data []byte) (*Image, error) {
 	const tries = 64
-	n := 0
+	n, left := 0, int64(maxUnpacked)
 	for off := 48; off < len(data) && n < tries; off++ {
 		c := compressionOf(data[off:])
 		if c == "" {
 			continue
 		}
 		n++
-		if img, err := unpack(ZImage, "arm", c, data[off:]); err == nil && findBanner(img.Kernel) != "" {
+		img, err := unpack(ZImage, "arm", c, data[off:])
+		if err == nil && findBanner(img.Kernel) != "" {
 			return img, nil
+		}
+		if errors.Is(err, errTooLarge) {
+			return nil, err
+		}
+		if err == nil {
+			if left -= int64(len(img.Kernel)); left < 0 { // a bound for all of them together
+				return nil, errTooLarge
+			}
 		}
 	}
 	return nil, errors.New("zImage: no payload compressed with gzip, xz, zstd or lz4")

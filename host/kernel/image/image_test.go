@@ -282,11 +282,11 @@ func TestDecompressZstd(t *testing.T) {
 	if out, err := decompress("zstd", append(bytes.Clone(frame), 1, 2, 3, 4)); err != nil || !bytes.Equal(out, data) {
 		t.Errorf("%d bytes, %v; want %d", len(out), err, len(data))
 	}
-	if n, err := zstdFrameSize(frame); err != nil || n != len(frame) {
+	if n, err := zstdFrameSize(frame, maxUnpacked); err != nil || n != len(frame) {
 		t.Errorf("zstdFrameSize = %d, %v; want %d", n, err, len(frame))
 	}
 	for n := len(frame) - 1; n > 0; n -= 997 {
-		if size, err := zstdFrameSize(frame[:n]); err == nil {
+		if size, err := zstdFrameSize(frame[:n], maxUnpacked); err == nil {
 			t.Errorf("zstdFrameSize of %d bytes of %d = %d; want an error", n, len(frame), size)
 		}
 	}
@@ -493,4 +493,23 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("BTF of %d bytes has size %d", len(b), btfSize(b))
 		}
 	})
+}
+
+// TestBombs: what a small file unpacks to is bounded by its size.
+func TestBombs(t *testing.T) {
+	zeros := make([]byte, 96<<20)
+	for _, tt := range []struct {
+		name string
+		data []byte
+		bad  bool
+	}{
+		{"gzip of zeros", synth.Gzip(zeros), true},
+		{"zstd of zeros", synth.Zstd(zeros), true},
+		{"bzImage of zeros", synth.BzImage(synth.Gzip(zeros)), true},
+	} {
+		_, err := Parse(tt.data)
+		if tt.bad != (err != nil && strings.Contains(err.Error(), errTooLarge.Error())) {
+			t.Errorf("%s, %d bytes: %v; want %q: %v", tt.name, len(tt.data), err, errTooLarge, tt.bad)
+		}
+	}
 }
