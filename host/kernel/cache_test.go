@@ -290,6 +290,20 @@ func FuzzReadFacts(f *testing.F) {
 	})
 }
 
+// TestAppendNew: what several modules need is loaded before all of them.
+func TestAppendNew(t *testing.T) {
+	for _, tt := range []struct{ list, names, want string }{
+		{"", "a b", "a b"},
+		{"a b", "c", "a b c"},
+		{"a c", "b c", "a b c"}, // c before b, and before a
+		{"a b c", "c", "a b c"},
+	} {
+		if got := strings.Join(appendNew(strings.Fields(tt.list), strings.Fields(tt.names)), " "); got != tt.want {
+			t.Errorf("appendNew(%s; %s) = %s, want %s", tt.list, tt.names, got, tt.want)
+		}
+	}
+}
+
 func TestModules(t *testing.T) {
 	k, err := openWith(t, t.TempDir(), newShelf(t, "6.12.107-1", testRelease)).Get(t.Context(), trixie, "arm64", nil)
 	if err != nil {

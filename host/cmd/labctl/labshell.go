@@ -19,8 +19,8 @@ func (a *app) labShell(o *labFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "shell ID",
 		Short: "Open a shell in a guest that is ready for a lab",
-		Long: `Start a machine for a lab, arm its trace and open a shell in it: labprobe, u-root's
-commands and the lab's own programs are there. The lab's steps are printed first, so
+		Long: `Start a machine for a lab, arm its trace and open a shell in it: labprobe, the
+guest's commands and the lab's own programs are there. The lab's steps are printed first, so
 that they can be done by hand. Without a terminal the shell reads standard input.`,
 		Args: oneLab,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -273,7 +273,7 @@ func (a *app) vmWarm() *cobra.Command {
 	}
 	machineFlags(c, &spec)
 	c.Flags().Lookup("cold").Hidden = true
-	c.Flags().BoolVar(&spec.Commands, "commands", false, "include u-root's commands, as for `labctl boot`; probes do not need them")
+	c.Flags().BoolVar(&spec.Commands, "commands", false, "include the guest's commands, as for `labctl boot`; probes do not need them")
 	return c
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +100,7 @@ work:
   - labs: [P1, K*]
   - program: ./cmd/x
     args: [-v, 2]
+    files: [in.txt, 'data:/data']
   - gotest: ./guest/...
 exclude:
   - kernels: 5.10
@@ -128,6 +130,9 @@ func TestParse(t *testing.T) {
 		"6.12/arm64/P1 6.12/arm64/K1 6.12/arm64/K2 6.12/arm64/x/a 6.12/arm64/x/b-arm64"
 	if got := ids(cells); got != want {
 		t.Errorf("cells = %s\nwant    %s", got, want)
+	}
+	if c := cells[1]; !slices.Equal(c.Work.Files, []string{"in.txt", "data:/data"}) {
+		t.Errorf("cell %+v has not the program's files", c)
 	}
 	if c := cells[0]; c.CPUs != 1 || c.MemoryMB != 256 {
 		t.Errorf("cell %+v has not the plan's machine", c)
@@ -171,6 +176,7 @@ func TestParseErrors(t *testing.T) {
 		{"kernels: 6.12\nwork:\n- labs: P1\n  program: ls\n", "p.yaml:3: work[0]: want exactly one of labs, program and gotest"},
 		{"kernels: 6.12\nwork:\n- args: [x]\n", "p.yaml:3: work[0]: want exactly one of labs, program and gotest"},
 		{"kernels: 6.12\nwork:\n- labs: P1\n  args: x\n", "p.yaml:3: work[0]: labs take no args"},
+		{"kernels: 6.12\nwork:\n- labs: P1\n  files: x\n", "p.yaml:3: work[0]: labs take no files"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude: [{}]\n", "p.yaml: exclude[0]: it would take all"},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nexclude:\n- work: P[\n", `p.yaml:4: exclude[0]: "P[": syntax error in pattern`},
 		{"kernels: 6.12\nwork: [{labs: P1}]\nfail-on: ops\n", `p.yaml:3: fail-on: kind of report "ops" is not known, did you mean oops? (known: warn, bug, oops, none)`},
