@@ -104,7 +104,7 @@ func (m *Machine) bootFrom(ctx context.Context, cfg vm.Config) (*vm.VM, error) {
 		Key: c.Template, RAM: c.RAM(), State: c.State(), Stopped: true,
 		BootTime: time.Duration(c.BootSeconds * float64(time.Second)),
 	}
-	cfg.Autopsy = m.autopsy(c.Template)
+	cfg.Autopsy = m.Autopsy(c.Template)
 	v, err := vm.Boot(ctx, cfg)
 	if err != nil && vm.IsRestoreError(err) && ctx.Err() == nil {
 		return nil, fmt.Errorf("checkpoint %s cannot be restored: %w", c.Name, err)

@@ -308,7 +308,7 @@ func (m *Machine) boot(ctx context.Context, env Env, dir record.Dir, console io.
 		cfg.ConsoleLog, cfg.CommandLog = dir.File(record.ConsoleFile), dir.File(record.QEMUFile)
 		cfg.RegistersLog, cfg.TasksLog = dir.File(record.RegistersFile), dir.File(record.TasksFile)
 	}
-	cfg.Autopsy = m.autopsy("")
+	cfg.Autopsy = m.Autopsy("")
 	if m.spec.saved != nil {
 		return m.bootFrom(ctx, cfg)
 	}
@@ -318,9 +318,9 @@ func (m *Machine) boot(ctx context.Context, env Env, dir record.Dir, console io.
 	return m.bootWarm(ctx, env, cfg)
 }
 
-// autopsy looks at a machine that started from a template, or from none, before it is
-// ended because it hangs.
-func (m *Machine) autopsy(template string) func(context.Context, vm.Inspector) (vm.Autopsy, error) {
+// Autopsy returns what looks at a machine that started from a template, or from none, when
+// it hangs or has crashed.
+func (m *Machine) Autopsy(template string) func(context.Context, vm.Inspector) (vm.Autopsy, error) {
 	return func(ctx context.Context, i vm.Inspector) (vm.Autopsy, error) {
 		known, _ := outside.Known(template)
 		return outside.Autopsy(ctx, i, m.Kernel, known)

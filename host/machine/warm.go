@@ -41,7 +41,7 @@ func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM,
 		}
 		warmed := cfg
 		warmed.Snapshot = &vm.Snapshot{Key: t.Key, RAM: t.RAM(), State: t.State(), BootTime: time.Duration(t.BootSeconds * float64(time.Second))}
-		warmed.Autopsy = m.autopsy(t.Key)
+		warmed.Autopsy = m.Autopsy(t.Key)
 		if warmed.ConsoleBefore, err = t.Console(); err == nil {
 			var v *vm.VM
 			if v, err = vm.Boot(ctx, warmed); err == nil {

@@ -203,7 +203,9 @@ func (s *Session) join(ctx context.Context) (err error) {
 	cfg := vm.Config{Console: s.o.Console, Spool: s.env.Spool, Patience: s.o.Spec.Patience}
 	if s.Dir.Path != "" {
 		cfg.ConsoleLog, cfg.RegistersLog = s.Dir.File(record.ConsoleFile), s.Dir.File(record.RegistersFile)
+		cfg.TasksLog = s.Dir.File(record.TasksFile)
 	}
+	cfg.Autopsy = s.Machine.Autopsy(s.o.In.Template)
 	s.VM, err = s.o.In.Join(ctx, cfg)
 	s.Machine.Describe(&s.Run, s.VM)
 	if err == nil {

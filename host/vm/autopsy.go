@@ -67,6 +67,9 @@ func (v *VM) deadTasks() string {
 type dying struct{ v *VM }
 
 func (d dying) Memory(ctx context.Context) (*Memory, error) {
+	if j := d.v.joined; j != nil {
+		return j.Memory(ctx)
+	}
 	if d.v.asked.Load() == nil {
 		return nil, errNotUp
 	}
@@ -82,6 +85,9 @@ func (d dying) Memory(ctx context.Context) (*Memory, error) {
 }
 
 func (d dying) Registers(ctx context.Context) (string, error) {
+	if j := d.v.joined; j != nil {
+		return j.Registers(ctx)
+	}
 	if mon := d.v.asked.Load(); mon != nil {
 		out, err := registers(ctx, mon)
 		return out, outcome.Default(outcome.GuestCrashed, err)

@@ -45,7 +45,7 @@ func (p joinedProcess) Kill()                 {}
 // Join makes a VM of a guest that another process owns. Its console is that from now
 // on: reports of the kernel's from before are not this VM's. When ctx ends, and at
 // Close, the programs that were started by it are killed; the guest lives on. Of cfg only
-// the logs, Spool, Console and Patience are used.
+// the logs, Spool, Console, Autopsy and Patience are used.
 func Join(ctx context.Context, cfg Config, j *Joined) (*VM, error) {
 	con, err := newConsole(Config{ConsoleLog: cfg.ConsoleLog, Spool: cfg.Spool, Console: cfg.Console})
 	if err != nil {
