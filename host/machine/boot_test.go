@@ -23,7 +23,11 @@ import (
 func boot(t *testing.T, m *Machine) (*vm.VM, record.Dir) {
 	t.Helper()
 	dir := record.Dir{Path: t.TempDir()}
-	v, err := m.Boot(t.Context(), Env{Say: func(s string) { t.Log(s) }}, dir, nil)
+	cache, err := kernel.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := m.Boot(t.Context(), Env{Cache: cache, Say: func(s string) { t.Log(s) }}, dir, nil)
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return

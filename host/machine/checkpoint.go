@@ -28,7 +28,7 @@ func (m *Machine) Save(ctx context.Context, v *vm.VM, name string) error {
 		return outcome.Inputf("a machine that was booted cold cannot be saved: a checkpoint has what differs from a template")
 	}
 	spec := m.spec
-	spec.Arch, spec.Board, spec.From, spec.Patience, spec.Features = m.Target.Arch, "", "", 0, nil
+	spec.Arch, spec.Board, spec.From, spec.Held, spec.Patience, spec.Features = m.Target.Arch, "", "", false, 0, nil
 	if m.Target.Board {
 		spec.Board = m.Target.Name
 	}
@@ -84,7 +84,7 @@ func (s *Spec) from() error {
 	if err := (strictjson.Format{Max: maxSpec}).Decode(saved.Spec, &spec); err != nil {
 		return outcome.Inputf("checkpoint %s is of another labctl: %v", s.From, err)
 	}
-	spec.From, spec.Patience, spec.Features, spec.saved = s.From, s.Patience, s.Features, saved
+	spec.From, spec.Held, spec.Patience, spec.Features, spec.saved = s.From, s.Held, s.Patience, s.Features, saved
 	*s = spec
 	return nil
 }
@@ -104,7 +104,7 @@ func (m *Machine) bootFrom(ctx context.Context, cfg vm.Config) (*vm.VM, error) {
 		Key: c.Template, RAM: c.RAM(), State: c.State(), Stopped: true,
 		BootTime: time.Duration(c.BootSeconds * float64(time.Second)),
 	}
-	cfg.Autopsy = m.Autopsy(c.Template)
+	cfg.Autopsy, cfg.Held = m.Autopsy(c.Template), m.spec.Held
 	v, err := vm.Boot(ctx, cfg)
 	if err != nil && vm.IsRestoreError(err) && ctx.Err() == nil {
 		return nil, fmt.Errorf("checkpoint %s cannot be restored: %w", c.Name, err)

@@ -40,6 +40,10 @@ type Spec struct {
 	Cold     bool     // cold boot, without a template
 	From     string   // a checkpoint to start from; it has settled all above but Features and Patience
 
+	// Held has the machine of a checkpoint stand still until vm.VM.Wake: a debugger's way
+	// back.
+	Held bool
+
 	saved *warm.Checkpoint // From, once it was opened
 }
 
@@ -293,6 +297,9 @@ func (m *Machine) Boot(ctx context.Context, env Env, dir record.Dir, console io.
 	v, err := m.boot(ctx, env, dir, console)
 	if err != nil {
 		return nil, err
+	}
+	if m.spec.saved != nil {
+		return v, nil // it has them
 	}
 	if err := m.insertModules(ctx, v); err != nil {
 		err = v.Why(err)

@@ -271,32 +271,60 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 		if err := v.mon.Commands(ctx).MigrateIncoming(fmt.Sprintf("fd:%d", r.fd)); err != nil || !v.cfg.Snapshot.Stopped {
 			return err
 		}
-		return v.goOn(ctx)
+		return v.loaded(ctx)
 	}); err != nil {
 		return err
 	}
 	done(PhaseRestore, time.Now())
-	if err := v.step(PhaseResume, func(ctx context.Context) error {
-		entropy := make([]byte, EntropyBytes)
-		rand.Read(entropy)
-		h, err := v.client.Resume(ctx, wire.ResumeParams{UnixNano: time.Now().UnixNano(), Entropy: entropy})
-		v.hello = h
-		return err
-	}); err != nil {
+	if v.cfg.Held {
+		return nil
+	}
+	if err := v.step(PhaseResume, v.greet); err != nil {
 		return err
 	}
 	done(PhaseResume, time.Now())
 	return nil
 }
 
-// goOn resumes a machine that was saved while it was stopped.
-func (v *VM) goOn(ctx context.Context) error {
+// Wake lets a machine that is Held go on, unless a debugger has it, and makes its agent
+// ready for use. A debugger must let it go on meanwhile.
+func (v *VM) Wake(ctx context.Context) error {
+	v.holds.mu.Lock()
+	debugged := v.holds.debugged
+	v.holds.mu.Unlock()
+	if !debugged {
+		if err := v.mon.Commands(ctx).Cont(); err != nil {
+			return fmt.Errorf("resume the guest: %w", v.Why(err))
+		}
+	}
+	if err := v.greet(ctx); err != nil {
+		return fmt.Errorf("wake the guest's agent: %w", v.Why(err))
+	}
+	v.openWindow()
+	return nil
+}
+
+// greet sends the agent what it cannot know.
+func (v *VM) greet(ctx context.Context) error {
+	entropy := make([]byte, EntropyBytes)
+	rand.Read(entropy)
+	h, err := v.client.Resume(ctx, wire.ResumeParams{UnixNano: time.Now().UnixNano(), Entropy: entropy})
+	v.hello = h
+	return err
+}
+
+// loaded waits until a machine is loaded that was saved while it was stopped, and
+// resumes it unless it is to stand still.
+func (v *VM) loaded(ctx context.Context) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		st, err := v.mon.Commands(ctx).QueryStatus()
 		if err != nil {
 			return err
 		}
 		if st.Status != raw.RunStateInmigrate {
+			if v.cfg.Held {
+				return nil
+			}
 			return v.mon.Commands(ctx).Cont()
 		}
 		select {

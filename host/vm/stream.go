@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 )
 
@@ -45,6 +46,7 @@ const (
 const (
 	maxStreamHead = 64 << 10 // bytes before RAM's first section
 	maxBlocks     = 256
+	maxDevices    = 256 << 20 // after RAM's last section
 )
 
 // errStream means that QEMU's stream is not as expected.
@@ -245,9 +247,36 @@ func (t *thinner) next(id uint32) (more bool, err error) {
 			return true, nil
 		}
 	}
-	_, err = io.Copy(t.w, t.r)
+	rest, err := bounded.ReadAll(t.r, maxDevices)
+	if err != nil {
+		return false, outcome.Default(outcome.HostLacks, fmt.Errorf("read the devices' state: %w", err))
+	}
+	if err := pause(rest); err != nil {
+		return false, err
+	}
+	_, err = t.w.Write(rest)
 	return false, err
 }
+
+// pause has a machine that is loaded stand still, whatever it stood still for: a QEMU
+// that loads a machine which a debugger has stopped aborts ("invalid runstate
+// transition: 'inmigrate' -> 'debug'", 7.2). The state is in a section of its own
+// (QEMU: migration/global_state.c): its name, instance and version, the length of the
+// text with its NUL, and a buffer for it.
+func pause(devices []byte) error {
+	const section, paused = "\x0bglobalstate\x00\x00\x00\x00\x00\x00\x00\x01", "paused\x00"
+	_, state, ok := bytes.Cut(devices, []byte(section))
+	if !ok || len(state) < 4+runstateBytes {
+		return errStream("it does not say whether the machine runs")
+	}
+	binary.BigEndian.PutUint32(state, uint32(len(paused)))
+	clear(state[4 : 4+runstateBytes])
+	copy(state[4:], paused)
+	return nil
+}
+
+// runstateBytes is the size of the buffer.
+const runstateBytes = 100
 
 // take reads n bytes, which are its own.
 func (t *thinner) take(n int) []byte {

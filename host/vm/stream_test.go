@@ -56,7 +56,18 @@ func (s *stream) end(kind byte) {
 	}
 }
 
-const devices = "\x04\x00\x00\x00\x09the devices\x7e\x00"
+// devices are what follows RAM, of a machine in a state.
+func devices(state string) string {
+	var s stream
+	s.WriteString("\x04\x00\x00\x00\x09")
+	s.name("globalstate")
+	s.u32(0)
+	s.u32(1)
+	s.u32(uint32(len(state) + 1))
+	s.WriteString(state + strings.Repeat("\x00", runstateBytes-len(state)))
+	s.WriteString("\x7e\x00\x00\x00\x09the other devices")
+	return s.String()
+}
 
 // fill is a page.
 func fill(b byte) string { return strings.Repeat(string([]byte{b}), pageSize) }
@@ -94,8 +105,8 @@ func TestThin(t *testing.T) {
 	in.end(0)
 	want.page("ram", 2*pageSize, fill('C'))
 	want.end(0)
-	in.WriteString(devices)
-	want.WriteString(devices)
+	in.WriteString(devices("debug"))
+	want.WriteString(devices("paused"))
 
 	var got bytes.Buffer
 	pages, err := thin(&got, bytes.NewReader(in.Bytes()), base)
@@ -112,7 +123,7 @@ func TestThin(t *testing.T) {
 	}
 	// Cut short anywhere before the devices it is an error.
 	whole := in.Bytes()
-	for n := 0; n < len(whole)-len(devices); n += 1 + n/16 {
+	for n := 0; n < len(whole)-len(devices("")); n += 1 + n/16 {
 		if _, err := thin(io.Discard, bytes.NewReader(whole[:n]), base); err == nil || outcome.Of(err) != outcome.HostLacks {
 			t.Errorf("thin of the first %d bytes = %v, want an error", n, err)
 		}
@@ -144,6 +155,7 @@ func TestThinRefuses(t *testing.T) {
 			}
 		},
 		"blocks larger than all": func(s *stream) { s.start(); s.u64(pageSize | flagMemSize); s.name("x"); s.u64(2 * pageSize) },
+		"no run state":           func(s *stream) { s.start(); s.end(0); s.WriteString("\x04\x00\x00\x00\x09some devices") },
 		"beyond the template":    func(s *stream) { s.start(); s.page("ram", 8*pageSize, fill('a')) },
 	} {
 		var in stream
@@ -164,7 +176,7 @@ func FuzzThin(f *testing.F) {
 	s.end(sectionEnd)
 	s.page("ram", 0, "\x00")
 	s.end(0)
-	s.WriteString(devices)
+	s.WriteString(devices("running"))
 	f.Add(s.Bytes())
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out bytes.Buffer

@@ -73,6 +73,9 @@ type Config struct {
 	// RAM, if set, becomes the guest's memory, which Save leaves in it: an empty
 	// file of the memory's size.
 	RAM *os.File
+	// Held has a machine that starts from a checkpoint stand still until Wake, for a
+	// debugger to look at it first.
+	Held bool
 	// Snapshot, if set, is the snapshot that the guest starts from. Everything else
 	// must be as it was when the snapshot was saved.
 	Snapshot *Snapshot
@@ -305,11 +308,16 @@ func Boot(ctx context.Context, cfg Config) (_ *VM, err error) {
 		v.Close()
 		return nil, err
 	}
-	if n := min(v.hello.Window, cfg.Window); n > 0 {
-		v.client.SetWindow(v.window, n)
-	}
+	v.openWindow()
 	go v.watch()
 	return v, nil
+}
+
+// openWindow has the client use the guest's window, if the guest has mapped it.
+func (v *VM) openWindow() {
+	if n := min(v.hello.Window, v.cfg.Window); n > 0 {
+		v.client.SetWindow(v.window, n)
+	}
 }
 
 // expire ends the guest when the context of Boot ends.
