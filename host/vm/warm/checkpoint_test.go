@@ -42,7 +42,7 @@ func TestCheckpoints(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(p.State())
-		if err != nil || string(got) != state || string(p.Spec) != `{"x":1}` || p.Template != "key" {
+		if err != nil || string(got) != state || strings.Join(strings.Fields(string(p.Spec)), "") != `{"x":1}` || p.Template != "key" {
 			t.Errorf("checkpoint %+v with state %q, %v; want %q", p, got, err, state)
 		}
 	}
