@@ -24,6 +24,9 @@ type Arch struct {
 	Triplet string // GNU triplet, the prefix of Debian's cross tools
 	Build   Build
 	Entry   Entry
+	// KernelStack is the size of a task's kernel stack with pages of 4 KB, in bytes
+	// (THREAD_SIZE in arch/*/include/asm/).
+	KernelStack int
 	// ORC reports whether kernels may unwind stacks with ORC tables
 	// (Documentation/arch/x86/orc-unwinder.rst).
 	ORC bool
@@ -73,6 +76,7 @@ var All = []Arch{
 	{
 		Name: "amd64", Machine: elf.EM_X86_64, Class: elf.ELFCLASS64,
 		Uname: "x86_64", Debian: "amd64", Triplet: "x86_64-linux-gnu",
+		KernelStack: 16 << 10,
 		Build: Build{
 			ARCH: "x86_64", Source: "x86",
 			Target: "bzImage", Images: []string{"arch/x86/boot/bzImage"}, Objtool: true,
@@ -83,6 +87,7 @@ var All = []Arch{
 	{
 		Name: "arm64", Machine: elf.EM_AARCH64, Class: elf.ELFCLASS64,
 		Uname: "aarch64", Debian: "arm64", Triplet: "aarch64-linux-gnu",
+		KernelStack: 16 << 10,
 		Build: Build{
 			ARCH: "arm64", Source: "arm64",
 			// QEMU boots an Image without decompressing it first.
@@ -95,6 +100,7 @@ var All = []Arch{
 		Name: "arm", Machine: elf.EM_ARM, Class: elf.ELFCLASS32,
 		// The kernel reports the CPU's architecture (arch/arm/kernel/setup.c).
 		Uname: "armv7l", Debian: "armhf", Triplet: "arm-linux-gnueabihf",
+		KernelStack: 8 << 10,
 		Build: Build{
 			ARCH: "arm", Source: "arm",
 			Target: "zImage", Images: []string{"arch/arm/boot/zImage", "arch/arm/boot/Image"},

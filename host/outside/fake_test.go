@@ -3,6 +3,7 @@ package outside_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -280,3 +281,94 @@ type nopWriter struct{}
 func (nopWriter) Write(p []byte) (int, error) { return len(p), nil }
 
 func styles() []stack.Style { return stack.Styles }
+
+// TestValueForms: values in the forms that they are printed in.
+func TestValueForms(t *testing.T) {
+	f := newFake(t)
+	g := f.open()
+	l := g.Look()
+	r, err := value.New(l, l.Finder(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	init, _ := g.Addr("init_task")
+	at := func(member string) uint64 {
+		m, err := g.Member("task_struct", member)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.phys(init) + uint64(m.Offset)
+	}
+	clone, _ := g.Addr("kernel_clone")
+	f.put(at("comm"), []byte("a\x01b\x00"))
+	f.word(at("prio"), 0xfffffffb)
+	f.word(at("real_parent"), init)
+	f.word(at("sched_class"), clone+4)
+	f.word(at("task_works"), 0)
+	f.word(at("__state"), 0x402)
+	b, err := g.Member("task_struct", "in_execve")
+	if err != nil || b.Bits != 1 {
+		t.Fatalf("in_execve = %+v, %v; want one bit", b, err)
+	}
+	f.word(f.phys(init)+uint64(b.Offset), 1<<b.Shift)
+	typ, err := r.Type("struct task_struct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"comm":                         "61 01 62 00 00 00 00 00 00 00 00 00 00 00 00 00",
+		"prio":                         "-5",
+		"real_parent":                  fmt.Sprintf("0x%x <init_task>", init),
+		"real_parent.real_parent.prio": "-5",
+		"sched_class":                  fmt.Sprintf("0x%x <kernel_clone+0x4>", clone+4),
+		"task_works":                   "NULL",
+		"__state":                      "1026",
+		"in_execve":                    "1",
+		"usage":                        "0",
+		"thread_info":                  "{flags = 0, syscall_work = 0, status = 0, cpu = 0}",
+		"cpus_mask.bits[1]":            "0",
+	} {
+		v, err := r.Path(typ, init, path)
+		if err != nil || v.String() != want && v.Line() != path+" = "+want {
+			t.Errorf("%s = %s, %v; want %s", path, v, err, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"":                     "want a path",
+		"comm.x":               "has no member x",
+		"task_works.next":      "the pointer is null",
+		"cpus_mask.bits[9999]": "the array has",
+		"prio[0]":              "is not an array",
+		"cpus_mask.bits[x]":    "want a number",
+		"prioo":                "did you mean prio?",
+	} {
+		if _, err := r.Path(typ, init, path); err == nil || !strings.Contains(err.Error(), want) || outcome.Of(err) != outcome.BadInput {
+			t.Errorf("%q: %v, want %s", path, err, want)
+		}
+	}
+	for _, name := range []string{"task_struct", "struct task_struct", "union sigval", "sigval_t", "enum pid_type", "pid_t"} {
+		if _, err := r.Type(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := r.Type("union task_struct"); err == nil {
+		t.Error("union task_struct is found, which is a struct")
+	}
+	pid, err := r.Type("enum pid_type")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Scalar(pid, 1) + " " + r.Scalar(pid, 77); got != "PIDTYPE_TGID 77" {
+		t.Errorf("enum pid_type 1 and 77 are %s", got)
+	}
+	// A list of one, and members that are none.
+	f.word(at("children"), init+at("children")-f.phys(init))
+	f.word(at("children")+8, init+at("children")-f.phys(init))
+	l.Fresh()
+	if got, err := r.List(typ, init, "children", false); err != nil || len(got) != 1 {
+		t.Errorf("an empty list is %#x, %v", got, err)
+	}
+	if _, err := r.List(typ, init, "prio", false); err == nil || !strings.Contains(err.Error(), "not a struct list_head") {
+		t.Errorf("a list through prio: %v", err)
+	}
+}

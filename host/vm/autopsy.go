@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"labctl/host/outcome"
@@ -77,11 +76,8 @@ func (d dying) Memory(ctx context.Context) (*Memory, error) {
 	if err != nil {
 		return nil, outcome.Default(outcome.GuestCrashed, err)
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", d.v.proc.PID()))
-	if err != nil {
-		return nil, outcome.Default(outcome.HostLacks, err)
-	}
-	return &Memory{File: f, Regions: regions}, nil
+	f, err := openMemory(d.v.proc.PID())
+	return &Memory{File: f, Regions: regions}, err
 }
 
 func (d dying) Registers(ctx context.Context) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -93,11 +94,33 @@ func (v *VM) Memory(ctx context.Context) (*Memory, error) {
 	if err != nil {
 		return nil, v.Why(fmt.Errorf("find the guest's memory: %w", err))
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", v.proc.PID()))
+	f, err := openMemory(v.proc.PID())
 	if err != nil {
-		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("open the guest's memory: %w", err))
+		return nil, err
 	}
 	return &Memory{File: f, Regions: regions}, nil
+}
+
+// openMemory opens the memory of QEMU's process.
+func openMemory(pid int) (*os.File, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		scope, _ := os.ReadFile(scopeFile)
+		return nil, forbidden(err, strings.TrimSpace(string(scope)))
+	}
+	return f, nil
+}
+
+// scopeFile has what Yama permits of ptrace(2): with 2 or 3 not even a parent may read the
+// memory of its child.
+const scopeFile = "/proc/sys/kernel/yama/ptrace_scope"
+
+// forbidden explains an error of openMemory by what Yama permits.
+func forbidden(err error, scope string) error {
+	if errors.Is(err, fs.ErrPermission) && (scope == "2" || scope == "3") {
+		err = fmt.Errorf("%w: this host forbids ptrace (kernel.yama.ptrace_scope = %s); permit it with: sysctl kernel.yama.ptrace_scope=1", err, scope)
+	}
+	return outcome.Default(outcome.HostLacks, fmt.Errorf("open the guest's memory: %w", err))
 }
 
 // layout is where the guest's memory is, once it is known.

@@ -3,10 +3,13 @@ package vm
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"labctl/host/outcome"
 )
 
 // TestParseTree reads what QEMU 7.2 prints of its machines.
@@ -108,5 +111,23 @@ func TestMemoryReadAt(t *testing.T) {
 	}
 	if n, err := m.ReadAt(make([]byte, 8), 0x300); n != 4 || err == nil || err == io.EOF { // the file is too short
 		t.Errorf("ReadAt of memory that is gone = %d, %v; want 4 and an error", n, err)
+	}
+}
+
+// TestForbidden: a host that forbids reading QEMU's memory is told apart from other errors.
+func TestForbidden(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "/proc/1/mem", Err: fs.ErrPermission}
+	for _, c := range []struct {
+		err   error
+		scope string
+		want  string
+	}{
+		{denied, "2", "open the guest's memory: open /proc/1/mem: permission denied: this host forbids ptrace (kernel.yama.ptrace_scope = 2); permit it with: sysctl kernel.yama.ptrace_scope=1"},
+		{denied, "1", "open the guest's memory: open /proc/1/mem: permission denied"},
+		{fs.ErrNotExist, "3", "open the guest's memory: file does not exist"},
+	} {
+		if got := forbidden(c.err, c.scope); got.Error() != c.want || outcome.Of(got) != outcome.HostLacks {
+			t.Errorf("scope %s: %v (%s), want %s", c.scope, got, outcome.Of(got), c.want)
+		}
 	}
 }

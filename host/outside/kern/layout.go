@@ -16,7 +16,7 @@ import (
 )
 
 // layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-6.json"
+const layoutsFile = "layouts-7.json"
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
@@ -30,7 +30,6 @@ var wanted = map[string]string{
 	"kthread":             "full_name",
 	"thread_info":         "cpu cpu_context.fp cpu_context.sp cpu_context.pc",
 	"signal_struct":       "thread_head nr_threads",
-	"thread_union":        "",
 	"inactive_task_frame": "bp ret_addr",
 	"pt_regs":             "ip cs sp bp pc pstate regs stackframe",
 	"rq":                  "curr idle cpu",

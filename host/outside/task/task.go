@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"labctl/host/arch"
 	"labctl/host/outcome"
 	"labctl/host/outside/kern"
 	"labctl/host/outside/unwind"
@@ -289,12 +290,19 @@ func (t *Tasks) fullName(o *kern.Object) string {
 	return text.Line(name, maxName)
 }
 
-// stackSize is THREAD_SIZE, the size of union thread_union.
+// stackSize is THREAD_SIZE: the size of the first task's stack, if symbols tell it, else
+// what the architecture has.
 func (t *Tasks) stackSize() int {
-	if n, err := t.look.K.Size("thread_union"); err == nil {
-		return n
+	k := t.look.K
+	for _, s := range [][2]string{{"__start_init_stack", "__end_init_stack"}, {"__start_init_task", "__end_init_task"}} {
+		lo, ok1 := k.Addr(s[0])
+		hi, ok2 := k.Addr(s[1])
+		if ok1 && ok2 && hi > lo && hi-lo <= 1<<20 {
+			return int(hi - lo)
+		}
 	}
-	return 16 << 10
+	a, _ := arch.Find(k.Image.Arch)
+	return max(a.KernelStack, int(k.Table().Format.Page()))
 }
 
 // stopped is where a task that does not run has stopped.
