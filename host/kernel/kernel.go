@@ -86,7 +86,8 @@ type Kernel struct {
 	Pulled   time.Time        `json:"pulled"`
 	Build    *Built           `json:"build,omitempty"` // for KindBuild
 
-	config func() (map[string]string, error)
+	debuginfo string // see SetDebuginfo
+	config    func() (map[string]string, error)
 }
 
 // File is what kernel.json records of a file.

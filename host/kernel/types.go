@@ -16,6 +16,9 @@ import (
 // kernel without BTF.
 func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
+	if k.debuginfo != "" {
+		return k.debuginfoTypes(ctx)
+	}
 	if _, ok := k.Files[btfFile]; !ok {
 		return nil, nil
 	}

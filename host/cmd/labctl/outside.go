@@ -22,9 +22,10 @@ import (
 
 // outsideFlags are those of commands that look at a running machine from outside.
 type outsideFlags struct {
-	in   string
-	stop bool
-	json bool
+	in        string
+	stop      bool
+	json      bool
+	debuginfo string
 }
 
 const stopUsage = "stop the guest meanwhile, so that everything is of one moment"
@@ -34,6 +35,7 @@ func (o *outsideFlags) flags(c *cobra.Command) {
 	f.StringVar(&o.in, "in", "", "the running machine (default: the only one)")
 	f.BoolVar(&o.stop, "stop", false, stopUsage)
 	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.StringVar(&o.debuginfo, "debuginfo", "", "vmlinux with BTF or DWARF of a kernel that was built without BTF")
 }
 
 // name takes a machine's name as an argument, too.
@@ -55,7 +57,7 @@ func (a *app) look(ctx context.Context, o outsideFlags, f func(g *outside.Guest)
 		return err
 	}
 	defer m.Close()
-	g, err := a.guest(ctx, m)
+	g, err := a.guest(ctx, m, o.debuginfo)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func (a *app) look(ctx context.Context, o outsideFlags, f func(g *outside.Guest)
 
 // guest finds the kernel of a running machine. Where it is is kept with the template that
 // the machine started from.
-func (a *app) guest(ctx context.Context, m *registry.Machine) (*outside.Guest, error) {
+func (a *app) guest(ctx context.Context, m *registry.Machine, debuginfo string) (*outside.Guest, error) {
 	env, err := a.env()
 	if err != nil {
 		return nil, err
@@ -83,6 +85,11 @@ func (a *app) guest(ctx context.Context, m *registry.Machine) (*outside.Guest, e
 	}
 	if image.ImageSHA256() != m.Kernel.SHA256 {
 		return nil, outcome.Inputf("machine %s runs another kernel %s than the cache has now; start it again", m.Name, m.Kernel.Release)
+	}
+	if debuginfo != "" {
+		if err := image.SetDebuginfo(debuginfo); err != nil {
+			return nil, err
+		}
 	}
 	known, keep := outside.Known(m.Template)
 	g, err := outside.Open(ctx, m, image, known)

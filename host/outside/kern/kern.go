@@ -91,7 +91,7 @@ func (k *Kernel) Word() int { return k.bits / 8 }
 type NoTypesError struct{ Kernel string }
 
 func (e *NoTypesError) Error() string {
-	return fmt.Sprintf("kernel %s was built without BTF (CONFIG_DEBUG_INFO_BTF): the layout of its structures is not known", e.Kernel)
+	return fmt.Sprintf("kernel %s was built without BTF (CONFIG_DEBUG_INFO_BTF): the layout of its structures is not known, unless --debuginfo names its vmlinux with DWARF", e.Kernel)
 }
 
 // Outcome is BadInput.

@@ -71,7 +71,11 @@ var wanted = map[string]string{
 // layouts returns the offsets and sizes of the wanted members by "struct.member", and the
 // sizes of the structures by their names; none for a kernel without BTF.
 func layouts(ctx context.Context, image *kernel.Kernel) (map[string]kernel.Member, error) {
-	data, err := image.DerivedData(layoutsFile, func() ([]byte, error) {
+	derive := image.DerivedData
+	if image.Debuginfo() != "" { // not the kernel's own
+		derive = func(_ string, make func() ([]byte, error)) ([]byte, error) { return make() }
+	}
+	data, err := derive(layoutsFile, func() ([]byte, error) {
 		found := map[string]kernel.Member{}
 		spec, err := image.Types(ctx)
 		if err != nil {
