@@ -1,9 +1,12 @@
 package cachedir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,4 +56,38 @@ func TestSeal(t *testing.T) {
 			t.Errorf("%s: the use is not noted: %v, %v", tt.name, fi, err)
 		}
 	}
+}
+
+// FuzzSeal puts anything in place of a seal: a file passes only with its own checksum.
+func FuzzSeal(f *testing.F) {
+	name := filepath.Join(f.TempDir(), "file")
+	if err := os.WriteFile(name, []byte("contents"), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	if err := Seal(name, "x"); err != nil {
+		f.Fatal(err)
+	}
+	good, err := os.ReadFile(name + SealSuffix)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"from":"x","sha256":"d1b2a59fbea7e20077af9f91b27e95e865061b270be03ff539ab3b73587882e8","size":8}`))
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, seal []byte) {
+		dir := t.TempDir()
+		at := filepath.Join(dir, "file")
+		for name, b := range map[string][]byte{at: []byte("other contents"), at + SealSuffix: seal} {
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sum := sha256.Sum256([]byte("other contents"))
+		if err := Check(at, "x"); err == nil && !strings.Contains(strings.ToLower(string(seal)), hex.EncodeToString(sum[:])) {
+			t.Errorf("passes with the seal %q", seal)
+		}
+		if _, err := CheckSealed(dir); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -348,3 +348,56 @@ func FuzzEncode(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSession has QEMU say anything once it was asked: events reach their reader, a
+// command has one answer, and the session ends.
+func FuzzSession(f *testing.F) {
+	f.Add([]byte(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"},"timestamp":{"seconds":1,"microseconds":2}}` + "\n" + `{"return":{},"id":2}` + "\n"))
+	f.Add([]byte(`{"error":{"class":"GenericError","desc":"x"}}` + "\n"))
+	f.Add([]byte(`{"event":"STOP"}` + "\n" + `{"event":7}` + "\n"))
+	f.Add([]byte(`{"return":[],"id":2}` + "\n" + `{"return":[],"id":2}` + "\n"))
+	f.Fuzz(func(t *testing.T, said []byte) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			fmt.Fprint(theirs, `{"QMP":{"version":{"qemu":{"major":7,"minor":2,"micro":22},"package":""},"capabilities":[]}}`+"\r\n")
+			r := bufio.NewScanner(theirs)
+			for n := 0; r.Scan(); n++ {
+				if n == 0 {
+					fmt.Fprint(theirs, `{"return":{},"id":1}`+"\r\n")
+					continue
+				}
+				theirs.Write(said)
+				return
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		m, err := New(ctx, ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Disconnect()
+		events, err := m.Events(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan int)
+		go func() {
+			n := 0
+			for range events {
+				n++
+			}
+			ended <- n
+		}()
+		m.Execute(ctx, "query-status", nil, nil)
+		select {
+		case n := <-ended:
+			if most := strings.Count(string(said), "event"); n > most {
+				t.Errorf("%d events of %q", n, said)
+			}
+		case <-ctx.Done():
+			t.Fatal("the session does not end")
+		}
+	})
+}

@@ -359,3 +359,40 @@ func flip(t *testing.T, name string, at int64) error {
 	_, err = f.WriteAt(b, at)
 	return err
 }
+
+// FuzzDescription puts anything in place of a template's description: it serves only if
+// its files are as that says.
+func FuzzDescription(f *testing.F) {
+	dir := f.TempDir()
+	s, err := Open(dir, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := s.Get(f.Context(), "k", 1, func(d *Draft) (Info, error) {
+		fmt.Fprint(d.State, "state")
+		return Info{Target: "amd64"}, nil
+	}); err != nil {
+		f.Fatal(err)
+	}
+	good, err := os.ReadFile(s.file("k", "json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"files":{"ram":{},"state":{},"console":{}}}`))
+	f.Add([]byte(`{"files":{"../../etc/passwd":{}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(s.file("k", "json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := s.use("k")
+		if err != nil {
+			return
+		}
+		for _, kind := range []string{"ram", "state", "console"} {
+			if err := k.Files[kind].intact(s.file("k", kind)); err != nil {
+				t.Errorf("serves with the description %q, but its %s is not as that says", text, kind)
+			}
+		}
+	})
+}
