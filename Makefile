@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test test-debian13 cover fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build lab test test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl
 	@echo "build: bin/labctl $(VERSION)"
@@ -33,6 +33,9 @@ test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, a
 cover: need-go ## print how much of each package its tests cover, without tests that start machines (COVER=-all: with them)
 	@mkdir -p bin
 	@$(GO) run ./host/tests cover $(COVER) -profile bin/cover.out $(PKG)
+
+race: need-go ## run the tests that start no machine under the race detector (PKG=./host/... narrows it)
+	@$(GO) run ./host/tests race $(PKG)
 
 FUZZTIME ?= 10s
 

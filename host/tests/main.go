@@ -1,7 +1,9 @@
 // Command tests runs the module's tests for a figure: how many statements they
-// cover, and how fast the fuzz targets run. And it finds what only they call.
+// cover, and how fast the fuzz targets run. It runs them under the race detector, and
+// finds what only they call.
 //
 //	go run ./host/tests cover [-all] [-profile FILE] [PACKAGES]
+//	go run ./host/tests race [PACKAGES]
 //	go run ./host/tests fuzz [-time 10s] [-run REGEXP] [PACKAGES]
 //	go run ./host/tests deadcode [PACKAGES]
 package main
@@ -30,9 +32,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	modes := map[string]func(context.Context, *flag.FlagSet, []string, io.Writer, io.Writer) error{"cover": cover, "fuzz": fuzz, "deadcode": deadcode}
+	modes := map[string]func(context.Context, *flag.FlagSet, []string, io.Writer, io.Writer) error{"cover": cover, "race": race, "fuzz": fuzz, "deadcode": deadcode}
 	if len(args) == 0 || modes[args[0]] == nil {
-		return fmt.Errorf("arguments %q: want cover, fuzz or deadcode first", args)
+		return fmt.Errorf("arguments %q: want cover, race, fuzz or deadcode first", args)
 	}
 	fs := flag.NewFlagSet("tests "+args[0], flag.ContinueOnError)
 	fs.SetOutput(stderr)

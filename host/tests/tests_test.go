@@ -157,8 +157,8 @@ func TestUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "want cover, fuzz or deadcode first"},
-		{[]string{"bench"}, "want cover, fuzz or deadcode first"},
+		{nil, "want cover, race, fuzz or deadcode first"},
+		{[]string{"bench"}, "want cover, race, fuzz or deadcode first"},
 		{[]string{"fuzz", "-run", "["}, "-run: error parsing regexp"},
 		{[]string{"fuzz", "-run", "NoneSuch", "."}, `no fuzz target in ["."] matches "NoneSuch"`},
 	} {
