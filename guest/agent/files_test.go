@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -249,7 +250,7 @@ func TestUnpackPackBulk(t *testing.T) {
 
 	c = h.start(wire.OpPack, wire.PackParams{Dir: dir, Paths: []string{"d", "gone"}, Max: 9 << 20})
 	res = c.wait()
-	if pk, err := wire.Decode[wire.Packed](res.Value); err != nil || res.Err != "" || pk != (wire.Packed{Files: 2, Bytes: 8<<20 + 1, Missing: 1}) {
+	if pk, err := wire.Decode[wire.Packed](res.Value); err != nil || res.Err != "" || !reflect.DeepEqual(pk, wire.Packed{Files: 2, Bytes: 8<<20 + 1, Missing: 1}) {
 		t.Fatalf("pack = %+v, %v, err %q", pk, err, res.Err)
 	}
 	if !c.ended[wire.Stdout] {
@@ -305,10 +306,10 @@ func TestPack(t *testing.T) {
 		done  wire.Packed
 		err   string
 	}{
-		{[]string{"one", "d/", "nope", "empty"}, 6, []string{"one", "d/", "d/e/", "d/e/three", "d/two", "empty"}, wire.Packed{Files: 4, Bytes: 6, Missing: 1}, ""},
-		{[]string{"to-one", "to-d"}, 99, []string{"to-one", "to-d/", "to-d/e/", "to-d/e/three", "to-d/two"}, wire.Packed{Files: 3, Bytes: 6}, ""},
+		{[]string{"one", "d/", "nope", "empty"}, 6, []string{"one", "d/", "d/e/", "d/e/three", "d/two", "empty"}, wire.Packed{Files: 4, Bytes: 6, Missing: 1, Left: 1, LeftOut: []string{"d/in"}}, ""},
+		{[]string{"to-one", "to-d"}, 99, []string{"to-one", "to-d/", "to-d/e/", "to-d/e/three", "to-d/two"}, wire.Packed{Files: 3, Bytes: 6, Left: 1, LeftOut: []string{"to-d/in"}}, ""},
 		{nil, 0, nil, wire.Packed{}, ""},
-		{[]string{"one", "d"}, 5, nil, wire.Packed{Files: 2, Bytes: 4}, "more than 5 bytes"},
+		{[]string{"one", "d"}, 5, nil, wire.Packed{Files: 2, Bytes: 4, Left: 1, LeftOut: []string{"d/in"}}, "more than 5 bytes"},
 		{[]string{"../x"}, 9, nil, wire.Packed{}, "leads out"},
 		{[]string{"/etc/passwd"}, 9, nil, wire.Packed{}, "leads out"},
 		{[]string{"out/passwd"}, 1 << 20, nil, wire.Packed{}, "escapes"},
@@ -316,7 +317,7 @@ func TestPack(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		done, err := pack(&out, wire.PackParams{Dir: dir, Paths: tt.paths, Max: tt.max})
-		if done != tt.done || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+		if !reflect.DeepEqual(done, tt.done) || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("pack(%q) = %+v, %v; want %+v, %q", tt.paths, done, err, tt.done, tt.err)
 		}
 		if err != nil {
@@ -341,6 +342,14 @@ func TestPack(t *testing.T) {
 
 // Files of proc say that they are empty.
 func TestPackProc(t *testing.T) {
+	want, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var long bytes.Buffer
+	if done, err := pack(&long, wire.PackParams{Dir: "/proc", Paths: []string{"kallsyms"}, Max: 1 << 30}); err != nil || done.Bytes < int64(len(want))/2 || done.Bytes <= packHead {
+		t.Errorf("kallsyms: %+v, %v; want about %d bytes", done, err, len(want))
+	}
 	var out bytes.Buffer
 	done, err := pack(&out, wire.PackParams{Dir: "/proc", Paths: []string{"version"}, Max: 1 << 20})
 	if err != nil || done.Files != 1 {

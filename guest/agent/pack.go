@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,16 @@ import (
 // packHead is how much of a file is read before its header is written. Files of
 // proc and sysfs do not know their size; those that fit are taken as they are.
 const packHead = 64 << 10
+
+// maxLies bounds a file that is longer than its size says, in bytes: kallsyms and the
+// like.
+const maxLies = 32 << 20
+
+// maxLeftOut and maxLeftName bound what is told of files that were left out.
+const (
+	maxLeftOut  = 5
+	maxLeftName = 200
+)
 
 // pack writes a tar archive of p.Paths, each below p.Dir.
 func pack(out io.Writer, p wire.PackParams) (wire.Packed, error) {
@@ -84,7 +95,11 @@ func (k *packer) add(name string) error {
 		case d.Type().IsRegular():
 			return k.file(p)
 		}
-		return nil // links, devices, sockets inside a directory stay
+		// Links, devices and sockets inside a directory stay.
+		if k.done.Left++; len(k.done.LeftOut) < maxLeftOut && len(p) <= maxLeftName {
+			k.done.LeftOut = append(k.done.LeftOut, p)
+		}
+		return nil
 	})
 }
 
@@ -103,11 +118,23 @@ func (k *packer) file(name string) error {
 	switch {
 	case err != nil && !whole:
 		return err
-	case !whole && fi.Size() < size:
-		return fmt.Errorf("%s is longer than its size of %d bytes", path.Base(name), fi.Size())
+	case !whole && fi.Size() < size: // of proc
+		all, err := io.ReadAll(io.LimitReader(io.MultiReader(bytes.NewReader(k.head), f), maxLies+1))
+		if err != nil {
+			return err
+		}
+		if len(all) > maxLies {
+			return fmt.Errorf("%s is longer than its size of %d bytes, and than %d", path.Base(name), fi.Size(), maxLies)
+		}
+		return k.write(name, fi, all, nil, int64(len(all)))
 	case !whole:
 		size = fi.Size()
 	}
+	return k.write(name, fi, k.head[:n], f, size)
+}
+
+// write adds a file to the archive: its head, and what follows.
+func (k *packer) write(name string, fi fs.FileInfo, head []byte, f io.Reader, size int64) error {
 	if size > k.params.Max-k.done.Bytes {
 		return fmt.Errorf("all files together have more than %d bytes", k.params.Max)
 	}
@@ -115,12 +142,16 @@ func (k *packer) file(name string) error {
 	if err := k.tar.WriteHeader(h); err != nil {
 		return err
 	}
-	if _, err := k.tar.Write(k.head[:n]); err != nil {
+	if _, err := k.tar.Write(head); err != nil {
 		return err
 	}
 	// A file that grows is taken at the size it had.
-	rest, err := io.CopyN(k.tar, f, size-int64(n))
-	k.done.Bytes += int64(n) + rest
+	var rest int64
+	var err error
+	if n := int64(len(head)); n < size {
+		rest, err = io.CopyN(k.tar, f, size-n)
+	}
+	k.done.Bytes += int64(len(head)) + rest
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s became shorter while it was read", path.Base(name))
 	}

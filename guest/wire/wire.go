@@ -238,6 +238,9 @@ type Packed struct {
 	Files   int   `json:"files"`
 	Bytes   int64 `json:"bytes"`
 	Missing int   `json:"missing"` // of Paths
+	// Left counts what is neither a file nor a directory, LeftOut names the first few.
+	Left    int      `json:"left,omitempty"`
+	LeftOut []string `json:"left_out,omitempty"`
 }
 
 // ResumeParams is what a restored guest cannot know.

@@ -153,7 +153,10 @@ func (s *Session) runJob(ctx context.Context, job *program.Job, relay *Relay, st
 // as it did, and returns its status as an error.
 func (s *Session) finishJob(ctx context.Context, job *program.Job, res wire.ExecResult) error {
 	status := s.finished(res)
-	err := job.Fetch(ctx, s.VM.Agent())
+	left, err := job.Fetch(ctx, s.VM.Agent())
+	if left != "" {
+		s.env.warn(outcome.Inputf("%s", left))
+	}
 	if status == nil {
 		return err
 	}

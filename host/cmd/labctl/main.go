@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -13,7 +14,16 @@ import (
 	"labctl/host/outcome"
 )
 
+// wantAddresses is the address space below which Go's threads or QEMU cannot be started,
+// in bytes.
+const wantAddresses = 3 << 29
+
 func main() {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &limit); err == nil && limit.Cur < wantAddresses {
+		fmt.Fprintf(os.Stderr, "labctl: the address space is limited to %d MB, and %d are needed: raise ulimit -v\n", limit.Cur>>20, wantAddresses>>20)
+		os.Exit(outcome.HostLacks.ExitStatus())
+	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

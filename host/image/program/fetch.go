@@ -2,6 +2,7 @@ package program
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"labctl/guest/wire"
 	"labctl/host/outcome"
@@ -25,10 +29,11 @@ const (
 	maxEntries = 100_000
 )
 
-// Fetch copies the outputs that exist from the guest.
-func Fetch(ctx context.Context, c *agent.Client, outputs []Output) error {
+// Fetch copies the outputs that exist from the guest. left says what was left out, ""
+// for nothing.
+func Fetch(ctx context.Context, c *agent.Client, outputs []Output) (left string, err error) {
 	if len(outputs) == 0 {
-		return nil
+		return "", nil
 	}
 	p := wire.PackParams{Dir: "/", Max: MaxFetch}
 	for _, o := range outputs {
@@ -41,16 +46,28 @@ func Fetch(ctx context.Context, c *agent.Client, outputs []Output) error {
 		pr.CloseWithError(err)
 		received <- err
 	}()
-	_, err := c.Pack(ctx, p, pw)
+	packed, err := c.Pack(ctx, p, pw)
 	pw.CloseWithError(err)
 	rerr := <-received
 	if err == nil {
 		err = rerr
 	}
 	if err != nil {
-		return fmt.Errorf("copy files from the guest: %w", err)
+		return "", fmt.Errorf("copy files from the guest: %w", err)
 	}
-	return nil
+	return leftOut(packed), nil
+}
+
+// leftOut says what the guest did not pack.
+func leftOut(p wire.Packed) string {
+	if p.Left <= 0 {
+		return ""
+	}
+	names := strings.Join(p.LeftOut, ", ")
+	if p.Left > len(p.LeftOut) {
+		names += ", …"
+	}
+	return text.Line(fmt.Sprintf("--get leaves out %d links, devices, pipes or sockets: %s", p.Left, names), 500)
 }
 
 // name returns the output's name in an archive.
@@ -130,8 +147,8 @@ func match(h *tar.Header, outputs []Output) (i int, rest string, ok bool) {
 
 // take writes one entry.
 func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
-	mode := h.FileInfo().Mode().Perm()
-	dir, name := o.Host, rest
+	mode := h.FileInfo().Mode().Perm() &^ umask()
+	dir, name := o.Host, printable(rest)
 	if o.Corpus {
 		if !isCorpusFile(rest) {
 			return nil // a directory, or an input with a custom name, which came from this host
@@ -179,9 +196,52 @@ func (o Output) take(h *tar.Header, rest string, content io.Reader) error {
 		in.Close()
 		return err
 	}
-	if _, err := io.Copy(f, content); err != nil {
+	if err := copySparse(f.File, content, h.Size); err != nil {
 		f.Close()
 		return err
 	}
 	return f.Keep(path.Base(name), mode|0o600)
+}
+
+// printable replaces what a terminal would act on in a path of the guest's.
+func printable(path string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '_'
+		}
+		return r
+	}, path)
+}
+
+// umask is this process's: a file that is linked into place is not created with it.
+var umask = sync.OnceValue(func() fs.FileMode {
+	status, err := os.ReadFile("/proc/self/status") // the system call would change it
+	if err == nil {
+		for line := range strings.Lines(string(status)) {
+			var mask fs.FileMode
+			if n, _ := fmt.Sscanf(line, "Umask: %o", &mask); n == 1 {
+				return mask
+			}
+		}
+	}
+	return 0o022
+})
+
+// copySparse copies size bytes and leaves holes where there are only zeros.
+func copySparse(f *os.File, r io.Reader, size int64) error {
+	const page = 64 << 10
+	buf, zeros := make([]byte, page), make([]byte, page)
+	for off := int64(0); off < size; {
+		n, err := io.ReadFull(r, buf[:min(page, size-off)])
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			if _, err := f.WriteAt(buf[:n], off); err != nil {
+				return err
+			}
+		}
+		off += int64(n)
+	}
+	return f.Truncate(size)
 }

@@ -203,6 +203,6 @@ func (j *Job) Run(ctx context.Context, c *agent.Client, std agent.IO) (wire.Exec
 }
 
 // Fetch copies back the job's outputs.
-func (j *Job) Fetch(ctx context.Context, c *agent.Client) error {
+func (j *Job) Fetch(ctx context.Context, c *agent.Client) (left string, err error) {
 	return Fetch(ctx, c, j.Outputs)
 }

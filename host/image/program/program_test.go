@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -620,5 +621,54 @@ func TestOutcomes(t *testing.T) {
 				t.Errorf("outcome %q of %v; want %q with %q", got, err, tt.want, tt.text)
 			}
 		})
+	}
+}
+
+// TestReceiveFiles: names that a terminal would act on are cleaned, zeros become holes, and
+// the umask holds.
+func TestReceiveFiles(t *testing.T) {
+	dir := t.TempDir()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	big := make([]byte, 8<<20)
+	copy(big[5<<20:], "data")
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"var/d/a\x1b[2J\u202eb", []byte("x")}, {"var/d/sparse", big}} {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Size: int64(len(f.data)), Mode: 0o666}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(f.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(&b, outputsIn(dir), 100<<20); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "d/a_[2J_b")); err != nil || string(b) != "x" {
+		t.Errorf("the file with a cleaned name: %q, %v", b, err)
+	}
+	name := filepath.Join(dir, "d/sparse")
+	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("the sparse file: %d bytes, %v; want the %d sent", len(got), err, len(big))
+	}
+	fi, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := fi.Sys().(*syscall.Stat_t).Blocks * 512; took > 1<<20 {
+		t.Errorf("the sparse file takes %d bytes", took)
+	}
+	made := filepath.Join(dir, "made")
+	if err := os.WriteFile(made, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.Stat(made)
+	if err != nil || fi.Mode() != want.Mode() {
+		t.Errorf("mode %v, want that of a file made here, %v, %v", fi.Mode(), want.Mode(), err)
 	}
 }

@@ -314,8 +314,12 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 		if oom := session.KilledByOOM(s.VM, exit); oom != nil {
 			fmt.Fprintf(said, "\n%v\n", oom)
 		}
-		if err := job.Fetch(ctx, s.VM.Agent()); err != nil {
+		left, err := job.Fetch(ctx, s.VM.Agent())
+		if err != nil {
 			return err
+		}
+		if left != "" {
+			fmt.Fprintf(said, "\n%s\n", left)
 		}
 		if session.Status(exit) != nil {
 			return outcome.New(outcome.CheckFailed, text.Line(whyFailed(exit, c.Work.Kind, text.Clean(said.String())), 500))
