@@ -20,6 +20,7 @@ import (
 	"labctl/host/kernel/debian"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
+	"labctl/host/text"
 )
 
 // Source is where busybox comes from.
@@ -42,6 +43,8 @@ const (
 	again = 24 * time.Hour
 	// patience is how long a mirror may take.
 	patience = 2 * time.Minute
+	// maxWhy is how much is said of why there is none, in bytes.
+	maxWhy = 300
 	// maxProgram is ample: Debian's has 2 MB.
 	maxProgram = 16 << 20
 )
@@ -83,7 +86,10 @@ type RefusedError struct {
 	Err  error
 }
 
-func (e *RefusedError) Error() string { return fmt.Sprintf("no busybox for %s: %v", e.Arch, e.Err) }
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("no busybox for %s: %s", e.Arch, text.Line(e.Err.Error(), maxWhy))
+}
+
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Outcome is HostLacks.
@@ -122,8 +128,8 @@ func (s *Store) Get(ctx context.Context, from Source, goarch string, report func
 	}
 	b, err := s.pull(ctx, from, a, report)
 	if err != nil && ctx.Err() == nil {
+		note, _ := json.Marshal(refusal{time.Now(), mirror(), text.Line(outcome.Said(err).Error(), maxWhy)})
 		err = &RefusedError{a.Name, err}
-		note, _ := json.Marshal(refusal{time.Now(), mirror(), outcome.Said(err).Error()})
 		if werr := scratch.Write(s.refusal(a), note, 0o644); werr != nil {
 			return nil, errors.Join(err, werr)
 		}
@@ -141,12 +147,12 @@ func (s *Store) program(a arch.Arch, p debian.Package) string {
 
 // cached returns what is in the cache and as it was stored, else nil.
 func (s *Store) cached(from Source, a arch.Arch) *Busybox {
-	text, err := os.ReadFile(s.note(a))
+	note, err := os.ReadFile(s.note(a))
 	if err != nil {
 		return nil
 	}
 	var p debian.Package
-	if json.Unmarshal(text, &p) != nil || p.Name != from.Package || len(p.SHA256) != 64 {
+	if json.Unmarshal(note, &p) != nil || p.Name != from.Package || len(p.SHA256) != 64 {
 		return nil
 	}
 	path := s.program(a, p)
@@ -158,12 +164,12 @@ func (s *Store) cached(from Source, a arch.Arch) *Busybox {
 
 // refused returns the error of an attempt that is not to be repeated yet.
 func (s *Store) refused(a arch.Arch) error {
-	text, err := os.ReadFile(s.refusal(a))
+	note, err := os.ReadFile(s.refusal(a))
 	if err != nil {
 		return nil
 	}
 	var r refusal
-	if json.Unmarshal(text, &r) != nil || r.Mirror != mirror() || time.Since(r.When) > again || time.Since(r.When) < 0 {
+	if json.Unmarshal(note, &r) != nil || r.Mirror != mirror() || time.Since(r.When) > again || time.Since(r.When) < 0 {
 		return nil
 	}
 	return &RefusedError{a.Name, fmt.Errorf("tried at %s: %s", r.When.Format("15:04"), r.Why)}
