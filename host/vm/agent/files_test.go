@@ -44,7 +44,7 @@ func TestUnpackAndPack(t *testing.T) {
 	}
 	var out bytes.Buffer
 	pk, err := c.Pack(within(t, 60*time.Second), wire.PackParams{Dir: dir, Paths: []string{"a/prog", "none"}, Max: 8 << 20}, &out)
-	if err != nil || pk != (wire.Packed{Files: 1, Bytes: 8 << 20, Missing: 1}) {
+	if err != nil || !cmp.Equal(pk, wire.Packed{Files: 1, Bytes: 8 << 20, Missing: 1}) {
 		t.Fatalf("Pack = %+v, %v", pk, err)
 	}
 	r := tar.NewReader(&out)
