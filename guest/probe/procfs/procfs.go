@@ -37,6 +37,8 @@ type Stat struct {
 	TTY        int // device number, 0 for none
 	TPGID      int // foreground process group of the terminal, -1 for none
 	Flags      uint64
+	MinFlt     uint64 // page faults that read nothing from a disk
+	MajFlt     uint64 // page faults that did
 	UTime      uint64 // clock ticks
 	STime      uint64 // clock ticks
 	Priority   int
@@ -76,7 +78,7 @@ func ParseStat(line []byte) (Stat, error) {
 		number int
 		into   any
 	}{
-		{4, &s.PPID}, {5, &s.PGRP}, {6, &s.Session}, {7, &s.TTY}, {8, &s.TPGID}, {9, &s.Flags}, {14, &s.UTime}, {15, &s.STime},
+		{4, &s.PPID}, {5, &s.PGRP}, {6, &s.Session}, {7, &s.TTY}, {8, &s.TPGID}, {9, &s.Flags}, {10, &s.MinFlt}, {12, &s.MajFlt}, {14, &s.UTime}, {15, &s.STime},
 		{18, &s.Priority}, {19, &s.Nice}, {20, &s.Threads}, {22, &s.StartTime}, {23, &s.VSize}, {24, &s.RSS},
 		{38, &s.ExitSignal}, {39, &s.Processor}, {40, &s.RTPriority}, {41, &s.Policy},
 	} {

@@ -17,7 +17,7 @@ const tail = " S 1 128 128 52288 128 4194304 178 0 0 0 3 10 0 0 20 -5 3 0 288 12
 func TestParseStat(t *testing.T) {
 	for _, comm := range []string{"init", "kworker/0:0H-events_highpri", "a) R (b\n\x1b[2J", "", ")", "((", "tmux: server", "\xff\xfe"} {
 		got, err := ParseStat([]byte("128 (" + comm + ")" + tail))
-		want := Stat{PID: 128, Comm: comm, State: 'S', PPID: 1, PGRP: 128, Session: 128, TTY: 52288, TPGID: 128, Flags: 4194304, UTime: 3, STime: 10,
+		want := Stat{PID: 128, Comm: comm, State: 'S', PPID: 1, PGRP: 128, Session: 128, TTY: 52288, TPGID: 128, Flags: 4194304, MinFlt: 178, UTime: 3, STime: 10,
 			Priority: 20, Nice: -5, Threads: 3, StartTime: 288, VSize: 1256550400, RSS: 514, ExitSignal: 17, RTPriority: 99, Policy: 1}
 		if err != nil || got != want {
 			t.Errorf("ParseStat of %q = %+v, %v; want %+v", comm, got, err, want)

@@ -11,12 +11,11 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"unsafe"
 
 	"labctl/guest/probe"
+	"labctl/guest/probe/mm"
 	"labctl/guest/probe/procfs"
 	"labctl/guest/rawclone"
 	"labctl/guest/wire"
@@ -187,34 +186,17 @@ func (c *child) memory(pid int) (values, error) {
 	return values{got[0], got[1]}, nil
 }
 
-// mapping returns the permissions of the mapping at addr, "rw-p", and the part of
-// the program it comes from.
+// mapping returns the permissions of the mapping at addr, "rw-p".
 func mapping(pid int, addr uintptr) (string, error) {
-	text, err := procfs.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	areas, err := mm.Maps(pid)
 	if err != nil {
 		return "", err
 	}
-	return find(string(text), uint64(addr))
-}
-
-// find finds the permissions at addr in the text of a maps file.
-func find(maps string, addr uint64) (string, error) {
-	for line := range strings.Lines(maps) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		low, high, _ := strings.Cut(fields[0], "-")
-		from, err1 := strconv.ParseUint(low, 16, 64)
-		to, err2 := strconv.ParseUint(high, 16, 64)
-		if err1 != nil || err2 != nil {
-			return "", fmt.Errorf("maps: %.80q: no range", line)
-		}
-		if from <= addr && addr < to {
-			return fields[1], nil
-		}
+	a, ok := mm.Find(areas, addr)
+	if !ok {
+		return "", fmt.Errorf("maps of %d: nothing at %#x", pid, addr)
 	}
-	return "", fmt.Errorf("maps: nothing at %#x", addr)
+	return a.Perms, nil
 }
 
 // structures are what kcmp(2) can compare, by its type (include/uapi/linux/kcmp.h).

@@ -62,31 +62,3 @@ func TestBadParameters(t *testing.T) {
 		}
 	}
 }
-
-const maps = `00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/x y
-00651000-00652000 rw-p 00051000 08:02 173521 /usr/bin/x y
-7ffd0000-7fff0000 rw-p 00000000 00:00 0 [stack]
-`
-
-func TestFind(t *testing.T) {
-	for addr, want := range map[uint64]string{0x400000: "r-xp", 0x451fff: "r-xp", 0x651008: "rw-p", 0x7ffeffff: "rw-p"} {
-		if got, err := find(maps, addr); err != nil || got != want {
-			t.Errorf("find %#x = %q, %v; want %q", addr, got, err, want)
-		}
-	}
-	for _, addr := range []uint64{0, 0x452000, 0x652000, 1 << 63} {
-		if got, err := find(maps, addr); err == nil {
-			t.Errorf("find %#x = %q; want an error", addr, got)
-		}
-	}
-}
-
-func FuzzFind(f *testing.F) {
-	f.Add(maps, uint64(0x651008))
-	f.Add("- rw-p\nx-y z\n1-2\n", uint64(1))
-	f.Fuzz(func(t *testing.T, text string, addr uint64) {
-		if got, err := find(text, addr); err == nil && got == "" {
-			t.Errorf("find = %q without an error", got)
-		}
-	})
-}
