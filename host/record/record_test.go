@@ -36,7 +36,7 @@ func full() *Run {
 		Name: "kernel_clone", PC: 0xffff800080001000, Offset: 0x10, Size: 0x400, Module: "m", Kind: stack.Function,
 		Args: []stack.Arg{{Name: "flags", Value: "SIGCHLD"}}, AllArgs: true, Exception: true, Note: "a note",
 	}}
-	st := stack.Stack{Frames: frames, Trimmed: frames, Truncated: true, Origin: "sched_process_fork"}
+	st := stack.Stack{Frames: frames, Trimmed: frames, Truncated: true, Origin: "sched_process_fork", Note: "no frames"}
 	died := &Crash{
 		Kind: "panic", Title: "x (Fatal exception)", Cause: "oops", Task: &Task{Comm: "labprobe", PID: 10, CPU: 1},
 		Victim: &Task{Comm: "sh", PID: 9, CPU: -1}, Stack: &st, Lines: []string{"line", "line"}, Count: 2, Last: "x",
