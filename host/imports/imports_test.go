@@ -49,6 +49,7 @@ var tiers = [][]string{
 	{"host/trace/plan"},                     // what to trace on the kernel at hand
 	{"host/trace/tasks"},                    // the lives of tasks in a trace
 	{"host/record"},                         // what a run leaves on disk
+	{"host/view"},                           // what there is to see of a run, and how it is drawn
 	{"host/report"},                         // pages out of records
 	{"host/trace"},                          // one program, or several, run in a machine under a capture
 	{"host/probe"},                          // probes run in a machine, and held against the kernel
@@ -96,6 +97,8 @@ var rules = []rule{
 	{from: "host/lab/result", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/expr", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},
+	{from: "host/lab/see", to: startsVM, deep: true, why: judging},
+	{from: "host/view", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/show", to: startsVM, deep: true, why: judging},
 	{from: "host/matrix", but: "host/matrix/cell", to: startsVM, deep: true, why: "what runs a cell is handed to it"},
 	{from: "labs", to: []string{"host", "guest"}, tests: true,

@@ -90,6 +90,7 @@ type Lab struct {
 	Steps   []Step  `yaml:"steps" json:"steps" jsonschema:"minItems=1"`
 	Checks  []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
 	Claims  []Claim `yaml:"claims" json:"claims,omitempty"`
+	Views   []View  `yaml:"views" json:"views,omitempty" jsonschema:"description=what there is to see; shown between the claims and the verdicts"`
 
 	Languages []string `yaml:"languages" json:"languages,omitempty" jsonschema:"enum=en,enum=ko,description=of a lab that is not in both"`
 

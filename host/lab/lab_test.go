@@ -47,6 +47,15 @@ func (Event) JSONSchemaExtend(s *jsonschema.Schema) {
 	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, &whole}}
 }
 
+// JSONSchema says that an expression is a string.
+func (Formula) JSONSchema() *jsonschema.Schema { return &jsonschema.Schema{Type: "string"} }
+
+// JSONSchemaExtend lets a name that is the same in both languages stand alone.
+func (Label) JSONSchemaExtend(s *jsonschema.Schema) {
+	whole := *s
+	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, &whole}}
+}
+
 // TestSchema holds the published JSON Schema of lab.yaml, which is for editors,
 // to the types. What it cannot say, such as that an expression type-checks, Parse
 // does.

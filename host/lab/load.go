@@ -407,6 +407,7 @@ func (v *validator) all() {
 	if env := v.env(steps); env != nil {
 		v.checks("checks", l.Checks, env, &l.asks)
 		v.claims(env)
+		v.views(env, steps)
 	}
 	for i, q := range l.Questions {
 		at := fmt.Sprintf("questions[%d]", i)
@@ -626,6 +627,8 @@ func (v *validator) probe(at string, s *Step) {
 		}
 	}
 }
+
+func unknownStep(id string, steps []string) error { return nearest.Unknown("step", id, steps) }
 
 func (v *validator) env(steps []string) *expr.Env {
 	for _, e := range v.errs {

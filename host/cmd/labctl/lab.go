@@ -164,7 +164,7 @@ func (a *app) labShow(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := show.Markdown(source, a.cells(), !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "")
+			out := show.Markdown(source, a.cells(), a.plain())
 			_, err = fmt.Fprint(a.stdout, out)
 			return err
 		},
@@ -180,6 +180,9 @@ func oneLab(c *cobra.Command, args []string) error {
 	}
 	return nil
 }
+
+// plain reports whether standard output takes no colours.
+func (a *app) plain() bool { return !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "" }
 
 // cells is the terminal's width, within what reads well.
 func (a *app) cells() int {

@@ -56,7 +56,7 @@ func (a *app) labStart(o *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := show.Markdown(string(b), a.cells(), !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != "")
+			out := show.Markdown(string(b), a.cells(), a.plain())
 			fmt.Fprint(a.stdout, out)
 			check := l.ID
 			if dir != l.ID {

@@ -25,6 +25,7 @@ type labRunOptions struct {
 	spec     machine.Spec
 	asJSON   bool
 	stacks   bool
+	verbose  bool
 	out      string
 	jobs     int
 	resume   bool
@@ -70,8 +71,13 @@ ended, and runs/ with the records. --resume continues a run that was stopped.`,
 	}
 	o.flags(c)
 	c.Flags().BoolVar(&o.chosen.All, "all", false, "every lab")
-	c.Flags().BoolVar(&o.stacks, "stacks", false, "print the stacks of every task that a lab made (of one lab: always)")
+	c.Flags().BoolVar(&o.stacks, "stacks", false, "print the stacks of every task that a lab made, too")
+	verboseFlag(c, &o)
 	return c
+}
+
+func verboseFlag(c *cobra.Command, o *labRunOptions) {
+	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "every check and reason, what programs printed, all stacks")
 }
 
 // runLabs runs labs. Of one there is a record in --out, of several a matrix. The
@@ -152,7 +158,9 @@ func (a *app) printLabs(o *labRunOptions, runs []show.Ran) error {
 	if o.asJSON {
 		return a.printJSON(show.JSON(runs))
 	}
-	return show.Labs(a.stdout, runs, show.Options{Lang: o.labFlags.lang, Cells: a.cells(), Stacks: o.stacks})
+	return show.Labs(a.stdout, runs, show.Options{
+		Lang: o.labFlags.lang, Cells: a.cells(), Plain: a.plain(), Stacks: o.stacks, Verbose: o.verbose,
+	})
 }
 
 func (a *app) labClaims(lf *labFlags) *cobra.Command {
@@ -229,5 +237,6 @@ of one lab in it.`,
 		},
 	}
 	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
+	verboseFlag(c, &o)
 	return c
 }

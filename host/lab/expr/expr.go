@@ -37,10 +37,13 @@ const (
 // Kernel is the variable that every expression has beside its steps.
 const Kernel = "kernel"
 
+// Row is the variable of a view's cells: the row that they are in.
+const Row = "row"
+
 // reserved are words that no step can be called, since CEL or this package has
 // them.
 var reserved = []string{
-	Kernel, "flags", "flagText", "signal", "numbers", "number", "lines", "line",
+	Kernel, Row, "flags", "flagText", "signal", "numbers", "number", "lines", "line",
 	"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
 	"namespace", "null", "package", "return", "true", "var", "void", "while",
 	"has", "size", "type", "dyn", "int", "uint", "double", "string", "bool", "bytes", "list", "map", "duration",
@@ -238,6 +241,7 @@ func typeName(t *types.Type) string { return readable(t.String()) }
 type Input struct {
 	Kernel *result.Kernel
 	Steps  []*result.Step
+	Row    *Item // where the environment has one
 }
 
 // Value is what came out.
@@ -296,6 +300,9 @@ func run(p cel.Program, in Input) (ref.Val, *cel.EvalDetails, error) {
 	vars := map[string]any{Kernel: in.Kernel}
 	for _, s := range in.Steps {
 		vars[s.ID] = s
+	}
+	if in.Row != nil {
+		vars[Row] = in.Row.v
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), maxTime, errTime)
 	defer cancel()

@@ -132,15 +132,7 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 		}
 	}
 	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}
-	notTold := notRun
-	if !r.Exercise && !exitSignals(r) {
-		notTold = func(in expr.Input, all ...*expr.Expr) *lab.Text {
-			if why := notRun(in, all...); why != nil {
-				return why
-			}
-			return noSignal(all...)
-		}
-	}
+	notTold := func(_ expr.Input, all ...*expr.Expr) *lab.Text { return NotTold(r, all...) }
 	for _, s := range r.Steps {
 		for _, seen := range s.Tampered {
 			rep.Tampered = append(rep.Tampered, text.Line("step "+s.ID+": "+seen, 500))
@@ -314,6 +306,14 @@ func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 // untold says why expressions cannot be judged by a capture; nil when they can.
 type untold func(in expr.Input, all ...*expr.Expr) *lab.Text
 
+// NotTold says why expressions cannot be evaluated over a result; nil when they can.
+func NotTold(r *result.Result, all ...*expr.Expr) *lab.Text {
+	if why := notRun(r.Steps, all...); why != nil || r.Exercise || exitSignals(r) {
+		return why
+	}
+	return noSignal(all...)
+}
+
 // exitSignals reports whether the capture has them. Where the place of the member
 // in struct kernel_clone_args is not known, which takes BTF, it has flags alone.
 func exitSignals(r *result.Result) bool {
@@ -341,8 +341,8 @@ func noSignal(all ...*expr.Expr) *lab.Text {
 
 // notRun says why expressions cannot be judged: they look at a step that was not
 // run. It is nil when they can.
-func notRun(in expr.Input, all ...*expr.Expr) *lab.Text {
-	for _, s := range in.Steps {
+func notRun(steps []*result.Step, all ...*expr.Expr) *lab.Text {
+	for _, s := range steps {
 		if !slices.ContainsFunc(all, func(x *expr.Expr) bool { return x != nil && slices.Contains(x.Names, s.ID) }) {
 			continue
 		}

@@ -7,9 +7,11 @@ import (
 
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
+	"labctl/host/lab/see"
 	"labctl/host/record"
 	"labctl/host/text"
 	"labctl/host/ui/table"
+	"labctl/host/view"
 )
 
 // Ran is a lab that was run.
@@ -20,15 +22,16 @@ type Ran struct {
 
 // Options say how runs of labs are printed.
 type Options struct {
-	Lang   string
-	Cells  int  // of the terminal's width
-	Stacks bool // of every task that was made; of one lab always
+	Lang    string
+	Cells   int  // of the terminal's width
+	Plain   bool // without colours
+	Stacks  bool // of every task that was made
+	Verbose bool // every check, every reason, outputs and stacks
 }
 
 // Labs prints the run of one lab at length, of several a table and what failed.
 func Labs(w io.Writer, runs []Ran, o Options) error {
 	if len(runs) == 1 {
-		o.Stacks = true
 		return o.lab(w, &runs[0])
 	}
 	t := table.New(0, heads(o.Lang, "LAB", "TITLE", "VERDICT", "CHECKS", "CLAIMS")...)
@@ -76,30 +79,49 @@ func claimCounts(r *judge.Report, lang string) string {
 	return strings.Join(parts, ", ")
 }
 
-// lab prints one run that was judged.
+// lab prints one run that was judged: what is claimed, what there is to see, and what
+// becomes of it.
 func (o *Options) lab(w io.Writer, r *Ran) error {
 	if r.Report == nil {
 		return nil // the error says it all
 	}
 	fmt.Fprintf(w, "%s %s\n", r.Lab.ID, Clean(r.Lab.Title.In(o.Lang)))
 	if k := r.Record.Kernel.Release; k != "" {
-		fmt.Fprintf(w, "%s on %s, %.2f s\n", text.Line(k, 80), r.Record.Target.Name, r.Record.Seconds)
+		fmt.Fprintf(w, Word(o.Lang, "%s on %s, %.2f s")+"\n", text.Line(k, 80), r.Record.Target.Name, r.Record.Seconds)
 	}
-	if o.Stacks {
+	if err := claimed(w, r.Lab, o.Lang, o.Cells); err != nil {
+		return err
+	}
+	views := see.Views(r.Lab, r.Result)
+	if len(views) > 0 {
+		fmt.Fprintln(w)
+		if err := view.Terminal(w, views, view.Options{Lang: o.Lang, Cells: o.Cells, Plain: o.Plain}); err != nil {
+			return err
+		}
+	}
+	if o.Verbose || len(views) == 0 {
 		for _, s := range r.Lab.Steps {
 			if step := r.Result.Step(s.ID); step != nil && s.Probe == "" && step.Stdout != "" {
 				fmt.Fprintf(w, "\n== %s\n%s", s.ID, step.Stdout)
 			}
 		}
+	}
+	if o.Verbose || o.Stacks || len(views) == 0 {
 		if t := r.Result.ReportedStacks(); t != "" {
 			fmt.Fprintf(w, "\n%s", t)
 		}
 	}
 	fmt.Fprintln(w)
-	if err := Report(w, r.Report, o.Lang, o.Cells, true); err != nil {
+	var err error
+	if o.Verbose {
+		err = Report(w, r.Report, o.Lang, o.Cells, true)
+	} else {
+		err = Verdicts(w, r.Report, *o)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\nrun record: %s\n", Summary(r.Report, o.Lang), r.Dir.Path)
+	_, err = fmt.Fprintf(w, "%s: %s\n", Word(o.Lang, "run record"), r.Dir.Path)
 	return err
 }
 
@@ -111,6 +133,7 @@ type LabJSON struct {
 	Kernel  record.Kernel `json:"kernel"`
 	Seconds float64       `json:"seconds"`
 	Record  string        `json:"record"`
+	Views   []*view.View  `json:"views,omitempty"`
 	Error   string        `json:"error,omitempty"`
 }
 
@@ -121,6 +144,9 @@ func JSON(runs []Ran) []LabJSON {
 		j := LabJSON{Report: r.Report, Target: r.Record.Target, Kernel: r.Record.Kernel, Seconds: r.Record.Seconds, Record: r.Dir.Path}
 		if r.Report == nil {
 			j.Report = &judge.Report{Lab: r.Lab.ID, Title: r.Lab.Title}
+		}
+		if r.Result != nil && r.Report != nil {
+			j.Views = see.Views(r.Lab, r.Result)
 		}
 		j.Verdict = j.Report.Verdict()
 		if r.Why != "" {

@@ -68,7 +68,7 @@ var dictionary = map[string]map[string]string{
 		"pass": "통과", "fail": "실패", "not applicable": "해당 없음", "tampered": "증거 조작",
 		"confirmed": "맞음", "refuted": "틀림", "depends": "경우에 따라 다름", "unknown": "알 수 없음",
 		"CHECK": "검사", "CLAIM": "주장", "VERDICT": "판정", "SAYS": "내용", "LAB": "실습", "TITLE": "제목", "CHECKS": "검사", "CLAIMS": "주장",
-		"not run": "실행하지 않음", "seen": "관찰", "because": "이유", "source": "출처", "hint": "힌트",
+		"not run": "실행하지 않음", "run record": "실행 기록", "%s on %s, %.2f s": "%[2]s의 %[1]s, %.2[3]f초", "seen": "관찰", "because": "이유", "source": "출처", "hint": "힌트",
 		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
 		", if the guest has %s": " (게스트에 %s이(가) 있으면)",
 		"%d of %d checks hold":  "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
@@ -106,47 +106,13 @@ func Clean(s string) string { return text.Line(s, 600) }
 // would give an exercise's solution away.
 func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) error {
 	p := printer{w: w, lang: lang, cells: max(cells, 40)}
-	for _, m := range r.Missing {
-		p.below(2, Word(lang, "not run")+": ", m)
-	}
-	for _, seen := range r.Tampered {
-		p.below(2, Word(lang, "tampered")+": ", seen)
-	}
+	p.lacks(r)
 	if len(r.Checks) > 0 {
 		p.f("%s\n", Word(lang, "CHECK"))
 	}
-	ids := 0
+	p.widths(r)
 	for _, c := range r.Checks {
-		ids = max(ids, table.Width(c.ID))
-	}
-	for _, c := range r.Claims {
-		ids = max(ids, table.Width(c.ID))
-	}
-	p.ids = ids
-	for _, c := range r.Checks {
-		p.verdicts = max(p.verdicts, table.Width(p.verdict(c.Verdict)))
-	}
-	for _, c := range r.Claims {
-		p.verdicts = max(p.verdicts, table.Width(p.verdict(c.Verdict)))
-	}
-	for _, c := range r.Checks {
-		p.item(c.ID, c.Verdict, c.Says.In(lang))
-		switch {
-		case c.Verdict == judge.NotApplicable && c.Why != nil:
-			p.below(4, Word(lang, "because")+": ", c.Why.In(lang))
-		case c.Verdict == judge.Fail:
-			if c.Hint != nil {
-				p.below(4, Word(lang, "hint")+": ", c.Hint.In(lang))
-			}
-			if answers {
-				if c.Error != "" {
-					p.below(4, "! ", c.Error)
-				}
-				for _, s := range c.Seen {
-					p.below(4, Word(lang, "seen")+": ", s.String())
-				}
-			}
-		}
+		p.check(&c, answers)
 	}
 	if len(r.Claims) > 0 {
 		p.f("\n%s\n", Word(lang, "CLAIM"))
@@ -163,6 +129,65 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 		if c.Why != nil {
 			p.below(4, Word(lang, "because")+": ", c.Why.In(lang))
 		}
+	}
+	return p.err
+}
+
+// claimed prints what the sources of a lab say, or what the lab does.
+func claimed(w io.Writer, l *lab.Lab, lang string, cells int) error {
+	p := printer{w: w, lang: lang, cells: max(cells, 40)}
+	if len(l.Claims) == 0 {
+		p.f("\n")
+		p.below(0, "", l.Summary.In(lang))
+		return p.err
+	}
+	ids := 0
+	for _, c := range l.Claims {
+		ids = max(ids, table.Width(c.ID))
+	}
+	p.f("\n%s\n", Word(lang, "CLAIM"))
+	for _, c := range l.Claims {
+		p.below(2, table.Pad(c.ID, ids)+"  ", c.Says.In(lang))
+	}
+	return p.err
+}
+
+// Verdicts prints what becomes of claims and checks: claims with what was seen, and
+// why where it is not as the source says; of checks those that do not hold at length,
+// and the others in a line.
+func Verdicts(w io.Writer, r *judge.Report, o Options) error {
+	p := printer{w: w, lang: o.Lang, cells: max(o.Cells, 40), plain: o.Plain}
+	p.lacks(r)
+	p.f("%s\n", Word(o.Lang, "VERDICT"))
+	p.widths(r)
+	for _, c := range r.Claims {
+		seen := c.Evidence
+		if c.Error != "" {
+			seen = "! " + c.Error
+		}
+		p.item(c.ID, c.Verdict, seen)
+		if c.Why != nil && c.Verdict != judge.Confirmed {
+			p.below(4, Word(o.Lang, "because")+": ", c.Why.In(o.Lang))
+		}
+	}
+	var holds []string
+	for _, c := range r.Checks {
+		switch {
+		case c.Verdict == judge.Pass:
+			holds = append(holds, c.ID)
+		case c.Verdict == judge.NotApplicable:
+			p.item(c.ID, c.Verdict, "")
+			if c.Why != nil {
+				p.below(4, Word(o.Lang, "because")+": ", c.Why.In(o.Lang))
+			}
+		default:
+			p.check(&c, true)
+		}
+	}
+	if len(holds) > 0 {
+		p.below(2, p.paint("✓", "32")+" ", Summary(r, o.Lang)+": "+strings.Join(holds, ", "))
+	} else {
+		p.below(2, "", Summary(r, o.Lang))
 	}
 	return p.err
 }
@@ -184,6 +209,7 @@ type printer struct {
 	w     io.Writer
 	lang  string
 	cells int
+	plain bool
 	err   error
 
 	ids, verdicts int // widths of columns
@@ -192,6 +218,56 @@ type printer struct {
 func (p *printer) f(format string, args ...any) {
 	if p.err == nil {
 		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func (p *printer) paint(s, sgr string) string {
+	if p.plain {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+// lacks says why a lab was not run, and by what its evidence was bent.
+func (p *printer) lacks(r *judge.Report) {
+	for _, m := range r.Missing {
+		p.below(2, Word(p.lang, "not run")+": ", m)
+	}
+	for _, seen := range r.Tampered {
+		p.below(2, Word(p.lang, "tampered")+": ", seen)
+	}
+}
+
+// widths finds those of the columns.
+func (p *printer) widths(r *judge.Report) {
+	for _, c := range r.Checks {
+		p.ids, p.verdicts = max(p.ids, table.Width(c.ID)), max(p.verdicts, table.Width(p.verdict(c.Verdict)))
+	}
+	for _, c := range r.Claims {
+		p.ids, p.verdicts = max(p.ids, table.Width(c.ID)), max(p.verdicts, table.Width(p.verdict(c.Verdict)))
+	}
+}
+
+// check prints a check, and of one that does not hold what was seen, if answers may
+// be given.
+func (p *printer) check(c *judge.Check, answers bool) {
+	p.item(c.ID, c.Verdict, c.Says.In(p.lang))
+	switch {
+	case c.Verdict == judge.NotApplicable && c.Why != nil:
+		p.below(4, Word(p.lang, "because")+": ", c.Why.In(p.lang))
+	case c.Verdict == judge.Fail:
+		if c.Hint != nil {
+			p.below(4, Word(p.lang, "hint")+": ", c.Hint.In(p.lang))
+		}
+		if !answers {
+			return
+		}
+		if c.Error != "" {
+			p.below(4, "! ", c.Error)
+		}
+		for _, s := range c.Seen {
+			p.below(4, Word(p.lang, "seen")+": ", s.String())
+		}
 	}
 }
 

@@ -178,6 +178,34 @@ func (g *grower) born(c *creation.Creation) {
 	g.t.Tasks = append(g.t.Tasks, t)
 }
 
+// Death is the end of a task.
+type Death struct {
+	TID  int
+	Comm string
+	Time int64
+	Exit *Exit // nil when it is not known
+}
+
+// Of is the timeline of creations and deaths, both by time.
+func Of(creations []creation.Creation, deaths []Death) *Timeline {
+	t := &Timeline{}
+	g := grower{t: t, alive: map[int]int{}, codes: map[int]int{}}
+	next := 0
+	for _, d := range deaths {
+		for next < len(creations) && creations[next].Time <= d.Time {
+			g.born(&creations[next])
+			next++
+		}
+		g.died(d)
+	}
+	for ; next < len(creations); next++ {
+		g.born(&creations[next])
+	}
+	g.order()
+	t.Paths = g.paths.list
+	return t
+}
+
 // titleOf names what a creation's path leads to: the creation function, if it is in the
 // stack.
 func titleOf(c *creation.Creation) string {
@@ -198,20 +226,25 @@ func (g *grower) exit(e *event.Event) {
 		if err != nil {
 			tid = e.PID
 		}
-		comm, _ := e.Field("comm")
-		i := g.task(tid, comm)
-		t, died := &g.t.Tasks[i], e.Time
-		if comm != "" {
-			t.Comm = comm
-		}
-		t.Died = &died
+		d := Death{TID: tid, Time: e.Time}
+		d.Comm, _ = e.Field("comm")
 		if code, ok := g.codes[tid]; ok {
 			x := ParseExit(code)
-			t.Exit = &x
+			d.Exit = &x
 		}
-		delete(g.alive, tid)
-		delete(g.codes, tid)
+		g.died(d)
 	}
+}
+
+func (g *grower) died(d Death) {
+	i := g.task(d.TID, d.Comm)
+	t, died := &g.t.Tasks[i], d.Time
+	if d.Comm != "" {
+		t.Comm = d.Comm
+	}
+	t.Died, t.Exit = &died, d.Exit
+	delete(g.alive, d.TID)
+	delete(g.codes, d.TID)
 }
 
 // order puts the tasks that were there before the trace first, by TID, and the

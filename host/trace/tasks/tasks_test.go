@@ -361,8 +361,8 @@ func TestSpan(t *testing.T) {
 		0: "0 µs", 999_999: "999 µs", 1_000_000: "1.0 ms", 9_940_000: "9.9 ms", 10_000_000: "10 ms",
 		999_999_999: "999 ms", 1_000_000_000: "1.00 s", 61_000_000_000: "61.00 s",
 	} {
-		if got := span(ns); got != want {
-			t.Errorf("span(%d) = %s, want %s", ns, got, want)
+		if got := Span(ns); got != want {
+			t.Errorf("Span(%d) = %s, want %s", ns, got, want)
 		}
 	}
 }

@@ -21,6 +21,41 @@ import (
 //	10.760112  41 ms    └─ labprobe-101 *     exit 0   clone  #1    CLONE_VM|CLONE_PIDFD|CLONE_VFORK|SIGCHLD
 //	10.790001  1.2 ms      └─ labprobe-105    exit 3   clone  #2    SIGCHLD
 func (t *Timeline) Tree(w io.Writer, program int) error {
+	rows := []row{{cells: []string{"START", "LIFE", "TASK", "END", "BY", "PATH", "FLAGS"}}}
+	for _, l := range t.Lines(program) {
+		if l.Remark != "" {
+			rows = append(rows, row{remark: l.Branch + l.Remark})
+			continue
+		}
+		path := ""
+		if l.By != "" {
+			path = "-"
+			if l.Path > 0 {
+				path = fmt.Sprintf("#%d", l.Path)
+			}
+		}
+		rows = append(rows, row{cells: []string{l.Start, l.Life, l.Branch + l.Name, l.End, l.By, path, l.Flags}})
+	}
+	return write(w, rows)
+}
+
+// Line is one line of the tree: a task, several that are alike, or a remark on the
+// task above it. Its words are clean.
+type Line struct {
+	Branch string // "│  └─ "
+	Name   string // "labprobe-105", "labprobe-105 … 120 (16 alike)"
+	Tasks  []int  // places in Timeline.Tasks
+	Start  string // seconds from boot
+	Life   string // "1.2 ms"
+	End    string // "exit 0"
+	By     string // "clone"; empty for tasks that were there before the trace
+	Path   int    // see Task.Path
+	Flags  string
+	Remark string
+}
+
+// Lines are the lines of the tree that Tree prints.
+func (t *Timeline) Lines(program int) []Line {
 	children := map[int][]int{}
 	var roots []int
 	for i := range t.Tasks {
@@ -38,12 +73,11 @@ func (t *Timeline) Tree(w io.Writer, program int) error {
 			break
 		}
 	}
-	tree.rows = []row{{cells: []string{"START", "LIFE", "TASK", "END", "BY", "PATH", "FLAGS"}}}
 	for _, r := range roots {
 		tree.line([]int{r}, "", "")
 		tree.below(r, "", 0)
 	}
-	return write(w, tree.rows)
+	return tree.lines
 }
 
 // row is one line: cells of the table, or, behind the tree's lines, a remark.
@@ -83,7 +117,7 @@ func write(w io.Writer, rows []row) error {
 }
 
 type treePrinter struct {
-	rows     []row
+	lines    []Line
 	t        *Timeline
 	children map[int][]int
 	program  int
@@ -107,7 +141,7 @@ func (p *treePrinter) holds(i, depth int) bool {
 
 func (p *treePrinter) below(i int, indent string, depth int) {
 	if depth == maxDepth {
-		p.rows = append(p.rows, row{remark: indent + "└─ …"})
+		p.lines = append(p.lines, Line{Branch: indent, Remark: "└─ …"})
 		return
 	}
 	kids := p.children[i]
@@ -159,17 +193,14 @@ func (p *treePrinter) line(tasks []int, branch, below string) {
 		start = seconds(*t.Born)
 	}
 	if shortest, longest, ok := p.lives(tasks); ok {
-		life = span(shortest)
-		if more := span(longest); more != life {
+		life = Span(shortest)
+		if more := Span(longest); more != life {
 			life += "–" + more
 		}
 	}
-	by, path, flags := "", "", ""
+	by, flags := "", ""
 	if t.Born != nil {
-		by, path, flags = cmp.Or(word(t.Via), "-"), "-", cmp.Or(word(t.Flags), "-")
-		if t.Path > 0 {
-			path = fmt.Sprintf("#%d", t.Path)
-		}
+		by, flags = cmp.Or(word(t.Via), "-"), cmp.Or(word(t.Flags), "-")
 	}
 	if a := t.AskedBy; a != nil {
 		flags += fmt.Sprintf(", asked for by %s-%d", word(a.Comm), a.TID)
@@ -177,9 +208,9 @@ func (p *treePrinter) line(tasks []int, branch, below string) {
 			flags += fmt.Sprintf(" (#%d)", t.AskedPath)
 		}
 	}
-	p.rows = append(p.rows, row{cells: []string{start, life, branch + name, end(t), by, path, flags}})
+	p.lines = append(p.lines, Line{Branch: branch, Name: name, Tasks: tasks, Start: start, Life: life, End: end(t), By: by, Path: t.Path, Flags: flags})
 	for _, n := range t.Notes {
-		p.rows = append(p.rows, row{remark: below + "   note: " + text.Line(n, 300)})
+		p.lines = append(p.lines, Line{Branch: below, Remark: "   note: " + text.Line(n, 300)})
 	}
 }
 
@@ -217,8 +248,8 @@ func word(s string) string { return text.Line(s, 200) }
 
 func seconds(ns int64) string { return fmt.Sprintf("%d.%06d", ns/1e9, ns%1e9/1000) }
 
-// span is a duration in three digits: "12.3 ms".
-func span(ns int64) string {
+// Span is a duration in three digits: "12.3 ms".
+func Span(ns int64) string {
 	switch d := time.Duration(ns); {
 	case d < time.Millisecond:
 		return fmt.Sprintf("%d µs", d.Microseconds())
