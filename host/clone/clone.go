@@ -112,3 +112,18 @@ func (s Signal) String() string {
 	}
 	return fmt.Sprint(int(s))
 }
+
+// Constant returns the value of a flag's or a signal's name: "CLONE_VM", "SIGCHLD".
+func Constant(name string) (uint64, bool) {
+	for _, n := range names {
+		if n.name == name {
+			return uint64(n.bit), true
+		}
+	}
+	for i, s := range signals {
+		if s == name && s != "" {
+			return uint64(i), true
+		}
+	}
+	return 0, false
+}

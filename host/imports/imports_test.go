@@ -27,16 +27,17 @@ var tiers = [][]string{
 	{"guest/cmd"},    // all in one file
 	{"host/outcome"}, // how a run ends; every package says it of its errors
 	{"host/scratch", "host/stamp", "host/golden", "host/faults", "host/usage"}, // files of the host, and of tests; what work costs
-	{"host/arch", "host/bounded"},                                           // rows of architectures; no more than was agreed of what others write
-	{"host/text", "host/targets", "host/clone", "host/cachedir"},            // text, rows of data, clone flags, cached answers
-	{"host/strictjson", "host/strictyaml", "host/nearest", "host/ui/table"}, // JSON and YAML of others; names that a user mistyped; columns
-	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu"},          // one outside thing each
-	{"host/vm/accel", "host/crash"},                                         // which of QEMU's accelerators works; reports on a console
+	{"host/arch", "host/bounded"},                                                 // rows of architectures; no more than was agreed of what others write
+	{"host/text", "host/targets", "host/clone", "host/cachedir"},                  // text, rows of data, clone flags, cached answers
+	{"host/strictjson", "host/strictyaml", "host/nearest", "host/ui/table"},       // JSON and YAML of others; names that a user mistyped; columns
+	{"host/vm/agent", "host/stack", "host/vm/qmp", "host/vm/qemu", "host/vm/gdb"}, // one outside thing each
+	{"host/vm/accel", "host/crash"},                                               // which of QEMU's accelerators works; reports on a console
 	{"host/vm", "host/vm/warm", "host/kernel"},
 	{"host/image/busybox"}, // commands for the guest, from the archive that kernels come from
 	{"host/image/initramfs"},
 	{"host/registry"},                          // machines that run, and their names
 	{"host/outside"},                           // a guest's kernel, seen from outside it
+	{"host/debug"},                             // a guest, stopped and stepped
 	{"host/image/program"},                     // what a guest is to run, and its files
 	{"host/trace/capture", "host/trace/event"}, // a trace's bytes; its events
 	{"host/trace/format", "host/trace/internal/kerneltext"},

@@ -10,6 +10,7 @@
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //	tasks.txt      its tasks and their stacks, also of one that crashed or was interrupted
+//	debug.log    a debugger's session: commands and what they showed
 //	kernel.json  what the kernel's image contains (schema labctl/kernel/v1: host/kernel/profile)
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
@@ -54,6 +55,7 @@ const (
 
 	RegistersFile = "registers.txt"
 	TasksFile     = "tasks.txt"
+	DebugFile     = "debug.log"
 	KernelFile    = "kernel.json"
 )
 

@@ -95,6 +95,9 @@ type Options struct {
 	// In is the machine to work in, in place of one of the run's own: Spec has the
 	// features that are needed alone then.
 	In *registry.Machine
+	// Apart has In left alone: its agent is not spoken to, and VM stays nil. That is for
+	// a debugger, which the guest need not answer.
+	Apart bool
 	// Machine is the name of the machine, for other commands to use it by; empty for
 	// one that says what the run is. Idle is how long it is kept without use, for the
 	// list of machines; 0 is for ever.
@@ -116,7 +119,7 @@ var ErrNoBoot = outcome.New(outcome.OK, "there is nothing to boot for")
 // Session is a run.
 type Session struct {
 	Machine *machine.Machine
-	VM      *vm.VM     // nil before the boot
+	VM      *vm.VM     // nil before the boot, and with Options.Apart
 	Dir     record.Dir // its Path is empty when nothing is kept
 	Run     record.Run // as far as it is known
 
@@ -157,6 +160,9 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 	if o.In != nil {
 		if err := s.join(ctx); err != nil {
 			return s, err
+		}
+		if o.Apart {
+			return s, work(ctx, s)
 		}
 		return s, s.work(work)
 	}
@@ -199,6 +205,10 @@ func (s *Session) join(ctx context.Context) (err error) {
 	}
 	if err := s.open(); err != nil {
 		return err
+	}
+	if s.o.Apart {
+		s.Machine.Describe(&s.Run, nil)
+		return nil
 	}
 	cfg := vm.Config{Console: s.o.Console, Spool: s.env.Spool, Patience: s.o.Spec.Patience}
 	if s.Dir.Path != "" {

@@ -99,6 +99,20 @@ func Read(k *kern.Kernel, cpus []vm.CPU) (*Tasks, error) {
 	case err != nil:
 		t.Torn = text.Line(err.Error(), 200)
 	}
+	t.prepare()
+	return t, nil
+}
+
+// Untyped is Read for a kernel whose structures are not known: no task is listed, and of
+// stacks there are those of CPUs.
+func Untyped(k *kern.Kernel, cpus []vm.CPU) *Tasks {
+	t := &Tasks{CPUs: cpus, look: k.Look()}
+	t.prepare()
+	return t
+}
+
+// prepare reads what stacks need.
+func (t *Tasks) prepare() {
 	// Modules have symbols of their own; without them their frames are addresses.
 	t.Modules, _ = t.look.Modules()
 	t.find = t.look.Finder(t.Modules)
@@ -109,7 +123,6 @@ func Read(k *kern.Kernel, cpus []vm.CPU) (*Tasks, error) {
 		}
 	}
 	t.unw, t.noUn = unwind.Of(t.look, tables)
-	return t, nil
 }
 
 // read walks the list of processes, and of each its threads.
