@@ -82,6 +82,9 @@ func (p *page) view(v *View) {
 	case v.Absent != nil:
 		p.wrap("  ", "– "+p.in(*v.Absent))
 		return
+	case v.Failed != "":
+		p.wrap("  ", "! "+line(v.Failed))
+		return
 	case v.Table != nil:
 		p.table(v.Table)
 	case v.Tree != nil:
@@ -147,11 +150,9 @@ func (p *page) table(t *Table) {
 	first := len(head) - len(t.Columns)
 	for i, c := range t.Columns {
 		at := &g.Columns[first+i]
-		at.Right, at.Wrap = c.Right, !c.Right
-		for _, r := range t.Rows { // signs are coloured, and words that wrap are not
-			at.Wrap = at.Wrap && r.Cells[i].Kind != Yes && r.Cells[i].Kind != No
-		}
+		at.Right, at.Wrap = c.Right, true
 	}
+	g.Narrowest = 4
 	var wrong []string
 	for _, r := range t.Rows {
 		var row []any
@@ -170,11 +171,7 @@ func (p *page) table(t *Table) {
 					wrong = append(wrong, m)
 				}
 			}
-			if g.Columns[first+i].Wrap {
-				row = append(row, table.Text{S: c.sign(), After: "|/"})
-			} else {
-				row = append(row, s)
-			}
+			row = append(row, table.Text{S: s, After: "|/"})
 		}
 		g.Row(row...)
 	}
@@ -256,7 +253,7 @@ func (p *page) timeline(t *Timeline) {
 	}
 	names := 0
 	for _, l := range t.Lanes {
-		names = max(names, table.Width(line(l.Name)))
+		names = max(names, table.Width(p.in(l.Name)))
 	}
 	names = min(names, p.Cells/3)
 	room := p.Cells - names - 5
@@ -275,7 +272,7 @@ func (p *page) timeline(t *Timeline) {
 				}
 			}
 		}
-		p.f("  %s │%s\n", table.Pad(table.Cut(line(l.Name), names), names), strings.TrimRight(p.bar(bar), " "))
+		p.f("  %s │%s\n", table.Pad(table.Cut(p.in(l.Name), names), names), strings.TrimRight(p.bar(bar), " "))
 		p.marks(t, i, names, room, place)
 	}
 	p.f("  %s └%s\n", strings.Repeat(" ", names), strings.Repeat("─", room))
@@ -304,10 +301,10 @@ func (p *page) marks(t *Timeline, lane, names, room int, place func(int64) int) 
 		if m.Lane != lane {
 			continue
 		}
-		label := "^ " + table.Cut(line(m.Text), room/2)
+		label := "^ " + table.Cut(p.in(m.Text), room/2)
 		at := place(m.Time)
 		if at+table.Width(label) > room {
-			label = table.Cut(line(m.Text), room/2) + " ^"
+			label = table.Cut(p.in(m.Text), room/2) + " ^"
 			at = max(0, at-table.Width(label)+1)
 		}
 		put := false

@@ -31,13 +31,15 @@ func (w Words) In(lang string) string {
 // Same is a word that is the same in both languages: a name, a number.
 func Same(s string) Words { return Words{s, s} }
 
-// View is one picture. It has one of Table and what follows, or says in Absent why
-// there is nothing to see.
+// View is one picture. It has one of Table and what follows, or says in Absent or
+// Failed why there is nothing to see.
 type View struct {
 	ID     string `json:"id"`
 	Title  Words  `json:"title"`
 	Note   Words  `json:"note,omitzero"` // how to read it
 	Absent *Words `json:"absent,omitempty"`
+	// Failed is what is wrong with the view or the record, where it could not be made.
+	Failed string `json:"failed,omitempty"`
 
 	Table    *Table    `json:"table,omitempty"`
 	Tree     *Tree     `json:"tree,omitempty"`
@@ -118,7 +120,7 @@ type Timeline struct {
 
 // Lane is one task.
 type Lane struct {
-	Name  string `json:"name"`
+	Name  Words  `json:"name"`
 	TID   int64  `json:"tid"`
 	Spans []Span `json:"spans"`
 }
@@ -130,6 +132,7 @@ type State string
 const (
 	Running State = "running" // has a CPU
 	Ready   State = "R"       // waits for a CPU
+	Asleep  State = "-"       // sleeps, and the kernel does not say how
 )
 
 // Span is a while in which a task was in one state.
@@ -142,9 +145,9 @@ type Span struct {
 
 // Mark is one moment in a lane.
 type Mark struct {
-	Lane int    `json:"lane"`
-	Time int64  `json:"time"`
-	Text string `json:"text"`
+	Lane int   `json:"lane"`
+	Time int64 `json:"time"`
+	Text Words `json:"text"`
 }
 
 // Walk is an address taken apart by the levels of the page tables.

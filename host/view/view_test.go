@@ -60,10 +60,10 @@ func all(t testing.TB) []*View {
 			Timeline: &Timeline{
 				Start: 1e9, End: 1.1e9, More: 3,
 				Lanes: []Lane{
-					{"parent (100)", 100, []Span{{1e9, 1.02e9, Running, 0}, {1.02e9, 1.08e9, "D", 0}, {1.08e9, 1.1e9, Running, 0}}},
-					{"child (105)", 105, []Span{{1.02e9, 1.03e9, Ready, 1}, {1.03e9, 1.08e9, Running, 1}, {1.08e9, 1.09e9, "?", 1}}},
+					{Words{"parent (100)", "부모(100)"}, 100, []Span{{1e9, 1.02e9, Running, 0}, {1.02e9, 1.08e9, "D", 0}, {1.08e9, 1.1e9, Running, 0}}},
+					{Same("child (105)"), 105, []Span{{1.02e9, 1.03e9, Ready, 1}, {1.03e9, 1.08e9, Running, 1}, {1.08e9, 1.09e9, "?", 1}}},
 				},
-				Marks: []Mark{{0, 1.02e9, "vfork"}, {1, 1.08e9, "exit"}, {1, 1.099e9, "gone"}},
+				Marks: []Mark{{0, 1.02e9, Same("vfork")}, {1, 1.08e9, Same("exit")}, {1, 1.099e9, Same("gone")}},
 			},
 		},
 		{

@@ -38,6 +38,7 @@ var legend = []struct {
 }{
 	{Running, '█', Words{"runs", "실행 중"}},
 	{Ready, '▒', Words{"waits for a CPU", "CPU를 기다림"}},
+	{Asleep, '·', Words{"does not run (this kernel does not say why)", "실행되지 않음(이 커널은 이유를 말해 주지 않음)"}},
 	{"S", '·', Words{"sleeps (S)", "잠듦(S)"}},
 	{"D", '━', Words{"sleeps, not to be disturbed (D)", "방해받지 않고 잠듦(D)"}},
 	{"T", '‖', Words{"stopped (T)", "멈춤(T)"}},

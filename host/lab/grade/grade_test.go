@@ -16,6 +16,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/runner"
+	"labctl/host/lab/see"
 	"labctl/host/machine"
 	"labctl/host/session"
 )
@@ -110,6 +111,11 @@ func complaints(t *testing.T, env session.Env, spec machine.Spec, l *lab.Lab) (b
 	for _, c := range r.Claims {
 		if c.Verdict == judge.Unknown {
 			bad = append(bad, fmt.Sprintf("claim %s: %s", c.ID, c.Error))
+		}
+	}
+	for _, v := range see.Views(l, ran.Result) {
+		if v.Failed != "" {
+			bad = append(bad, fmt.Sprintf("view %s: %s", v.ID, v.Failed))
 		}
 	}
 	return bad

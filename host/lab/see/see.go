@@ -54,14 +54,16 @@ func (m *maker) view(d *lab.View) *view.View {
 	when, all := d.Exprs()
 	if when != nil {
 		if applies, err := when.Eval(m.in); err != nil {
-			return absent(v, "when", err)
+			v.Failed = "when: " + err.Error()
+			return v
 		} else if !applies.True {
 			why := words(*d.WhyNot)
 			v.Absent = &why
 			return v
 		}
 	}
-	if why := judge.NotTold(m.r, all...); why != nil {
+	// A table says it of the rows that cannot be made, and has the others.
+	if why := judge.NotTold(m.r, all...); why != nil && d.Table == nil {
 		w := words(*why)
 		v.Absent = &w
 		return v
@@ -84,18 +86,8 @@ func (m *maker) view(d *lab.View) *view.View {
 		v.Compare, err = m.compare(d.Compare)
 	}
 	if err != nil {
-		return absent(v, "", err)
+		*v = view.View{ID: v.ID, Title: v.Title, Note: v.Note, Failed: err.Error()}
 	}
-	return v
-}
-
-// absent says why a view could not be made.
-func absent(v *view.View, at string, err error) *view.View {
-	if at != "" {
-		at += ": "
-	}
-	w := view.Words{EN: "not to be seen: " + at + err.Error(), KO: "볼 수 없습니다: " + at + err.Error()}
-	v.Absent = &w
 	return v
 }
 
@@ -151,6 +143,14 @@ func (m *maker) table(d *lab.TableView) (*view.Table, error) {
 	}
 	numbers := make([]int, len(d.Columns))
 	for _, rows := range d.Rows {
+		if why := judge.NotTold(m.r, rows.Of.X); why != nil {
+			r := view.Row{Cells: slices.Repeat([]view.Cell{{Kind: view.Wrong, Text: why.EN}}, len(d.Columns))}
+			if rows.Name != nil {
+				r.Name, t.Named = words(lab.Text(*rows.Name)), true
+			}
+			t.Rows = append(t.Rows, r)
+			continue
+		}
 		items, n, err := m.items(rows.Of, maxRows-len(t.Rows))
 		if err != nil {
 			return nil, err
@@ -162,7 +162,7 @@ func (m *maker) table(d *lab.TableView) (*view.Table, error) {
 				r.Name, t.Named = words(lab.Text(*rows.Name)), true
 			}
 			for i, c := range d.Columns {
-				made := cell(c.Cell, m.row(item))
+				made := m.cell(c.Cell, item)
 				if made.Kind == view.Number || made.Kind == view.None {
 					numbers[i]++
 				}
@@ -179,8 +179,11 @@ func (m *maker) table(d *lab.TableView) (*view.Table, error) {
 
 // cell is one value. One that cannot be had says so in its place: the others can be
 // seen all the same.
-func cell(f lab.Formula, in expr.Input) view.Cell {
-	v, err := f.X.Item(in)
+func (m *maker) cell(f lab.Formula, row expr.Item) view.Cell {
+	if why := judge.NotTold(m.r, f.X); why != nil {
+		return view.Cell{Kind: view.Wrong, Text: why.EN}
+	}
+	v, err := f.X.Item(m.row(row))
 	if err != nil {
 		return view.Cell{Kind: view.Wrong, Text: err.Error()}
 	}
@@ -204,12 +207,15 @@ func cell(f lab.Formula, in expr.Input) view.Cell {
 
 // stackOf is the stack of a creation, an event, or itself.
 func stackOf(v expr.Item) (stack.Stack, bool) {
-	s, ok := expr.Native[result.Stack](v)
-	if c, is := expr.Native[result.Creation](v); is {
-		s, ok = c.Stack, true
-	} else if e, is := expr.Native[result.Event](v); is {
-		s, ok = e.Stack, true
+	if c, ok := expr.Native[result.Creation](v); ok {
+		return c.Stack.Print(), true
 	}
+	if e, ok := expr.Native[result.Event](v); ok {
+		s := e.Stack.Print()
+		s.TrimMachinery("")
+		return s, true
+	}
+	s, ok := expr.Native[result.Stack](v)
 	return s.Print(), ok
 }
 

@@ -103,15 +103,15 @@ func (m *maker) timeline(d *lab.TimelineView) (*view.Timeline, error) {
 			if _, twice := lanes[tid]; twice || tid == 0 {
 				continue
 			}
-			name := fmt.Sprintf("%s-%d", commOf(step, tid), tid)
+			name := view.Same(fmt.Sprintf("%s-%d", commOf(step, tid), tid))
 			if rows.Name != nil && n == 1 {
-				name = fmt.Sprintf("%s (%d)", rows.Name.EN, tid)
+				name = view.Words{EN: fmt.Sprintf("%s (%d)", rows.Name.EN, tid), KO: fmt.Sprintf("%s(%d)", rows.Name.KO, tid)}
 			}
 			lanes[tid] = len(out.Lanes)
 			out.Lanes = append(out.Lanes, view.Lane{Name: name, TID: tid})
 		}
 	}
-	t := switches{out: out, lanes: lanes, open: map[int64]view.Span{}}
+	t := switches{out: out, lanes: lanes, open: map[int64]view.Span{}, blurred: m.r.Kernel.WrongStates}
 	for i := range step.Events {
 		t.event(&step.Events[i])
 	}
@@ -138,11 +138,24 @@ func (m *maker) timeline(d *lab.TimelineView) (*view.Timeline, error) {
 				return nil, fmt.Errorf("%s gives %s; want events", mark.Of.Source, item.Text())
 			}
 			if lane, ours := lanes[e.TID]; ours {
-				out.Marks = append(out.Marks, view.Mark{Lane: lane, Time: e.Time, Text: mark.Says.EN})
+				out.Marks = append(out.Marks, view.Mark{Lane: lane, Time: e.Time, Text: words(lab.Text(mark.Says))})
 			}
 		}
 	}
+	clip(out)
 	return out, nil
+}
+
+// clip leaves out what lies outside the times that are shown.
+func clip(t *view.Timeline) {
+	for i := range t.Lanes {
+		l := &t.Lanes[i]
+		l.Spans = slices.DeleteFunc(l.Spans, func(s view.Span) bool { return s.To <= t.Start || s.From >= t.End })
+		for j := range l.Spans {
+			l.Spans[j].From, l.Spans[j].To = max(l.Spans[j].From, t.Start), min(l.Spans[j].To, t.End)
+		}
+	}
+	t.Marks = slices.DeleteFunc(t.Marks, func(m view.Mark) bool { return m.Time < t.Start || m.Time > t.End })
 }
 
 // commOf is the last name of a task in a step.
@@ -164,6 +177,8 @@ type switches struct {
 	first int64
 	last  int64
 	spans int
+	// blurred says that this kernel names states wrongly.
+	blurred bool
 }
 
 // next ends what a task did, and begins something else.
@@ -202,12 +217,14 @@ func (t *switches) event(e *result.Event) {
 		switch {
 		case strings.HasPrefix(state, "R"):
 			state = string(view.Ready)
+		case t.blurred:
+			state = string(view.Asleep)
 		case state != "":
 			state = state[:1]
 		}
 		t.next(number("prev_pid"), e.Time, view.State(state), e.CPU)
 		t.next(number("next_pid"), e.Time, view.Running, e.CPU)
-	case "sched_wakeup", "sched_wakeup_new":
+	case "sched_waking", "sched_wakeup", "sched_wakeup_new":
 		tid := number("pid")
 		if s, ok := t.open[tid]; !ok || s.State != view.Running {
 			t.next(tid, e.Time, view.Ready, e.CPU)
