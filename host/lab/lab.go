@@ -196,7 +196,47 @@ type Step struct {
 	// Privileges are a program's own, in place of those of needs.
 	Privileges []string `yaml:"privileges" json:"privileges,omitempty" jsonschema:"enum=namespaces,enum=kernel_stacks,enum=realtime,enum=pid_max,enum=workqueues,enum=cpu_hotplug,enum=root,description=what this program may do\\, in place of needs.privileges"`
 	Shell      string   `yaml:"shell" json:"shell,omitempty" jsonschema:"description=a line for the guest's shell"`
+	Outside    []Point  `yaml:"outside" json:"outside,omitempty" jsonschema:"description=what is read from outside the guest while the program stands at a point"`
 }
+
+// Point is a point of a step, or of a learner's program, at which the guest's kernel is
+// looked at from outside: one that the program marks by a line "@look NAME", or one that
+// is seen from outside. The guest stands still meanwhile.
+type Point struct {
+	At string `yaml:"at" json:"at" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=its name: that of the program's mark"`
+	// SleepsIn has no mark waited for, but a task of the program that sleeps in one of
+	// these functions; it is called "task".
+	SleepsIn []string `yaml:"sleeps_in" json:"sleeps_in,omitempty" jsonschema:"description=not at a mark\\, but when a task of the program sleeps in one of these kernel functions; it is called task"`
+	// Asleep are tasks that must have gone to sleep first.
+	Asleep  []string      `yaml:"asleep" json:"asleep,omitempty" jsonschema:"description=tasks that are waited for until they sleep"`
+	PS      bool          `yaml:"ps" json:"ps,omitempty" jsonschema:"description=list all tasks; those that are named are listed anyhow"`
+	Stacks  []string      `yaml:"stacks" json:"stacks,omitempty" jsonschema:"description=the kernel stacks of these tasks"`
+	Maps    []string      `yaml:"maps" json:"maps,omitempty" jsonschema:"description=the memory areas of these tasks"`
+	Pages   []PointPage   `yaml:"pages" json:"pages,omitempty" jsonschema:"description=addresses through the page tables"`
+	Structs []PointStruct `yaml:"structs" json:"structs,omitempty" jsonschema:"description=members of structures"`
+}
+
+// PointPage is an address of a task, both as the program's mark names them.
+type PointPage struct {
+	Task    string `yaml:"task" json:"task" jsonschema:"description=name of a task in the program's mark"`
+	Address string `yaml:"address" json:"address" jsonschema:"description=name of an address in the program's mark\\, or of several"`
+}
+
+// PointStruct is members of a structure: a task's task_struct, what that leads to, or a
+// variable.
+type PointStruct struct {
+	Type    string   `yaml:"type" json:"type" jsonschema:"description=task_struct"`
+	Task    string   `yaml:"task" json:"task,omitempty" jsonschema:"description=the task whose task_struct it is"`
+	Through string   `yaml:"through" json:"through,omitempty" jsonschema:"description=member of that task_struct that points to the structure: mm"`
+	Symbol  string   `yaml:"symbol" json:"symbol,omitempty" jsonschema:"description=the variable that it is"`
+	Members []string `yaml:"members" json:"members" jsonschema:"minItems=1,description=members or paths of them: thread_info.flags; one that the kernel lacks is no error"`
+}
+
+// Tasks that can be named without a program's saying: those that every machine has.
+var KnownTasks = map[string]int64{"init": 1, "kthreadd": 2}
+
+// SleeperName is what the task of a point with SleepsIn is called.
+const SleeperName = "task"
 
 // Params are the probe's parameters as it takes them; nil for none.
 func (s Step) Params() json.RawMessage {
@@ -257,6 +297,7 @@ type Graded struct {
 	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty"`
 	// Withheld says that the copy of the lab that learners get has no solution.
 	Withheld bool    `yaml:"withheld" json:"withheld,omitempty" jsonschema:"description=there is no solution in this copy of the lab"`
+	Outside  []Point `yaml:"outside" json:"outside,omitempty" jsonschema:"description=what is read from outside the guest while the program stands at a point"`
 	Seconds  int     `yaml:"seconds" json:"seconds,omitempty" jsonschema:"minimum=1,maximum=120,default=10,description=how long the program may run"`
 	Checks   []Check `yaml:"checks" json:"checks" jsonschema:"minItems=1"`
 	Hints    []Text  `yaml:"hints" json:"hints" jsonschema:"minItems=1,description=from a nudge to all but the answer"`

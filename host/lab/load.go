@@ -416,6 +416,7 @@ func (v *validator) all() {
 	}
 	if x := l.Exercise; x != nil {
 		v.trace("exercise.trace", x.Trace)
+		v.points("exercise.outside", x.Outside)
 		if x.Seconds == 0 {
 			x.Seconds = 10
 		}
@@ -606,8 +607,74 @@ func (v *validator) steps() (ids []string) {
 			v.probe(at, s)
 		}
 		v.privileges(at+".privileges", s.Privileges)
+		v.points(at+".outside", s.Outside)
 	}
 	return ids
+}
+
+// maxPoints bounds the points of a step, and each list of one.
+const maxPoints = 32
+
+// points checks where and what is read from outside.
+func (v *validator) points(at string, points []Point) {
+	if len(points) > maxPoints {
+		v.fail(at, 0, "%d points; at most %d", len(points), maxPoints)
+	}
+	seen := map[string]bool{}
+	for i := range points {
+		p := &points[i]
+		at := fmt.Sprintf("%s[%d]", at, i)
+		v.match(at+".at", p.At, stepID, "shared")
+		if seen[p.At] {
+			v.fail(at+".at", 0, "%s is another point's name", p.At)
+		}
+		seen[p.At] = true
+		for j, f := range p.SleepsIn {
+			v.match(fmt.Sprintf("%s.sleeps_in[%d]", at, j), f, symbol, "do_sigtimedwait")
+		}
+		names := func(field string, list []string) {
+			if len(list) > maxPoints {
+				v.fail(at+"."+field, 0, "%d; at most %d", len(list), maxPoints)
+			}
+			for j, name := range list {
+				v.match(fmt.Sprintf("%s.%s[%d]", at, field, j), name, stepID, "child")
+			}
+		}
+		names("asleep", p.Asleep)
+		names("stacks", p.Stacks)
+		names("maps", p.Maps)
+		if len(p.Pages) > maxPoints || len(p.Structs) > maxPoints {
+			v.fail(at, 0, "more than %d pages or structs", maxPoints)
+		}
+		for j, page := range p.Pages {
+			at := fmt.Sprintf("%s.pages[%d]", at, j)
+			v.match(at+".task", page.Task, stepID, "child")
+			v.match(at+".address", page.Address, stepID, "page")
+		}
+		for j, s := range p.Structs {
+			at := fmt.Sprintf("%s.structs[%d]", at, j)
+			if s.Type == "" {
+				v.fail(at+".type", 0, "missing; write it as task_struct")
+			}
+			switch {
+			case (s.Task == "") == (s.Symbol == ""):
+				v.fail(at, 0, "wants exactly one of task and symbol")
+			case s.Task != "":
+				v.match(at+".task", s.Task, stepID, "child")
+			default:
+				v.match(at+".symbol", s.Symbol, symbol, "init_task")
+			}
+			if s.Through != "" && s.Task == "" {
+				v.fail(at+".through", 0, "is a member of a task's task_struct")
+			}
+			if n := len(s.Members); n == 0 || n > 4*maxPoints {
+				v.fail(at+".members", 0, "%d members; want 1 to %d", n, 4*maxPoints)
+			}
+		}
+		if !p.PS && len(p.Stacks)+len(p.Maps)+len(p.Pages)+len(p.Structs) == 0 {
+			v.fail(at, 0, "reads nothing: wants ps, stacks, maps, pages or structs")
+		}
+	}
 }
 
 // probe holds a step against the catalogue.

@@ -83,6 +83,14 @@ func TestEvents(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ name, old, new, want string }{
+		{"point without a name", "args: {flags: 0}", "outside: [{ps: true}]", "T1-try/lab.yaml:13: steps[0].outside[0].at: missing; write it as shared"},
+		{"point that reads nothing", "args: {flags: 0}", "outside: [{at: a}]", "steps[0].outside[0]: reads nothing"},
+		{"two points of a name", "args: {flags: 0}", "outside: [{at: a, ps: true}, {at: a, ps: true}]", "steps[0].outside[1].at: a is another point's name"},
+		{"point's task", "args: {flags: 0}", "outside: [{at: a, stacks: [A]}]", `steps[0].outside[0].stacks[0]: "A"; write it as child`},
+		{"point's page", "args: {flags: 0}", "outside: [{at: a, pages: [{task: child}]}]", "steps[0].outside[0].pages[0].address: missing"},
+		{"point's structure nowhere", "args: {flags: 0}", "outside: [{at: a, structs: [{type: rq, members: [curr]}]}]", "steps[0].outside[0].structs[0]: wants exactly one of task and symbol"},
+		{"point's structure without members", "args: {flags: 0}", "outside: [{at: a, structs: [{type: rq, symbol: runqueues}]}]", "members: 0 members; want 1 to"},
+		{"point of an exercise", "exercise:", "exercise:\n  outside: [{at: a}]", "exercise.outside[0]: reads nothing"},
 		{"unknown field", "topic:", "topick:", `T1-try/lab.yaml:2: topick: unknown field "topick"`},
 		{"unknown field deep", "    why_not:", "    whynot:", `T1-try/lab.yaml:18: checks[0].whynot: unknown field "whynot"`},
 		{"wrong type", "flags: 0", "flags: [1", "T1-try/lab.yaml:1"},

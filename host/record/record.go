@@ -6,6 +6,7 @@
 //	console.log  every byte of the guest's console, as it came
 //	qemu.txt     QEMU's command line, quoted for a shell
 //	stacks.txt   the call stacks as they were printed
+//	outside.txt  what a lab read from outside the guest
 //	trace.dat    the ring-buffer pages of the capture, for trace-cmd(1) and KernelShark
 //	trace.pftrace  the same for ui.perfetto.dev
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
@@ -50,6 +51,7 @@ const (
 	ConsoleFile = "console.log"
 	QEMUFile    = "qemu.txt"
 	StacksFile  = "stacks.txt"
+	OutsideFile = "outside.txt"
 	DataFile    = "trace.dat"
 	ViewFile    = "trace.pftrace"
 

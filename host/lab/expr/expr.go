@@ -72,6 +72,8 @@ var (
 	creationType = cel.ObjectType("result.Creation")
 	eventType    = cel.ObjectType("result.Event")
 	stackType    = cel.ObjectType("result.Stack")
+	lookType     = cel.ObjectType("result.Look")
+	structType   = cel.ObjectType("result.OutsideStruct")
 )
 
 // nativeTypes are what expressions see, by their JSON names.
@@ -80,6 +82,9 @@ func nativeTypes() []any {
 		reflect.TypeFor[result.Kernel](), reflect.TypeFor[result.Member](), reflect.TypeFor[result.Step](),
 		reflect.TypeFor[result.Task](), reflect.TypeFor[result.Creation](), reflect.TypeFor[result.Who](),
 		reflect.TypeFor[result.Event](), reflect.TypeFor[result.Stack](), reflect.TypeFor[result.Frame](),
+		reflect.TypeFor[result.Look](), reflect.TypeFor[result.OutsideTask](), reflect.TypeFor[result.OutsideStack](),
+		reflect.TypeFor[result.OutsideMaps](), reflect.TypeFor[result.OutsideArea](), reflect.TypeFor[result.OutsidePage](),
+		reflect.TypeFor[result.OutsideEntry](), reflect.TypeFor[result.OutsideStruct](), reflect.TypeFor[result.OutsideMember](),
 		ext.ParseStructTag("json"),
 	}
 }

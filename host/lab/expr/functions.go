@@ -28,16 +28,6 @@ const maxCalls = 8
 // of a check prints.
 func functions() []cel.EnvOption {
 	str, num := cel.StringType, cel.IntType
-	member := func(name string, args []*cel.Type, out *cel.Type, f func(...ref.Val) ref.Val) cel.EnvOption {
-		id := name
-		for _, a := range args {
-			id += "_" + strings.ReplaceAll(a.String(), ".", "_")
-		}
-		return cel.Function(name, cel.MemberOverload(id, args, out, cel.FunctionBinding(f)))
-	}
-	global := func(name string, args []*cel.Type, out *cel.Type, f func(...ref.Val) ref.Val) cel.EnvOption {
-		return cel.Function(name, cel.Overload(name+"_"+args[0].String(), args, out, cel.FunctionBinding(f)))
-	}
 	opts := []cel.EnvOption{
 		member("config", []*cel.Type{kernelType, str}, str, func(a ...ref.Val) ref.Val {
 			v, ok := get[result.Kernel](a[0]).Config[word(a[1])]
@@ -189,6 +179,7 @@ func functions() []cel.EnvOption {
 			return orErr(types.String(l), err)
 		}),
 	}
+	opts = append(opts, outside()...)
 	var calls []cel.FunctionOpt
 	args := []*cel.Type{stackType}
 	for n := 1; n <= maxCalls; n++ {
@@ -203,6 +194,20 @@ func functions() []cel.EnvOption {
 			})))
 	}
 	return append(opts, cel.Function("calls", calls...))
+}
+
+// member is a function that is called on its first argument.
+func member(name string, args []*cel.Type, out *cel.Type, f func(...ref.Val) ref.Val) cel.EnvOption {
+	id := name
+	for _, a := range args {
+		id += "_" + strings.ReplaceAll(a.String(), ".", "_")
+	}
+	return cel.Function(name, cel.MemberOverload(id, args, out, cel.FunctionBinding(f)))
+}
+
+// global is a function that is called by its name alone.
+func global(name string, args []*cel.Type, out *cel.Type, f func(...ref.Val) ref.Val) cel.EnvOption {
+	return cel.Function(name, cel.Overload(name+"_"+args[0].String(), args, out, cel.FunctionBinding(f)))
 }
 
 func linesOf(text string) []string {

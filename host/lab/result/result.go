@@ -82,6 +82,8 @@ type Step struct {
 	// Events are all events of the trace, by time: those that the lab asks for
 	// and those of creations.
 	Events []Event `json:"events,omitempty"`
+	// Looks are what was read from outside the guest while the step ran, in their order.
+	Looks []Look `json:"looks,omitempty"`
 	// Lost counts events that are missing: of this step, or of the capture
 	// where it is not known of which. NotTraced names what the kernel would not
 	// trace.

@@ -208,13 +208,13 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 		}
 		var done *result.Step
 		if argv := argvOf(step, programs); step.Program == "" {
-			done, err = t.run(step.ID, argv, stepDeadline)
+			done, err = t.run(step.ID, argv, stepDeadline, step.Outside)
 		} else {
 			privileges := r.Lab.Needs.Privileges
 			if step.Privileges != nil {
 				privileges = step.Privileges
 			}
-			done, err = t.judge(step.ID, argv, stepDeadline, privileges)
+			done, err = t.judge(step.ID, argv, stepDeadline, privileges, step.Outside)
 		}
 		r.Result.Steps = append(r.Result.Steps, done)
 		switch {
@@ -255,7 +255,7 @@ func (r *run) programs(s *session.Session, programs []Attempt) (all []*result.Re
 			one := *r.Result
 			all = append(all, &one)
 		}
-		step, err := t.judge(lab.ProgramStep, append([]string{p.Argv0}, p.Args...), time.Duration(r.Lab.Exercise.Seconds)*time.Second, r.Lab.Needs.Privileges)
+		step, err := t.judge(lab.ProgramStep, append([]string{p.Argv0}, p.Args...), time.Duration(r.Lab.Exercise.Seconds)*time.Second, r.Lab.Needs.Privileges, r.Lab.Exercise.Outside)
 		all[i].Steps = []*result.Step{step}
 		if err != nil {
 			return all, err
@@ -298,7 +298,10 @@ func (r *run) writeFiles(ctx context.Context, s *session.Session) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeProfile(ctx, s.Machine.Kernel, s.Dir),
+	if seen := r.Result.Outside(); seen != "" {
+		err = s.Dir.WriteFile(record.OutsideFile, []byte(seen))
+	}
+	return errors.Join(err, writeProfile(ctx, s.Machine.Kernel, s.Dir),
 		s.Dir.WriteFile(record.StacksFile, []byte(r.Result.Stacks())), s.Dir.WriteFile(result.File, data))
 }
 

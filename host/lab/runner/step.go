@@ -10,6 +10,7 @@ import (
 	"labctl/host/bounded"
 	"labctl/host/kernel"
 	"labctl/host/lab"
+	"labctl/host/lab/look"
 	"labctl/host/lab/result"
 	"labctl/host/outcome"
 	"labctl/host/probe"
@@ -66,6 +67,7 @@ func (e *FloodError) How() outcome.How { return outcome.TooLoud }
 // trial runs steps one after another in one machine, under one capture.
 type trial struct {
 	v      *vm.VM
+	k      *kernel.Kernel
 	traced *lab.Trace
 	trace  *trace.Steps // nil when nothing is traced
 	steps  []*result.Step
@@ -77,7 +79,7 @@ type trial struct {
 
 // begin arms the trace. end or drop must follow when there is no error.
 func begin(v *vm.VM, k *kernel.Kernel, t *lab.Trace) (s *trial, err error) {
-	s = &trial{v: v, traced: t}
+	s = &trial{v: v, k: k, traced: t}
 	if !t.On() {
 		return s, nil
 	}
@@ -96,31 +98,43 @@ func (s *trial) limit(what string, after time.Duration) (context.Context, contex
 }
 
 // run runs one of labctl's own programs. The step is filled as far as the run came.
-func (s *trial) run(id string, argv []string, limit time.Duration) (*result.Step, error) {
-	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/"}, limit)
+func (s *trial) run(id string, argv []string, limit time.Duration, points []lab.Point) (*result.Step, error) {
+	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/"}, limit, points)
 }
 
 // judge is run for a program that nobody vouches for.
-func (s *trial) judge(id string, argv []string, limit time.Duration, privileges []string) (*result.Step, error) {
-	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/", Sandbox: lab.Sandbox(privileges), Watch: s.trace != nil}, limit)
+func (s *trial) judge(id string, argv []string, limit time.Duration, privileges []string, points []lab.Point) (*result.Step, error) {
+	return s.step(id, wire.ExecParams{Argv: argv, Dir: "/", Sandbox: lab.Sandbox(privileges), Watch: s.trace != nil}, limit, points)
 }
 
-func (s *trial) step(id string, p wire.ExecParams, limit time.Duration) (*result.Step, error) {
+func (s *trial) step(id string, p wire.ExecParams, limit time.Duration, points []lab.Point) (*result.Step, error) {
 	ctx, cancel := s.limit("step "+id, limit)
 	defer cancel()
 	step := &result.Step{ID: id, Argv: p.Argv}
 	s.steps, s.watched = append(s.steps, step), append(s.watched, nil)
-	return step, s.exec(ctx, step, p)
+	return step, s.exec(ctx, step, p, points)
 }
 
 // exec runs the program and keeps what it says. One that says too much is ended.
-func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) error {
+func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams, points []lab.Point) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	flood := &FloodError{step.ID}
+	ended := func() {}
 	stdout := bounded.Head{Max: maxStdout, Full: func() { cancel(flood) }}
 	stderr := bounded.Head{Max: maxStderr}
 	streams := agent.IO{Stdout: &stdout, Stderr: &stderr}
+	if len(points) > 0 {
+		looks, err := look.Begin(ctx, s.v, s.k, points)
+		if err != nil {
+			return fmt.Errorf("step %s: %w", step.ID, err)
+		}
+		marks, answers := looks.Stdout(&stdout)
+		streams.Stdout, streams.Stdin = marks, answers
+		p.Env = append(p.Env, wire.LookEnv+"=1")
+		defer func() { step.Looks = looks.End() }()
+		ended = marks.Flush
+	}
 	var exit wire.ExecResult
 	var err error
 	if s.trace != nil {
@@ -135,7 +149,7 @@ func (s *trial) exec(ctx context.Context, step *result.Step, p wire.ExecParams) 
 	if err != nil {
 		return err
 	}
-	if stdout.Over() {
+	if ended(); stdout.Over() {
 		return flood
 	}
 	s.watched[len(s.watched)-1] = exit.Watched
