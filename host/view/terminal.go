@@ -99,6 +99,10 @@ func (p *page) view(v *View) {
 		p.layout(v.Layout)
 	case v.Compare != nil:
 		p.compare(v.Compare)
+	case v.Pre != "":
+		for l := range strings.Lines(text.Lines(v.Pre)) {
+			p.f("  %s\n", table.Cut(strings.TrimRight(l, "\n"), p.Cells-2))
+		}
 	}
 	if s := p.in(v.Note); s != "" {
 		p.wrap("  ", s)
@@ -162,6 +166,9 @@ func (p *page) table(t *Table) {
 		for i := range r.Cells {
 			c := &r.Cells[i]
 			s := c.sign()
+			if c.Kind == Said {
+				s = p.in(c.Words)
+			}
 			switch c.Kind {
 			case Yes:
 				s = p.paint(s, green)

@@ -48,6 +48,7 @@ type View struct {
 	Walk     *Walk     `json:"walk,omitempty"`
 	Layout   *Layout   `json:"layout,omitempty"`
 	Compare  *Compare  `json:"compare,omitempty"`
+	Pre      string    `json:"pre,omitempty"` // text as it was printed
 }
 
 // Table is rows of cells. Rows have a name of their own where Named.
@@ -81,12 +82,26 @@ const (
 	No     Kind = "no"
 	None   Kind = "none"  // there is no such value
 	Wrong  Kind = "error" // it could not be found out: Text says why
+	Said   Kind = "words" // Words, in both languages
+)
+
+// Tone is whether a cell is good news.
+type Tone string
+
+// Tones of cells. They never say alone what they say.
+const (
+	Good  Tone = "good"
+	Bad   Tone = "bad"
+	Mixed Tone = "mixed"
 )
 
 // Cell is one value.
 type Cell struct {
-	Kind Kind   `json:"kind"`
-	Text string `json:"text,omitempty"`
+	Kind  Kind   `json:"kind"`
+	Text  string `json:"text,omitempty"`
+	Words Words  `json:"words,omitzero"` // of Said
+	Tone  Tone   `json:"tone,omitempty"`
+	Link  string `json:"link,omitempty"` // to a page beside this one, or a place in it
 }
 
 // Tree is tasks as they made each other.
@@ -131,6 +146,7 @@ type State string
 // States of tasks, beside those letters that /proc has for them: S, D, T, t, Z, X, I.
 const (
 	Running State = "running" // has a CPU
+	Alive   State = "alive"   // lives; what it does is not known
 	Ready   State = "R"       // waits for a CPU
 	Asleep  State = "-"       // sleeps, and the kernel does not say how
 )

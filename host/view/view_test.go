@@ -37,9 +37,9 @@ func all(t testing.TB) []*View {
 				Named:   true,
 				Columns: []Column{{Head: Same("PID"), Right: true}, {Head: Same("vm")}, {Head: Words{"FLAGS", "플래그"}}},
 				Rows: []Row{
-					{Words{"a process", "프로세스"}, []Cell{{Number, "146"}, {Kind: No}, {Kind: None}}},
-					{Words{"its thread", "그 스레드"}, []Cell{{Number, "7"}, {Kind: Yes}, {Text, "VM|FS|FILES|SIGHAND|THREAD|SYSVSEM|SETTLS|PARENT_SETTID|CHILD_CLEARTID"}}},
-					{Words{"another", "다른 것"}, []Cell{{Number, "8"}, {Wrong, "step x has no task"}, {Text, "<script>alert(1)</script>\x1b[31m"}}},
+					{Words{"a process", "프로세스"}, []Cell{{Kind: Number, Text: "146"}, {Kind: No}, {Kind: None}}},
+					{Words{"its thread", "그 스레드"}, []Cell{{Kind: Number, Text: "7"}, {Kind: Yes}, {Kind: Text, Text: "VM|FS|FILES|SIGHAND|THREAD|SYSVSEM|SETTLS|PARENT_SETTID|CHILD_CLEARTID"}}},
+					{Words{"another", "다른 것"}, []Cell{{Kind: Number, Text: "8"}, {Kind: Wrong, Text: "step x has no task"}, {Kind: Text, Text: "<script>alert(1)</script>\x1b[31m"}}},
 				},
 				More: 2,
 			},
@@ -81,6 +81,7 @@ func all(t testing.TB) []*View {
 				{Same("/proc/PID/stack"), []string{"do_sigtimedwait", "do_syscall_64", "entry_SYSCALL_64_after_hwframe"}},
 			}},
 		},
+		{ID: "pre", Title: Words{"Printed", "출력"}, Pre: "one </pre><script>alert(2)</script>\n  two\n"},
 		{ID: "none", Title: Words{"Not here", "여기에는 없음"}, Absent: &absent},
 	}
 }
@@ -126,5 +127,19 @@ func TestRows(t *testing.T) {
 		if s := strings.Join(got, " "); s != tt.want {
 			t.Errorf("rows of %q and %q = %q; want %q", tt.a, tt.b, s, tt.want)
 		}
+	}
+}
+
+// TestHTML: every kind is drawn, and what a guest said is text.
+func TestHTML(t *testing.T) {
+	var b strings.Builder
+	for _, v := range all(t) {
+		if err := HTML(&b, v, "t-"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden.Check(t, "testdata/views.html", b.String())
+	if strings.Contains(b.String(), "<script") || strings.Contains(b.String(), "style=") || strings.Contains(b.String(), "http") {
+		t.Error("markup of a guest's, a style that the page's policy forbids, or an address of elsewhere")
 	}
 }

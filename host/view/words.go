@@ -37,6 +37,7 @@ var legend = []struct {
 	says  Words
 }{
 	{Running, '█', Words{"runs", "실행 중"}},
+	{Alive, '▓', Words{"lives", "살아 있음"}},
 	{Ready, '▒', Words{"waits for a CPU", "CPU를 기다림"}},
 	{Asleep, '·', Words{"does not run (this kernel does not say why)", "실행되지 않음(이 커널은 이유를 말해 주지 않음)"}},
 	{"S", '·', Words{"sleeps (S)", "잠듦(S)"}},
