@@ -60,6 +60,7 @@ var tiers = [][]string{
 	{"host/lab"},                            // lessons: run, judged, graded
 	{"host/matrix"},                         // many kernels, machines and labs in one plan
 	{"host/class"},                          // a class's submissions as a plan, and its gradebook
+	{"host/page"},                           // a record, a matrix or a class as one file for people
 	{"host/ui/progress"},                    // pulls, builds and cells that are under way
 	{"host/tests"},                          // what tests cover, and how fast fuzz targets run
 	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write
@@ -99,6 +100,7 @@ var rules = []rule{
 	{from: "host/lab/expr", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/judge", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/see", to: startsVM, deep: true, why: judging},
+	{from: "host/page", to: []string{"host/vm/qemu"}, why: judging},
 	{from: "host/view", to: startsVM, deep: true, why: judging},
 	{from: "host/lab/show", to: startsVM, deep: true, why: judging},
 	{from: "host/matrix", but: "host/matrix/cell", to: startsVM, deep: true, why: "what runs a cell is handed to it"},

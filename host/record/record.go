@@ -12,6 +12,7 @@
 //	registers.txt  the CPUs' registers, of a guest that a deadline ended
 //	tasks.txt      its tasks and their stacks, also of one that crashed or was interrupted
 //	debug.log    a debugger's session: commands and what they showed
+//	report.html  all of this for people, made when the rest is there (host/page)
 //	kernel.json  what the kernel's image contains (schema labctl/kernel/v1: host/kernel/profile)
 //
 // console.log and qemu.txt are written as the guest runs, the others whole or not
@@ -59,6 +60,7 @@ const (
 	TasksFile     = "tasks.txt"
 	DebugFile     = "debug.log"
 	KernelFile    = "kernel.json"
+	PageFile      = "report.html"
 )
 
 // Run is run.json.

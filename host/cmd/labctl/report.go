@@ -11,17 +11,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
+	"labctl/host/lab/show"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
 	"labctl/host/matrix/render"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/page"
+	"labctl/host/record"
 	"labctl/host/scratch"
 )
 
 func (a *app) reportCmd() *cobra.Command {
 	var lf labFlags
-	var format, out string
+	var format, out, html string
 	c := &cobra.Command{
 		Use:   "report RECORD",
 		Short: "Show a matrix or lab runs from their records, as text or for a CI system",
@@ -35,9 +38,16 @@ func (a *app) reportCmd() *cobra.Command {
   markdown  a summary for GitHub: at most 1 MiB
   json      all of it (schema ` + matrix.Schema + `)
 
+With --html FILE it is one page for people, which loads nothing from anywhere: of a
+matrix its map, failures and the fork of all kernels side by side; of a class the
+gradebook; of any run's record its tasks, timeline, stacks, checks and claims with
+what was seen, console and commands, in English and Korean. Each record has such a
+page as ` + record.PageFile + ` already.
+
 The exit status is 0 when the report is written, whatever it says.`,
 		Example: `  labctl report matrix-out
   labctl report matrix-out --format junit --out junit.xml
+  labctl report labctl-out/20261122-080000-lab-P7 --html p7.html
   labctl report matrix-out --format markdown >>"$GITHUB_STEP_SUMMARY"
   labctl report labctl-out/20261122-080000-labs-arm64 --format ktap`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -49,6 +59,12 @@ The exit status is 0 when the report is written, whatever it says.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if !slices.Contains(render.Formats, format) {
 				return nearest.Unknown("--format", format, render.Formats)
+			}
+			if html != "" {
+				if err := page.Write(args[0], html, a.pageLang(&lf), func(id string) (*lab.Lab, error) { return a.find(&lf, id) }); err != nil {
+					return fmt.Errorf("report %s: %w", args[0], err)
+				}
+				return nil
 			}
 			r, err := cell.Read(args[0], func(id string) (*lab.Lab, error) { return a.find(&lf, id) })
 			if err != nil {
@@ -67,8 +83,18 @@ The exit status is 0 when the report is written, whatever it says.`,
 	f := c.Flags()
 	f.StringVar(&format, "format", "text", strings.Join(render.Formats, ", "))
 	f.StringVar(&out, "out", "", "write a file instead of standard output")
+	f.StringVar(&html, "html", "", "write one page for people to this file")
+	f.StringVar(&lf.lang, "lang", "", "with --html: the language that is shown first: en, ko (default: that of LANG)")
 	f.StringVar(&lf.dir, "labs", "", "a directory with labs of your own, instead of labctl's")
 	return c
+}
+
+// pageLang is the language in which a page opens.
+func (a *app) pageLang(o *labFlags) string {
+	if slices.Contains(lab.Languages, o.lang) {
+		return o.lang
+	}
+	return show.Lang()
 }
 
 func writeReport(file string, b []byte) error {

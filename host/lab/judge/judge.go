@@ -66,6 +66,19 @@ type Check struct {
 	Hint    *lab.Text   `json:"hint,omitempty"`
 }
 
+// Observed is what of Seen is nothing but what the program's step has: what it made, what
+// happened, what it printed. It says nothing of what the check wants.
+func (c *Check) Observed() (facts []expr.Seen) {
+	for _, s := range c.Seen {
+		if observed.MatchString(s.Expr) {
+			facts = append(facts, s)
+		}
+	}
+	return facts
+}
+
+var observed = text.Lazy(`^` + lab.ProgramStep + `(\.\w+|\.on\("\w+"\))+$`)
+
 // Claim is one claim's outcome.
 type Claim struct {
 	ID       string    `json:"id"`

@@ -249,3 +249,27 @@ func (t *switches) end() {
 		}
 	}
 }
+
+// Tasks are the tasks of all steps, and the first step's program.
+func Tasks(r *result.Result) (all *tasks.Timeline, program int) {
+	m := maker{r: r}
+	t, err := m.tree(&lab.TreeView{})
+	if err != nil {
+		return &tasks.Timeline{}, 0 // there is no expression that could fail
+	}
+	return t.Tasks, t.Program
+}
+
+// Creations are the ways of all creations of all steps through the kernel.
+func Creations(r *result.Result) *view.Stacks {
+	out := &view.Stacks{}
+	for _, s := range r.Steps {
+		for i := range s.Creations {
+			if st := s.Creations[i].Stack.Print(); len(st.Frames) > 0 {
+				add(out, st, whoOf(expr.ItemOf(s.Creations[i])))
+			}
+		}
+	}
+	slices.SortStableFunc(out.Paths, func(a, b view.Path) int { return b.Count - a.Count })
+	return out
+}
