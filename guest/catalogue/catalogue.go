@@ -41,6 +41,10 @@ func Probes() []Probe {
 		{"namespaces", "make a child in each kind of new namespace, one by one, and compare inside and outside", "child", `{}`, ""},
 		{"ending", "let a child end, by its own exit or by SIGKILL, and look at it before it is reaped", "child", `{"by":"exit","status":0,"signal":9}`, ""},
 		{"pingpong", "have two tasks hand one CPU to each other, with one address space or two", "child", `{"flags":0,"rounds":30}`, ""},
+		{"cow", "fork a child that writes to one of its parent's pages, and look at the page frames of both", "child", `{"pages":34,"index":2}`, ""},
+		{"rss", "have a child read and write zeroes and its parent's pages, and look at Rss and Pss of both", "child", `{"pages":64}`, ""},
+		{"demand", "have a child read, then write memory that nobody has touched, and count faults and page frames", "child", `{"pages":512}`, ""},
+		{"entries", "look at a shared page in the page tables of a parent, a child and a thread", "child", `{}`, ""},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`, ""},
 	}
 }

@@ -37,6 +37,7 @@ import (
 	_ "labctl/guest/probe/exec"
 	_ "labctl/guest/probe/iouring"
 	_ "labctl/guest/probe/kthread"
+	_ "labctl/guest/probe/memory"
 	_ "labctl/guest/probe/namespaces"
 	_ "labctl/guest/probe/pids"
 	_ "labctl/guest/probe/pingpong"

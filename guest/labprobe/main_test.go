@@ -12,6 +12,7 @@ import (
 
 	"labctl/guest/catalogue"
 	"labctl/guest/probe"
+	"labctl/guest/probe/mm"
 	"labctl/guest/wire"
 )
 
@@ -43,6 +44,7 @@ func TestCatalogueAndRegistryAgree(t *testing.T) {
 // TestCatalogueParameters runs each probe that is harmless here with the
 // parameters that the catalogue gives, and wants what it gives without any.
 func TestCatalogueParameters(t *testing.T) {
+probes:
 	for _, info := range catalogue.Probes() {
 		if info.Makes == "kthread" {
 			// Changes the machine's settings: its parameters alone are looked at here.
@@ -54,7 +56,13 @@ func TestCatalogueParameters(t *testing.T) {
 		var with, without wire.ProbeResult
 		for res, args := range map[*wire.ProbeResult][]string{&with: {info.Name, info.Params}, &without: {info.Name}} {
 			var stdout, stderr bytes.Buffer
-			if code := Main(t.Context(), args, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			code := Main(t.Context(), args, &stdout, &stderr)
+			if strings.Contains(stderr.String(), mm.ErrUnseen.Error()) {
+				// The right to that is a guest's; the host's user may lack it.
+				t.Logf("labprobe %v: %s", args, stderr.String())
+				continue probes
+			}
+			if code != 0 || stderr.Len() > 0 {
 				t.Fatalf("labprobe %v = %d, %s", args, code, stderr.String())
 			}
 			if err := json.Unmarshal(stdout.Bytes(), res); err != nil {

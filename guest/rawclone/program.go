@@ -241,6 +241,11 @@ func (p *Program) Here() Label {
 	return Label{uintptr(unsafe.Pointer(&p.words[0])) + p.instrs*unsafe.Sizeof(instr{})}
 }
 
+// Ahead is the place n operations after the next: Ahead(0) is Here.
+func (p *Program) Ahead(n int) Label {
+	return Label{p.Here().addr + uintptr(n)*unsafe.Sizeof(instr{})}
+}
+
 // Syscall calls nr with at most six arguments and returns the word that takes
 // the result.
 func (p *Program) Syscall(nr uintptr, args ...Word) Word {

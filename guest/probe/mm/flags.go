@@ -5,6 +5,9 @@ import "strconv"
 // Flags is a word of /proc/kpageflags.
 type Flags uint64
 
+// Flags that probes ask for.
+const ZeroPage Flags = 1 << 24 // the page of zeroes that reads of untouched memory get
+
 // flagNames are the bits of include/uapi/linux/kernel-page-flags.h, from 0 on.
 var flagNames = [...]string{"LOCKED", "ERROR", "REFERENCED", "UPTODATE", "DIRTY", "LRU", "ACTIVE", "SLAB", "WRITEBACK", "RECLAIM", "BUDDY",
 	"MMAP", "ANON", "SWAPCACHE", "SWAPBACKED", "COMPOUND_HEAD", "COMPOUND_TAIL", "HUGE", "UNEVICTABLE", "HWPOISON", "NOPAGE", "KSM", "THP",

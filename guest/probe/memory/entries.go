@@ -1,0 +1,102 @@
+package memory
+
+import (
+	"context"
+	"encoding/json"
+	"sync/atomic"
+	"unsafe"
+
+	"labctl/guest/probe"
+	"labctl/guest/probe/mm"
+	"labctl/guest/rawclone"
+	"labctl/guest/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() { probe.Register(probe.Probe{Name: "entries", Run: entries}) }
+
+// entries has a child and a thread read and write one shared page, and looks at the page as
+// parent, child and thread have it, before the two touch it and after.
+func entries(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
+	if err := probe.Params(raw, &struct{}{}); err != nil {
+		return nil, err
+	}
+	st, leave, err := enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return st.result("entries", "raw clone of a child and a thread, reads of pagemap of all three", entriesOn(ctx, st))
+}
+
+func entriesOn(ctx context.Context, st *stage) error {
+	shared, err := st.pages(1, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	word := (*uintptr)(unsafe.Pointer(&shared[0]))
+	atomic.StoreUintptr(word, 42)
+
+	var values [2]rawclone.Word
+	var acts [2][2]int
+	var scripts [2]*script
+	for i, role := range []string{"child", "thread"} {
+		s, err := newScript(role)
+		if err != nil {
+			return err
+		}
+		at := s.prog.Const(mm.Addr(shared))
+		acts[i][0] = s.act()
+		values[i] = s.read(at, 1)
+		acts[i][1] = s.act()
+		s.write(at, 1, uintptr(i+1)*100)
+		scripts[i] = s
+	}
+	child, thread := scripts[0], scripts[1]
+	if err := st.spawn(thread, threaded); err != nil {
+		return err
+	}
+	if err := st.spawn(child, forked); err != nil {
+		return err
+	}
+	ids := map[string]int{"parent": st.self.PID, "child": child.child.TID, "thread": thread.child.TID}
+	all := func(name string) error {
+		pages := map[string]mm.Page{}
+		point := map[string][]int64{"page": said(shared)}
+		for who, tid := range ids {
+			p, err := mm.Look(tid, mm.Addr(shared))
+			if err != nil {
+				return err
+			}
+			pages[who] = p
+			point[who] = []int64{int64(tid)}
+		}
+		st.data[name] = pages
+		return probe.Look(name, point)
+	}
+	if err := all("made"); err != nil {
+		return err
+	}
+	for i, s := range scripts {
+		if err := s.play(ctx, acts[i][0]); err != nil {
+			return err
+		}
+	}
+	if err := all("touched"); err != nil {
+		return err
+	}
+	var after []uintptr
+	for i, s := range scripts {
+		if err := s.play(ctx, acts[i][1]); err != nil {
+			return err
+		}
+		after = append(after, atomic.LoadUintptr(word))
+	}
+	if err := all("written"); err != nil {
+		return err
+	}
+	st.data["read"] = map[string]uintptr{"child": child.prog.Get(values[0]), "thread": thread.prog.Get(values[1])}
+	st.data["parent_after"] = after
+	return nil
+}

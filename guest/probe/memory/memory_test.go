@@ -1,0 +1,103 @@
+package memory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"testing"
+
+	"labctl/guest/probe/mm"
+	"labctl/guest/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+type runner = func(context.Context, json.RawMessage) (*wire.ProbeResult, error)
+
+// seen runs a probe. A host that shows no page frames has it say that, and nothing else; the
+// labs' tests run the probes in guests, which do.
+func seen(t *testing.T, run runner, params string) map[string]any {
+	t.Helper()
+	res, err := run(t.Context(), json.RawMessage(params))
+	if pid, werr := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); werr != unix.ECHILD {
+		t.Fatalf("wait4(-1) = %d, %v; want ECHILD: a child was left behind", pid, werr)
+	}
+	if errors.Is(err, mm.ErrUnseen) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := res.Tasks[len(res.Tasks)-1]
+	if res.Tasks[0].PID != os.Getpid() || last.Role != "child" || *last.Status != 0 {
+		t.Errorf("tasks %+v; want the probe and a child that ended well", res.Tasks)
+	}
+	return res.Data
+}
+
+func TestCow(t *testing.T) {
+	data := seen(t, cow, `{"pages":5,"index":3}`)
+	w := data["written"].(family)
+	before := data["before"].(family).Parent
+	for i := range 5 {
+		if w.Parent[i].PFN != before[i].PFN || (w.Child[i].PFN == before[i].PFN) == (i == 3) {
+			t.Errorf("page %d: frame %#x before, then %#x in the parent, %#x in the child", i, before[i].PFN, w.Parent[i].PFN, w.Child[i].PFN)
+		}
+	}
+	if data["child_read"] != uintptr(4) || data["parent_has"] != byte(0x66) {
+		t.Errorf("the child read %v, the parent has %v; want 4 and 0x66", data["child_read"], data["parent_has"])
+	}
+}
+
+func TestEntries(t *testing.T) {
+	data := seen(t, entries, ``)
+	made, touched := data["made"].(map[string]mm.Page), data["touched"].(map[string]mm.Page)
+	if made["child"].Present || made["thread"].PFN != made["parent"].PFN || touched["child"].PFN != made["parent"].PFN {
+		t.Errorf("made %+v, touched %+v; want the child without an entry, then with the parent's page", made, touched)
+	}
+	if r := data["read"].(map[string]uintptr); r["child"] != 42 || r["thread"] != 42 {
+		t.Errorf("read %v; want 42 twice", r)
+	}
+	if a := data["parent_after"].([]uintptr); a[0] != 100 || a[1] != 200 {
+		t.Errorf("the parent has %v; want 100, 200", a)
+	}
+}
+
+func TestDemand(t *testing.T) {
+	data := seen(t, demand, `{"pages":32}`)
+	mapped, written := data["mapped"].(have), data["written"].(have)
+	if mapped.Present != 0 || written.Present != 32 || written.Frames != 32 || written.Area["Rss"] != 32*uint64(os.Getpagesize()>>10) {
+		t.Errorf("mapped %+v, written %+v; want nothing, then 32 pages", mapped, written)
+	}
+}
+
+func TestRss(t *testing.T) {
+	data := seen(t, rss, `{"pages":8}`)
+	kb := uint64(os.Getpagesize() >> 10)
+	read, written := data["dirty_read"].(map[string]usage)["child"].Dirty, data["dirty_written"].(map[string]usage)["child"].Dirty
+	if read["Rss"] != 8*kb || written["Rss"] != 8*kb || read["Pss"] != 4*kb || written["Private_Dirty"] != read["Private_Dirty"]+kb {
+		t.Errorf("after a read %v, after a write %v; want one Rss, and a private page more", read, written)
+	}
+	if data["self_in_child"] == os.Getpid() {
+		t.Error("/proc/self of the child is the parent's")
+	}
+}
+
+func TestBadParameters(t *testing.T) {
+	for name, bad := range map[string]struct {
+		run    runner
+		params []string
+	}{
+		"cow":     {cow, []string{`{"x":1}`, `{"pages":0}`, `{"pages":65}`, `{"index":34}`, `{"index":-1}`}},
+		"entries": {entries, []string{`{"x":1}`}},
+		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
+		"rss":     {rss, []string{`{"pages":1}`, `{"pages":65537}`}},
+	} {
+		for _, params := range bad.params {
+			if res, err := bad.run(t.Context(), json.RawMessage(params)); err == nil {
+				t.Errorf("%s %s gave %+v; want an error", name, params, res)
+			}
+		}
+	}
+}
