@@ -20,6 +20,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/result"
 	"labctl/host/outside"
+	"labctl/host/outside/kern"
 	"labctl/host/outside/task"
 	"labctl/host/vm"
 )
@@ -43,6 +44,7 @@ type Watcher struct {
 	g      *outside.Guest
 	points []lab.Point
 	before map[key]bool // the tasks that were there before the step
+	blind  error        // the kernel's structures are not known: that is the error of every look
 
 	mu    sync.Mutex
 	looks []result.Look
@@ -79,13 +81,21 @@ func Begin(ctx context.Context, v *vm.VM, k *kernel.Kernel, points []lab.Point) 
 		}
 		return nil
 	})
-	if err != nil {
+	var untyped *kern.NoTypesError
+	if errors.As(err, &untyped) {
+		w.blind = untyped // what the program shows from inside is worth a run all the same
+	} else if err != nil {
 		g.Close()
 		return nil, fmt.Errorf("look from outside: %w", err)
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	for i := range points {
-		if p := &points[i]; len(p.SleepsIn) > 0 {
+		p := &points[i]
+		switch {
+		case len(p.SleepsIn) == 0:
+		case w.blind != nil:
+			w.keep(result.Look{At: p.At, Error: w.blind.Error()})
+		default:
 			w.pollers.Go(func() { w.poll(p) })
 		}
 	}
@@ -133,6 +143,11 @@ func (w *Watcher) mark(line string) {
 	}
 	p := &w.points[i]
 	l := result.Look{At: p.At, Said: said.Said}
+	if w.blind != nil {
+		l.Error = w.blind.Error()
+		w.keep(l)
+		return
+	}
 	ctx, cancel := context.WithTimeout(w.ctx, w.v.Patient(settle))
 	defer cancel()
 	var seen sleepers

@@ -39,8 +39,9 @@ func must(what string, err error) {
 
 func main() {
 	size := os.Getpagesize()
-	// TODO: map four pages, write to each.
-	mem := make([]byte, pages*size)
+	mem, err := syscall.Mmap(-1, 0, pages*size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	must("mmap", err)
+	// TODO: write to each page.
 	// TODO: fork a child by the raw call clone. It makes system calls and plain assignments
 	// only: Go's runtime knows nothing of it.
 	child := os.Getpid()
