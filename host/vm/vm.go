@@ -96,7 +96,8 @@ const (
 )
 
 // deadlines suit a host with two busy cores and no KVM, where a Debian kernel takes
-// 2 to 10 seconds to boot and a snapshot a fifth of a second to start.
+// 2 to 10 seconds to boot and a snapshot a fifth of a second to start. Time in which
+// the host gives QEMU no CPU does not count (see within).
 var deadlines = map[Phase]time.Duration{
 	PhaseQEMU:    20 * time.Second,
 	PhaseKernel:  60 * time.Second,
@@ -414,7 +415,7 @@ func (v *VM) step(p Phase, f func(context.Context) error) error {
 	if v.cfg.Patience > 0 {
 		limit = time.Duration(float64(limit) * v.cfg.Patience)
 	}
-	ctx, cancel := context.WithTimeoutCause(v.ctx, limit, errDeadline)
+	ctx, cancel := v.within(limit)
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
