@@ -41,6 +41,9 @@ type Symbol struct {
 	Exception     bool
 	OutermostOnly bool
 	C             bool
+	// Ends: the function of a system call in assembly, the entry from user mode where
+	// nothing is outside it. Its Family is the call's.
+	Ends bool
 }
 
 // function is one function of the kernel with all names it has had, newest first.
@@ -155,6 +158,11 @@ func symbolTable() map[string]Symbol {
 		for _, s := range stubs {
 			t[s.prefix+call] = Symbol{Family: call}
 		}
+	}
+	// x86 up to 4.2 has these in assembly, with the registers of user mode in place of
+	// a frame pointer (arch/x86/kernel/entry_64.S, FORK_LIKE).
+	for _, call := range calls {
+		t["stub_"+call] = Symbol{Family: call, Ends: true, Exception: true, OutermostOnly: true}
 	}
 	for _, name := range entries {
 		t[name] = Symbol{Family: FamilyEntry, Exception: true}

@@ -134,7 +134,7 @@ func (s *Stack) Classify() {
 			f.Kind = Function
 		}
 		outermost := i == len(s.Frames)-1 || s.Frames[i+1].Name == ""
-		if sym, ok := ksym.Family(f.Name); ok && sym.Family == ksym.FamilyEntry && (outermost || !sym.OutermostOnly) {
+		if sym, ok := ksym.Family(f.Name); ok && (sym.Family == ksym.FamilyEntry || sym.Ends) && (outermost || !sym.OutermostOnly) {
 			if f.Exception = sym.Exception; !sym.C {
 				f.Kind = Asm
 			}

@@ -307,7 +307,7 @@ func matchesName(f result.Frame, name string) bool {
 		return f.Name == ksym.Strip(name)
 	}
 	sym, ok := ksym.Family(f.Name)
-	return ok && sym.Family == family
+	return ok && (sym.Family == family || family == ksym.FamilyEntry && f.Entry)
 }
 
 // families are the names that stand for all symbols of a family.
