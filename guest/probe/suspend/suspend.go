@@ -193,6 +193,8 @@ func (c *child) watch(ctx context.Context, task string, back *atomic.Bool) (l lo
 			wchan, _ := procfs.ReadFile(filepath.Join(task, "wchan"))
 			l.wchan = strings.TrimSpace(string(wchan))
 			l.stack, _ = procfs.ReadStack(filepath.Join(task, "stack"))
+			maker, _ := strconv.ParseInt(filepath.Base(task), 10, 64) // we made it of a number
+			l.err = probe.Look("suspended", map[string][]int64{"maker": {maker}, "child": {int64(c.prog.Get(c.tid))}})
 		}
 		if asleep || back.Load() || ctx.Err() != nil {
 			return l

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -31,6 +32,11 @@ func init() { runtime.LockOSThread() }
 func main() {
 	s := sleeper{PID: start(), Asked: syscall.SYS_RT_SIGTIMEDWAIT}
 	s.look()
+	if len(os.Args) == 1 {
+		// It is looked at from outside, too: this line is for labctl, which answers.
+		fmt.Printf("@look asleep sleeper=%d\n", s.PID)
+		bufio.NewReader(os.Stdin).ReadString('\n')
+	}
 	check(syscall.Kill(s.PID, syscall.SIGUSR1))
 	var status syscall.WaitStatus
 	_, err := syscall.Wait4(s.PID, &status, 0, nil)
