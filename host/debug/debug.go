@@ -97,11 +97,15 @@ func (s *Session) take(ctx context.Context, i vm.Inspector, g *outside.Guest) er
 	return s.look(ctx, 0)
 }
 
+// SetSave replaces Options.Save: the session has another machine.
+func (s *Session) SetSave(save func(ctx context.Context, name string) error) { s.o.Save = save }
+
 // Close removes what stops the guest and lets it run.
 func (s *Session) Close() error {
 	if s.conn == nil {
 		return nil
 	}
+	s.c.Release() // the reply to the detachment is for who sends that
 	err := s.conn.Close()
 	s.conn = nil
 	return err

@@ -406,7 +406,7 @@ func (s *Session) back(ctx context.Context, c *command.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Close(); err != nil && !s.ended {
+	if err := s.Close(); err != nil && !s.ended { // the machine that is left runs on
 		return err
 	}
 	if err := s.take(ctx, i, g); err != nil {

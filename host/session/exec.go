@@ -38,6 +38,9 @@ type ExecOptions struct {
 	// it then.
 	TTY      bool
 	Terminal *os.File
+	// Debug, when set, has the machine before the program is there. start starts it, in
+	// the background, and returns a channel that is closed when it has ended.
+	Debug func(ctx context.Context, s *Session, start func() <-chan struct{}) error
 }
 
 // Exec runs one program, in a machine of its own unless Options.In is another. The error of a program that ran
@@ -54,6 +57,9 @@ func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio)
 		}
 		var res wire.ExecResult
 		var err error
+		if o.Debug != nil {
+			return s.debugJob(ctx, job, o, std)
+		}
 		if o.TTY {
 			job.Params.TTY = true
 			res, err = s.runTerminal(ctx, job, o.Terminal, std, o.Relay.to)
@@ -147,6 +153,37 @@ func (s *Session) runJob(ctx context.Context, job *program.Job, relay *Relay, st
 	res, err := job.Run(ctx, s.VM.Agent(), io)
 	relay.to(nil)
 	return res, err
+}
+
+// debugJob runs a job under a debugger, and to its end when that has left.
+func (s *Session) debugJob(ctx context.Context, job *program.Job, o ExecOptions, std Stdio) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var res wire.ExecResult
+	var err error
+	var ended chan struct{}
+	start := func() <-chan struct{} {
+		ended = make(chan struct{})
+		go func() {
+			defer close(ended)
+			res, err = s.runJob(ctx, job, o.Relay, std)
+		}()
+		return ended
+	}
+	derr := o.Debug(ctx, s, start)
+	if derr != nil {
+		cancel()
+	}
+	if ended != nil {
+		<-ended
+	}
+	if derr != nil || ended == nil {
+		return derr
+	}
+	if err != nil {
+		return s.left(err)
+	}
+	return s.finishJob(ctx, job, res)
 }
 
 // finishJob brings back what the program has written, which may tell why it ended

@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,13 +20,16 @@ import (
 	"labctl/host/bounded"
 	"labctl/host/debug"
 	"labctl/host/debug/command"
+	"labctl/host/machine"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/outside"
 	"labctl/host/record"
 	"labctl/host/registry"
 	"labctl/host/session"
 	"labctl/host/stack"
 	"labctl/host/text"
+	"labctl/host/vm"
 )
 
 // debugOptions are the flags of labctl debug.
@@ -41,16 +46,20 @@ type debugOptions struct {
 	timeout   time.Duration
 	out       string
 	debuginfo string
+	spec      machine.Spec
 }
 
 func (a *app) debugCmd() *cobra.Command {
 	var o debugOptions
 	c := &cobra.Command{
-		Use:   "debug [NAME]",
+		Use:   "debug [NAME | [flags] -- PROG [ARGS]]",
 		Short: "Stop a running machine at functions, step it, and look at what stands there",
 		Long: `Debug the kernel of a running machine from outside. The guest stands still from the
 start and wherever a breakpoint is met; it runs on when the session ends. Names, types and
 stacks come from the kernel's image: no debug information is needed.
+
+With PROG a machine is started, and PROG in it when the guest goes on for the first time;
+PROG is as for exec. The session ends with it.
 
 Commands are read from the terminal, or from standard input; with -x and --do from files
 and from the command line. They have labctl's own words and those of TRACE32, with their
@@ -66,17 +75,35 @@ Ctrl-C stops a guest that runs. A log of the session is kept in labctl-out.`,
   labctl debug lab --break kernel_clone --task sh
   labctl debug lab --break do_exit --do 'stack; print current->comm; finish'
   labctl debug lab --do 'watch task_struct.__state of 152; go; stack'
-  labctl debug lab -x steps.cmm --json`,
-		Args:              atMostOne("a machine's name"),
+  labctl debug lab -x steps.cmm --json
+  labctl debug --arch arm64 --break kernel_clone -- ./prog`,
 		ValidArgsFunction: machineNames(true),
 		RunE: func(c *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
+			names := args
+			var argv []string
+			if n := c.ArgsLenAtDash(); n >= 0 {
+				names, argv = args[:n], args[n:]
 			}
-			return a.debug(c.Context(), o, name)
+			if err := atMostOne("a machine's name, or a program after --")(c, names); err != nil {
+				return err
+			}
+			name := ""
+			if len(names) > 0 {
+				name = names[0]
+			}
+			if len(argv) == 0 {
+				for _, f := range settled {
+					if c.Flags().Changed(f) {
+						return outcome.Inputf("--%s is for a machine that is started: give a program after --, or start one with labctl up", f)
+					}
+				}
+			} else if name != "" {
+				return outcome.Inputf("debug takes a running machine (%s) or a program after --, not both", text.Line(name, 40))
+			}
+			return a.debug(c.Context(), o, name, argv)
 		},
 	}
+	machineFlags(c, &o.spec)
 	f := c.Flags()
 	f.StringArrayVarP(&o.breaks, "break", "b", nil, "stop at this function, symbol+offset or address, and go")
 	f.StringVar(&o.task, "task", "", "stop for tasks of this name only")
@@ -147,18 +174,38 @@ func (o *debugOptions) lines() (lines []line, more bool, err error) {
 	return lines, len(o.scripts)+len(o.do) == 0, nil
 }
 
-// debug is the command debug, for a machine that runs.
-func (a *app) debug(ctx context.Context, o debugOptions, name string) error {
+// debug is the command debug: of a machine that runs, or of a program's own.
+func (a *app) debug(ctx context.Context, o debugOptions, name string, argv []string) error {
 	lines, more, err := o.lines()
 	if err != nil {
 		return err
 	}
 	style, ok := stack.FindStyle(o.style)
 	if !ok {
-		return nearest.Unknown("--style", o.style, stackStyles())
+		return nearest.Unknown("--style", o.style, slices.DeleteFunc(styleNames(), func(n string) bool { return n == "json" }))
 	}
 	env, err := a.env()
 	if err != nil {
+		return err
+	}
+	ctx, signals := a.debugSignals(ctx, o.timeout)
+	defer signals.stop()
+	p := &prompt{app: a, env: env, signals: signals, base: ctx, lines: lines, more: more,
+		o: debug.Options{JSON: o.json, Style: style}}
+	defer p.leaveCheckpoints()
+	so := session.Options{Name: "debug", Out: o.out, Keep: session.KeepRecord, FailOn: record.FailOnNone}
+	if len(argv) > 0 {
+		so.Spec, so.Waits = o.spec, true
+		_, err = session.Exec(ctx, env, session.ExecOptions{Options: so, Debug: func(ctx context.Context, s *session.Session, start func() <-chan struct{}) error {
+			p.name = s.Machine.Target.Name
+			g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			p.o.Save = func(ctx context.Context, as string) error { return s.Machine.Save(ctx, s.VM, as) }
+			return p.session(ctx, s, s.VM, g, start)
+		}}, argv, session.Stdio{Out: cleanFor(a.stdout), Err: cleanFor(a.stderr)})
 		return err
 	}
 	m, err := registry.Find(ctx, name)
@@ -166,32 +213,110 @@ func (a *app) debug(ctx context.Context, o debugOptions, name string) error {
 		return err
 	}
 	defer m.Close()
-	so := session.Options{Name: "debug", Out: o.out, Keep: session.KeepRecord, In: m, Apart: true, FailOn: record.FailOnNone}
-	ctx, signals := a.debugSignals(ctx, o.timeout)
-	defer signals.stop()
+	so.In, so.Apart = m, true
 	_, err = session.Run(ctx, env, so, func(ctx context.Context, s *session.Session) error {
+		p.name = m.Name
 		g, err := a.guest(ctx, m, o.debuginfo)
 		if err != nil {
 			return err
 		}
 		defer g.Close()
-		log, err := os.Create(s.Dir.File(record.DebugFile))
-		if err != nil {
-			return outcome.Default(outcome.HostLacks, err)
-		}
-		defer log.Close()
-		a.say("log of this session: " + log.Name())
-		d, err := debug.Open(ctx, m, g, debug.Options{
-			Out: io.MultiWriter(cleanFor(a.stdout), log), JSON: o.json, Style: style,
-			Save: m.Save,
-		})
-		if err != nil {
-			return err
-		}
-		p := &prompt{app: a, d: d, log: log, signals: signals, name: m.Name}
-		return errors.Join(p.run(ctx, lines, more), d.Close())
+		p.o.Save = m.Save
+		return p.session(ctx, s, m, g, nil)
 	})
 	return err
+}
+
+// session opens a debugger and does its commands.
+func (p *prompt) session(ctx context.Context, s *session.Session, i vm.Inspector, g *outside.Guest, start func() <-chan struct{}) error {
+	log, err := os.Create(s.Dir.File(record.DebugFile))
+	if err != nil {
+		return outcome.Default(outcome.HostLacks, err)
+	}
+	defer log.Close()
+	p.app.say("log of this session: " + log.Name())
+	p.log, p.o.Out, p.o.Back = log, io.MultiWriter(cleanFor(p.app.stdout), log), p.back
+	if p.d, err = debug.Open(ctx, i, g, p.o); err != nil {
+		return err
+	}
+	if start != nil { // it is under way, and gets on when the guest does
+		ended := start()
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-ended:
+				if !p.away.Load() {
+					cancel(errProgramEnded)
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	err = p.run(ctx)
+	if errors.Is(err, errProgramEnded) {
+		err = nil
+	}
+	return errors.Join(err, p.d.Close())
+}
+
+// errProgramEnded ends the session of a program's own machine.
+var errProgramEnded = outcome.New(outcome.OK, "the program has ended")
+
+// returned is a machine that a session has gone back to.
+type returned struct {
+	vm    *vm.VM
+	guest *outside.Guest
+	save  func(context.Context, string) error
+}
+
+// back starts a machine from a checkpoint, which stands still, for as long as the session
+// needs it.
+func (p *prompt) back(ctx context.Context, name string) (vm.Inspector, *outside.Guest, error) {
+	ready, end := make(chan returned), make(chan struct{})
+	failed := make(chan error, 1)
+	o := session.Options{Name: "debug-back", Keep: session.KeepNothing, FailOn: record.FailOnNone, Waits: true, Spec: machine.Spec{From: name, Held: true}}
+	stay := p.base // not only for as long as the command
+	go func() {
+		_, err := session.Run(stay, p.env, o, func(ctx context.Context, s *session.Session) error {
+			g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			select {
+			case ready <- returned{s.VM, g, func(ctx context.Context, as string) error { return s.Machine.Save(ctx, s.VM, as) }}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			<-end
+			return nil
+		})
+		failed <- err
+	}()
+	select {
+	case r := <-ready:
+		p.checkpoints = append(p.checkpoints, func() {
+			close(end)
+			<-failed // how a machine ends that is thrown away is nobody's concern
+		})
+		p.d.SetSave(r.save)
+		p.away.Store(true)
+		return r.vm, r.guest, nil
+	case err := <-failed:
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return nil, nil, err
+	}
+}
+
+// leaveCheckpoints ends the machines that the session has gone back to.
+func (p *prompt) leaveCheckpoints() {
+	for _, end := range p.checkpoints {
+		end()
+	}
 }
 
 // debugSignals are the signals of a debugger: SIGINT stops a guest that runs, others end
@@ -240,16 +365,25 @@ var errInterrupted = outcome.New(outcome.OK, "interrupted")
 // prompt reads commands and has them done.
 type prompt struct {
 	app     *app
+	env     session.Env
+	o       debug.Options
 	d       *debug.Session
 	log     io.Writer
 	signals *debugSignals
-	name    string
+	name    string // of the machine
+
+	lines []line // the commands of the flags
+	more  bool   // those of standard input follow
+
+	base        context.Context // of the whole session
+	away        atomic.Bool     // it has another machine than it began with
+	checkpoints []func()        // end the machines that the session has gone back to
 }
 
-// run does the commands of the flags, and with more those of standard input.
-func (p *prompt) run(ctx context.Context, lines []line, more bool) error {
-	interactive := more && isTerminal(p.app.stdin)
-	for _, l := range lines {
+// run does the commands.
+func (p *prompt) run(ctx context.Context) error {
+	interactive := p.more && isTerminal(p.app.stdin)
+	for _, l := range p.lines {
 		err := p.do(ctx, l.text)
 		switch {
 		case err == nil:
@@ -264,7 +398,7 @@ func (p *prompt) run(ctx context.Context, lines []line, more bool) error {
 		}
 	}
 	switch {
-	case !more:
+	case !p.more:
 		return nil
 	case interactive:
 		return p.interact(ctx)

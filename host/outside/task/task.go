@@ -3,6 +3,7 @@ package task
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -423,11 +424,32 @@ const origin = "outside"
 func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
 	s := unwind.Frames(t.find, t.unw.Unwind(t.look, r, exact))
 	s.Origin = origin
-	if lr := r[unwind.RegLR]; exact && len(s.Frames) > 0 && s.Frames[0].Offset == 0 && lr != 0 {
-		// At a function's first instruction there is no frame yet.
+	if lr := r[unwind.RegLR]; exact && lr != 0 && len(s.Frames) > 0 && t.unframed(s.Frames[0]) {
 		s.InsertCaller(stack.At(t.find, lr, false))
 	}
 	return s
+}
+
+// maxPrologue is how far unframed looks, in bytes.
+const maxPrologue = 4096
+
+// unframed reports whether a function has not made its frame yet, so that its caller is
+// known by the link register alone: it is at its first instruction, or, on arm64, none of
+// those that have run sets the frame pointer (add x29, sp, #imm).
+func (t *Tasks) unframed(f stack.Frame) bool {
+	if f.Offset == 0 || f.Name == "" || t.look.K.Image.Arch != "arm64" || f.Offset > maxPrologue {
+		return f.Offset == 0
+	}
+	code := make([]byte, f.Offset)
+	if t.look.Read(code, f.PC-f.Offset) != nil {
+		return false
+	}
+	for ; len(code) >= 4; code = code[4:] {
+		if ins := binary.LittleEndian.Uint32(code); ins&0xffc003ff == 0x910003fd {
+			return false
+		}
+	}
+	return true
 }
 
 // starts reports whether an address is where new tasks start.

@@ -54,11 +54,13 @@ type Client struct {
 const replyWait = 60 * time.Second
 
 // New takes a connection to a stub that has just been opened, which has stopped the
-// guest. It does not close conn.
+// guest. It does not close conn, from which Release must have been called before others
+// read.
 func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{conn: conn, packets: make(chan []byte, 16), ended: make(chan struct{}), byName: map[string]*Register{}}
 	go c.read()
 	if err := c.open(ctx); err != nil {
+		c.Release()
 		return nil, fmt.Errorf("QEMU's gdbstub: %w", err)
 	}
 	return c, nil
@@ -123,6 +125,20 @@ func (c *Client) read() {
 		}
 		c.packets <- p
 	}
+}
+
+// Release ends the client's use of its connection.
+func (c *Client) Release() {
+	c.conn.SetReadDeadline(time.Unix(1, 0))
+	for {
+		select {
+		case <-c.packets:
+			continue
+		case <-c.ended:
+		}
+		break
+	}
+	c.conn.SetReadDeadline(time.Time{})
 }
 
 // ErrEnded means that the stub is gone, and most likely QEMU with it.
