@@ -389,6 +389,31 @@ func (s *Session) checkpoint(ctx context.Context, c *command.Command) error {
 	return s.say(c, fmt.Sprintf("saved as %s, in %.1f s; back returns here", c.Args[0], time.Since(start).Seconds()))
 }
 
+// kickWait is how long a step of an idle CPU is given: it may not end.
+const kickWait = 200 * time.Millisecond
+
+// kick steps the first CPU of a machine that was loaded and has not run yet: until that
+// has run, QEMU's thread for the CPUs runs none (rr_cpu_thread_fn), so that no step of
+// another would end.
+func (s *Session) kick(ctx context.Context) error {
+	if err := s.c.Step(ctx, 0); err != nil {
+		return err
+	}
+	brief, cancel := context.WithTimeout(ctx, kickWait)
+	defer cancel()
+	_, err := s.c.Wait(brief)
+	if err == nil || brief.Err() == nil {
+		return err
+	}
+	if err := s.c.Interrupt(); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopWait, outcome.Errorf(outcome.GuestCrashed, "the guest has not stopped in %v", stopWait))
+	defer cancel()
+	_, err = s.c.Wait(wait)
+	return err
+}
+
 // back is the command back.
 func (s *Session) back(ctx context.Context, c *command.Command) error {
 	name := s.saved
@@ -424,7 +449,13 @@ func (s *Session) back(ctx context.Context, c *command.Command) error {
 			p.old, _ = s.place.l.Uint(p.Addrs[0], p.Size)
 		}
 	}
-	if err := s.look(ctx, min(cpu, s.c.CPUs()-1)); err != nil {
+	cpu = min(cpu, s.c.CPUs()-1)
+	if cpu != 0 {
+		if err := s.kick(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.look(ctx, cpu); err != nil {
 		return err
 	}
 	s.met[s.place.cpu] = s.place.pc // it was told of before
