@@ -21,7 +21,7 @@ import (
 )
 
 // gone are the ways in which a guest can end under a program that takes all of it.
-var gone = []string{"too slow", "deadline", "check failed", "panic", "agent silent", "powered off", "reset"}
+var gone = []string{"too slow", "deadline", "check failed", "panic", "agent silent", "powered off", "restarted", "reset"}
 
 // hostile are programs that a class may hold.
 var hostile = map[string]struct {

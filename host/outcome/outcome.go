@@ -121,7 +121,8 @@ const (
 	Refused     How = "QEMU refused"
 	Died        How = "QEMU died"
 	PoweredOff  How = "powered off"
-	Reset       How = "reset" // without a word, as by a triple fault
+	Restarted   How = "restarted" // the kernel said that it restarts the machine
+	Reset       How = "reset"     // without a word, as by a triple fault
 	Silent      How = "agent silent"
 	LinkDamaged How = "link damaged" // what came from the guest does not make sense
 	NoCompile   How = "does not compile"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 
@@ -61,7 +62,16 @@ func Full(err error) *NoSpaceError {
 	case !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &at):
 		return nil
 	}
-	dir := filepath.Dir(at.Path)
+	path := at.Path
+	if st, err := os.Stat(path); err == nil {
+		if !st.Mode().IsRegular() { // a device is full by its nature
+			return nil
+		}
+		if real, err := filepath.EvalSymlinks(path); err == nil { // /dev/stdout
+			path = real
+		}
+	}
+	dir := filepath.Dir(path)
 	have, err := free(dir)
 	if err != nil {
 		return nil

@@ -3,6 +3,7 @@ package scratch
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,9 +32,18 @@ func TestRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	_, err = f.Write([]byte("x"))
-	if got := Full(err); got == nil || got.Dir != "/dev" || got.Need != 0 {
-		t.Errorf("Full of %v: %v; want /dev", err, got)
+	if _, err = f.Write([]byte("x")); Full(err) != nil {
+		t.Errorf("Full of %v: %v; want nothing, a device has no room", err, Full(err))
+	}
+	link := filepath.Join(dir, "link") // as /dev/stdout is
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), nil, 0o644), os.Symlink("f", link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, filepath.Join(dir, "gone")} {
+		err := &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+		if got := Full(err); got == nil || got.Dir != dir || got.Need != 0 {
+			t.Errorf("Full of %v: %v; want %s", err, got, dir)
+		}
 	}
 	if got := Full(errors.New("x")); got != nil {
 		t.Errorf("Full of another error: %v", got)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // names lists a directory.
@@ -153,7 +154,10 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString(f.Path + "\n")
-		select {}
+		for { // f is used, or the collector would close it, and its lock with it
+			time.Sleep(time.Hour)
+			os.Stdout.WriteString(f.Path + "\n")
+		}
 	}
 	parent := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")

@@ -275,11 +275,15 @@ func (s *Session) left(err error) error {
 	return err
 }
 
-// poweredOff makes a guest that powered off while a user was in it a good end.
+// poweredOff makes a guest that powered off, or restarted, while a user was in it a
+// good end.
 func (s *Session) poweredOff(err error) error {
 	switch err = s.VM.Why(err); {
 	case errors.Is(err, vm.ErrPoweredOff):
 		s.env.say("the guest powered off")
+		return nil
+	case errors.Is(err, vm.ErrRestarted):
+		s.env.say("the guest restarted its machine, which ends it here")
 		return nil
 	case errors.Is(err, errLeft):
 		return nil

@@ -206,9 +206,13 @@ func (e *gone) Error() string         { return e.text }
 func (e *gone) Outcome() outcome.Kind { return outcome.GuestCrashed }
 func (e *gone) How() outcome.How      { return e.how }
 
-// ErrPoweredOff means that the guest powered off or restarted by itself: QEMU exited
-// with status 0 and the console shows no panic.
+// ErrPoweredOff means that the guest powered off by itself: QEMU exited with status 0
+// and the console shows no panic.
 var ErrPoweredOff error = &gone{outcome.PoweredOff, "the guest powered off"}
+
+// ErrRestarted means that the guest's kernel restarted the machine, as reboot(2) and
+// sysrq b do, and said so.
+var ErrRestarted error = &gone{outcome.Restarted, "the guest restarted its machine"}
 
 // ErrReset means that the machine was reset without a message from the kernel: on x86
 // a triple fault, an exception during the handling of a double fault.
@@ -468,7 +472,7 @@ const settle = 15 * time.Second
 
 // Why returns the cause of err. If the guest died during an operation, the
 // operation's own error is only that the link ended; Why waits for the last console
-// output and returns the *CrashError, ErrPoweredOff, ErrReset or QEMU's error; a
+// output and returns the *CrashError, ErrPoweredOff, ErrRestarted, ErrReset or QEMU's error; a
 // *BootError keeps its phase and gets that as its cause. A deadline without a crash
 // becomes a *DeadlineError or an *AgentError. Other errors are returned unchanged.
 func (v *VM) Why(err error) error {
@@ -516,7 +520,10 @@ func (v *VM) left() error {
 	err := v.proc.Wait()
 	var exit *qemu.ExitError
 	switch {
-	case err == nil && v.shutdown() == "guest-reset" && !v.con.restarts():
+	case err == nil && v.shutdown() == "guest-reset":
+		if v.con.restarts() {
+			return ErrRestarted
+		}
 		return ErrReset
 	case err == nil:
 		return ErrPoweredOff

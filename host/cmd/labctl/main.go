@@ -15,8 +15,9 @@ import (
 )
 
 // wantAddresses is the address space below which Go's threads or QEMU cannot be started,
-// in bytes.
-const wantAddresses = 3 << 29
+// in bytes. It is about twice the VmPeak that labctl and QEMU have on two CPUs: each thread
+// reserves its stack and an arena of the C library.
+const wantAddresses = 4 << 30
 
 func main() {
 	var limit syscall.Rlimit

@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
 	"github.com/xi2/xz"
 )
 
@@ -21,6 +22,13 @@ var magics = []struct{ name, magic string }{
 	{"lz4", "\x02\x21\x4c\x18"},       // the legacy frame format, which the kernel uses
 	{"lz4 frame", "\x04\x22\x4d\x18"}, // what lz4(1) makes
 	{"bzip2", "BZh"},
+}
+
+// isLZMA recognises what lzma(1) makes of a pipe, as the kernel's build does. The format has
+// no magic: its first bytes are the usual properties, the dictionary's size, of which two
+// bytes are 0 in all presets, and a size that is not known.
+func isLZMA(b []byte) bool {
+	return len(b) > 13 && b[0] == 0x5d && b[1] == 0 && b[2] == 0 && string(b[5:13]) == "\xff\xff\xff\xff\xff\xff\xff\xff"
 }
 
 // unsupported are formats that are recognised to be named.
@@ -36,6 +44,9 @@ func compressionOf(b []byte) string {
 		if len(b) > len(m.magic) && string(b[:len(m.magic)]) == m.magic {
 			return m.name
 		}
+	}
+	if isLZMA(b) {
+		return "lzma"
 	}
 	return ""
 }
@@ -79,6 +90,14 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		z.Multistream(false)
+		r = z
+	case "lzma":
+		// The dictionary is as large as the header says, up to this limit: presets have
+		// 64 MiB at most.
+		z, err := lzma.ReaderConfig{DictCap: 128 << 20}.NewReader(bytes.NewReader(b))
+		if err != nil {
+			return nil, err
+		}
 		r = z
 	case "bzip2":
 		r = bzip2.NewReader(bytes.NewReader(b))

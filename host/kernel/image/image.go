@@ -30,7 +30,7 @@ import (
 const MaxSize = 512 << 20
 
 // ErrNotKernel is wrapped when a file is not a known kind of kernel image.
-var ErrNotKernel = outcome.New(outcome.BadInput, "not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; optionally compressed with gzip, xz, zstd or lz4)")
+var ErrNotKernel = outcome.New(outcome.BadInput, "not a kernel image (want bzImage, arm64 Image or vmlinuz.efi, arm zImage, or vmlinux; optionally compressed with gzip, xz, zstd, lz4, lzma or bzip2)")
 
 // Kind is the outermost format of an image.
 type Kind string
@@ -47,7 +47,7 @@ const (
 type Image struct {
 	Kind        Kind
 	Arch        string // GOARCH: amd64, 386, arm64, arm
-	Compression string // of the payload: gzip, xz, zstd, lz4; "" if not compressed
+	Compression string // of the payload: gzip, xz, zstd, lz4, lzma, bzip2; "" if not compressed
 	Release     string // `uname -r`, from the banner
 	Banner      string // "Linux version …", one line
 	// Kernel is the decompressed kernel: an ELF file on x86 and if Kind is ELF,
@@ -78,7 +78,7 @@ func Parse(data []byte) (_ *Image, err error) {
 
 func parse(data []byte) (*Image, error) {
 	for _, u := range unsupported {
-		if bytes.HasPrefix(data, []byte(u.magic)) {
+		if bytes.HasPrefix(data, []byte(u.magic)) && !isLZMA(data) {
 			return nil, fmt.Errorf("compressed with %s, which labctl cannot unpack: unpack it, and give labctl what was in it: %w", u.name, ErrNotKernel)
 		}
 	}
@@ -249,12 +249,12 @@ func parseZImage(data []byte) (*Image, error) {
 			}
 		}
 	}
-	return nil, errors.New("zImage: no payload compressed with gzip, xz, zstd or lz4")
+	return nil, errors.New("zImage: no payload compressed with gzip, xz, zstd, lz4, lzma or bzip2")
 }
 
 func unpack(kind Kind, arch, compression string, payload []byte) (*Image, error) {
 	if compression == "" {
-		return nil, fmt.Errorf("%s: unsupported compression of the payload (it starts with % x; lzma and lzo are not supported)", kind, payload[:min(8, len(payload))])
+		return nil, fmt.Errorf("%s: unsupported compression of the payload (it starts with % x; lzo is not supported)", kind, payload[:min(8, len(payload))])
 	}
 	kernel, err := decompress(compression, payload)
 	if err != nil {

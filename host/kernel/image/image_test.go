@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
 
 	"labctl/host/kernel/internal/synth"
 )
@@ -91,6 +92,22 @@ idMpvc7oFEPvlE0NWmvt0+n0oZD1zJzzBEnkcNSW0GEjSAKpgEjnPVTbDnOLDuS6H24PGK6eT0GY
 cXLrH/jvGjxzx7MSPW90cGtzaa1Dbtm/2AzOkjkAdwK4p9GBoFq0ir4eaeRm+PRaZOgFAFs1n1wJ
 AHGT+akAAaQB8AIAAFxsWvk+MA2LAgAAAAABWVo=`
 
+// lzmaAlone compresses as lzma(1) does a pipe.
+func lzmaAlone(t testing.TB, b []byte) []byte {
+	var out bytes.Buffer
+	w, err := lzma.NewWriter(&out)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 func TestParse(t *testing.T) {
 	pvh := synth.Section{Name: ".notes", Data: append(note("Linux", 0x100), note("Xen", 18)...)}
 	btfSec := synth.Section{Name: ".BTF", Data: btf(16, 8)}
@@ -117,6 +134,9 @@ func TestParse(t *testing.T) {
 		{"arm64 Image.lz4", lz4Legacy(t, arm64Image(nil)), Arm64Image, "arm64", "lz4", "6.12.107+deb13-arm64", false, false, 0, 0},
 		{"arm64 Image.lz4 of lz4(1)", lz4Frame(t, arm64Image(nil)), Arm64Image, "arm64", "lz4 frame", "6.12.107+deb13-arm64", false, false, 0, 0},
 		{"arm64 Image.zst", synth.Zstd(arm64Image(nil)), Arm64Image, "arm64", "zstd", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"arm64 Image.lzma", lzmaAlone(t, arm64Image(nil)), Arm64Image, "arm64", "lzma", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"zboot lzma", zboot(append(lzmaAlone(t, arm64Image(nil)), "size"...)), Zboot, "arm64", "lzma", "6.12.107+deb13-arm64", false, false, 0, 0},
+		{"zImage lzma", zimage(lzmaAlone(t, synth.Banner("6.12.1+armmp"))), ZImage, "arm", "lzma", "6.12.1+armmp", false, false, 0, 0},
 		{"uImage of an Image", uimage(2, arm64Image(nil)), Arm64Image, "arm64", "", "6.12.107+deb13-arm64", false, false, 0, 0},
 		{"uImage of a zImage", uimage(2, zimage(synth.Gzip(synth.Banner("6.12.1+armmp")))), ZImage, "arm", "gzip", "6.12.1+armmp", false, false, 0, 0},
 		{"arm64 Image.gz", synth.Gzip(arm64Image(nil)), Arm64Image, "arm64", "gzip", "6.12.107+deb13-arm64", false, false, 0, 0},
@@ -227,7 +247,7 @@ func TestParseRefuses(t *testing.T) {
 		{"truncated bzImage", whole[:len(whole)-64], false, "beyond the file's"},
 		{"old bzImage", old, false, "boot protocol"},
 		{"damaged bzImage", damaged, false, "decompress payload (gzip)"},
-		{"lzma bzImage", synth.BzImage([]byte("\x5d\x00\x00\x80\x00 lzma here")), false, "lzma and lzo are not supported"},
+		{"lzma bzImage", synth.BzImage([]byte("\x5d\x00\x00\x80\x00 lzma here")), false, "unsupported compression of the payload (it starts with 5d 00 00 80"},
 		{"zImage without payload", zimage(nil), false, "no payload"},
 		{"an image with lzma", []byte("\x5d\x00\x00\x80\x00" + strings.Repeat("x", 100)), true, "compressed with lzma, which labctl cannot unpack"},
 		{"uImage of a script", uimage(6, []byte("echo hello")), true, "uImage of type 6"},
@@ -478,6 +498,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(vmlinux(synth.Section{Name: ".BTF", Data: btf(16, 8)}))
 	f.Add(arm64Image(btf(8, 4)))
 	f.Add(zboot(synth.Gzip(arm64Image(nil))))
+	f.Add(lzmaAlone(f, arm64Image(nil)))
 	f.Add(zimage(synth.Gzip(synth.Banner("6.12.1"))))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		img, err := Parse(data)
@@ -505,6 +526,7 @@ func TestBombs(t *testing.T) {
 	}{
 		{"gzip of zeros", synth.Gzip(zeros), true},
 		{"zstd of zeros", synth.Zstd(zeros), true},
+		{"lzma of zeros", lzmaAlone(t, zeros[:40<<20]), true},
 		{"bzImage of zeros", synth.BzImage(synth.Gzip(zeros)), true},
 	} {
 		_, err := Parse(tt.data)

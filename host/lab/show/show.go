@@ -75,7 +75,7 @@ var dictionary = map[string]map[string]string{
 		"Questions": "생각해 볼 문제", "Answer": "답",
 		"ok": "통과", "check failed": "검사 실패", "kernel reported": "커널이 오류를 보고함", "cannot run": "실행할 수 없음", "bad input": "잘못된 입력",
 		"host lacks": "호스트에 없는 것이 있음", "internal": "labctl의 결함", "deadline": "시간 초과", "guest crashed": "게스트가 죽음", "interrupted": "중단됨",
-		"boot": "부팅 실패", "QEMU refused": "QEMU가 시작하지 않음", "QEMU died": "QEMU가 죽음", "powered off": "게스트가 꺼짐", "reset": "게스트가 리셋됨",
+		"boot": "부팅 실패", "QEMU refused": "QEMU가 시작하지 않음", "QEMU died": "QEMU가 죽음", "powered off": "게스트가 꺼짐", "restarted": "게스트가 재시작함", "reset": "게스트가 리셋됨",
 		"agent silent": "게스트가 응답하지 않음", "link damaged": "게스트와의 통신이 깨짐", "out of memory": "메모리 부족", "probe failed": "프로브 실패",
 		"does not compile": "컴파일되지 않음", "no source": "소스 없음", "too slow": "너무 느림", "prints too much": "출력이 너무 많음",
 		"warning": "커널 경고", "oom": "메모리 부족", "hung task": "태스크가 멈춤", "stall": "CPU가 지체됨", "soft lockup": "소프트 락업", "hard lockup": "하드 락업",

@@ -36,6 +36,20 @@ func (e *DamageError) Outcome() outcome.Kind { return outcome.GuestCrashed }
 // How is LinkDamaged.
 func (e *DamageError) How() outcome.How { return outcome.LinkDamaged }
 
+// greetedError reports a second Hello: if it is the agent's, its requests are lost, and
+// their final records will never arrive.
+type greetedError struct{}
+
+func (e *greetedError) Error() string {
+	return "the guest's agent said hello again: it restarted, or somebody else writes to its link"
+}
+
+// Outcome is GuestCrashed: the agent's state is unknown.
+func (e *greetedError) Outcome() outcome.Kind { return outcome.GuestCrashed }
+
+// How is LinkDamaged.
+func (e *greetedError) How() outcome.How { return outcome.LinkDamaged }
+
 // GuestError reports that the agent could not perform a request.
 type GuestError struct {
 	Op  wire.Op
@@ -64,7 +78,7 @@ type Client struct {
 	w    *wire.Writer
 
 	hello   chan wire.Hello
-	greeted bool // used by the reading goroutine only
+	greeted atomic.Bool // by a Hello, or by the answer of a guest that was restored
 
 	window *Window                     // nil without one
 	watch  func(context.Context) error // nil for none
@@ -182,11 +196,9 @@ func (c *Client) take(f wire.Frame) error {
 		if err != nil {
 			return fmt.Errorf("guest: %w", err)
 		}
-		if c.greeted {
-			// Its requests are lost: their final records will never arrive.
-			return fmt.Errorf("%w: the guest's agent restarted", ErrClosed)
+		if c.greeted.Swap(true) {
+			return &greetedError{}
 		}
-		c.greeted = true
 		c.heard(h)
 		c.hello <- h
 		return nil

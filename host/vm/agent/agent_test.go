@@ -461,7 +461,7 @@ func TestHostileGuest(t *testing.T) {
 		}, good), "", false},
 		{"second hello", func(p *puppet, ch uint32) {
 			p.Send(wire.KindHello, 0, wire.Hello{Version: wire.Version})
-		}, "the guest's agent restarted", true},
+		}, "the guest's agent said hello again", true},
 		{"lost frame", func(p *puppet, ch uint32) {
 			b, _ := wire.AppendFrame(nil, wire.Frame{Kind: wire.KindData, Stream: wire.Stdout, Chan: ch, Payload: []byte("x")}, 9)
 			p.conn.Write(b)

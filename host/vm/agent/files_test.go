@@ -115,4 +115,13 @@ func TestResume(t *testing.T) {
 	if _, err := c.Resume(within(t, 10*time.Second), wire.ResumeParams{}); !errors.As(err, &g) {
 		t.Errorf("Resume = %v, want a GuestError", err)
 	}
+	// A Hello now is not the one that was missed.
+	call, err := c.Start(wire.OpExec, sh("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Send(wire.KindHello, 0, wire.Hello{Version: wire.Version})
+	if err := call.Wait(within(t, 10*time.Second), nil); err == nil || !strings.Contains(err.Error(), "the guest's agent said hello again") {
+		t.Errorf("Wait after a hello = %v, want that", err)
+	}
 }
