@@ -176,6 +176,9 @@ func peEnd(data []byte) (end int64) {
 
 func parseELF(data []byte) (*Image, error) {
 	f, err := elf.NewFile(bytes.NewReader(data))
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("read ELF: its sections are beyond its end: truncated?")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read ELF: %w", err)
 	}
