@@ -48,8 +48,9 @@ func (m *Machine) bootWarm(ctx context.Context, env Env, cfg vm.Config) (*vm.VM,
 				return v, nil
 			}
 		}
-		if errors.Is(err, syscall.ENOSPC) {
-			return nil, err // for the record: the template is sound
+		var slow *vm.BootError
+		if errors.Is(err, syscall.ENOSPC) || errors.As(err, &slow) && slow.Deadline && slow.Phase == vm.PhaseQEMU {
+			return nil, err // for want of space or of CPUs on the host: the template is sound
 		}
 		if dropErr := t.Drop(); dropErr != nil {
 			err = errors.Join(err, dropErr)

@@ -99,12 +99,12 @@ const (
 // 2 to 10 seconds to boot and a snapshot a fifth of a second to start. Time in which
 // the host gives QEMU no CPU does not count (see within).
 var deadlines = map[Phase]time.Duration{
-	PhaseQEMU:    20 * time.Second,
+	PhaseQEMU:    60 * time.Second, // of a dozen at once, on a host that is busy with other things
 	PhaseKernel:  60 * time.Second,
 	PhaseInit:    180 * time.Second,
 	PhaseHello:   60 * time.Second,
-	PhaseRestore: 10 * time.Second,
-	PhaseResume:  10 * time.Second,
+	PhaseRestore: 30 * time.Second,
+	PhaseResume:  30 * time.Second,
 }
 
 // Timing is the duration of a phase by the host's clock.
