@@ -10,11 +10,27 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build lab test test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build ui browser-tools lab test test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
-build: need-go ## build bin/labctl
+build: need-go ## build bin/labctl, with the terminal of labctl serve where npm is
+	@if command -v npm >/dev/null; then $(MAKE) ui || echo "build: without the terminal of labctl serve; make ui says why"; fi
 	@echo "build: bin/labctl $(VERSION)"
 	@$(GO) build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/labctl ./host/cmd/labctl
+
+UI     := host/serve/ui
+VENDOR := host/serve/web/vendor
+XTERM  := $(UI)/node_modules/@xterm
+
+ui: $(VENDOR)/xterm.mjs ## get xterm.js by npm, for labctl serve's terminal
+
+$(VENDOR)/xterm.mjs: $(UI)/package-lock.json
+	@command -v npm >/dev/null || { echo "ui: no npm on PATH (Debian: npm)" >&2; exit 3; }
+	@echo "ui: npm ci in $(UI)"
+	@cd $(UI) && npm ci --silent
+	@mkdir -p $(VENDOR)
+	@cp $(XTERM)/addon-fit/lib/addon-fit.mjs $(XTERM)/xterm/css/xterm.css $(VENDOR)
+	@cp $(XTERM)/xterm/LICENSE $(VENDOR)/LICENSE.xterm
+	@cp $(XTERM)/xterm/lib/xterm.mjs $(VENDOR)
 
 lab: qemu build ## boot x86_64 and arm64, run every probe, print the stacks
 	@echo "lab: bin/labctl probe run --all --arch amd64,arm64"
@@ -135,13 +151,15 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd
+browser-tools: TOOLS = chromium:chromium
 debian13-tools: TOOLS = debootstrap:debootstrap
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, and trace-cmd, which tests hold trace.dat files against
+browser-tools: ## chromium, in which tests use the page of labctl serve; they are skipped without it
 debian13-tools: ## debootstrap, which makes the root of test-debian13
 kernel-tools: ## compilers and what else building kernels takes
-qemu test-tools debian13-tools kernel-tools:
+qemu test-tools browser-tools debian13-tools kernel-tools:
 	@missing=; \
 	for pair in $(TOOLS); do \
 		command -v "$${pair%:*}" >/dev/null || [ -f "$${pair%:*}" ] || case " $$missing " in \

@@ -62,6 +62,7 @@ var tiers = [][]string{
 	{"host/class"},                          // a class's submissions as a plan, and its gradebook
 	{"host/page"},                           // a record, a matrix or a class as one file for people
 	{"host/ui/progress"},                    // pulls, builds and cells that are under way
+	{"host/serve"},                          // the page: lessons, runs, a live machine
 	{"host/tests"},                          // what tests cover, and how fast fuzz targets run
 	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write
 }

@@ -274,3 +274,32 @@ func fileName(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return name[:min(len(name), 60)] + "@" + hex.EncodeToString(sum[:6])
 }
+
+// SoFar reads the directory of a matrix that may still be running: its plan, and the
+// results of the cells that have ended.
+func SoFar(dir string) (_ *Results, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
+	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read matrix: %s holds none", dir)
+	}
+	var r *Results
+	if err == nil {
+		r, err = Decode(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read matrix %s: %w", dir, err)
+	}
+	f := Folder{Path: dir}
+	for _, c := range r.Plan {
+		res, err := f.read(c)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errOther):
+		case err != nil:
+			return nil, fmt.Errorf("read matrix: %w", err)
+		default:
+			r.Results = append(r.Results, *res)
+		}
+	}
+	return r, nil
+}

@@ -27,8 +27,17 @@ type ShellOptions struct {
 	OneLine bool
 	// Terminal, when set, is joined to one of the guest's: Stdio.In is it.
 	Terminal *os.File
+	// Screen, when set, is a terminal elsewhere, such as in a browser: the guest's is of
+	// its size, and Stdio has its keys and what it shows.
+	Screen *Screen
 	// Ready is called when the machine is up, before the shell.
 	Ready func(context.Context, *Session) error
+}
+
+// Screen is a terminal that is no file of this process.
+type Screen struct {
+	Rows, Cols int
+	Resized    <-chan [2]int // rows and columns; may be nil
 }
 
 // Shell runs a shell, in a machine of its own unless Options.In is another. The error of
@@ -63,7 +72,9 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 		}
 		var res wire.ExecResult
 		var err error
-		if o.Terminal != nil && !o.OneLine {
+		if o.Screen != nil {
+			res, err = s.runScreen(ctx, job, o.Screen, std)
+		} else if o.Terminal != nil && !o.OneLine {
 			job.Params.TTY = true
 			res, err = s.runTerminal(ctx, job, o.Terminal, std, nil)
 		} else {
@@ -124,6 +135,26 @@ func (s *Session) runTerminal(ctx context.Context, job *program.Job, in *os.File
 	})
 	fmt.Fprint(std.Out, "\r\n")
 	return res, err
+}
+
+// runScreen runs a job on a terminal of the guest's, joined to one elsewhere.
+func (s *Session) runScreen(ctx context.Context, job *program.Job, on *Screen, std Stdio) (wire.ExecResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	job.Params.TTY, job.Params.Rows, job.Params.Cols = true, on.Rows, on.Cols
+	job.Params.Env = append(job.Params.Env, "TERM=xterm-256color")
+	return job.Run(ctx, s.VM.Agent(), agent.IO{Stdin: std.In, Stdout: std.Out, Started: func(call *agent.Call) {
+		go func() {
+			for {
+				select {
+				case size := <-on.Resized:
+					call.Control(wire.Control{Rows: size[0], Cols: size[1]})
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}})
 }
 
 // escapeKey is Ctrl-A, as in QEMU's own -nographic and in screen.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"labctl/host/kernel"
+	"labctl/host/machine"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/outside"
@@ -68,35 +68,13 @@ func (a *app) look(ctx context.Context, o outsideFlags, f func(g *outside.Guest)
 	return f(g)
 }
 
-// guest finds the kernel of a running machine. Where it is is kept with the template that
-// the machine started from.
+// guest finds the kernel of a running machine.
 func (a *app) guest(ctx context.Context, m *registry.Machine, debuginfo string) (*outside.Guest, error) {
 	env, err := a.env()
 	if err != nil {
 		return nil, err
 	}
-	ref, err := kernel.ParseRef(m.Kernel.Ref)
-	if err != nil {
-		return nil, err
-	}
-	image, err := env.Cache.Find(ref, m.Arch)
-	if err != nil {
-		return nil, err
-	}
-	if image.ImageSHA256() != m.Kernel.SHA256 {
-		return nil, outcome.Inputf("machine %s runs another kernel %s than the cache has now; start it again", m.Name, m.Kernel.Release)
-	}
-	if debuginfo != "" {
-		if err := image.SetDebuginfo(debuginfo); err != nil {
-			return nil, err
-		}
-	}
-	known, keep := outside.Known(m.Template)
-	g, err := outside.Open(ctx, m, image, known)
-	if err == nil && (known == nil || *known != g.Anchor()) {
-		keep(g.Anchor())
-	}
-	return g, err
+	return machine.Outside(ctx, env.Env, m, debuginfo)
 }
 
 // torn says on standard error that what was read did not fit together.

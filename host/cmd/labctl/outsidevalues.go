@@ -128,7 +128,7 @@ func (a *app) structs(o structFlags, g *outside.Guest, name string, members []st
 func (o structFlags) where(l *kern.Look) (addr uint64, head bool, err error) {
 	switch {
 	case o.at != "":
-		addr, err = parseAddress(l, o.at)
+		addr, err = l.ParseAddress(o.at)
 		return addr, false, err
 	case o.tid > 0:
 		tasks, err := task.Read(l.K, nil)
@@ -145,23 +145,6 @@ func (o structFlags) where(l *kern.Look) (addr uint64, head bool, err error) {
 		return addr, kern.IsListHead(o.symbol), err
 	}
 	return 0, false, outcome.Inputf("where is it? give --pid N, --symbol NAME or --at ADDRESS")
-}
-
-// parseAddress parses an address in hex, or a symbol, with or without an offset.
-func parseAddress(l *kern.Look, s string) (uint64, error) {
-	name, off, plus := strings.Cut(s, "+")
-	var n uint64
-	if plus {
-		var err error
-		if n, err = strconv.ParseUint(off, 0, 64); err != nil {
-			return 0, outcome.Inputf("address %q: want a number behind the +", s)
-		}
-	}
-	if v, err := strconv.ParseUint(strings.TrimPrefix(name, "0x"), 16, 64); err == nil && (strings.HasPrefix(name, "0x") || len(name) >= 8) {
-		return v + n, nil
-	}
-	addr, err := l.Variable(name, 0)
-	return addr + n, err
 }
 
 func (a *app) mapsCmd() *cobra.Command {
@@ -239,7 +222,7 @@ symbol then, or at any time.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.lookAtTask(c.Context(), o, args[0], func(g *outside.Guest, one *task.Task) error {
 				l := g.Look()
-				addr, err := parseAddress(l, args[1])
+				addr, err := l.ParseAddress(args[1])
 				if err != nil {
 					return err
 				}
@@ -354,7 +337,7 @@ func (a *app) symbolCmd() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.look(c.Context(), o, func(g *outside.Guest) error {
 				l := g.Look()
-				addr, err := parseAddress(l, args[0])
+				addr, err := l.ParseAddress(args[0])
 				if err != nil {
 					return err
 				}

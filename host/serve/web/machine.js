@@ -1,0 +1,7 @@
+import { connect } from "./base.js";
+import { live } from "./live.js";
+import { terminal } from "./term.js";
+
+live();
+terminal();
+connect();

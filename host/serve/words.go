@@ -1,0 +1,47 @@
+package serve
+
+import "labctl/host/lab"
+
+// words are the page's own, in both languages. Those with "js." are for its scripts.
+var words = map[string]lab.Text{
+	"labs": {EN: "Labs", KO: "실습"}, "machine": {EN: "Live machine", KO: "실행 중인 머신"}, "class": {EN: "Class", KO: "수업"},
+	"skip": {EN: "Skip to content", KO: "본문으로 건너뛰기"}, "theme": {EN: "Light or dark", KO: "밝게 또는 어둡게"},
+	"other language": {EN: "한국어", KO: "English"}, "connection": {EN: "Connection", KO: "연결"},
+	"lead":     {EN: "Each lab boots a real kernel, runs programs in it and judges what the kernel shows.", KO: "실습마다 실제 커널을 부팅하고, 그 안에서 프로그램을 실행한 뒤, 커널이 보여 준 것으로 판정합니다."},
+	"progress": {EN: "Your progress", KO: "진행 상황"}, "broken": {EN: "Labs that cannot be read", KO: "읽을 수 없는 실습"},
+	"process": {EN: "Processes and threads", KO: "프로세스와 스레드"}, "clone": {EN: "clone and its flags", KO: "clone과 플래그"}, "kernel": {EN: "Inside the kernel", KO: "커널 안에서"},
+	"memory": {EN: "Memory", KO: "메모리"}, "sched": {EN: "Scheduling", KO: "스케줄링"},
+	"lesson": {EN: "Lesson", KO: "설명"}, "run": {EN: "Run", KO: "실행"}, "exercise": {EN: "Exercise", KO: "과제"}, "questions": {EN: "Questions", KO: "생각해 볼 문제"},
+	"parts": {EN: "Parts of this lab", KO: "실습의 구성"}, "previous": {EN: "Previous", KO: "이전"}, "next": {EN: "Next", KO: "다음"},
+	"run lead": {EN: "The lab runs in a machine of its own. Checks are judged by what its kernel recorded.", KO: "실습은 별도의 머신에서 실행됩니다. 검사는 그 커널이 기록한 것으로 판정합니다."},
+	"run lab":  {EN: "Run this lab", KO: "실습 실행"}, "stop": {EN: "Stop", KO: "중지"}, "checks": {EN: "Checks", KO: "검사"}, "claims": {EN: "Claims", KO: "주장"},
+	"source":   {EN: "Source", KO: "출처"},
+	"ex lead":  {EN: "Your program is a folder where labctl serve was started. Edit it in your own editor: it is graded at every save.", KO: "프로그램은 labctl serve를 시작한 곳의 폴더입니다. 쓰던 편집기로 고치면 저장할 때마다 채점합니다."},
+	"ex begin": {EN: "Begin: copy the skeleton", KO: "시작: 기본 코드를 복사"}, "ex folder": {EN: "Folder", KO: "폴더"}, "ex pick": {EN: "Grade this folder at every save", KO: "저장할 때마다 이 폴더를 채점"},
+	"task": {EN: "The task", KO: "할 일"}, "grade": {EN: "Grade", KO: "채점 결과"}, "hints": {EN: "Hints", KO: "힌트"}, "next hint": {EN: "Show the next hint", KO: "다음 힌트 보기"},
+	"no exercise": {EN: "This lab has no exercise.", KO: "이 실습에는 과제가 없습니다."},
+	"answers":     {EN: "Show the answers", KO: "답 보기"}, "answers lead": {EN: "The answers are here after a try.", KO: "답은 한 번 시도한 뒤에 볼 수 있습니다."},
+	"terminal": {EN: "Terminal in the guest", KO: "게스트의 터미널"}, "tasks": {EN: "Tasks", KO: "태스크"}, "task chosen": {EN: "Chosen task", KO: "선택한 태스크"}, "sleepers": {EN: "What sleeps, and where", KO: "무엇이 어디에서 잠들어 있는가"},
+	"start machine": {EN: "Start the machine", KO: "머신 시작"}, "end machine": {EN: "End the machine", KO: "머신 종료"},
+	"outside":  {EN: "Read from the machine's memory, from outside. The guest is not stopped and does not help.", KO: "머신의 메모리를 밖에서 읽습니다. 게스트는 멈추지 않으며, 돕지도 않습니다."},
+	"kthreads": {EN: "Kernel threads", KO: "커널 스레드"}, "stack": {EN: "Kernel stack", KO: "커널 스택"}, "fields": {EN: "task_struct", KO: "task_struct"}, "walk": {EN: "Page-table walk", KO: "페이지 테이블 따라가기"},
+	"address": {EN: "Address, or a kernel symbol", KO: "주소 또는 커널 심벌"}, "follow": {EN: "Follow", KO: "따라가기"},
+	"pick one":    {EN: "Choose a task in the tree.", KO: "트리에서 태스크를 고르십시오."},
+	"no terminal": {EN: "This labctl was built without the terminal: run make ui && make where npm is installed. Until then, in a terminal of yours:", KO: "이 labctl은 터미널 없이 빌드되었습니다. npm이 있는 곳에서 make ui && make를 실행하십시오. 그때까지는 쓰던 터미널에서:"},
+	"learner":     {EN: "Learner", KO: "학습자"}, "points": {EN: "Points", KO: "점수"}, "verdict": {EN: "Verdict", KO: "판정"},
+	"class lead": {EN: "The gradebook fills as submissions are graded.", KO: "제출물을 채점하는 대로 채워집니다."},
+
+	"js.ok": {EN: "connected", KO: "연결됨"}, "js.lost": {EN: "connecting again …", KO: "다시 연결하는 중 …"}, "js.ended": {EN: "labctl serve has ended", KO: "labctl serve가 끝났습니다"},
+	"js.none": {EN: "no machine is running", KO: "실행 중인 머신이 없습니다"}, "js.starting": {EN: "starting …", KO: "시작하는 중 …"}, "js.up": {EN: "is up", KO: "실행 중"}, "js.down": {EN: "the machine has ended", KO: "머신이 끝났습니다"},
+	"js.tasks": {EN: "tasks", KO: "개 태스크"}, "js.made": {EN: "made since the page looks", KO: "개가 보는 동안 만들어짐"}, "js.missed": {EN: "came and went unseen between two looks", KO: "개는 두 번 보는 사이에 생겼다 사라짐"},
+	"js.gone": {EN: "ended", KO: "끝남"}, "js.new": {EN: "new", KO: "새로 생김"}, "js.runs": {EN: "It is on a CPU. Its stack is not read, for that would stop the guest.", KO: "CPU에서 실행 중입니다. 스택을 읽으려면 게스트를 멈춰야 하므로 읽지 않습니다."},
+	"js.nostack": {EN: "It has no stack.", KO: "스택이 없습니다."}, "js.taskended": {EN: "This task has ended.", KO: "이 태스크는 끝났습니다."},
+	"js.running": {EN: "running …", KO: "실행하는 중 …"}, "js.stopped": {EN: "stopped", KO: "중지했습니다"}, "js.pass": {EN: "holds", KO: "통과"}, "js.fail": {EN: "fails", KO: "실패"}, "js.na": {EN: "not applicable", KO: "해당 없음"}, "js.tampered": {EN: "tampered", KO: "증거 조작"},
+	"js.confirmed": {EN: "confirmed", KO: "맞음"}, "js.refuted": {EN: "refuted", KO: "틀림"}, "js.depends": {EN: "depends", KO: "경우에 따라 다름"}, "js.unknown": {EN: "unknown", KO: "알 수 없음"},
+	"js.waiting": {EN: "not run yet", KO: "아직 실행하지 않음"}, "js.record": {EN: "run record", KO: "실행 기록"}, "js.seen": {EN: "seen", KO: "커널이 보여 준 것"}, "js.because": {EN: "because", KO: "이유"}, "js.hint": {EN: "hint", KO: "힌트"},
+	"js.grading": {EN: "grading …", KO: "채점하는 중 …"}, "js.solved": {EN: "Solved: all checks hold.", KO: "해결: 모든 검사를 통과했습니다."}, "js.notyet": {EN: "Not yet.", KO: "아직 아닙니다."}, "js.saw": {EN: "The kernel saw", KO: "커널이 본 것"}, "js.printed": {EN: "The program printed", KO: "프로그램의 출력"}, "js.waits": {EN: "waiting for a save in", KO: "저장을 기다리는 폴더:"},
+	"js.done": {EN: "solved", KO: "해결"}, "js.tried": {EN: "tries", KO: "번 시도"}, "js.ran": {EN: "run", KO: "실행함"}, "js.fresh": {EN: "not begun", KO: "시작 전"},
+	"js.of": {EN: "of", KO: "/"}, "js.graded": {EN: "graded", KO: "개 채점함"}, "js.notgraded": {EN: "not graded yet", KO: "아직 채점하지 않음"}, "js.passed": {EN: "passed", KO: "명 통과"},
+	"js.shell": {EN: "the shell has ended; Enter opens another", KO: "셸이 끝났습니다. Enter를 누르면 새로 엽니다"}, "js.noterm": {EN: "Start the machine to use its terminal.", KO: "머신을 시작하면 터미널을 쓸 수 있습니다."},
+	"js.mapped": {EN: "physical", KO: "물리 주소"}, "js.nohints": {EN: "There are no more hints.", KO: "힌트가 더 없습니다."}, "js.missing": {EN: "not run", KO: "실행하지 않음"},
+}
