@@ -140,7 +140,7 @@ func TestGuard(t *testing.T) {
 		"of another page of this host":       {true, "POST", "/api/machine/stop", origin("http://127.0.0.1:1"), 403},
 		"of a page of no origin":             {true, "POST", "/api/machine/stop", origin("null"), 403},
 		"a command that does not say":        {true, "POST", "/api/machine/stop", func(r *http.Request) { r.Header.Del("Origin") }, 403},
-		"a command by GET":                   {true, "GET", "/api/machine/start", nil, 404},
+		"a command by GET":                   {true, "GET", "/api/machine/start", nil, 405},
 		"a path upward":                      {true, "GET", "/static/..%2fguard.go", nil, 404},
 		"a path upward in a lab":             {true, "GET", "/lab/P1/..%2f..%2flabs.go", nil, 404},
 		"a lab's own files":                  {true, "GET", "/lab/P1/lab.yaml", nil, 404},
