@@ -94,5 +94,5 @@ $("answers")?.addEventListener("click", async () => {
 on("progress", all => badge(document.querySelector("[data-state]"), all[id]));
 
 live();
-terminal();
-connect();
+// The terminal is to hear of the machine, too, which is told first of all.
+terminal().finally(connect);

@@ -3,5 +3,5 @@ import { live } from "./live.js";
 import { terminal } from "./term.js";
 
 live();
-terminal();
-connect();
+// The terminal is to hear of the machine, too, which is told first of all.
+terminal().finally(connect);
