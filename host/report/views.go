@@ -114,6 +114,10 @@ func owned(t *tasks.Timeline) *view.Table {
 	groups := make([][]int, len(t.Tasks))
 	next := make([]int, len(owns))
 	for i := range t.Tasks {
+		if i == maxOwned {
+			out.More = len(t.Tasks) - i
+			break
+		}
 		k := &t.Tasks[i]
 		flags := strings.Split(k.Flags, "|")
 		kernel := k.Via == "kthread" || k.Via == "kernel" || k.TID == 2
@@ -143,10 +147,6 @@ func owned(t *tasks.Timeline) *view.Table {
 			}
 		}
 		row.Cells = append(row.Cells, orNone(strings.Join(fresh, ", ")), orNone(k.Exec))
-		if len(out.Rows) == maxOwned {
-			out.More++
-			continue
-		}
 		out.Rows = append(out.Rows, row)
 	}
 	return out

@@ -34,6 +34,9 @@ type Env struct {
 	// Warn is notified of trouble that is not what the run ended with: a log that
 	// could not be written when the program has a status of its own.
 	Warn func(error)
+	// Page makes the page of a record that is whole; nil for none. That it cannot be made
+	// is trouble, and not what the run ended with.
+	Page func(dir string) error
 }
 
 func (e *Env) warn(err error) {
@@ -311,7 +314,11 @@ func (s *Session) end(ctx context.Context, err error) error {
 	}
 	s.Run.Seconds = time.Since(s.start).Seconds()
 	s.Run.Outcome = record.NewOutcome(err)
-	return s.add(err, s.Dir.WriteRun(&s.Run))
+	trouble := s.Dir.WriteRun(&s.Run)
+	if trouble == nil && s.env.Page != nil {
+		s.env.warn(s.env.Page(s.Dir.Path))
+	}
+	return s.add(err, trouble)
 }
 
 // died is what the guest has died of, for those who use the machine; nil if it lives.

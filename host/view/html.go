@@ -64,7 +64,7 @@ var templates = sync.OnceValue(func() *template.Template {
 })
 
 var functions = template.FuncMap{
-	"line": line, "lines": text.Lines, "who": who,
+	"line": line, "soft": soft, "lines": text.Lines, "who": who,
 	"word": func(name string) Words { return htmlWords[name] },
 	"inc":  func(i int) int { return i + 1 },
 	"trace32": func(s stack.Stack) string {
@@ -89,6 +89,14 @@ var htmlWords = map[string]Words{
 	"task": wordTask, "life": wordLife, "end": wordEnd, "by": wordBy, "flags": wordFlags,
 	"level": wordLevel, "bits": wordBits, "index": wordIndex, "entry": wordEntry,
 	"offset": wordOffset, "size": wordSize, "member": wordMember, "type": wordType,
+}
+
+// breaks is where long words of the kernel's may break.
+var breaks = strings.NewReplacer("|", "|<wbr>", "/", "/<wbr>")
+
+// soft is a line that may break within its words.
+func soft(s string) template.HTML {
+	return template.HTML(breaks.Replace(template.HTMLEscapeString(line(s))))
 }
 
 // treeRow is a line of a tree; Depth says for those who cannot see its branches how

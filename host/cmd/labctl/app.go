@@ -14,9 +14,11 @@ import (
 	"golang.org/x/term"
 
 	"labctl/host/kernel"
+	"labctl/host/lab"
 	"labctl/host/machine"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/page"
 	"labctl/host/record"
 	"labctl/host/session"
 	"labctl/host/targets"
@@ -46,6 +48,8 @@ type app struct {
 	// runsProgram says that the exit status is a guest program's (see
 	// programCommand).
 	runsProgram bool
+	// labs is where the command's labs are, by which pages of its runs are made.
+	labs *labFlags
 }
 
 func (a *app) root() *cobra.Command {
@@ -112,8 +116,20 @@ func (a *app) env() (session.Env, error) {
 	return session.Env{
 		Env:     machine.Env{Cache: cache, Say: a.say, Pull: a.progress.Pull},
 		Version: versionString(), Command: os.Args,
-		Warn: a.report,
+		Warn: a.report, Page: a.page,
 	}, nil
+}
+
+// page makes the page of a record.
+func (a *app) page(dir string) error {
+	o := a.labs
+	if o == nil {
+		o = &labFlags{}
+	}
+	if err := page.Write(dir, "", a.pageLang(o), func(id string) (*lab.Lab, error) { return a.find(o, id) }); err != nil {
+		return fmt.Errorf("%s of %s: %w", record.PageFile, dir, err)
+	}
+	return nil
 }
 
 // warn prints a line that is not progress: what was damaged and is made again, a default

@@ -39,6 +39,7 @@ func (a *app) labCmd() *cobra.Command {
 	c.PersistentFlags().StringVar(&o.dir, "labs", "", "a directory with labs of your own, instead of labctl's")
 	c.PersistentFlags().StringVar(&o.lang, "lang", "", "language: en, ko (default: that of LANG)")
 	c.PersistentPreRunE = func(*cobra.Command, []string) error {
+		a.labs = &o
 		if o.lang == "" {
 			o.lang = show.Lang()
 		}

@@ -96,6 +96,11 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	if werr := matrix.Write(dir.Path, all); werr != nil {
 		return m, errors.Join(err, werr)
 	}
+	if r.Env.Page != nil {
+		if perr := r.Env.Page(dir.Path); perr != nil && r.Env.Warn != nil {
+			r.Env.Warn(perr)
+		}
+	}
 	if err != nil && r.Env.Say != nil && o.Again != "" {
 		r.Env.Say(fmt.Sprintf("%d of %d cells are done; %s --resume --out %s continues", len(all.Results), len(mine), o.Again, dir.Path))
 	}
