@@ -49,7 +49,7 @@ func (a *app) labCmd() *cobra.Command {
 		return nil
 	}
 	c.AddCommand(a.labLs(&o), a.labShow(&o), a.labRun(&o), a.labClaims(&o), a.labJudge(&o), a.labShell(&o),
-		a.labStart(&o), a.labCheck(&o), a.labHint(&o), a.labSolve(&o), a.labNew(&o), a.labLint(&o))
+		a.labStart(&o), a.labCheck(&o), a.labHint(&o), a.labAnswers(&o), a.labProgress(&o), a.labSolve(&o), a.labNew(&o), a.labLint(&o))
 	return c
 }
 

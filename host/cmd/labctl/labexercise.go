@@ -15,6 +15,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/compile"
 	"labctl/host/lab/grade"
+	"labctl/host/lab/progress"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
 	"labctl/host/matrix"
@@ -106,7 +107,7 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 		Use:   "hint ID [N]",
 		Short: "Give a hint for a lab's exercise: the first, or the Nth",
 		Args:  labAndDir,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			l, err := a.exercise(o, args[0])
 			if err != nil {
 				return err
@@ -120,6 +121,7 @@ func (a *app) labHint(o *labFlags) *cobra.Command {
 			for _, line := range table.Wrap(show.Clean(l.Exercise.Hints[n-1].In(o.lang)), a.cells(), "") {
 				fmt.Fprintln(a.stdout, line)
 			}
+			a.note(c.Context(), l.ID, func(p *progress.Lab) { p.Hint(n) })
 			if n < all {
 				a.say(fmt.Sprintf(show.Word(o.lang, "there are more: labctl lab hint %s %d"), l.ID, n+1))
 			}
@@ -132,6 +134,7 @@ type labCheckOptions struct {
 	labFlags   *labFlags
 	spec       machine.Spec
 	class      bool
+	watch      bool
 	resume     bool
 	csv        string
 	moodle     string
@@ -160,6 +163,9 @@ func (o *labCheckOptions) check(l *lab.Lab) (err error) {
 		case f.given && !f.one && !o.class:
 			return outcome.Inputf("%s is for --class", f.name)
 		}
+	}
+	if o.watch && (o.class || o.out != "" || o.gradescope != "") {
+		return outcome.Inputf("--watch grades one submission again and again: leave --class, --out and --gradescope out")
 	}
 	o.points, err = class.ParseWeights(o.weights, l)
 	return err
@@ -191,6 +197,7 @@ does not compile, 4 it brings the kernel down or makes it report what --fail-on 
 it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 		Example: `  labctl lab check P1
   labctl lab check P1 ./mine
+  labctl lab check P1 --watch
   labctl lab check P1 ./mine --weights waits=3 --gradescope results.json
   labctl lab check P1 --class ./submissions --csv grades.csv --moodle moodle.csv
   labctl lab check P1 --class ./submissions --out monday --resume`,
@@ -234,13 +241,18 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 			if err := machine.Settle(env.Env, &o.spec); err != nil {
 				return err
 			}
-			return a.checkOne(c.Context(), env, &o, l, dir, src)
+			one := func() error { return a.checkOne(c.Context(), env, &o, l, dir, src) }
+			if o.watch {
+				return a.watchOne(c.Context(), src, lf.lang, one)
+			}
+			return one()
 		},
 	}
 	machineFlags(c, &o.spec)
 	failOnFlag(c, &o.failOn)
 	f := c.Flags()
 	f.BoolVar(&o.class, "class", false, "DIR has a directory for each learner")
+	f.BoolVar(&o.watch, "watch", false, "grade again at every change of the files, until Ctrl-C")
 	f.StringVar(&o.csv, "csv", "", "with --class: write the gradebook as CSV to this file, too")
 	f.StringVar(&o.moodle, "moodle", "", "with --class: write grades in percent and feedback to this file, for Moodle's import of CSV")
 	f.StringVar(&o.gradescope, "gradescope", "", "write results.json of a Gradescope autograder to this file")
@@ -258,6 +270,9 @@ func (a *app) checkOne(ctx context.Context, env session.Env, o *labCheckOptions,
 		return err
 	}
 	g.Learner = dir
+	if !g.Outcome.Broken() || g.Outcome == outcome.BadInput {
+		a.graded(ctx, l, g.Passed, g.Of, g.Outcome == outcome.OK)
+	}
 	if o.gradescope != "" {
 		res := matrix.Result{Cell: matrix.Cell{Work: matrix.Work{Args: []string{dir}}}}
 		cell.Graded(&res, g)

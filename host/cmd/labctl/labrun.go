@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
+	"labctl/host/lab/progress"
 	"labctl/host/lab/runner"
 	"labctl/host/lab/show"
 	"labctl/host/machine"
@@ -65,6 +66,11 @@ ended, and runs/ with the records. --resume continues a run that was stopped.`,
 			runs, err := a.runLabs(c.Context(), &o, names)
 			if runs == nil {
 				return err
+			}
+			for _, r := range runs {
+				if r.Report != nil && len(r.Report.Missing) == 0 {
+					a.note(c.Context(), r.Lab.ID, func(p *progress.Lab) { p.Run(r.Report.Passed(), r.Report.Passed()+r.Report.Failed()) })
+				}
 			}
 			return errors.Join(a.printLabs(&o, runs), err)
 		},

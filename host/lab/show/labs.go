@@ -204,7 +204,7 @@ type Listed struct {
 func List(w io.Writer, all []Listed, lang string) error {
 	t := table.New(0, heads(lang, "ID", "TOPIC", "TITLE", "SOURCE", "STATUS")...)
 	for _, l := range all {
-		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), sourceOf(l.Lab), l.status(lang))
+		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), strings.Join(sourcesOf(l.Lab, lang, true), " · "), l.status(lang))
 	}
 	return t.Write(w)
 }
@@ -220,23 +220,4 @@ func (l *Listed) status(lang string) string {
 		word += fmt.Sprintf(Word(lang, ", if the guest has %s"), strings.Join(l.Later, ", "))
 	}
 	return word
-}
-
-// sourceOf is short: "seed0 · 4.4.1".
-func sourceOf(l *lab.Lab) string {
-	var parts []string
-	add := func(s string) {
-		if s = Clean(s); s != "" && (len(parts) == 0 || parts[len(parts)-1] != s) {
-			parts = append(parts, s)
-		}
-	}
-	for _, s := range strings.Split(l.Source.Seed, ";") {
-		name, _, _ := strings.Cut(strings.TrimSpace(s), ":")
-		add(name)
-	}
-	for _, s := range l.Source.Book {
-		add(s)
-	}
-	add(l.Source.Text)
-	return strings.Join(parts, " · ")
 }

@@ -72,7 +72,9 @@ var dictionary = map[string]map[string]string{
 		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
 		", if the guest has %s": " (게스트에 %s이(가) 있으면)",
 		"%d of %d checks hold":  "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
-		"Questions": "생각해 볼 문제", "Answer": "답",
+		"RAN": "실행", "TRIES": "시도", "GRADE": "채점", "SOLVED": "해결", "HINTS": "힌트", "%d of %d exercises solved": "연습 문제 %[2]d개 중 %[1]d개 해결",
+		"waiting for a change; Ctrl-C ends": "파일이 바뀌기를 기다립니다. Ctrl-C로 끝냅니다", "expected": "기대",
+		"Questions": "생각해 볼 문제", "Sources": "출처", "Answer": "답",
 		"ok": "통과", "check failed": "검사 실패", "kernel reported": "커널이 오류를 보고함", "cannot run": "실행할 수 없음", "bad input": "잘못된 입력",
 		"host lacks": "호스트에 없는 것이 있음", "internal": "labctl의 결함", "deadline": "시간 초과", "guest crashed": "게스트가 죽음", "interrupted": "중단됨",
 		"boot": "부팅 실패", "QEMU refused": "QEMU가 시작하지 않음", "QEMU died": "QEMU가 죽음", "powered off": "게스트가 꺼짐", "restarted": "게스트가 재시작함", "reset": "게스트가 리셋됨",
@@ -119,7 +121,7 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 	}
 	for _, c := range r.Claims {
 		p.item(c.ID, c.Verdict, c.Says.In(lang))
-		p.below(4, Word(lang, "source")+": ", c.Source)
+		p.below(4, Word(lang, "source")+": ", Source(lang, c.Source))
 		if c.Evidence != "" {
 			p.below(4, Word(lang, "seen")+": ", c.Evidence)
 		}
@@ -260,6 +262,9 @@ func (p *printer) check(c *judge.Check, answers bool) {
 			p.below(4, Word(p.lang, "hint")+": ", c.Hint.In(p.lang))
 		}
 		if !answers {
+			for _, s := range c.Observed() {
+				p.below(4, Word(p.lang, "seen")+": ", s.String())
+			}
 			return
 		}
 		if c.Error != "" {
@@ -308,14 +313,30 @@ func Lesson(l *lab.Lab, lang string, readFile func(string) ([]byte, error), answ
 	}
 	var out strings.Builder
 	out.Write(b)
-	if len(l.Questions) > 0 {
-		fmt.Fprintf(&out, "\n\n## %s\n\n", Word(lang, "Questions"))
-		for i, q := range l.Questions {
-			fmt.Fprintf(&out, "%d. %s\n", i+1, q.Ask.In(lang))
-			if answers {
-				fmt.Fprintf(&out, "\n   *%s:* %s\n", Word(lang, "Answer"), q.Answer.In(lang))
-			}
+	if all := sourcesOf(l, lang, false); len(all) > 0 {
+		fmt.Fprintf(&out, "\n\n## %s\n\n", Word(lang, "Sources"))
+		for _, s := range all {
+			fmt.Fprintf(&out, "- %s\n", strings.ReplaceAll(s, "_", `\_`))
 		}
 	}
+	if q := Questions(l, lang, answers); q != "" {
+		out.WriteString("\n\n" + q)
+	}
 	return out.String(), nil
+}
+
+// Questions are a lab's questions as Markdown; "" for none.
+func Questions(l *lab.Lab, lang string, answers bool) string {
+	if len(l.Questions) == 0 {
+		return ""
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "## %s\n\n", Word(lang, "Questions"))
+	for i, q := range l.Questions {
+		fmt.Fprintf(&out, "%d. %s\n", i+1, q.Ask.In(lang))
+		if answers {
+			fmt.Fprintf(&out, "\n   *%s:* %s\n", Word(lang, "Answer"), q.Answer.In(lang))
+		}
+	}
+	return out.String()
 }

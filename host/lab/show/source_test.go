@@ -1,0 +1,19 @@
+package show
+
+import "testing"
+
+func TestSource(t *testing.T) {
+	for _, tt := range []struct{ lang, source, want string }{
+		{"en", "seed0: resource sharing", "“Process vs Thread in depth (1): everything is clone()”, resource sharing"},
+		{"ko", "seed0: resource sharing", "「Process vs Thread 심화 (1): Linux의 충격적 진실 - 모든 것은 clone()이다」, 리소스 공유"},
+		{"ko", "book 4.4.1, log", "『디버깅을 통해 배우는 리눅스 커널의 구조와 원리』(김동현) 4.4.1절, 로그"},
+		{"en", "seed3: _do_fork(); book 4.4.1", "Article on how _do_fork() makes processes, _do_fork(); “Structure and Principles of the Linux Kernel, Learned by Debugging” (Kim Dong-hyun) 4.4.1"},
+		{"ko", "Operating Systems, week 3", "Operating Systems, week 3"},
+		{"en", "seed9: x", "seed9: x"},
+		{"en", "clone(2), ERRORS", "clone(2), ERRORS"},
+	} {
+		if got := Source(tt.lang, tt.source); got != tt.want {
+			t.Errorf("Source(%s, %q) = %q; want %q", tt.lang, tt.source, got, tt.want)
+		}
+	}
+}
