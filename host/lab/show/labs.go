@@ -114,7 +114,9 @@ func (o *Options) lab(w io.Writer, r *Ran) error {
 	fmt.Fprintln(w)
 	var err error
 	if o.Verbose {
-		err = Report(w, r.Report, o.Lang, o.Cells, true)
+		if err = Report(w, r.Report, o.Lang, o.Cells, true); err == nil {
+			_, err = fmt.Fprintf(w, "\n%s\n", Summary(r.Report, o.Lang))
+		}
 	} else {
 		err = Verdicts(w, r.Report, *o)
 	}
