@@ -44,6 +44,8 @@ func Probes() []Probe {
 		{"cow", "fork a child that writes to one of its parent's pages, and look at the page frames of both", "child", `{"pages":34,"index":2}`, ""},
 		{"rss", "have a child read and write zeroes and its parent's pages, and look at Rss and Pss of both", "child", `{"pages":64}`, ""},
 		{"demand", "have a child read, then write memory that nobody has touched, and count faults and page frames", "child", `{"pages":512}`, ""},
+		{"shm", "have a child attach a System V segment at a second address, and look at the page frames", "child", `{}`, ""},
+		{"filemap", "map a file three times, shared and private, and look at the page frames", "child", `{}`, ""},
 		{"entries", "look at a shared page in the page tables of a parent, a child and a thread", "child", `{}`, ""},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`, ""},
 	}

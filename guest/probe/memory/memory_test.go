@@ -84,12 +84,39 @@ func TestRss(t *testing.T) {
 	}
 }
 
+func TestShm(t *testing.T) {
+	data := seen(t, shm, ``)
+	pages := data["pages"].(map[string]mm.Page)
+	if a, b := pages["child_first"], pages["child_second"]; a.PFN != b.PFN || a.PFN != pages["parent_first"].PFN || a.Addr == b.Addr {
+		t.Errorf("pages %+v; want one page frame at two addresses of the child", pages)
+	}
+	if n := data["nattch"].(map[string]uint64); n["forked"] != 2 || n["attached"] != 3 || n["detached"] != 2 {
+		t.Errorf("attached %v; want 2, 3, 2", n)
+	}
+	if data["parent_reads"] != byte(42) || data["after_removal"] != byte(42) {
+		t.Errorf("the parent reads %v, then %v; want 42", data["parent_reads"], data["after_removal"])
+	}
+}
+
+func TestFilemap(t *testing.T) {
+	data := seen(t, filemap, ``)
+	read, written := data["read"].(map[string]mm.Page), data["written"].(map[string]mm.Page)
+	if read["parent"].PFN != read["child"].PFN || read["private"].PFN != read["child"].PFN || written["private"].PFN == read["private"].PFN {
+		t.Errorf("read %+v, written %+v; want one page frame, and another for the private write", read, written)
+	}
+	if data["parent_reads"] != byte(42) || data["file_has"] != uint32(42) || data["parent_after"] != byte(42) {
+		t.Errorf("%v; want 42 in the mapping and the file", data)
+	}
+}
+
 func TestBadParameters(t *testing.T) {
 	for name, bad := range map[string]struct {
 		run    runner
 		params []string
 	}{
 		"cow":     {cow, []string{`{"x":1}`, `{"pages":0}`, `{"pages":65}`, `{"index":34}`, `{"index":-1}`}},
+		"shm":     {shm, []string{`{"x":1}`}},
+		"filemap": {filemap, []string{`{"x":1}`}},
 		"entries": {entries, []string{`{"x":1}`}},
 		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
 		"rss":     {rss, []string{`{"pages":1}`, `{"pages":65537}`}},

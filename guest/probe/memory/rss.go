@@ -28,7 +28,13 @@ type usage struct {
 	Rollup map[string]uint64 `json:"rollup"` // Rss, Pss, …: counted in the page tables
 	Zeroes map[string]uint64 `json:"zeroes"` // smaps of the untouched array
 	Dirty  map[string]uint64 `json:"dirty"`  // smaps of the pages that the parent has written
+	// The first pages of the two.
+	ZeroPages  []mm.Page `json:"zero_pages"`
+	DirtyPages []mm.Page `json:"dirty_pages"`
 }
+
+// shown is how many pages of each are looked at.
+const shown = 4
 
 // rss forks a child that reads and writes an array of zeroes, and pages that its parent has
 // written, and looks at what both are said to use.
@@ -94,14 +100,18 @@ func rssOn(ctx context.Context, st *stage, n int) error {
 		}
 		u.Rollup = roll.KB
 		for _, part := range []struct {
-			b    []byte
-			into *map[string]uint64
-		}{{zeroes, &u.Zeroes}, {dirty, &u.Dirty}} {
+			b     []byte
+			into  *map[string]uint64
+			pages *[]mm.Page
+		}{{zeroes, &u.Zeroes, &u.ZeroPages}, {dirty, &u.Dirty, &u.DirtyPages}} {
 			a, err := mm.SmapsAt(pid, mm.Addr(part.b))
 			if err != nil {
 				return u, err
 			}
 			*part.into = a.KB
+			if *part.pages, err = look(pid, part.b[:min(len(part.b)/page, shown)*page]); err != nil {
+				return u, err
+			}
 		}
 		return u, nil
 	}
@@ -126,7 +136,7 @@ func rssOn(ctx context.Context, st *stage, n int) error {
 		}
 		st.data[name] = both
 		point := map[string][]int64{"parent": {int64(st.self.PID)}, "child": {int64(child)},
-			"zeroes": said(zeroes[:4*page]), "dirty": said(dirty[:min(n, 4)*page])}
+			"zeroes": said(zeroes[:shown*page]), "dirty": said(dirty[:min(n, shown)*page])}
 		if err := probe.Look(name, point); err != nil {
 			return err
 		}
