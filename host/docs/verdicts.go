@@ -110,7 +110,7 @@ func runLabs(ctx context.Context, labctl string, args []string, stderr io.Writer
 
 // mark is how a claim's verdict stands in a table.
 var mark = map[judge.Verdict]string{
-	"": "", judge.Confirmed: "✓", judge.Refuted: "✗", judge.Depends: "~", judge.NotApplicable: "–", judge.Unknown: "?",
+	"": "", judge.Confirmed: "✓", judge.Refuted: "✗", judge.NotEnforced: "!", judge.Depends: "~", judge.NotApplicable: "–", judge.Unknown: "?",
 }
 
 // verdicts is the page of what every lab and claim came to on each machine.
@@ -143,7 +143,8 @@ boot for every lab anew, and run a few.
 	b.WriteString(`
 ## Claims on which machines differ
 
-What a source says, and what each machine shows: ✓ confirmed, ✗ refuted, ~ depends,
+What a source says, and what each machine shows: ✓ confirmed, ✗ refuted, ! not enforced (a rule that the
+kernel lets a program break), ~ depends,
 – not applicable. ` + "`labctl lab claims`" + ` prints the evidence; the lessons have the reasons.
 
 | lab | claim | 주장 | ` + head)
@@ -172,7 +173,7 @@ What a source says, and what each machine shows: ✓ confirmed, ✗ refuted, ~ d
 		}
 	}
 	b.WriteString("\n## Claims on which all agree to which they apply\n\n| verdict | claims |\n|---|---|\n")
-	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
+	for _, v := range judge.ClaimVerdicts() {
 		if len(same[v]) > 0 {
 			fmt.Fprintf(&b, "| %s | %s |\n", v, strings.Join(same[v], ", "))
 		}

@@ -274,13 +274,21 @@ type Claim struct {
 	Source string `yaml:"source" json:"source" jsonschema:"minLength=1,description=seed and section\\, or book and page"`
 	When   string `yaml:"when" json:"when,omitempty"`
 	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty"`
-	// Neither of the two is "it depends"; both is an error of the lab.
+	// At most one of the three is true; where none is "it depends".
 	Confirmed string `yaml:"confirmed" json:"confirmed,omitempty" jsonschema:"description=CEL; true when this kernel shows the claim to be right"`
 	Refuted   string `yaml:"refuted" json:"refuted,omitempty" jsonschema:"description=CEL; true when this kernel shows it to be wrong"`
-	Evidence  string `yaml:"evidence" json:"evidence" jsonschema:"minLength=1,description=CEL of type string: what was seen"`
-	Why       Text   `yaml:"why" json:"why" jsonschema:"description=what is so\\, and on what it depends"`
+	// NotEnforced is of a rule, a source's "must" or "must not": true when this kernel
+	// lets a program break it. That makes the rule neither right nor wrong; Risk says
+	// what whoever breaks it has to fear.
+	NotEnforced string `yaml:"not_enforced" json:"not_enforced,omitempty" jsonschema:"description=of a rule: CEL; true when this kernel allows what the source forbids"`
+	Risk        *Text  `yaml:"risk" json:"risk,omitempty" jsonschema:"description=with not_enforced: what is at risk when the rule is broken all the same"`
+	Evidence    string `yaml:"evidence" json:"evidence" jsonschema:"minLength=1,description=CEL of type string: what was seen"`
+	Why         Text   `yaml:"why" json:"why" jsonschema:"description=what is so\\, and on what it depends"`
+	// Tests are others' tests that assert the same, so that one can look them up:
+	// selftests/mm/cow.c in the kernel's tools/testing, ltp/vfork01 in LTP.
+	Tests []string `yaml:"tests" json:"tests,omitempty" jsonschema:"description=tests of others that assert the same: selftests/DIR/FILE of the kernel's tools/testing\\, or ltp/CASE"`
 
-	when, confirmed, refuted, evidence *expr.Expr
+	when, confirmed, refuted, notEnforced, evidence *expr.Expr
 }
 
 // Question is for the learner to think about.
@@ -349,6 +357,6 @@ func (l *Lab) Commands() bool {
 func (c *Check) Exprs() (when, that, seen *expr.Expr) { return c.when, c.that, c.seen }
 
 // Exprs are a claim's expressions: nil where it has none.
-func (c *Claim) Exprs() (when, confirmed, refuted, evidence *expr.Expr) {
-	return c.when, c.confirmed, c.refuted, c.evidence
+func (c *Claim) Exprs() (when, confirmed, refuted, notEnforced, evidence *expr.Expr) {
+	return c.when, c.confirmed, c.refuted, c.notEnforced, c.evidence
 }

@@ -798,6 +798,9 @@ func (v *validator) fails(x *Graded) {
 	}
 }
 
+// otherTest is how a claim names a test of the kernel's or of LTP.
+var otherTest = regexp.MustCompile(`^(selftests/[A-Za-z0-9_-]+/[A-Za-z0-9_./-]+|ltp/[A-Za-z0-9_-]+)$`)
+
 func (v *validator) claims(env *expr.Env) {
 	ids := map[string]bool{}
 	for i := range v.l.Claims {
@@ -809,8 +812,21 @@ func (v *validator) claims(env *expr.Env) {
 		if c.Source == "" {
 			v.fail(at+".source", 0, "missing: where this is said")
 		}
-		if c.Confirmed == "" && c.Refuted == "" {
-			v.fail(at+".confirmed", 0, "missing: a claim has confirmed, refuted or both")
+		if c.Confirmed == "" && c.Refuted == "" && c.NotEnforced == "" {
+			v.fail(at+".confirmed", 0, "missing: a claim has confirmed or refuted, or both, and a rule has not_enforced")
+		}
+		switch {
+		case c.Risk != nil && c.NotEnforced == "":
+			v.fail(at+".risk", 0, "it goes with not_enforced, which is missing")
+		case c.Risk != nil:
+			v.text(at+".risk", *c.Risk)
+		case c.NotEnforced != "":
+			v.fail(at+".risk", 0, "missing: what is at risk when the rule is broken")
+		}
+		for j, t := range c.Tests {
+			if !otherTest.MatchString(t) {
+				v.fail(fmt.Sprintf("%s.tests[%d]", at, j), 0, "%q is neither selftests/DIR/FILE nor ltp/CASE", text.Line(t, 60))
+			}
 		}
 		if c.Evidence == "" {
 			v.fail(at+".evidence", 0, "missing: what was seen")
@@ -818,6 +834,7 @@ func (v *validator) claims(env *expr.Env) {
 		c.when = v.when(at, c.When, c.WhyNot, &v.l.asks)
 		c.confirmed = v.compile(env, at+".confirmed", c.Confirmed, expr.Bool, &v.l.asks)
 		c.refuted = v.compile(env, at+".refuted", c.Refuted, expr.Bool, &v.l.asks)
+		c.notEnforced = v.compile(env, at+".not_enforced", c.NotEnforced, expr.Bool, &v.l.asks)
 		c.evidence = v.compile(env, at+".evidence", c.Evidence, expr.String, &v.l.asks)
 	}
 }

@@ -37,8 +37,17 @@ const (
 	Confirmed Verdict = "confirmed"
 	Refuted   Verdict = "refuted"
 	Depends   Verdict = "depends"
-	Unknown   Verdict = "unknown" // an expression could not be evaluated, with Error
+	// NotEnforced is a rule that this kernel lets a program break. Claim.Risk says
+	// what is at risk then.
+	NotEnforced Verdict = "not enforced"
+	Unknown     Verdict = "unknown" // an expression could not be evaluated, with Error
 )
+
+// ClaimVerdicts are those that a claim can have, in the order in which they are
+// counted and listed.
+func ClaimVerdicts() []Verdict {
+	return []Verdict{Confirmed, Refuted, NotEnforced, Depends, NotApplicable, Unknown}
+}
 
 // Report is all that a result shows.
 type Report struct {
@@ -87,6 +96,8 @@ type Claim struct {
 	Verdict  Verdict   `json:"verdict"`
 	Evidence string    `json:"evidence,omitempty"`
 	Why      *lab.Text `json:"why,omitempty"`
+	Risk     *lab.Text `json:"risk,omitempty"` // of a rule that is not enforced
+	Tests    []string  `json:"tests,omitempty"`
 	Error    string    `json:"error,omitempty"`
 }
 
@@ -274,19 +285,19 @@ func silent(x *expr.Expr, in expr.Input) (out []expr.Seen) {
 }
 
 func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
-	out := Claim{ID: c.ID, Says: c.Says, Source: c.Source, Why: &c.Why}
+	out := Claim{ID: c.ID, Says: c.Says, Source: c.Source, Why: &c.Why, Tests: c.Tests}
 	fail := func(field string, err error) Claim {
 		out.Verdict, out.Error = Unknown, field+": "+err.Error()
 		return out
 	}
-	when, confirmed, refuted, evidence := c.Exprs()
+	when, confirmed, refuted, notEnforced, evidence := c.Exprs()
 	if applies, err := holds(when, in); err != nil {
 		return fail("when", err)
 	} else if !applies {
 		out.Verdict, out.Why = NotApplicable, c.WhyNot
 		return out
 	}
-	if why := notTold(in, confirmed, refuted, evidence); why != nil {
+	if why := notTold(in, confirmed, refuted, notEnforced, evidence); why != nil {
 		out.Verdict, out.Why = NotApplicable, why
 		return out
 	}
@@ -298,6 +309,10 @@ func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 	if err != nil {
 		return fail("refuted", err)
 	}
+	free, err := holdsOr(notEnforced, in, false)
+	if err != nil {
+		return fail("not_enforced", err)
+	}
 	v, err := evidence.Eval(in)
 	if err != nil {
 		return fail("evidence", err)
@@ -306,6 +321,10 @@ func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 	switch {
 	case yes && no:
 		return fail("confirmed", fmt.Errorf("it is true, and refuted is too: the lab is wrong"))
+	case free && (yes || no):
+		return fail("not_enforced", fmt.Errorf("it is true, and confirmed or refuted is too: the lab is wrong"))
+	case free:
+		out.Verdict, out.Risk = NotEnforced, c.Risk
 	case yes:
 		out.Verdict = Confirmed
 	case no:

@@ -27,6 +27,9 @@ claims:
   - {id: both, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 10, refuted: fork.pid == 10, evidence: string(fork.pid), why: {en: a, ko: 가}}
   - {id: broken, says: {en: A., ko: 가.}, source: s, confirmed: "fork.tasks[3].pid == 10", evidence: string(fork.pid), why: {en: a, ko: 가}}
   - {id: off, says: {en: A., ko: 가.}, source: s, when: kernel.btf, why_not: {en: no BTF, ko: 없음}, confirmed: fork.pid == 10, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: rule, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 11, not_enforced: fork.pid == 10, risk: {en: all, ko: 모두}, tests: [ltp/vfork01], evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: rule-holds, says: {en: A., ko: 가.}, source: s, confirmed: fork.pid == 10, not_enforced: fork.pid == 11, risk: {en: all, ko: 모두}, evidence: string(fork.pid), why: {en: a, ko: 가}}
+  - {id: rule-both, says: {en: A., ko: 가.}, source: s, refuted: fork.pid == 10, not_enforced: fork.pid == 10, risk: {en: all, ko: 모두}, evidence: string(fork.pid), why: {en: a, ko: 가}}
 exercise:
   checks: [{id: one, says: {en: A., ko: 가.}, that: program.exit == 0}]
   hints: [{en: a, ko: 가}]
@@ -68,11 +71,17 @@ func TestJudge(t *testing.T) {
 	if r.Passed() != 1 || r.Failed() != 2 || r.Verdict() != Fail || r.Changed {
 		t.Errorf("report: %d pass, %d fail, %s, changed %t", r.Passed(), r.Failed(), r.Verdict(), r.Changed)
 	}
-	for i, want := range []Verdict{Confirmed, Refuted, Depends, Unknown, Unknown, NotApplicable} {
+	for i, want := range []Verdict{Confirmed, Refuted, Depends, Unknown, Unknown, NotApplicable, NotEnforced, Confirmed, Unknown} {
 		c := r.Claims[i]
 		if c.Verdict != want || (c.Verdict == Unknown) != (c.Error != "") {
 			t.Errorf("claim %s: %s, error %q; want %s", c.ID, c.Verdict, c.Error, want)
 		}
+	}
+	if c := r.Claims[6]; c.Risk == nil || c.Risk.EN != "all" || len(c.Tests) != 1 {
+		t.Errorf("rule that is not enforced: risk %v, tests %q; want both", c.Risk, c.Tests)
+	}
+	if c := r.Claims[7]; c.Risk != nil {
+		t.Errorf("rule that holds: risk %v; want none", c.Risk)
 	}
 	if r.Claims[0].Evidence != "10" {
 		t.Errorf("evidence %q; want 10", r.Claims[0].Evidence)

@@ -71,7 +71,7 @@ func claimCounts(r *judge.Report, lang string) string {
 		counts[c.Verdict]++
 	}
 	var parts []string
-	for _, v := range []judge.Verdict{judge.Confirmed, judge.Refuted, judge.Depends, judge.NotApplicable, judge.Unknown} {
+	for _, v := range judge.ClaimVerdicts() {
 		if counts[v] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[v], Word(lang, string(v))))
 		}
