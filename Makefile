@@ -150,12 +150,12 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu arm-linux-gnueabihf-gcc:gcc-arm-linux-gnueabihf
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
-test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd
+test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch
 browser-tools: TOOLS = chromium:chromium
 debian13-tools: TOOLS = debootstrap:debootstrap
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
-test-tools: ## the same, and trace-cmd, which tests hold trace.dat files against
+test-tools: ## the same, trace-cmd, which tests hold trace.dat files against, and gdb-multiarch
 browser-tools: ## chromium, in which tests use the page of labctl serve; they are skipped without it
 debian13-tools: ## debootstrap, which makes the root of test-debian13
 kernel-tools: ## compilers and what else building kernels takes

@@ -57,7 +57,9 @@ type Session struct {
 	last   int            // number of the last point
 	met    map[int]uint64 // CPUs that stand at a point that was told of, and where
 	saved  string         // last checkpoint
-	ended  bool
+	// CPUs that were looked at when a checkpoint was made, by its name.
+	savedAt map[string]int
+	ended   bool
 
 	place *place // what is looked at while the guest stands still
 }
@@ -74,7 +76,7 @@ func Open(ctx context.Context, i vm.Inspector, g *outside.Guest, o Options) (*Se
 	if o.Style.Name == "" {
 		o.Style = stack.Styles[0]
 	}
-	s := &Session{o: o, met: map[int]uint64{}}
+	s := &Session{o: o, met: map[int]uint64{}, savedAt: map[string]int{}}
 	return s, s.take(ctx, i, g)
 }
 

@@ -386,6 +386,7 @@ func (s *Session) checkpoint(ctx context.Context, c *command.Command) error {
 		return err
 	}
 	s.saved = c.Args[0]
+	s.savedAt[s.saved] = s.place.cpu
 	return s.say(c, fmt.Sprintf("saved as %s, in %.1f s; back returns here", c.Args[0], time.Since(start).Seconds()))
 }
 
@@ -426,7 +427,10 @@ func (s *Session) back(ctx context.Context, c *command.Command) error {
 	if s.o.Back == nil {
 		return outcome.Inputf("back: not here")
 	}
-	cpu := s.place.cpu
+	cpu, ok := s.savedAt[name]
+	if !ok {
+		cpu = s.place.cpu
+	}
 	i, g, err := s.o.Back(ctx, name)
 	if err != nil {
 		return err

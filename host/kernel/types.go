@@ -19,11 +19,25 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	if k.debuginfo != "" {
 		return k.debuginfoTypes(ctx)
 	}
-	if _, ok := k.Files[btfFile]; !ok {
-		return nil, nil
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	blob, err := k.BTF()
+	if err != nil || blob == nil {
+		return nil, err
+	}
+	spec, err := ctype.Read(blob)
+	if err != nil {
+		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
+	}
+	return spec, nil
+}
+
+// BTF returns the kernel's types as it holds them itself; nil for a kernel without.
+func (k *Kernel) BTF() (_ []byte, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
+	if _, ok := k.Files[btfFile]; !ok {
+		return nil, nil
 	}
 	if err := k.verifyFile(btfFile, true); err != nil {
 		return nil, err
@@ -32,11 +46,7 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 	}
-	spec, err := ctype.Read(blob)
-	if err != nil {
-		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
-	}
-	return spec, nil
+	return blob, nil
 }
 
 // Prototypes returns the parameters of those of the kernel functions that are in the

@@ -17,6 +17,7 @@ import (
 	"labctl/host/bounded"
 	"labctl/host/machine"
 	"labctl/host/outcome"
+	"labctl/host/outside"
 	"labctl/host/record"
 	"labctl/host/registry"
 	"labctl/host/session"
@@ -33,6 +34,7 @@ type upOptions struct {
 	detach bool
 	idle   time.Duration
 	out    string
+	gdb    bool
 }
 
 func (a *app) upCmd() *cobra.Command {
@@ -65,6 +67,7 @@ it starts from.`,
 	f.BoolVarP(&o.detach, "detach", "d", false, "keep the machine in the background")
 	timeFlag(f, &o.idle, "idle", "power off when it has not been used for this long (default: 30m with --detach, else never)")
 	f.StringVar(&o.out, "out", "", "keep a run record in this directory: run.json, console.log, qemu.txt")
+	f.BoolVar(&o.gdb, "gdb", false, "write a vmlinux for gdb, and open QEMU's gdbstub on a socket (see labctl gdb)")
 	return c
 }
 
@@ -121,6 +124,7 @@ func (a *app) keep(ctx context.Context, o upOptions, name string, parent *parent
 	if err != nil {
 		return err
 	}
+	var server *gdbServer
 	err = session.Up(ctx, env, session.UpOptions{
 		Options: session.Options{
 			Name: "up", Machine: name, Idle: o.idle,
@@ -130,6 +134,17 @@ func (a *app) keep(ctx context.Context, o upOptions, name string, parent *parent
 		Ready: func(s *session.Session, info registry.Info) error {
 			ready := fmt.Sprintf("%s is up: %s on %s, in %.1f s; next: labctl sh %s, labctl exec --in %s -- PROG, labctl down %s",
 				name, info.Kernel.Release, info.Target, s.VM.BootTime().Seconds(), name, name, name)
+			if o.gdb {
+				g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+				if err != nil {
+					return err
+				}
+				server, err = a.serveGDB(ctx, s.VM, g)
+				if err := errors.Join(err, g.Close()); err != nil {
+					return err
+				}
+				ready += "; for gdb: " + server.usage()
+			}
 			if parent != nil {
 				return parent.ready(ready)
 			}
@@ -137,6 +152,9 @@ func (a *app) keep(ctx context.Context, o upOptions, name string, parent *parent
 			return err
 		},
 	})
+	if server != nil {
+		err = errors.Join(err, server.Close())
+	}
 	if errors.Is(err, session.ErrIdle) {
 		a.say(fmt.Sprintf("%s was not used for %v and is powered off", name, o.idle))
 		err = nil

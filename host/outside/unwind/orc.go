@@ -216,8 +216,13 @@ func (o *orc) find(l *kern.Look, pc uint64) (e orcEntry, ok bool) {
 	if err != nil {
 		return e, false
 	}
+	return o.decode(offsets, w), true
+}
+
+// decode decodes an entry.
+func (o *orc) decode(offsets [2]int16, w uint16) orcEntry {
 	f := o.layout
-	e = orcEntry{
+	e := orcEntry{
 		sp: offsets[0], bp: offsets[1], spReg: o.regs[f.spReg.of(w)], bpReg: o.regs[f.bpReg.of(w)],
 		typ: orcType(f.typ.of(w)), signal: f.signal.width > 0 && f.signal.of(w) != 0,
 	}
@@ -231,7 +236,7 @@ func (o *orc) find(l *kern.Look, pc uint64) (e orcEntry, ok bool) {
 			e.typ += orcCall
 		}
 	}
-	return e, true
+	return e
 }
 
 // Offsets in struct pt_regs of x86-64 (arch/x86/include/asm/ptrace.h), whose end is what

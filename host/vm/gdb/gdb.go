@@ -250,17 +250,27 @@ func (c *Client) listThreads(ctx context.Context) error {
 			break
 		}
 		for id := range strings.SplitSeq(list, ",") {
-			n, err := strconv.ParseUint(id, 16, 16)
+			n, err := parseThread(id)
 			if err != nil || n == 0 || len(c.threads) >= 1024 {
 				return outcome.Hostf("thread %.40q", id)
 			}
-			c.threads = append(c.threads, int(n))
+			c.threads = append(c.threads, n)
 		}
 	}
 	if len(c.threads) == 0 {
 		return outcome.Hostf("it names no CPU")
 	}
 	return nil
+}
+
+// parseThread parses "02", or "p01.02": the stub goes on to name a process, too, when a
+// debugger before this one has asked for that.
+func parseThread(id string) (int, error) {
+	if strings.HasPrefix(id, "p") {
+		_, id, _ = strings.Cut(id, ".")
+	}
+	n, err := strconv.ParseUint(id, 16, 16)
+	return int(n), err
 }
 
 // CPUs is how many CPUs the guest has. They are numbered from 0.
@@ -492,10 +502,10 @@ func (c *Client) parseStop(p string) (Stop, error) {
 			}
 			s.Watch = kind
 		case key == "thread":
-			id, err := strconv.ParseUint(value, 16, 16)
+			id, err := parseThread(value)
 			found := false
 			for i, t := range c.threads {
-				if t == int(id) {
+				if t == id {
 					s.CPU, found = i, true
 				}
 			}

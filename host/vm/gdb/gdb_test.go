@@ -110,7 +110,7 @@ func TestClient(t *testing.T) {
 		"qXfer:features:read:core.xml:43,ffb":  `l<reg name="cpsr" bitsize="32"/></feature>`,
 		"qXfer:features:read:sys.xml:0,ffb":    `l<feature><reg name="SP_EL0" bitsize="64" regnum="90"/></feature>`,
 		"g":                                    "0100000000000000" + "1080000000000000" + "xxxxxxxx",
-		"qfThreadInfo":                         "m01,02",
+		"qfThreadInfo":                         "m01,p01.02",
 		"qsThreadInfo":                         "l",
 		"Hg2":                                  "OK",
 		"p5a":                                  "7800000000000000",
@@ -118,7 +118,7 @@ func TestClient(t *testing.T) {
 		"Mff00,2:abcd":                         "E14",
 		"Z1,1080,1":                            "OK",
 		"Z2,2000,4":                            "",
-		"vCont;s:2":                            "T05thread:02;",
+		"vCont;s:2":                            "T05thread:p01.02;",
 		"vCont;c":                              "T05thread:01;watch:2000;",
 	})
 	ctx := context.Background()
