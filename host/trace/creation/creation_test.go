@@ -524,6 +524,26 @@ func TestSkippedCreationFunction(t *testing.T) {
 	}
 }
 
+// TestFramePointersOf319 has what 3.19 built with frame pointers traces: at the function's
+// entry the stack lacks function and caller, at the event the function.
+func TestFramePointersOf319(t *testing.T) {
+	made := join(t, script(
+		at+"clone: (do_fork+0x0/0x320) clone_flags=0x11", at+"<stack trace>\n => stub_clone+0x69/0x90",
+		at+"sched_process_fork: comm=init pid=1 child_comm=init child_pid=50",
+		at+"<stack trace>\n => SyS_clone+0x16/0x20\n => stub_clone+0x69/0x90",
+	))
+	if len(made) != 1 {
+		t.Fatalf("%d creations; want 1", len(made))
+	}
+	c := made[0]
+	if got := calls(c.Stack); got != "do_fork SyS_clone stub_clone" || c.Skipped != 1 || c.Via != "clone" || len(c.Notes) > 0 || c.Stack.Truncated {
+		t.Errorf("stack %q, skipped %d, via %q, truncated %v, notes %q", got, c.Skipped, c.Via, c.Stack.Truncated, c.Notes)
+	}
+	if last := c.Stack.Frames[2]; !last.Exception || last.Kind != stack.Asm {
+		t.Errorf("stub_clone is %+v; want the entry from user mode", last)
+	}
+}
+
 // TestConstantSkip has what 4.14 traces: the stacks of events lack several inner
 // functions, those of probes are whole.
 func TestConstantSkip(t *testing.T) {

@@ -352,6 +352,9 @@ func (c *Creation) takeEntryStack(seen stack.Stack) {
 	case len(seen.Frames) == 0:
 	case len(c.Stack.Frames) == 0:
 		c.Stack, c.Via = seen, via(&seen)
+	case startsOutside(&c.Stack, &seen) && lacksCaller(&seen, &c.Stack):
+		seen.Frames = slices.Insert(seen.Frames, 1, c.Stack.Frames[0])
+		c.Stack, c.Skipped, c.Via = seen, 1, via(&seen)
 	case startsOutside(&c.Stack, &seen):
 		if c.Skipped = skipped(&c.Stack, &seen); c.Skipped == 0 {
 			c.note("the stack of the event lacks %s, and is not the rest of the stack at its entry", seen.Frames[0].Base())
@@ -368,6 +371,19 @@ func (c *Creation) takeEntryStack(seen stack.Stack) {
 			c.note("the stack at the function's entry differs at frame %d: %s, not %s", at, frameName(&seen, at), frameName(&c.Stack, at))
 		}
 	}
+}
+
+// lacksCaller reports whether a stack at the creation function's entry lacks that
+// function's caller alone, with which the event's begins. An unwinder that follows
+// frame pointers does: at the first instruction the register still has the caller's
+// frame, whose return address is the one after (x86, up to 4.2).
+func lacksCaller(entry, event *stack.Stack) bool {
+	if len(entry.Frames) != len(event.Frames) || len(entry.Frames) < 2 {
+		return false
+	}
+	a, b := stack.Stack{Frames: entry.Frames[1:]}, stack.Stack{Frames: event.Frames[1:]}
+	same, _ := stack.SameCalls(&a, &b)
+	return same && entry.Frames[0].Base() != event.Frames[0].Base()
 }
 
 // startsOutside reports whether s lacks the creation function, with which seen starts.
