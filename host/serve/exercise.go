@@ -51,9 +51,8 @@ type exercise struct {
 }
 
 type exercises struct {
-	mu   sync.Mutex
-	all  map[string]*exercise // by lab
-	busy bool
+	mu  sync.Mutex
+	all map[string]*exercise // by lab
 }
 
 func (s *Server) exerciseStates() (all []exerciseState) {

@@ -124,17 +124,14 @@ func (l *live) keep(ctx context.Context) (stack []string, err error) {
 		if err == nil && ctx.Err() == nil {
 			err = werr
 		}
-		for _, r := range run.Run.Reports {
+		if len(run.Run.Reports) > 0 {
+			r := run.Run.Reports[0]
 			stack = append(stack, text.Line(r.Title, 200))
 			if r.Stack != nil {
-				for i, f := range r.Stack.Frames {
-					if i == maxFrames {
-						break
-					}
+				for _, f := range r.Stack.Frames[:min(len(r.Stack.Frames), maxFrames)] {
 					stack = append(stack, "  "+f.String())
 				}
 			}
-			break
 		}
 	}
 	return stack, err

@@ -2,32 +2,27 @@ package view
 
 // The words of the renderers themselves.
 var (
-	wordMore     = Words{"%d more", "%d개 더"}
-	wordTimes    = Words{"%d times", "%d번"}
-	wordOnce     = Words{"once", "한 번"}
-	wordSame     = Words{"the same on all sides", "모두 같음"}
-	wordBytes    = Words{"%d bytes", "%d바이트"}
-	wordHole     = Words{"hole", "빈 곳"}
-	wordOffset   = Words{"OFFSET", "오프셋"}
-	wordSize     = Words{"SIZE", "크기"}
-	wordMember   = Words{"MEMBER", "멤버"}
-	wordType     = Words{"TYPE", "타입"}
-	wordLevel    = Words{"LEVEL", "단계"}
-	wordBits     = Words{"BITS", "비트"}
-	wordIndex    = Words{"INDEX", "인덱스"}
-	wordEntry    = Words{"ENTRY", "엔트리"}
-	wordNothing  = Words{"nothing was seen", "본 것이 없습니다"}
-	wordTask     = Words{"TASK", "태스크"}
-	wordLife     = Words{"LIFE", "수명"}
-	wordEnd      = Words{"END", "끝"}
-	wordBy       = Words{"BY", "방법"}
-	wordFlags    = Words{"FLAGS", "플래그"}
-	wordInFirst  = Words{"%s from the start", "시작부터 %s"}
-	wordYes      = Words{"yes", "예"}
-	wordNo       = Words{"no", "아니요"}
-	wordNone     = Words{"none", "없음"}
-	wordAlike    = Words{"%d alike", "같은 것 %d개"}
-	wordAskedFor = Words{"asked for by %s", "%s의 요청"}
+	wordMore    = Words{"%d more", "%d개 더"}
+	wordTimes   = Words{"%d times", "%d번"}
+	wordOnce    = Words{"once", "한 번"}
+	wordBytes   = Words{"%d bytes", "%d바이트"}
+	wordOffset  = Words{"OFFSET", "오프셋"}
+	wordSize    = Words{"SIZE", "크기"}
+	wordMember  = Words{"MEMBER", "멤버"}
+	wordType    = Words{"TYPE", "타입"}
+	wordLevel   = Words{"LEVEL", "단계"}
+	wordBits    = Words{"BITS", "비트"}
+	wordIndex   = Words{"INDEX", "인덱스"}
+	wordEntry   = Words{"ENTRY", "엔트리"}
+	wordNothing = Words{"nothing was seen", "본 것이 없습니다"}
+	wordTask    = Words{"TASK", "태스크"}
+	wordLife    = Words{"LIFE", "수명"}
+	wordEnd     = Words{"END", "끝"}
+	wordBy      = Words{"BY", "방법"}
+	wordFlags   = Words{"FLAGS", "플래그"}
+	wordYes     = Words{"yes", "예"}
+	wordNo      = Words{"no", "아니요"}
+	wordNone    = Words{"none", "없음"}
 )
 
 // legend has the states of timelines, in the order in which they are explained.

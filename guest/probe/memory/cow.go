@@ -60,7 +60,7 @@ func cowOn(ctx context.Context, st *stage, n, index int) error {
 	}
 	fill(private)
 	fill(shared)
-	sink += text[0] + text[len(text)-1]
+	Sink += text[0] + text[len(text)-1]
 
 	s, err := newScript("child")
 	if err != nil {
@@ -142,8 +142,8 @@ func cowOn(ctx context.Context, st *stage, n, index int) error {
 	return nil
 }
 
-// sink keeps reads that are made for their page faults.
-var sink byte
+// Sink keeps reads that are made for their page faults.
+var Sink byte
 
 // ownFile maps the start of the program's file, for reading.
 func (st *stage) ownFile(pages int) ([]byte, error) {

@@ -1,8 +1,10 @@
 package mm
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -114,9 +116,14 @@ func SmapsAt(pid int, addr uintptr) (Usage, error) {
 }
 
 // Rollup reads the sums over all areas of a process, which the kernel counts for the purpose by
-// walking the page tables, unlike the counters behind VmRSS.
+// walking the page tables, unlike the counters behind VmRSS. Kernels without smaps_rollup
+// (493b0e9d945f) have the same sums in smaps.
 func Rollup(pid int) (Usage, error) {
 	text, err := readText(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		all, err := Smaps(pid)
+		return sum(all), err
+	}
 	if err != nil {
 		return Usage{}, err
 	}
@@ -128,6 +135,21 @@ func Rollup(pid int) (Usage, error) {
 		return Usage{}, err
 	}
 	return all[0], nil
+}
+
+// sum is what smaps_rollup would say of areas.
+func sum(all []Usage) Usage {
+	total := Usage{Area: Area{Path: "[rollup]"}, KB: map[string]uint64{}}
+	for _, u := range all {
+		for key, kb := range u.KB {
+			switch key {
+			case "Size", "KernelPageSize", "MMUPageSize": // smaps_rollup has none of these
+			default:
+				total.KB[key] += kb
+			}
+		}
+	}
+	return total
 }
 
 // ParseSmaps reads the text of smaps or smaps_rollup. Lines with something else than a

@@ -176,8 +176,17 @@ func TestOwnMemory(t *testing.T) {
 	if err != nil || status["VmRSS"] == 0 {
 		t.Errorf("status: %v, %v; want VmRSS", status, err)
 	}
-	if r, err := Rollup(pid); err != nil || r.KB["Rss"] == 0 {
+	r, err := Rollup(pid)
+	if err != nil || r.KB["Rss"] == 0 {
 		t.Errorf("rollup: %+v, %v; want Rss", r, err)
+	}
+	all, err := Smaps(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The program's memory moves on between the two.
+	if s := sum(all); s.KB["Rss"] < r.KB["Rss"]/2 || s.KB["Pss"] == 0 || s.KB["Size"] != 0 {
+		t.Errorf("sum of smaps = %v, rollup %v", s.KB, r.KB)
 	}
 }
 

@@ -30,8 +30,8 @@ func look(point string, mem []byte) {
 	in.ReadString('\n')
 }
 
-// sink keeps what is read, so that the compiler leaves no read out.
-var sink byte
+// Sink keeps what is read, so that the compiler leaves no read out.
+var Sink byte
 
 func must(what string, err error) {
 	if err != nil {
@@ -48,7 +48,7 @@ func main() {
 		mem[i*size] = 1
 	}
 	for i := 4; i < 8; i++ {
-		sink += mem[i*size]
+		Sink += mem[i*size]
 	}
 	look("touched", mem)
 }

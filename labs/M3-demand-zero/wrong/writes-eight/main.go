@@ -30,8 +30,8 @@ func look(point string, mem []byte) {
 	in.ReadString('\n')
 }
 
-// sink keeps what is read, so that the compiler leaves no read out.
-var sink byte
+// Sink keeps what is read, so that the compiler leaves no read out.
+var Sink byte
 
 func must(what string, err error) {
 	if err != nil {
@@ -46,7 +46,7 @@ func main() {
 	must("mmap", err)
 	for i := range 8 {
 		mem[i*size] += 0
-		mem[i*size] = sink
+		mem[i*size] = Sink
 	}
 	look("touched", mem)
 }
