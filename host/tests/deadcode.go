@@ -23,14 +23,12 @@ var spared = map[string]string{
 	"labctl/host/trace/internal/kerneltext": "the kernel's own print of a trace, which tests hold ours against",
 	"labctl/host/trace/internal/sample":     "recordings of real kernels, for tests",
 
-	"labctl/host/vm VM.QMP": "a test patches the guest's kernel by the gdbstub, which the monitor opens",
 
 	// The programs of a lab, which trust each other, are graded in one machine by
 	// its test, in a fraction of the time.
 	"labctl/host/lab/grade Several":        "the test of all labs' programs",
 	"labctl/host/lab/grade Grade.judge":    "of Several",
 	"labctl/host/lab/runner Programs":      "of Several",
-	"labctl/host/text Pattern.SubexpNames": "the reader of the kernel's print",
 
 	"labctl/labs/P2-hidden-tid/exercise listed": "for the learner to call",
 }

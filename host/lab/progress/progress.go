@@ -106,9 +106,6 @@ func Open(dir string) (*Store, error) {
 	return &Store{filepath.Join(dir, fileName)}, nil
 }
 
-// Path is the file's.
-func (s *Store) Path() string { return s.path }
-
 // file is the document.
 type file struct {
 	Schema string          `json:"schema"`

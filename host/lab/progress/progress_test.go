@@ -100,15 +100,15 @@ func TestDamaged(t *testing.T) {
 		"a count":        {`{"schema":"labctl/progress/v1","labs":{"P1":{"tries":-1}}}`, "count"},
 	} {
 		s := open(t)
-		if err := os.WriteFile(s.Path(), []byte(test.data), 0o600); err != nil {
+		if err := os.WriteFile(s.path, []byte(test.data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for _, err := range []error{func() error { _, err := s.Read(); return err }(), s.Update(t.Context(), "P1", func(*Lab) {})} {
-			if outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), s.Path()) {
+			if outcome.Of(err) != outcome.BadInput || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), s.path) {
 				t.Errorf("%s: got %v", what, err)
 			}
 		}
-		if b, _ := os.ReadFile(s.Path()); string(b) != test.data {
+		if b, _ := os.ReadFile(s.path); string(b) != test.data {
 			t.Errorf("%s: the file was changed to %s", what, b)
 		}
 	}
@@ -118,12 +118,12 @@ func TestOpen(t *testing.T) {
 	t.Setenv("LABCTL_DATA", "")
 	t.Setenv("XDG_DATA_HOME", "/data")
 	s, err := Open("")
-	if want := "/data/labctl/progress.json"; err != nil || s.Path() != want {
+	if want := "/data/labctl/progress.json"; err != nil || s.path != want {
 		t.Errorf("got %v, %v, want %s", s, err, want)
 	}
 	t.Setenv("XDG_DATA_HOME", "relative")
 	t.Setenv("HOME", "/home/kim")
-	if s, err = Open(""); err != nil || s.Path() != filepath.Join("/home/kim", ".local/share/labctl", fileName) {
+	if s, err = Open(""); err != nil || s.path != filepath.Join("/home/kim", ".local/share/labctl", fileName) {
 		t.Errorf("got %v, %v", s, err)
 	}
 }
