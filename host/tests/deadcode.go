@@ -23,12 +23,11 @@ var spared = map[string]string{
 	"labctl/host/trace/internal/kerneltext": "the kernel's own print of a trace, which tests hold ours against",
 	"labctl/host/trace/internal/sample":     "recordings of real kernels, for tests",
 
-
 	// The programs of a lab, which trust each other, are graded in one machine by
 	// its test, in a fraction of the time.
-	"labctl/host/lab/grade Several":        "the test of all labs' programs",
-	"labctl/host/lab/grade Grade.judge":    "of Several",
-	"labctl/host/lab/runner Programs":      "of Several",
+	"labctl/host/lab/grade Several":     "the test of all labs' programs",
+	"labctl/host/lab/grade Grade.judge": "of Several",
+	"labctl/host/lab/runner Programs":   "of Several",
 
 	"labctl/labs/P2-hidden-tid/exercise listed": "for the learner to call",
 }
