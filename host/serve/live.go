@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -306,6 +308,16 @@ func (w *watcher) tree() (out liveTasks) {
 	for _, one := range w.known {
 		all.List = append(all.List, one.Task)
 	}
+	// A process's threads stand before its children, each in the order of their numbers.
+	slices.SortFunc(all.List, func(a, b task.Task) int {
+		if at, bt := a.TID != a.PID, b.TID != b.PID; at != bt {
+			if at {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.TID, b.TID), cmp.Compare(a.Addr, b.Addr))
+	})
 	order, depth := all.Tree()
 	for i, one := range order {
 		if len(out.Tasks) == maxShownTasks {

@@ -33,7 +33,10 @@ type site struct {
 }
 
 // serve serves a page until the test ends, which then is refused nothing.
-func serve(t *testing.T) *site {
+func serve(t *testing.T) *site { t.Helper(); return serveWith(t, func(*Options) {}) }
+
+// serveWith serves a page with other options.
+func serveWith(t *testing.T, change func(*Options)) *site {
 	t.Helper()
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -50,6 +53,7 @@ func serve(t *testing.T) *site {
 		Env: session.Env{Env: machine.Env{Cache: cache}, Version: "test"}, Labs: labs.FS, Lang: "en", Dir: p.dir, Progress: store,
 		Ready: func(link string) error { ready <- link; return nil },
 	}
+	change(&p.o)
 	go func() { served <- Serve(ctx, p.o) }()
 	t.Cleanup(func() {
 		cancel()
