@@ -73,7 +73,7 @@ func openBrowser(t *testing.T, p *site) *browser {
 		t.Fatalf("browser: %v", err)
 	}
 	b.do(network.Enable(), chromedp.Navigate(p.link.String()))
-	b.until(`location.search === "" && document.querySelector(".labs") !== null`)
+	b.until(`location.search === "" && document.readyState === "complete" && document.querySelector(".labs") !== null`)
 	return b
 }
 
