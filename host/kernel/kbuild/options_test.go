@@ -160,14 +160,15 @@ func TestParseProfiles(t *testing.T) {
 // follows are options that no fragment requests, because a requested one selects them
 // or the architecture implies them.
 var follows = map[string]string{
-	"TRACING":         "FUNCTION_TRACER selects it",
-	"EVENT_TRACING":   "TRACING selects it",
-	"STACKTRACE":      "STACK_TRACER selects it",
-	"SCHED_INFO":      "SCHEDSTATS selects it",
-	"KCMP":            "CHECKPOINT_RESTORE selects it",
-	"MMU":             "all three architectures have one",
-	"CLONE_BACKWARDS": "the architecture has it or not",
-	"FRAME_POINTER":   "the labs take the unwinder for it",
+	"TRACING":             "FUNCTION_TRACER selects it",
+	"EVENT_TRACING":       "TRACING selects it",
+	"STACKTRACE":          "STACK_TRACER selects it",
+	"SCHED_INFO":          "SCHEDSTATS selects it",
+	"KCMP":                "CHECKPOINT_RESTORE selects it",
+	"MMU":                 "all three architectures have one",
+	"CLONE_BACKWARDS":     "the architecture has it or not",
+	"FRAME_POINTER":       "the labs take the unwinder for it",
+	"THREAD_INFO_IN_TASK": "the architecture has it or not",
 }
 
 // notThere are options that the labs use and an architecture does not have; the labs'
