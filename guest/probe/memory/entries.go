@@ -60,19 +60,16 @@ func entriesOn(ctx context.Context, st *stage) error {
 	if err := st.spawn(child, forked); err != nil {
 		return err
 	}
-	ids := map[string]int{"parent": st.self.PID, "child": child.child.TID, "thread": thread.child.TID}
-	all := func(name string) error {
-		pages := map[string]mm.Page{}
-		point := map[string][]int64{"page": said(shared)}
-		for who, tid := range ids {
-			p, err := mm.Look(tid, mm.Addr(shared))
-			if err != nil {
-				return err
-			}
-			pages[who] = p
-			point[who] = []int64{int64(tid)}
+	three := map[string]spot{}
+	point := map[string][]int64{"page": said(shared)}
+	for who, tid := range map[string]int{"parent": st.self.PID, "child": child.child.TID, "thread": thread.child.TID} {
+		three[who] = spot{tid, mm.Addr(shared)}
+		point[who] = []int64{int64(tid)}
+	}
+	all := func(name string) (err error) {
+		if st.data[name], err = behind(three); err != nil {
+			return err
 		}
-		st.data[name] = pages
 		return probe.Look(name, point)
 	}
 	if err := all("made"); err != nil {

@@ -214,6 +214,25 @@ func look(tid int, b []byte) ([]mm.Page, error) {
 	return pages, nil
 }
 
+// spot is an address of a task.
+type spot struct {
+	tid  int
+	addr uintptr
+}
+
+// behind reads the page at each of the spots.
+func behind(spots map[string]spot) (map[string]mm.Page, error) {
+	pages := map[string]mm.Page{}
+	for name, at := range spots {
+		p, err := mm.Look(at.tid, at.addr)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		pages[name] = p
+	}
+	return pages, nil
+}
+
 // addrs are where the pages of a mapping start.
 func addrs(b []byte) []uintptr {
 	page := os.Getpagesize()

@@ -105,14 +105,9 @@ func shmOn(ctx context.Context, st *stage) (err error) {
 	if err := s.play(ctx, touch); err != nil {
 		return err
 	}
-	pages := map[string]mm.Page{}
-	for name, p := range map[string]struct {
-		tid int
-		at  uintptr
-	}{"parent_first": {st.self.PID, mm.Addr(first)}, "child_first": {child, mm.Addr(first)}, "child_second": {child, at}} {
-		if pages[name], err = mm.Look(p.tid, p.at); err != nil {
-			return err
-		}
+	pages, err := behind(map[string]spot{"parent_first": {st.self.PID, mm.Addr(first)}, "child_first": {child, mm.Addr(first)}, "child_second": {child, at}})
+	if err != nil {
+		return err
 	}
 	areas, err := mm.Maps(child)
 	if err != nil {
@@ -229,19 +224,11 @@ func filemapOn(ctx context.Context, st *stage) error {
 	if err := s.play(ctx, read); err != nil {
 		return err
 	}
-	three := func(name string) error {
-		pages := map[string]mm.Page{}
-		for who, p := range map[string]struct {
-			tid int
-			b   []byte
-		}{"parent": {st.self.PID, mine}, "child": {child, shared}, "private": {child, private}} {
-			got, err := mm.Look(p.tid, mm.Addr(p.b))
-			if err != nil {
-				return err
-			}
-			pages[who] = got
+	spots := map[string]spot{"parent": {st.self.PID, mm.Addr(mine)}, "child": {child, mm.Addr(shared)}, "private": {child, mm.Addr(private)}}
+	three := func(name string) (err error) {
+		if st.data[name], err = behind(spots); err != nil {
+			return err
 		}
-		st.data[name] = pages
 		return probe.Look(name, map[string][]int64{"parent": {int64(st.self.PID)}, "child": {int64(child)},
 			"mine": said(mine), "shared": said(shared), "own": said(private)})
 	}
