@@ -3,9 +3,11 @@ package outside_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +29,7 @@ import (
 	"labctl/host/record"
 	"labctl/host/stack"
 	"labctl/host/vm"
+	"labctl/host/vm/agent"
 )
 
 var show = flag.Bool("show", false, "log whole structures")
@@ -91,6 +94,7 @@ func TestOutsideAgainstInside(t *testing.T) {
 			ctx, cancel := context.WithTimeout(v.Context(), v.Patient(time.Minute))
 			defer cancel()
 			t.Run("tasks", func(t *testing.T) { testTasks(ctx, t, v, g) })
+			t.Run("remains", func(t *testing.T) { testRemains(ctx, t, v, g) })
 			t.Run("modules", func(t *testing.T) { testModules(ctx, t, v, g) })
 			t.Run("maps", func(t *testing.T) { testMaps(ctx, t, v, g) })
 			t.Run("log", func(t *testing.T) { testLog(t, g) })
@@ -161,6 +165,76 @@ func compareTasks(t *testing.T, tasks *task.Tasks, inside []wire.Sleeper, slept 
 // what it does (kernel/workqueue.c, wq_worker_comm).
 func workerName(s wire.Sleeper, one *task.Task) bool {
 	return s.Kernel && strings.HasPrefix(s.Comm, "kworker/") && strings.HasPrefix(one.Comm, "kworker/")
+}
+
+// testRemains holds what an ended task has left against what it said of itself.
+func testRemains(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
+	if _, ok := g.Addr("task_struct_cachep"); !ok {
+		t.Skipf("%s has no symbols of data", g.Image)
+	}
+	before, err := task.Read(g.Kernel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var since uint64
+	addrs := map[uint64]bool{}
+	for _, one := range before.List {
+		since = max(since, one.Started)
+	}
+	const tries = 40 // the kernel may give a place away at once
+	for try := 1; try <= tries; try++ {
+		var out bytes.Buffer
+		ended := make(chan error, 1)
+		go func() {
+			res, err := v.Agent().Exec(ctx, wire.ExecParams{Argv: []string{"/labctl/labprobe", "fork"}}, agent.IO{Stdout: &out})
+			if err == nil && res.Code != 0 {
+				err = fmt.Errorf("%+v", res)
+			}
+			ended <- err
+		}()
+		left := map[int]task.Task{}
+		var now *task.Tasks
+		for over := false; !over; {
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Fatalf("labprobe fork: %v", err)
+				}
+				over = true // and one last look
+			default:
+			}
+			var err error
+			if now, err = task.Read(g.Kernel, nil); err != nil {
+				t.Fatal(err)
+			}
+			for _, one := range slices.Concat(before.List, now.List) {
+				addrs[one.Addr] = true
+			}
+			for _, one := range now.Remains(slices.Collect(maps.Keys(addrs)), since) {
+				left[one.TID] = one
+			}
+		}
+		var said wire.ProbeResult
+		if err := json.Unmarshal(out.Bytes(), &said); err != nil || len(said.Tasks) != 2 {
+			t.Fatalf("labprobe fork: %v\n%s", err, &out)
+		}
+		child := said.Tasks[1]
+		for _, one := range left {
+			if live := now.Find(one.TID); live != nil && live.State != "X" {
+				t.Errorf("%+v is said to have ended, and lives", one)
+			}
+		}
+		one, ok := left[child.TID]
+		if !ok {
+			continue
+		}
+		if one.PID != child.PID || one.Comm != child.Comm || one.Kernel || one.PPID != child.PPID && one.PPID != 0 {
+			t.Errorf("the child left %+v; it said %+v", one, child)
+		}
+		t.Logf("found in try %d, with %d others: %+v", try, len(left)-1, one)
+		return
+	}
+	t.Errorf("of %d children, none was found in what it left", tries)
 }
 
 func testModules(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {

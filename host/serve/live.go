@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,9 @@ type liveTask struct {
 	New    bool   `json:"new,omitempty"`  // made since the page's machine is looked at
 	Gone   bool   `json:"gone,omitempty"` // it has ended
 	Runs   bool   `json:"runs,omitempty"` // it is on a CPU
+	// Left says that the task came and went between two looks, and was found in what it
+	// left in memory.
+	Left bool `json:"left,omitempty"`
 }
 
 // livePath is one way through the kernel in which tasks sleep.
@@ -125,6 +129,8 @@ type watcher struct {
 	counts       bool
 	seenForks    uint64            // forks that belong to tasks which were seen
 	known        map[taskKey]*seen // tasks, those that have ended for a while included
+	since        uint64            // when the youngest task began that was there at the first look
+	places       map[uint64]uint64 // where task_structs have been, and when the last task there began
 	tasks        *task.Tasks
 	stacks       map[taskKey]kept
 	started      bool
@@ -138,6 +144,7 @@ type taskKey struct {
 type seen struct {
 	task.Task
 	isNew bool
+	left  bool      // it was never seen alive
 	gone  time.Time // zero while it lives
 }
 
@@ -154,7 +161,7 @@ func (s *Server) openWatcher(ctx context.Context, m *registry.Machine) (*watcher
 	if err != nil {
 		return nil, err
 	}
-	return &watcher{s: s, machine: m, g: g, known: map[taskKey]*seen{}, stacks: map[taskKey]kept{}}, nil
+	return &watcher{s: s, machine: m, g: g, known: map[taskKey]*seen{}, places: map[uint64]uint64{}, stacks: map[taskKey]kept{}}, nil
 }
 
 // peek reads how many tasks the kernel has made, if it says so.
@@ -242,7 +249,14 @@ func (w *watcher) read(now time.Time) error {
 				w.seenForks++
 			}
 		}
-		old.Task, old.gone = one, time.Time{}
+		old.Task, old.gone, old.left = one, time.Time{}, false
+		w.places[one.Addr] = one.Started
+		if !w.started {
+			w.since = max(w.since, one.Started)
+		}
+	}
+	if ok && w.counts && n-w.first > w.seenForks {
+		w.remains(now)
 	}
 	for key, old := range w.known {
 		switch {
@@ -263,6 +277,20 @@ func (w *watcher) read(now time.Time) error {
 	}
 	w.started = true
 	return nil
+}
+
+// remains looks for tasks that came and went between two looks in what they left in
+// memory.
+func (w *watcher) remains(now time.Time) {
+	for _, one := range w.tasks.Remains(slices.Collect(maps.Keys(w.places)), w.since) {
+		key := taskKey{one.Addr, one.TID}
+		if w.known[key] != nil || w.places[one.Addr] == one.Started {
+			continue // it was seen
+		}
+		w.places[one.Addr] = one.Started
+		w.known[key] = &seen{Task: one, isNew: true, left: true, gone: now}
+		w.seenForks++
+	}
 }
 
 // show tells each tab what it looks at.
@@ -327,7 +355,7 @@ func (w *watcher) tree() (out liveTasks) {
 		s := w.known[taskKey{one.Addr, one.TID}]
 		out.Tasks = append(out.Tasks, liveTask{
 			TID: one.TID, PID: one.PID, PPID: one.PPID, Name: one.Name(), Kernel: one.Kernel, State: one.State, CPU: one.CPU,
-			Depth: depth[i], New: s.isNew, Gone: !s.gone.IsZero(), Runs: one.OnCPU && s.gone.IsZero(),
+			Depth: depth[i], New: s.isNew, Gone: !s.gone.IsZero(), Runs: one.OnCPU && s.gone.IsZero(), Left: s.left,
 		})
 	}
 	return out

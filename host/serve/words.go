@@ -34,7 +34,7 @@ var words = map[string]lab.Text{
 	"js.ok": {EN: "connected", KO: "연결됨"}, "js.lost": {EN: "connecting again …", KO: "다시 연결하는 중 …"}, "js.ended": {EN: "labctl serve has ended", KO: "labctl serve가 끝났습니다"},
 	"js.none": {EN: "no machine is running", KO: "실행 중인 머신이 없습니다"}, "js.starting": {EN: "starting …", KO: "시작하는 중 …"}, "js.up": {EN: "is up", KO: "실행 중"}, "js.down": {EN: "the machine has ended", KO: "머신이 끝났습니다"},
 	"js.tasks": {EN: "tasks", KO: "개 태스크"}, "js.made": {EN: "made since the page looks", KO: "개가 보는 동안 만들어짐"}, "js.missed": {EN: "came and went unseen between two looks", KO: "개는 두 번 보는 사이에 생겼다 사라짐"},
-	"js.gone": {EN: "ended", KO: "끝남"}, "js.new": {EN: "new", KO: "새로 생김"}, "js.runs": {EN: "It is on a CPU. Its stack is not read, for that would stop the guest.", KO: "CPU에서 실행 중입니다. 스택을 읽으려면 게스트를 멈춰야 하므로 읽지 않습니다."},
+	"js.gone": {EN: "ended", KO: "끝남"}, "js.left": {EN: "ended, seen by what it left in memory", KO: "끝남, 메모리에 남은 것으로 확인"}, "js.new": {EN: "new", KO: "새로 생김"}, "js.runs": {EN: "It is on a CPU. Its stack is not read, for that would stop the guest.", KO: "CPU에서 실행 중입니다. 스택을 읽으려면 게스트를 멈춰야 하므로 읽지 않습니다."},
 	"js.nostack": {EN: "It has no stack.", KO: "스택이 없습니다."}, "js.taskended": {EN: "This task has ended.", KO: "이 태스크는 끝났습니다."},
 	"js.running": {EN: "running …", KO: "실행하는 중 …"}, "js.stopped": {EN: "stopped", KO: "중지했습니다"}, "js.pass": {EN: "holds", KO: "통과"}, "js.fail": {EN: "fails", KO: "실패"}, "js.na": {EN: "not applicable", KO: "해당 없음"}, "js.tampered": {EN: "tampered", KO: "증거 조작"},
 	"js.confirmed": {EN: "confirmed", KO: "맞음"}, "js.refuted": {EN: "refuted", KO: "틀림"}, "js.depends": {EN: "depends", KO: "경우에 따라 다름"}, "js.unknown": {EN: "unknown", KO: "알 수 없음"},

@@ -16,7 +16,7 @@ import (
 )
 
 // layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-7.json"
+const layoutsFile = "layouts-8.json"
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
@@ -24,7 +24,8 @@ const layoutsFile = "layouts-7.json"
 var wanted = map[string]string{
 	"task_struct": `pid tgid comm state __state exit_state flags cpu on_cpu prio static_prio normal_prio rt_priority policy
 		real_parent group_leader tasks thread_node signal stack mm active_mm thread_info
-		thread.sp thread.cpu_context.fp thread.cpu_context.sp thread.cpu_context.pc worker_private nvcsw nivcsw blocked_on`,
+		thread.sp thread.cpu_context.fp thread.cpu_context.sp thread.cpu_context.pc worker_private nvcsw nivcsw blocked_on start_time`,
+	"kmem_cache":          "size oo.x",
 	"mutex":               "owner.counter wait_list",
 	"mutex_waiter":        "list task",
 	"kthread":             "full_name",

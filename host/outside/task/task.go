@@ -39,6 +39,8 @@ type Task struct {
 	// Switches is how often it has stopped running: a task for which it has not changed
 	// has not run.
 	Switches uint64 `json:"switches"`
+	// Started is when it was made, in nanoseconds of the guest's monotonic clock.
+	Started uint64 `json:"-"`
 
 	idle bool
 }
@@ -254,6 +256,7 @@ func (t *Tasks) one(addr uint64) (Task, error) {
 		one.Comm = name
 	}
 	one.Switches = o.Uint("nvcsw") + o.Uint("nivcsw")
+	one.Started = o.Uint("start_time")
 	policy := o.Uint("policy")
 	if one.Policy = policies[policy]; one.Policy == "" {
 		one.Policy = fmt.Sprint(policy)

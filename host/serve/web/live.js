@@ -26,7 +26,7 @@ function draw() {
       rows.set(key, row);
     }
     keep.set(key, row);
-    const said = JSON.stringify([t.depth - base, t.pid, t.ppid, t.state, t.new, t.gone, t.runs, chosen === t.tid]);
+    const said = JSON.stringify([t.depth - base, t.pid, t.ppid, t.state, t.new, t.gone, t.runs, t.left, chosen === t.tid]);
     if (row.said !== said) {
       row.said = said;
       const [branch, comm, num, state, mark] = row.e.children;
@@ -34,7 +34,7 @@ function draw() {
       comm.textContent = name(t);
       num.textContent = ids(t);
       state.textContent = t.gone ? "" : t.runs ? `${t.state} cpu${t.cpu}` : t.state;
-      mark.textContent = t.gone ? words.gone : t.new ? words.new : "";
+      mark.textContent = t.gone ? (t.left ? words.left : words.gone) : t.new ? words.new : "";
       row.e.classList.toggle("new", !!t.new && !t.gone);
       row.e.classList.toggle("gone", !!t.gone);
       row.e.classList.toggle("runs", !!t.runs);
