@@ -132,7 +132,7 @@ var entries = []string{
 	"el1h_64_sync", "el1h_64_irq", "el1h_64_fiq", "el1h_64_error",
 	"el0_sync", "el0_irq", "el0_sync_compat", "el0_irq_compat", "el0_svc_naked", "el1_sync", "el1_irq", "work_pending",
 	// arm, arch/arm/kernel/entry-common.S and entry-armv.S
-	"ret_fast_syscall", "ret_slow_syscall", "slow_work_pending", "__sys_trace", "__sys_trace_return", "__sys_trace_return_nosave", "vector_swi",
+	"ret_fast_syscall", "ret_slow_syscall", "ret_from_exception", "slow_work_pending", "__sys_trace", "__sys_trace_return", "__sys_trace_return_nosave", "vector_swi",
 	"__dabt_usr", "__pabt_usr", "__irq_usr", "__und_usr", "__dabt_svc", "__pabt_svc", "__irq_svc", "__und_svc",
 }
 

@@ -53,6 +53,26 @@ func (s *Stack) TrimMachinery(at string) {
 	}
 }
 
+// TrimTraced takes off what the function tracer put above function, whose call by caller
+// it traced, as its event says. Where the kernel left out one frame too many (32-bit arm
+// up to 6.1) the stack begins with the caller, and gets the function from the event.
+func (s *Stack) TrimTraced(function, caller Frame) {
+	for i, f := range s.Frames {
+		switch f.Base() {
+		case "":
+		case function.Base():
+			s.TrimMachinery(function.Name)
+			return
+		case caller.Base():
+			function.Note = "from the event"
+			s.Trimmed = append(s.Trimmed, s.Frames[:i:i]...)
+			s.Frames = append([]Frame{function}, s.Frames[i:]...)
+			return
+		}
+	}
+	s.TrimMachinery("")
+}
+
 func isMachinery(name string) bool {
 	for _, m := range machinery {
 		if name == m || strings.HasSuffix(m, "_") && strings.HasPrefix(name, m) {

@@ -125,7 +125,7 @@ func (s *Stack) Classify() {
 	for i := range s.Frames {
 		f := &s.Frames[i]
 		switch {
-		case f.Name == "" && user:
+		case f.Name == "" && (user || f.Kind == User):
 			f.Kind = User
 		case f.Name == "":
 			f.Kind = Unknown
@@ -153,7 +153,9 @@ func (s *Stack) Classify() {
 	}
 }
 
-// DropUser drops the words of the user's registers outside the entry from user mode.
+// DropUser drops what is no address of the kernel's at the outer end: the words of the
+// user's registers outside the entry from user mode, and what an unwinder that was
+// interrupted before a function had written its frame took for a return address.
 // Call it after Classify.
 func (s *Stack) DropUser() {
 	for n := len(s.Frames); n > 0 && s.Frames[n-1].Kind == User; n-- {

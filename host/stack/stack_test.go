@@ -135,6 +135,8 @@ func TestClassify(t *testing.T) {
 		{"outside an entry that is no exception", []Frame{{Name: "secondary_startup_64"}, {Name: "g", Size: 8}}, []Frame{{Name: "secondary_startup_64", Kind: Asm}, {Name: "g", Size: 8, Kind: Function, Note: startOfSymbol}}, true},
 		{"the idle task of a second CPU of arm", []Frame{{Name: "do_idle"}, {Name: "secondary_start_kernel"}, {PC: 0x40301884}}, []Frame{{Name: "do_idle", Kind: Function}, {Name: "secondary_start_kernel", Kind: Function}}, false},
 		{"the same with a caller", []Frame{{Name: "start_kernel"}, {Name: "x86_64_start_kernel"}, {PC: 8}}, []Frame{{Name: "start_kernel", Kind: Function}, {Name: "x86_64_start_kernel", Kind: Function}, {PC: 8, Kind: Unknown}}, true},
+		{"no address of the kernel's where an unwinder went astray", []Frame{{Name: "kernel_clone"}, {PC: 0x11, Kind: User}}, []Frame{{Name: "kernel_clone", Kind: Function}, {PC: 0x11, Kind: User}}, true},
+		{"a page fault of 32-bit arm", []Frame{{Name: "do_PrefetchAbort", Size: 8, Offset: 4}, {Name: "ret_from_exception", Size: 8}, {PC: 0xb6f00000}}, []Frame{{Name: "do_PrefetchAbort", Size: 8, Offset: 4, Kind: Function}, {Name: "ret_from_exception", Size: 8, Kind: Asm, Exception: true}, {PC: 0xb6f00000, Kind: User}}, false},
 		{"kinds that are known", []Frame{{Name: "f", Kind: Unknown}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, []Frame{{Name: "f", Kind: Function}, {Name: "g", Kind: Inline}, {Name: "h", Kind: User}}, true},
 	} {
 		s := Stack{Frames: c.frames}

@@ -42,11 +42,12 @@ type Decoder struct {
 
 	kernelStack, userStack stackFormat
 
-	stats   []Stats
-	names   func() *names
-	syms    func() Lookup
-	strings func() map[uint64]string
-	texts   map[*format.Event]*printer
+	stats      []Stats
+	names      func() *names
+	syms       func() Lookup
+	kernelFrom func() uint64 // lowest address that may be the kernel's
+	strings    func() map[uint64]string
+	texts      map[*format.Event]*printer
 }
 
 // common is where each record has what all records have.
@@ -116,6 +117,7 @@ func open(c *capture.Capture) (*Decoder, error) {
 	d.userStack = d.stackFormat("user_stack")
 	d.names = sync.OnceValue(func() *names { return parseNames(c) })
 	d.syms = sync.OnceValue(func() Lookup { return SymbolsOf(c.Kallsyms).Find })
+	d.kernelFrom = sync.OnceValue(func() uint64 { return SymbolsOf(c.Kallsyms).lowest(d.longSize) })
 	d.strings = sync.OnceValue(func() map[uint64]string { return parseStrings(c.Printk) })
 	d.stats = make([]Stats, len(c.CPUs))
 	for i := range c.CPUs {

@@ -200,6 +200,29 @@ func (t *Symbols) Find(addr uint64) (Symbol, bool) {
 	return *s, true
 }
 
+// The kernel's part of a 32-bit address space begins at a multiple of kernelAlign, and
+// modules may be as much as moduleSpace below the image (arch/arm/include/asm/memory.h).
+const (
+	kernelAlign = 1 << 28
+	moduleSpace = 16 << 20
+)
+
+// lowest is the lowest address that may be the kernel's, whose longs have longSize bytes;
+// 0 when it is not known.
+func (t *Symbols) lowest(longSize int) uint64 {
+	switch {
+	case longSize == 8:
+		return 1 << 63
+	case len(t.syms) == 0:
+		return 0
+	}
+	start := t.start
+	if start == 0 { // a table that was kept has the symbols that were used
+		start = t.syms[0].start
+	}
+	return max(start&^(kernelAlign-1), moduleSpace) - moduleSpace
+}
+
 // SetSymbols makes the decoder take symbols from find in place of the capture's
 // own kallsyms.
 func (d *Decoder) SetSymbols(find Lookup) { d.syms = func() Lookup { return find } }
@@ -222,6 +245,8 @@ func (d *Decoder) Frames(pcs []uint64) []stack.Frame {
 		f := stack.At(find, pc, exact)
 		if f.Name == "" && pc == trampoline {
 			f = stack.Frame{Name: "ftrace_trampoline", Kind: stack.Asm}
+		} else if f.Name == "" && pc < d.kernelFrom() {
+			f.Kind = stack.User
 		}
 		sym, _ := ksym.Family(f.Name)
 		exact = sym.Family == ksym.FamilyEntry && sym.Exception

@@ -63,7 +63,7 @@ func TestNames(t *testing.T) {
 // it, where a call that never returns was the last instruction.
 func TestFrames(t *testing.T) {
 	names := map[uint64]string{0x100: "irq_handler", 0x200: "el1h_64_irq", 0x300: "before", 0x400: "next", 0x500: "caller", 0x600: "ret_from_fork", 1<<64 - 0x100: "last"}
-	d := &Decoder{}
+	d := &Decoder{kernelFrom: func() uint64 { return 0x100 }}
 	d.SetSymbols(func(addr uint64) (Symbol, bool) {
 		start := addr &^ 0xff
 		name, ok := names[start]
@@ -80,18 +80,40 @@ func TestFrames(t *testing.T) {
 		{"where an exception came it is", []uint64{0x110, 0x210, 0x400, 0x500}, "irq_handler+0x10 el1h_64_irq+0x10 next+0x0 next+0x100"},
 		{"what is put there by its start", []uint64{0x510, 0x600}, "caller+0x10 ret_from_fork+0x0"},
 		{"code of ftrace's own", []uint64{0x510, trampoline}, "caller+0x10 ftrace_trampoline+0x0"},
-		{"none, and nothing is before 0", []uint64{0x510, 0x10, 0}, "caller+0x10 0x10 0x0"},
+		{"none, and nothing is before 0", []uint64{0x510, 0x10, 0}, "caller+0x10 0x10 user 0x0 user"},
+		{"data of the kernel's", []uint64{0x510, 0x710}, "caller+0x10 0x710 unknown"},
 	} {
 		var got []string
 		for _, f := range d.Frames(tt.pcs) {
 			if f.Name == "" {
-				got = append(got, fmt.Sprintf("%#x", f.PC))
+				got = append(got, fmt.Sprintf("%#x %s", f.PC, f.Kind))
 				continue
 			}
 			got = append(got, fmt.Sprintf("%s+%#x", f.Name, f.Offset))
 		}
 		if got := strings.Join(got, " "); got != tt.want {
 			t.Errorf("%s: Frames(%#x) = %s; want %s", tt.name, tt.pcs, got, tt.want)
+		}
+	}
+}
+
+// TestLowest: on 32-bit arm modules are below the image, user programs below both.
+func TestLowest(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		kallsyms string
+		longSize int
+		want     uint64
+	}{
+		{"64 bits", "ffff800080000000 T _text\n", 8, 1 << 63},
+		{"arm", "c0300000 T _text\nc0301e60 T __turn_mmu_on\nbf001000 t f\t[m]\n", 4, 0xbf000000},
+		{"arm with 2 GB for the kernel", "80008000 T stext\n80008000 T _text\n", 4, 0x7f000000},
+		{"the symbols of a kept trace", "c1230000 t kernel_clone\n", 4, 0xbf000000},
+		{"no symbols", "", 4, 0},
+		{"an image at 0", "00000100 T _text\n", 4, 0},
+	} {
+		if got := ParseKallsyms([]byte(tt.kallsyms)).lowest(tt.longSize); got != tt.want {
+			t.Errorf("%s: the kernel's addresses begin at %#x, want %#x", tt.name, got, tt.want)
 		}
 	}
 }

@@ -78,21 +78,25 @@ func (b *Builder) Event(e *event.Event) {
 // the stack of.
 func Place(e *event.Event) (of string, s stack.Stack) {
 	of = e.Name
-	at := ""
-	if e.At != "" {
-		at = e.Symbol()
-	} else if e.Name == "function" {
-		at, _ = e.Field("function")
-		if f, ok := stack.ParseFrame(at); ok && f.Name != "" {
-			at = f.Name
+	var function, caller stack.Frame
+	if e.Name == "function" {
+		of, _ = e.Field("function")
+		if function, _ = stack.ParseFrame(of); function.Name != "" {
+			of = function.Name
 		}
-		of = at
+		by, _ := e.Field("caller")
+		caller, _ = stack.ParseFrame(by)
 	}
 	if e.Stack == nil {
 		return of, s
 	}
 	s = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
-	s.TrimMachinery(at)
+	at := e.Symbol()
+	if function.Name != "" {
+		s.TrimTraced(function, caller)
+	} else {
+		s.TrimMachinery(at)
+	}
 	if v, ok := e.Field("lr"); ok {
 		if f, ok := stack.ParseFrame(v); ok {
 			s.InsertCaller(f)

@@ -282,6 +282,8 @@ func TestPlace(t *testing.T) {
 		{"a probe without frames", event.Event{Name: "p", At: "f+0x0/0x8", Stack: &stack.Stack{}, Fields: args[:1]}, "p", ""},
 		{"a function", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "h+0x4/0x8"}}}, "h", "h(...)"},
 		{"a function without a symbol", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "0x1234"}}}, "0x1234", "f.part.0(...) h(...)"},
+		{"a function that the tracer left out", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "inner"}, {Key: "caller", Value: "h"}}}, "inner", "inner(...)  // from the event h(...)"},
+		{"the same, called again by a caller of its caller", event.Event{Name: "function", Stack: &stack.Stack{Frames: []stack.Frame{{Name: "ftrace_call"}, {Name: "g"}, {Name: "f"}}}, Fields: []event.Field{{Key: "function", Value: "f"}, {Key: "caller", Value: "g"}}}, "f", "f(...)  // from the event g(...) f(...)"},
 		{"a function that is not told", event.Event{Name: "function", Stack: s}, "", "f.part.0(...) h(...)"},
 		{"no stack", event.Event{Name: "p", At: "f+0x0/0x8"}, "p", ""},
 	} {

@@ -13,13 +13,18 @@ func Of(d *decode.Decoder, e *decode.Event) stack.Stack {
 		return stack.Stack{}
 	}
 	s := stack.Stack{Frames: d.Frames(e.Stack), Origin: e.Name()}
-	at := ""
+	var function, caller stack.Frame
 	if ip, err := e.Uint("ip"); err == nil && e.Format.System == "ftrace" && e.Format.Name == "function" {
-		if sym, ok := d.Symbol(ip); ok {
-			at = sym.Name
-		}
+		by, _ := e.Uint("parent_ip")
+		calls := d.Frames([]uint64{ip, by})
+		function, caller = calls[0], calls[1]
 	}
-	s.TrimMachinery(at)
+	if function.Name != "" {
+		s.TrimTraced(function, caller)
+	} else {
+		s.TrimMachinery("")
+	}
 	s.Classify()
+	s.DropUser()
 	return s
 }
