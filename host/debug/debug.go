@@ -126,7 +126,7 @@ func (s *Session) Do(ctx context.Context, line string) error {
 	if s.ended && c.Name != "help" && c.Name != "quit" && c.Name != "back" {
 		return gdb.ErrEnded
 	}
-	err = s.dispatch(ctx, c)
+	err = verbs[c.Name](s, ctx, c)
 	if errors.Is(err, gdb.ErrEnded) {
 		s.ended = true
 	}
@@ -136,66 +136,47 @@ func (s *Session) Do(ctx context.Context, line string) error {
 // Ended reports whether the guest is gone.
 func (s *Session) Ended() bool { return s.ended }
 
-// dispatch performs a command.
-func (s *Session) dispatch(ctx context.Context, c *command.Command) error {
-	switch c.Name {
-	case "break", "tbreak":
-		return s.breakAt(ctx, c)
-	case "watch":
-		return s.watch(ctx, c)
-	case "breaks":
-		return s.list(c)
-	case "delete":
-		return s.remove(ctx, c)
-	case "disable", "enable":
-		return s.enable(ctx, c)
-	case "go":
-		return s.goOn(ctx, c)
-	case "step", "next":
-		return s.step(ctx, c)
-	case "finish":
-		return s.finish(ctx)
-	case "until":
-		return s.until(ctx, c.Args)
-	case "stop":
-		return s.say(c, "the guest stands still already")
-	case "stack":
-		return s.showStack(ctx, c)
-	case "registers":
-		return s.showRegisters(ctx, c)
-	case "cpu":
-		return s.chooseCPU(ctx, c)
-	case "print":
-		return s.print(ctx, c)
-	case "struct":
-		return s.showStruct(ctx, c)
-	case "dump":
-		return s.dump(ctx, c)
-	case "list":
-		return s.disassemble(ctx, c)
-	case "set":
-		return s.set(ctx, c)
-	case "ps":
-		return s.showTasks(ctx, c)
-	case "modules":
-		return s.showModules(c)
-	case "dmesg":
-		return s.showLog(c)
-	case "symbol":
-		return s.showSymbol(c)
-	case "symbols":
-		return s.findSymbols(c)
-	case "checkpoint":
-		return s.checkpoint(ctx, c)
-	case "back":
-		return s.back(ctx, c)
-	case "help":
-		return s.help(c)
-	case "quit":
-		return ErrQuit
-	}
-	return outcome.Inputf("command %s does nothing here", c.Name)
+// verbs are what the words of the language do.
+var verbs = map[string]func(*Session, context.Context, *command.Command) error{
+	"break":      (*Session).breakAt,
+	"tbreak":     (*Session).breakAt,
+	"watch":      (*Session).watch,
+	"breaks":     (*Session).list,
+	"delete":     (*Session).remove,
+	"disable":    (*Session).enable,
+	"enable":     (*Session).enable,
+	"go":         (*Session).goOn,
+	"step":       (*Session).step,
+	"next":       (*Session).step,
+	"finish":     (*Session).finish,
+	"until":      (*Session).until,
+	"stop":       (*Session).stop,
+	"stack":      (*Session).showStack,
+	"registers":  (*Session).showRegisters,
+	"cpu":        (*Session).chooseCPU,
+	"print":      (*Session).print,
+	"struct":     (*Session).showStruct,
+	"dump":       (*Session).dump,
+	"list":       (*Session).disassemble,
+	"set":        (*Session).set,
+	"ps":         (*Session).showTasks,
+	"modules":    (*Session).showModules,
+	"dmesg":      (*Session).showLog,
+	"symbol":     (*Session).showSymbol,
+	"symbols":    (*Session).findSymbols,
+	"checkpoint": (*Session).checkpoint,
+	"back":       (*Session).back,
+	"help":       (*Session).help,
+	"quit":       (*Session).quit,
 }
+
+// stop is the command stop.
+func (s *Session) stop(_ context.Context, c *command.Command) error {
+	return s.say(c, "the guest stands still already")
+}
+
+// quit is the command quit.
+func (*Session) quit(context.Context, *command.Command) error { return ErrQuit }
 
 // place is a CPU at the moment at which the guest stands still. What it costs to find out
 // is found out when it is asked for.

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf/btf"
+
 	"labctl/guest/ksym"
 	"labctl/host/debug/command"
+	"labctl/host/kernel/ctype"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/outside/kern"
@@ -37,7 +41,8 @@ type Point struct {
 
 	kind gdb.Kind
 	cond *expression
-	old  uint64 // value of what is watched
+	old  uint64   // value of what is watched
+	typ  btf.Type // of what is watched, nil if it is not known
 }
 
 // maxPoints limits breakpoints and watchpoints.
@@ -254,6 +259,7 @@ func (s *Session) locate(ctx context.Context, c *command.Command, p *Point) erro
 			return err
 		}
 		p.Name, p.Addrs, p.Size = what+of, []uint64{base + uint64(m.Offset)}, m.Size
+		p.typ = s.place.memberType(typ, member)
 		return nil
 	}
 	size := s.g.Word()
@@ -276,10 +282,32 @@ func (s *Session) locate(ctx context.Context, c *command.Command, p *Point) erro
 	if v.inMem {
 		p.Addrs[0] = v.addr
 		if n := s.place.size(v.typ); n > 0 && len(c.Args) == 1 {
-			p.Size = n
+			p.Size, p.typ = n, v.typ
 		}
 	}
 	return nil
+}
+
+// memberType is the type of a member of a structure, or of one in it; nil if it has no
+// form of its own.
+func (p *place) memberType(typ, path string) btf.Type {
+	r, err := p.reader()
+	if err != nil {
+		return nil
+	}
+	t, err := r.Type(typ)
+	if err != nil {
+		return nil
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		members := ctype.MembersOf(btf.UnderlyingType(t), 8*p.l.K.Word())
+		i := slices.IndexFunc(members, func(m ctype.Member) bool { return m.Name == name })
+		if i < 0 || members[i].Bits > 0 {
+			return nil
+		}
+		t = members[i].Type
+	}
+	return t
 }
 
 // base is the structure that the options of a command name.
@@ -360,7 +388,7 @@ func (s *Session) remove(ctx context.Context, c *command.Command) error {
 			return err
 		}
 	}
-	return s.list(c)
+	return s.list(ctx, c)
 }
 
 // drop deletes a point.
@@ -401,5 +429,5 @@ func (s *Session) enable(ctx context.Context, c *command.Command) error {
 		}
 		p.Disabled = off
 	}
-	return s.list(c)
+	return s.list(ctx, c)
 }

@@ -263,17 +263,17 @@ func (s *Session) accessed(ctx context.Context, stop gdb.Stop) (done bool, err e
 // goOn is the command go.
 func (s *Session) goOn(ctx context.Context, c *command.Command) error {
 	if len(c.Args) > 0 {
-		return s.until(ctx, c.Args)
+		return s.until(ctx, c)
 	}
 	return s.run(ctx, nil)
 }
 
 // until is the command until.
-func (s *Session) until(ctx context.Context, args []string) error {
-	if len(args) != 1 {
+func (s *Session) until(ctx context.Context, c *command.Command) error {
+	if len(c.Args) != 1 {
 		return outcome.Inputf("until: want one place: a function, a symbol+offset or an address")
 	}
-	_, addrs, err := s.resolve(args[0])
+	_, addrs, err := s.resolve(c.Args[0])
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ func (s *Session) sameTask(ctx context.Context) func(context.Context) (bool, err
 }
 
 // finish is the command finish.
-func (s *Session) finish(ctx context.Context) error {
+func (s *Session) finish(ctx context.Context, _ *command.Command) error {
 	st, err := s.place.stack(ctx)
 	if err != nil {
 		return err

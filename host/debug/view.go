@@ -62,17 +62,10 @@ func (p *place) explain(typ, member string, err error) error {
 
 // watched formats what is watched.
 func (p *place) watched(w *Point, v uint64) string {
-	typ, member, ok := strings.Cut(w.What, ".")
-	if ok && strings.Contains(w.Name, " ") {
-		if r, err := p.reader(); err == nil {
-			if t, err := r.Type(typ); err == nil {
-				if one, err := r.Path(t, w.Addrs[0], member); err == nil && one.Error == "" && one.Number == v {
-					return one.Text
-				}
-			}
-		}
+	if w.typ == nil {
+		return number(v)
 	}
-	return number(v)
+	return p.format(operand{num: v, typ: w.typ})
 }
 
 // returned is what a function has returned, " 153"; "" if it returns nothing.
@@ -141,7 +134,7 @@ func (p *Point) String() string {
 }
 
 // list is the command breaks.
-func (s *Session) list(c *command.Command) error {
+func (s *Session) list(_ context.Context, c *command.Command) error {
 	if len(s.points) == 0 {
 		return s.say(c, "there are no breakpoints")
 	}
@@ -480,6 +473,13 @@ func (s *Session) set(ctx context.Context, c *command.Command) error {
 	if err := s.look(ctx, cpu); err != nil {
 		return err
 	}
+	if !place.inMem && place.reg == "" { // an address
+		now, err := s.place.l.Pointer(place.num)
+		if err != nil {
+			return err
+		}
+		return s.say(c, left+" has "+number(now))
+	}
 	again, err := to.eval(s.place.scope(ctx, 0))
 	if err != nil {
 		return err
@@ -522,7 +522,7 @@ func (s *Session) showTasks(ctx context.Context, c *command.Command) error {
 }
 
 // showModules is the command modules.
-func (s *Session) showModules(c *command.Command) error {
+func (s *Session) showModules(_ context.Context, c *command.Command) error {
 	mods, err := s.place.l.Modules()
 	if err != nil {
 		return err
@@ -546,7 +546,7 @@ func (s *Session) showModules(c *command.Command) error {
 }
 
 // showLog is the command dmesg.
-func (s *Session) showLog(c *command.Command) error {
+func (s *Session) showLog(_ context.Context, c *command.Command) error {
 	lines := 20
 	if len(c.Args) > 0 {
 		n, err := strconv.Atoi(c.Args[0])
@@ -568,7 +568,7 @@ func (s *Session) showLog(c *command.Command) error {
 }
 
 // showSymbol is the command symbol.
-func (s *Session) showSymbol(c *command.Command) error {
+func (s *Session) showSymbol(_ context.Context, c *command.Command) error {
 	if len(c.Args) != 1 {
 		return outcome.Inputf("symbol: want a name or an address")
 	}
@@ -625,7 +625,7 @@ func prototype(fn *btf.Func) string {
 const maxFound = 200
 
 // findSymbols is the command symbols.
-func (s *Session) findSymbols(c *command.Command) error {
+func (s *Session) findSymbols(_ context.Context, c *command.Command) error {
 	if len(c.Args) != 1 {
 		return outcome.Inputf("symbols: want a pattern, as in: symbols '*_fork'")
 	}
@@ -659,7 +659,7 @@ func (s *Session) findSymbols(c *command.Command) error {
 }
 
 // help is the command help.
-func (s *Session) help(c *command.Command) error {
+func (s *Session) help(_ context.Context, c *command.Command) error {
 	var b strings.Builder
 	if len(c.Args) > 0 {
 		w := command.Find(c.Args[0])

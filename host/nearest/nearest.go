@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"labctl/host/outcome"
 	"labctl/host/text"
@@ -38,9 +39,13 @@ func Hint(got string, known []string) string {
 // none is near: a third of its characters may differ, so that a name of one or two
 // is a slip of none. Of two that are as near, the one of the same length wins.
 func Name(got string, known []string) string {
-	limit := len(got) / 3
+	limit, n := len(got)/3, utf8.RuneCountInString(got)
 	best, bestCost := "", 2*limit+2
 	for _, k := range known {
+		// A kernel knows a hundred thousand names: most are told by their length.
+		if d := utf8.RuneCountInString(k) - n; d > limit || -d > limit {
+			continue
+		}
 		cost := 2 * editDistance(got, k)
 		if len(k) != len(got) {
 			cost++

@@ -4,16 +4,15 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"labctl/host/kernel"
 	"labctl/host/outcome"
 	"labctl/host/outside"
+	"labctl/host/outside/fake"
 	"labctl/host/outside/kern"
 	"labctl/host/outside/page"
 	"labctl/host/outside/ring"
@@ -23,96 +22,6 @@ import (
 	"labctl/host/stack"
 	"labctl/host/vm"
 )
-
-// fake is the memory of a guest that never ran: that of a real kernel as far as it takes
-// to find it, and what a test puts there.
-type fake struct {
-	t    testing.TB
-	file *os.File
-	k    *kernel.Kernel
-}
-
-const (
-	fakeSize = 128 << 20
-	fakePhys = 16 << 20
-	fakeText = 0xffffffff81000000
-	fakeFree = 112 << 20 // what is free for a test starts here, after the image
-)
-
-func newFake(t testing.TB) *fake {
-	t.Helper()
-	cache, err := kernel.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref, err := kernel.ParseRef("6.12")
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := cache.Get(context.Background(), ref, "amd64", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fake{t, os.NewFile(uintptr(fd), "guest"), k}
-	t.Cleanup(func() { f.file.Close() })
-	if err := f.file.Truncate(fakeSize); err != nil {
-		t.Fatal(err)
-	}
-	syms, err := k.Symbols(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	phys := func(name string) uint64 { return syms.Named(name)[0].Addr - fakeText + fakePhys }
-	f.put(phys("linux_banner"), []byte("Linux version "+k.Release+" (fake)\x00"))
-	// The kernel's tables, as 2 MB pages: the image, and all memory behind it, since the
-	// first byte of the image is at 16 MB in its gigabyte, too.
-	root := phys("init_top_pgt")
-	pud, pmd := uint64(fakePhys-0x2000), uint64(fakePhys-0x1000)
-	f.word(root+511*8, pud|0x63)
-	f.word(pud+510*8, pmd|0x63)
-	for i := uint64(0); i < fakeSize>>21; i++ {
-		f.word(pmd+i*8, i<<21|0xe3)
-	}
-	return f
-}
-
-// put writes to the memory, which has room for all that tests put there.
-func (f *fake) put(at uint64, b []byte) { f.file.WriteAt(b, int64(at)) }
-
-func (f *fake) word(at, v uint64) { f.put(at, binary.LittleEndian.AppendUint64(nil, v)) }
-
-// virt is the virtual address of a physical one.
-func (f *fake) virt(phys uint64) uint64 { return fakeText - fakePhys + phys }
-
-func (f *fake) phys(virt uint64) uint64 { return virt - fakeText + fakePhys }
-
-// Inspector.
-func (f *fake) Memory(context.Context) (*vm.Memory, error) {
-	fd, err := unix.Dup(int(f.file.Fd()))
-	return &vm.Memory{File: os.NewFile(uintptr(fd), "guest"), Regions: []vm.Region{{Base: 0, Host: 0, Size: fakeSize}}}, err
-}
-
-func (f *fake) Registers(context.Context) (string, error) {
-	return "CPU#0\nRIP=ffffffff81000100 RFL=00000216 [----AP-] CPL=0 II=0 A20=1 SMM=0 HLT=1\nRSP=ffffffff88000000\n", nil
-}
-
-func (f *fake) Stop(context.Context) (func() error, error) { return func() error { return nil }, nil }
-
-func (f *fake) GDB(context.Context) (net.Conn, error) { return nil, outcome.Inputf("there is none") }
-
-func (f *fake) open() *outside.Guest {
-	f.t.Helper()
-	g, err := outside.Open(context.Background(), f, f.k, nil)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() { g.Close() })
-	return g
-}
 
 // lookAtAll reads everything that can be read of a guest.
 func lookAtAll(g *outside.Guest) []error {
@@ -168,28 +77,28 @@ func lookAtAll(g *outside.Guest) []error {
 // TestDamaged: guests that scribbled over their own lists are read in bounded time, with
 // errors of one line that have an outcome.
 func TestDamaged(t *testing.T) {
-	f := newFake(t)
-	g := f.open()
+	f := fake.New(t)
+	g := f.Open()
 	init, _ := g.Addr("init_task")
 	at := func(member string) uint64 {
 		m, err := g.Member("task_struct", member)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.phys(init) + uint64(m.Offset)
+		return f.Phys(init) + uint64(m.Offset)
 	}
 	list := at("tasks")
-	node := uint64(fakeFree)
-	back := func() { f.word(list, f.virt(list)); f.word(list+8, f.virt(list)) }
+	node := uint64(fake.Free)
+	back := func() { f.Word(list, f.Virt(list)); f.Word(list+8, f.Virt(list)) }
 	for _, c := range []struct {
 		name string
 		make func()
 		want string
 	}{
 		{"all zero", func() {}, "list of tasks: "},
-		{"a list that leads nowhere", func() { f.word(list, 0xdead000000000100); f.word(list+8, f.virt(list)) }, "0xdead000000000108"},
-		{"a node that points back elsewhere", func() { f.word(list, f.virt(node)); f.word(node+8, f.virt(node)) }, "points back"},
-		{"a task that points to itself", func() { f.word(node, f.virt(node)); f.word(node+8, f.virt(list)) }, "points back"},
+		{"a list that leads nowhere", func() { f.Word(list, 0xdead000000000100); f.Word(list+8, f.Virt(list)) }, "0xdead000000000108"},
+		{"a node that points back elsewhere", func() { f.Word(list, f.Virt(node)); f.Word(node+8, f.Virt(node)) }, "points back"},
+		{"a task that points to itself", func() { f.Word(node, f.Virt(node)); f.Word(node+8, f.Virt(list)) }, "points back"},
 		{"no others", back, ""},
 	} {
 		c.make()
@@ -215,22 +124,23 @@ func TestDamaged(t *testing.T) {
 
 // TestNotFound: memory without the kernel in it.
 func TestNotFound(t *testing.T) {
-	f := newFake(t)
+	f := fake.New(t)
 	empty, err := unix.MemfdCreate("empty", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := os.NewFile(uintptr(empty), "empty")
 	defer file.Close()
-	if err := file.Truncate(fakeSize); err != nil {
+	const size = 128 << 20
+	if err := file.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	_, err = kern.Open(t.Context(), f.k, &vm.Memory{File: file, Regions: []vm.Region{{Size: fakeSize}}}, nil)
+	_, err = kern.Open(t.Context(), f.Kernel, &vm.Memory{File: file, Regions: []vm.Region{{Size: size}}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "is not found in the guest's memory") || outcome.Of(err) != outcome.BadInput {
 		t.Errorf("Open = %v (%s)", err, outcome.Of(err))
 	}
 	// An anchor of another machine is not believed.
-	g := f.open()
+	g := f.Open()
 	wrong := g.Anchor()
 	wrong.Phys += 2 << 20
 	memory, err := f.Memory(t.Context())
@@ -238,7 +148,7 @@ func TestNotFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer memory.Close()
-	k, err := kern.Open(t.Context(), f.k, memory, &wrong)
+	k, err := kern.Open(t.Context(), f.Kernel, memory, &wrong)
 	if err != nil || k.Anchor() != g.Anchor() {
 		t.Errorf("Open with a wrong anchor = %v, want that of the guest", err)
 	}
@@ -246,15 +156,15 @@ func TestNotFound(t *testing.T) {
 
 // FuzzGuest scribbles over the kernel's variables and what they point to.
 func FuzzGuest(f *testing.F) {
-	fk := newFake(f)
-	g := fk.open()
+	fk := fake.New(f)
+	g := fk.Open()
 	var targets []uint64
 	for _, name := range []string{"init_task", "modules", "prb", "runqueues", "mem_section", "__per_cpu_offset", "__start_orc_unwind"} {
 		if at, ok := g.Addr(name); ok && at>>63 != 0 {
-			targets = append(targets, fk.phys(at))
+			targets = append(targets, fk.Phys(at))
 		}
 	}
-	targets = append(targets, fakeFree, fakeFree+4096)
+	targets = append(targets, fake.Free, fake.Free+4096)
 	f.Add([]byte("a list that leads to itself"))
 	f.Add([]byte{0, 0, 0, 9, 0, 0, 1, 8, 0, 9, 64, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -262,11 +172,11 @@ func FuzzGuest(f *testing.F) {
 		// are.
 		for ; len(b) >= 6; b = b[6:] {
 			at := targets[int(b[0])%len(targets)] + uint64(binary.LittleEndian.Uint16(b[1:])%2048)*8
-			v := fk.virt(targets[int(b[3])%len(targets)] + uint64(binary.LittleEndian.Uint16(b[4:])))
+			v := fk.Virt(targets[int(b[3])%len(targets)] + uint64(binary.LittleEndian.Uint16(b[4:])))
 			if b[3] > 200 {
 				v = uint64(b[4]) << (b[5] % 64)
 			}
-			fk.word(at, v)
+			fk.Word(at, v)
 		}
 		for _, err := range lookAtAll(g) {
 			if strings.Contains(err.Error(), "\n") {
@@ -284,8 +194,8 @@ func styles() []stack.Style { return stack.Styles }
 
 // TestValueForms: values in the forms that they are printed in.
 func TestValueForms(t *testing.T) {
-	f := newFake(t)
-	g := f.open()
+	f := fake.New(t)
+	g := f.Open()
 	l := g.Look()
 	r, err := value.New(l, l.Finder(nil))
 	if err != nil {
@@ -297,20 +207,20 @@ func TestValueForms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.phys(init) + uint64(m.Offset)
+		return f.Phys(init) + uint64(m.Offset)
 	}
 	clone, _ := g.Addr("kernel_clone")
-	f.put(at("comm"), []byte("a\x01b\x00"))
-	f.word(at("prio"), 0xfffffffb)
-	f.word(at("real_parent"), init)
-	f.word(at("sched_class"), clone+4)
-	f.word(at("task_works"), 0)
-	f.word(at("__state"), 0x402)
+	f.Put(at("comm"), []byte("a\x01b\x00"))
+	f.Word(at("prio"), 0xfffffffb)
+	f.Word(at("real_parent"), init)
+	f.Word(at("sched_class"), clone+4)
+	f.Word(at("task_works"), 0)
+	f.Word(at("__state"), 0x402)
 	b, err := g.Member("task_struct", "in_execve")
 	if err != nil || b.Bits != 1 {
 		t.Fatalf("in_execve = %+v, %v; want one bit", b, err)
 	}
-	f.word(f.phys(init)+uint64(b.Offset), 1<<b.Shift)
+	f.Word(f.Phys(init)+uint64(b.Offset), 1<<b.Shift)
 	typ, err := r.Type("struct task_struct")
 	if err != nil {
 		t.Fatal(err)
@@ -362,8 +272,8 @@ func TestValueForms(t *testing.T) {
 		t.Errorf("enum pid_type 1 and 77 are %s", got)
 	}
 	// A list of one, and members that are none.
-	f.word(at("children"), init+at("children")-f.phys(init))
-	f.word(at("children")+8, init+at("children")-f.phys(init))
+	f.Word(at("children"), init+at("children")-f.Phys(init))
+	f.Word(at("children")+8, init+at("children")-f.Phys(init))
 	l.Fresh()
 	if got, err := r.List(typ, init, "children", false); err != nil || len(got) != 1 {
 		t.Errorf("an empty list is %#x, %v", got, err)

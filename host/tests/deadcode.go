@@ -19,6 +19,7 @@ var spared = map[string]string{
 	"labctl/host/lab Parse":                 "tests of other packages make labs of a text by it, as Read does of a directory",
 	"labctl/host/faults":                    "kernel modules with faults, for tests",
 	"labctl/host/golden":                    "golden files, for tests",
+	"labctl/host/outside/fake":              "a guest that never ran, for tests",
 	"labctl/host/kernel/internal/synth":     "kernels and packages that tests make",
 	"labctl/host/trace/internal/kerneltext": "the kernel's own print of a trace, which tests hold ours against",
 	"labctl/host/trace/internal/sample":     "recordings of real kernels, for tests",
