@@ -23,11 +23,12 @@ type instr struct {
 
 // The codes start at 1: zeroed memory is no instruction and traps.
 const (
-	opSyscall   = 1 + iota // *dst = syscall(*nr, *arg[0] … *arg[5]), -errno on error
-	opLoad                 // *dst = **arg[0]
-	opStore                // **dst = *arg[0]
-	opAdd                  // *dst += *arg[0]
-	opJumpEqual            // if *arg[0] == *arg[1] go to dst
+	opSyscall    = 1 + iota // *dst = syscall(*nr, *arg[0] … *arg[5]), -errno on error
+	opLoad                  // *dst = **arg[0]
+	opStore                 // **dst = *arg[0]
+	opAdd                   // *dst += *arg[0]
+	opJumpEqual             // if *arg[0] == *arg[1] go to dst
+	opThreadLoad            // *dst = the word that the thread pointer points to
 )
 
 const (
@@ -67,7 +68,7 @@ type Program struct {
 	scrap  Word // takes results nobody asked for
 	tid    Word // CLONE_PARENT_SETTID, CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID
 	pidfd  Word
-	tls    Word // CLONE_SETTLS: 256 bytes nobody reads
+	tls    Word // CLONE_SETTLS: 256 bytes, of which the first word is its own address
 	args   Word // struct clone_args
 }
 
@@ -87,6 +88,7 @@ func NewProgram() (*Program, error) {
 	p.tid = p.Var(0)
 	p.pidfd = p.Var(0)
 	p.tls = p.Buffer(256)
+	p.Set(p.tls, p.addr(p.tls))
 	p.args = p.Buffer(int(unsafe.Sizeof(cloneArgs{})))
 	return p, nil
 }
@@ -283,6 +285,17 @@ func (p *Program) Store(ptr, src Word) {
 func (p *Program) Add(dst, src Word) {
 	p.emit(instr{code: opAdd, dst: p.addr(dst), arg: [6]uintptr{p.addr(src)}})
 }
+
+// ThreadLoad copies to dst the word that the task's thread pointer points to, by the register
+// that it is in: FS on amd64, TPIDR_EL0 on arm64, TPIDRURO on arm. Of a child with CLONE_SETTLS it
+// is the address of TLS; of another it is what its maker has there, if anything.
+func (p *Program) ThreadLoad(dst Word) {
+	p.emit(instr{code: opThreadLoad, dst: p.addr(dst), arg: [6]uintptr{p.addr(Word{})}}) // the interpreter loads an argument first
+}
+
+// TLS is the first of the words that CLONE_SETTLS makes the child's thread pointer point to,
+// 256 bytes. It holds its own address, as the x86-64 ABI has it; those behind it are free.
+func (p *Program) TLS() Word { return p.tls }
 
 // JumpIfEqual goes to l when a and b hold the same value.
 func (p *Program) JumpIfEqual(l Label, a, b Word) {

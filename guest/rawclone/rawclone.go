@@ -47,8 +47,8 @@ const (
 // Args are the arguments of Clone and Clone3. Fork and VFork take none.
 //
 // Memory that flags ask for is the Program's: one word is parent_tid and
-// child_tid at once, as in glibc; CLONE_SETTLS gets 256 bytes that nobody
-// reads; CLONE_PIDFD fills Child.PIDFD. A child with CLONE_VM gets a stack of
+// child_tid at once, as in glibc; CLONE_SETTLS gets 256 bytes, see
+// Program.TLS; CLONE_PIDFD fills Child.PIDFD. A child with CLONE_VM gets a stack of
 // its own with a guard page below, though the interpreter does not use it.
 type Args struct {
 	Flags      uint64 // CLONE_*, without CSIGNAL

@@ -448,3 +448,27 @@ func TestSignalMaskComesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestThreadLoad: what a child's register points to is what CLONE_SETTLS was given.
+func TestThreadLoad(t *testing.T) {
+	for _, k := range []struct {
+		name string
+		args Args
+	}{
+		{"thread", Args{Flags: PThreadFlags}},
+		{"child", Args{Flags: unix.CLONE_SETTLS, ExitSignal: sigchld}},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			p := newProgram(t)
+			base := p.Var(0)
+			p.ThreadLoad(base)
+			p.Exit(0)
+			if status := run(t, Clone, k.args, p); status != 0 {
+				t.Fatalf("status %#x", status)
+			}
+			if got, want := p.Get(base), p.addr(p.TLS()); got != want {
+				t.Errorf("thread pointer %#x; want %#x", got, want)
+			}
+		})
+	}
+}

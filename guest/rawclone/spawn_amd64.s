@@ -34,6 +34,8 @@ next:
 	JEQ  add
 	CMPQ AX, $const_opJumpEqual
 	JEQ  jumpEqual
+	CMPQ AX, $const_opThreadLoad
+	JEQ  threadLoad
 	INT  $3
 
 syscall:
@@ -67,6 +69,11 @@ store:
 
 add:
 	ADDQ BX, (R13)
+	JMP  advance
+
+threadLoad: // MOVQ FS:0, BX
+	BYTE $0x64; BYTE $0x48; BYTE $0x8B; BYTE $0x1C; BYTE $0x25; LONG $0
+	MOVQ BX, (R13)
 
 advance:
 	ADDQ $instr__size, R12

@@ -34,6 +34,8 @@ next:
 	BEQ  add
 	CMP  $const_opJumpEqual, R6
 	BEQ  jumpEqual
+	CMP  $const_opThreadLoad, R6
+	BEQ  threadLoad
 	WORD $0xe7f001f0 // undefined instruction: SIGILL
 
 syscall:
@@ -69,6 +71,12 @@ add:
 	MOVW (R9), R2
 	ADD  R1, R2
 	MOVW R2, (R9)
+	B    advance
+
+threadLoad:
+	MRC  15, 0, R0, C13, C0, 3 // TPIDRURO
+	MOVW (R0), R1
+	MOVW R1, (R9)
 
 advance:
 	ADD $instr__size, R8

@@ -33,6 +33,8 @@ next:
 	BEQ  add
 	CMP  $const_opJumpEqual, R9
 	BEQ  jumpEqual
+	CMP  $const_opThreadLoad, R9
+	BEQ  threadLoad
 	BRK
 
 syscall:
@@ -68,6 +70,12 @@ add:
 	MOVD (R20), R11
 	ADD  R10, R11
 	MOVD R11, (R20)
+	B    advance
+
+threadLoad:
+	WORD $0xd53bd04a // MRS TPIDR_EL0, R10
+	MOVD (R10), R10
+	MOVD R10, (R20)
 
 advance:
 	ADD $instr__size, R19

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"labctl/guest/probe/mm"
@@ -109,6 +110,37 @@ func TestFilemap(t *testing.T) {
 	}
 }
 
+func TestTLS(t *testing.T) {
+	data := seen(t, tls, ``)
+	for _, role := range []string{"one", "two"} {
+		l := data[role].(thread)
+		if l.Register != l.Block || sysArchPrctl != 0 && l.Asked != l.Block {
+			t.Errorf("%s: block %#x, by the register %#x, by the call %#x; want one address", role, l.Block, l.Register, l.Asked)
+		}
+		if l.Kept != l.Wrote {
+			t.Errorf("%s wrote %d and reads %d", role, l.Wrote, l.Kept)
+		}
+	}
+	if one, two := data["one"].(thread), data["two"].(thread); one.Peeked != two.Wrote || two.Peeked != one.Wrote {
+		t.Errorf("one reads %d of two's, two %d of one's; want %d and %d", one.Peeked, two.Peeked, two.Wrote, one.Wrote)
+	}
+}
+
+func TestFutex(t *testing.T) {
+	data := seen(t, futex, ``)
+	if data["mismatch"] != "EAGAIN" {
+		t.Errorf("a wait for another value gave %v; want EAGAIN", data["mismatch"])
+	}
+	want := []wake{{1, 1, 1}, {100, 2, 3}, {1, 0, 3}}
+	if got := data["wakes"].([]wake); !slices.Equal(got, want) {
+		t.Errorf("wakes %+v; want %+v", got, want)
+	}
+	private := data["private"].(map[string]any)
+	if k := private["wake"].(wake); k.Result != 1 || private["child_asleep"] != true {
+		t.Errorf("private memory: %+v; want the thread alone to be woken", private)
+	}
+}
+
 func TestBadParameters(t *testing.T) {
 	for name, bad := range map[string]struct {
 		run    runner
@@ -117,6 +149,8 @@ func TestBadParameters(t *testing.T) {
 		"cow":     {cow, []string{`{"x":1}`, `{"pages":0}`, `{"pages":65}`, `{"index":34}`, `{"index":-1}`}},
 		"shm":     {shm, []string{`{"x":1}`}},
 		"filemap": {filemap, []string{`{"x":1}`}},
+		"futex":   {futex, []string{`{"x":1}`}},
+		"tls":     {tls, []string{`{"x":1}`}},
 		"entries": {entries, []string{`{"x":1}`}},
 		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
 		"rss":     {rss, []string{`{"pages":1}`, `{"pages":65537}`}},
