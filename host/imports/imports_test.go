@@ -47,24 +47,26 @@ var tiers = [][]string{
 	{"host/trace/export"},                                   // files for other tools
 	{"host/trace/creation"},                                 // task creations in a trace
 	{"host/trace/preset"},
-	{"host/trace/plan"},                     // what to trace on the kernel at hand
-	{"host/trace/tasks"},                    // the lives of tasks in a trace
-	{"host/record"},                         // what a run leaves on disk
-	{"host/view"},                           // what there is to see of a run, and how it is drawn
-	{"host/report"},                         // pages out of records
-	{"host/trace"},                          // one program, or several, run in a machine under a capture
-	{"host/probe"},                          // probes run in a machine, and held against the kernel
-	{"host/doctor"},                         // what the host has of what all these need
-	{"host/machine"},                        // kernel, initramfs and QEMU put together
-	{"host/session"},                        // one run: machine, work, record, outcome
-	{"host/lab"},                            // lessons: run, judged, graded
-	{"host/matrix"},                         // many kernels, machines and labs in one plan
-	{"host/class"},                          // a class's submissions as a plan, and its gradebook
-	{"host/page"},                           // a record, a matrix or a class as one file for people
-	{"host/ui/progress"},                    // pulls, builds and cells that are under way
-	{"host/serve"},                          // the page: lessons, runs, a live machine
-	{"host/tests"},                          // what tests cover, and how fast fuzz targets run
-	{"host/cmd", "host/bench", "host/docs"}, // flags to calls, and what they cost; pages that machines write
+	{"host/trace/plan"},                      // what to trace on the kernel at hand
+	{"host/trace/tasks", "host/trace/stats"}, // the lives of tasks in a trace; its events, counted
+	{"host/trace/listing"},                   // its events, printed
+	{"host/trace/convert"},                   // forms of a trace, by their names
+	{"host/record"},                          // what a run leaves on disk
+	{"host/view"},                            // what there is to see of a run, and how it is drawn
+	{"host/report"},                          // pages out of records
+	{"host/trace"},                           // one program, or several, run in a machine under a capture
+	{"host/probe"},                           // probes run in a machine, and held against the kernel
+	{"host/doctor"},                          // what the host has of what all these need
+	{"host/machine"},                         // kernel, initramfs and QEMU put together
+	{"host/session"},                         // one run: machine, work, record, outcome
+	{"host/lab"},                             // lessons: run, judged, graded
+	{"host/matrix"},                          // many kernels, machines and labs in one plan
+	{"host/class"},                           // a class's submissions as a plan, and its gradebook
+	{"host/page"},                            // a record, a matrix or a class as one file for people
+	{"host/ui/progress"},                     // pulls, builds and cells that are under way
+	{"host/serve"},                           // the page: lessons, runs, a live machine
+	{"host/tests"},                           // what tests cover, and how fast fuzz targets run
+	{"host/cmd", "host/bench", "host/docs"},  // flags to calls, and what they cost; pages that machines write
 }
 
 // rule forbids packages under from to depend on packages under any of to,

@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -9,11 +8,9 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/record"
 	"labctl/host/stack"
-	"labctl/host/text"
 	"labctl/host/trace/capture"
 	"labctl/host/trace/creation"
-	"labctl/host/trace/decode"
-	"labctl/host/trace/event"
+	"labctl/host/trace/listing"
 	"labctl/host/trace/plan"
 	"labctl/host/trace/tasks"
 )
@@ -26,18 +23,19 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 		return outcome.Default(outcome.CheckFailed, err)
 	}
 	b := tasks.Builder{Stacks: asked(t)}
+	out := listing.New(log, r.Decoder, style)
 	for e := range r.Events() {
 		name := e.Name()
 		if log == nil && !b.Wants(name, e.Stack != nil) {
 			b.Count(name, int64(e.Time))
 			continue
 		}
-		ev := r.Event(e)
 		if log != nil {
-			if err := writeEvent(log, e, &ev, style); err != nil {
+			if err := out.Event(e); err != nil {
 				return outcome.Default(outcome.HostLacks, err)
 			}
 		}
+		ev := r.Event(e)
 		b.Event(&ev)
 	}
 	t.Damaged, t.Damage = r.Damage()
@@ -80,45 +78,4 @@ func asked(t *record.Trace) func(string) bool {
 		}
 	}
 	return func(event string) bool { return want[event] }
-}
-
-// writeEvent prints an event as the kernel's trace file does.
-func writeEvent(w io.Writer, r *decode.Event, e *event.Event, style stack.Style) error {
-	if r.Lost > 0 {
-		if _, err := fmt.Fprintf(w, "CPU:%d [LOST %d EVENTS]\n", e.CPU, r.Lost); err != nil {
-			return err
-		}
-	}
-	body := e.Name + ": " + e.Text
-	switch {
-	case e.Name == "function":
-		body = e.Text
-	case isGraph(e.Name):
-		body = graph(r, e)
-	}
-	_, err := fmt.Fprintf(w, "%16s-%-7d [%03d] %s %d.%06d: %s\n",
-		text.Line(e.Task, 16), e.PID, e.CPU, e.Flags, e.Time/1e9, e.Time%1e9/1000, text.Clean(body))
-	if err == nil && e.Stack != nil {
-		_, s := tasks.Place(e)
-		_, err = io.WriteString(w, style.Print(&s))
-	}
-	return err
-}
-
-// maxDepth bounds the indentation of a graph (FTRACE_RETFUNC_DEPTH is 50).
-const maxDepth = 60
-
-// graph prints a call or a return as function_graph does: indented by its depth,
-// a return with how long the function took.
-func graph(r *decode.Event, e *event.Event) string {
-	depth, err := r.Uint("depth")
-	if err != nil || depth > maxDepth {
-		depth = maxDepth
-	}
-	took := ""
-	called, err := r.Uint("calltime")
-	if returned, rerr := r.Uint("rettime"); err == nil && rerr == nil && returned >= called {
-		took = fmt.Sprintf("%d.%03d us", (returned-called)/1000, (returned-called)%1000)
-	}
-	return fmt.Sprintf("%14s |  %*s%s", took, 2*int(depth), "", text.Line(e.Text, 600))
 }

@@ -72,6 +72,7 @@ The exit status is the program's, as with exec.`,
   labctl trace --preset book/4.4.1 -- ls
   labctl trace --in lab -- ./prog
   labctl trace --script ./clone_debug.sh -- ./prog
+  labctl trace convert someones-trace.dat --to firefox
   labctl trace --list-presets
   labctl trace --list-presets --check --kernel 5.10 --arch arm64`,
 	}
@@ -89,6 +90,7 @@ The exit status is the program's, as with exec.`,
 		}
 		return run(c, args)
 	}
+	c.AddCommand(a.traceConvertCmd(), a.traceStatsCmd())
 	o.program.flags(c)
 	f := c.Flags()
 	f.Lookup("out").Usage = "directory of the run record (default: labctl-out/TIME-trace-PROG)"

@@ -6,6 +6,7 @@ package capture
 import (
 	"encoding/binary"
 	"io"
+	"math/bits"
 )
 
 // Capture is one capture. Texts are the kernel's own files, unchanged, and not
@@ -25,8 +26,26 @@ type Capture struct {
 	Clocks      []byte   // trace_clock: "[local] global …"
 	Uname       string   // "Linux 6.12.107+deb13-arm64 aarch64"; may be empty
 	CPUCount    int      // of the machine: CPUs that recorded nothing are not in CPUs
+	Times       Times    // what makes nanoseconds of the clock's times
 
-	CPUs []CPU // by number
+	CPUs []CPU // of one instance after the other, by number
+}
+
+// Times turn the times of a trace clock into others, as trace-cmd keeps them with a
+// clock that does not count nanoseconds (x86-tsc) or a wish of its user's. The zero
+// value leaves a time as it is.
+type Times struct {
+	Mult, Shift uint32 // nanoseconds are time*Mult >> Shift, when Mult is not 0
+	Add         int64  // nanoseconds
+}
+
+// Of is a time of the clock's in nanoseconds. Order is kept.
+func (t Times) Of(time uint64) uint64 {
+	if t.Mult != 0 {
+		hi, lo := bits.Mul64(time, uint64(t.Mult))
+		time = lo>>t.Shift | hi<<(64-t.Shift)
+	}
+	return time + uint64(t.Add)
 }
 
 // Format is one event's description: events/SYSTEM/EVENT/format.
@@ -37,8 +56,9 @@ type Format struct {
 
 // CPU is the pages of one CPU's buffer, oldest first.
 type CPU struct {
-	ID    int
-	Pages io.ReaderAt
-	Size  int64  // bytes of Pages, whole pages but for a capture that was cut
-	Stats []byte // per_cpu/cpuN/stats, after the end; may be empty
+	ID       int
+	Instance string // of the tracing; "" for the top one
+	Pages    io.ReaderAt
+	Size     int64  // bytes of Pages, whole pages but for a capture that was cut
+	Stats    []byte // per_cpu/cpuN/stats, after the end; may be empty
 }

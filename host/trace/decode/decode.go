@@ -309,8 +309,9 @@ func (h heap) down(i int) {
 
 // Stats counts what one CPU's pages had.
 type Stats struct {
-	CPU    int
-	Events int64 // records, stacks included
+	CPU      int
+	Instance string
+	Events   int64 // records, stacks included
 	// Lost is what the pages say is missing between them: overwritten before
 	// it could be read. AtLeast says that a page did not know how many, which
 	// counts one.
@@ -330,7 +331,7 @@ func (s Stats) Missing() int64 { return max(s.Lost, s.Overrun) + s.Dropped }
 func (d *Decoder) Stats() []Stats { return d.stats }
 
 func parseStats(c capture.CPU) Stats {
-	s := Stats{CPU: c.ID}
+	s := Stats{CPU: c.ID, Instance: c.Instance}
 	const maxStats = 16 << 10
 	for line := range strings.Lines(string(c.Stats[:min(len(c.Stats), maxStats)])) {
 		name, value, _ := strings.Cut(line, ":")

@@ -10,14 +10,16 @@ import (
 
 // Event is one record of a ring buffer.
 type Event struct {
-	Time    uint64 // of the capture's trace clock: nanoseconds, for most clocks
-	CPU     int
-	PID     int // of the task that ran: a TID
-	Flags   Flags
-	Preempt uint8 // preempt_count in the low four bits, migrate_disable above
-	Format  *format.Event
-	Data    []byte // the whole record, common fields included
-	Offset  int64  // of the record in the CPU's pages
+	Time uint64 // of the capture's trace clock: nanoseconds, for most clocks
+	CPU  int
+	// Instance is that of the tracing which has recorded the event; "" for the top one.
+	Instance string
+	PID      int // of the task that ran: a TID
+	Flags    Flags
+	Preempt  uint8 // preempt_count in the low four bits, migrate_disable above
+	Format   *format.Event
+	Data     []byte // the whole record, common fields included
+	Offset   int64  // of the record in the CPU's pages
 	// Lost is how many events this CPU is known to have lost just before.
 	Lost uint64
 	// Stack is the kernel stack that was taken with the event, return
@@ -60,7 +62,8 @@ func (f Flags) level() int {
 func (c *cpu) event(e *Event) {
 	d, h := c.dec, &c.head
 	c.stats.Events++
-	e.Time, e.CPU, e.Offset, e.Lost = h.time, c.in.ID, h.offset, h.lost
+	e.Time, e.Offset, e.Lost = d.capture.Times.Of(h.time), h.offset, h.lost
+	e.CPU, e.Instance = c.in.ID, c.in.Instance
 	e.Data = c.buf[h.start:h.stop:h.stop]
 	e.PID, e.Flags, e.Preempt = d.commons(e.Data)
 	if h.id < len(d.events) && d.events[h.id] != nil {

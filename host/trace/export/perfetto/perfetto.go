@@ -14,6 +14,7 @@ package perfetto
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ func write(out io.Writer, d *decode.Decoder, b bounds) error {
 	w := &writer{
 		out: bufio.NewWriterSize(out, 64<<10), dec: d, bounds: b,
 		tasks: map[int]*task{}, processes: map[int]uint64{}, tgids: map[int]int{}, cpus: map[int]*cpu{},
+	}
+	if s := d.Stats(); len(s) > 0 {
+		w.instance = s[0].Instance
 	}
 	w.forget()
 	var damage error
@@ -96,6 +100,7 @@ type writer struct {
 	dec *decode.Decoder
 	bounds
 
+	instance  string // the first one, whose events make slices and arrows
 	now       uint64 // of the latest event
 	uuid      uint64 // the latest one given
 	flow      uint64
@@ -121,11 +126,13 @@ func (w *writer) event(e *decode.Event) {
 		w.lost(e)
 	}
 	system, name := e.Format.System, e.Format.Name
-	if system == "ftrace" && (name == "funcgraph_entry" || name == "funcgraph_exit") && w.graph(e) {
+	// What runs, and who is made, is told by one instance alone.
+	first := e.Instance == w.instance
+	if first && system == "ftrace" && (name == "funcgraph_entry" || name == "funcgraph_exit") && w.graph(e) {
 		return
 	}
 	flow := uint64(0)
-	if system == "sched" && name == "sched_process_fork" {
+	if first && system == "sched" && name == "sched_process_fork" {
 		w.flow++
 		flow = w.flow
 	}
@@ -135,10 +142,15 @@ func (w *writer) event(e *decode.Event) {
 		w.body = protowire.AppendTag(w.body, flowIDs, protowire.Fixed64Type)
 		w.body = protowire.AppendFixed64(w.body, flow)
 	}
+	if !first {
+		w.argument("instance", func(b []byte) []byte {
+			return appendString(b, annotationString, text.Line(cmp.Or(e.Instance, "top"), maxString))
+		})
+	}
 	w.args(e)
 	w.callstack(e)
 	w.end()
-	if system != "sched" && system != "task" {
+	if !first || system != "sched" && system != "task" {
 		return
 	}
 	switch name {

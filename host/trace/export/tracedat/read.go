@@ -19,8 +19,9 @@ import (
 // file that was cut inside the pages, or that promises more of them than it has,
 // is read with a note of the shortfall; any other fault is a *BadFile.
 //
-// Of a file with several trace instances it takes the top one, or the first that
-// has pages when that has none, and a note names the rest.
+// Of a file with several trace instances the CPUs of all are there, those of the top
+// one first. One whose pages have another size than theirs, or whose times are of
+// another clock, is left out with a note.
 func Read(r io.ReaderAt, size int64) (*File, error) {
 	budget := int64(maxTexts)
 	c := at(r, 0, size, "header", binary.LittleEndian, &budget)
@@ -241,9 +242,24 @@ func (p *parser) option(c *cursor, id uint16, data []byte) error {
 			o.fail("%d CPUs: %d at most", n, maxCPUs)
 		}
 		p.cpuCount = int(n)
-	case optDate, optOffset, optTimeShift, optTSC:
-		what := map[uint16]string{optDate: "DATE", optOffset: "OFFSET", optTimeShift: "TIME_SHIFT", optTSC: "TSC2NSEC"}[id]
-		p.note("option %s is not applied: times are those of the trace clock", what)
+	case optDate, optOffset:
+		// Microseconds from the trace clock to the time of day; nanoseconds by --ts-offset.
+		n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimRight(str, "\x00")), 0, 64)
+		if id == optDate {
+			n *= 1000
+		}
+		if err != nil {
+			p.note("an offset of times is not a number: %q", str)
+			break
+		}
+		p.f.Times.Add += n
+	case optTSC:
+		p.f.Times.Mult, p.f.Times.Shift = o.u32(), o.u32()
+		if p.f.Times.Shift > 63 {
+			o.fail("a shift of %d bits: 63 at most", p.f.Times.Shift)
+		}
+	case optTimeShift:
+		p.note("option TIME_SHIFT is not applied: times are those of the guest's trace clock, not of its host's")
 	case optHeaderInfo, optFtraceEvents, optEventFormats, optKallsyms, optPrintk, optCmdlines:
 		if p.f.Version != 7 {
 			break
@@ -284,54 +300,80 @@ func nonEmpty(s string) []byte {
 	return []byte(s)
 }
 
-// buffers makes the CPUs of one instance.
+// buffers makes the CPUs of all instances.
 func (p *parser) buffers() error {
-	pick, rest := p.pick()
-	for _, b := range rest {
-		p.note("instance %q has pages of %d CPUs that are left out", b.name, b.recorded())
-	}
-	if pick.page != 0 {
-		c := p.cursor(int64(pick.at), fmt.Sprintf("instance %q", pick.name))
-		if p.f.PageSize = p.pageSize(c, pick.page); c.err != nil {
+	instances := p.sorted()
+	first := instances[0]
+	if first.page != 0 {
+		c := p.cursor(int64(first.at), first.what())
+		if p.f.PageSize = p.pageSize(c, first.page); c.err != nil {
 			return c.err
 		}
 	}
-	if pick.clock != "" && !strings.Contains(string(p.f.Clocks), "["+pick.clock+"]") {
-		p.f.Clocks = []byte("[" + pick.clock + "]")
+	if first.clock != "" && !strings.Contains(string(p.f.Clocks), "["+first.clock+"]") {
+		p.f.Clocks = []byte("[" + first.clock + "]")
 	}
-	for _, s := range p.stats { // of CPUs that recorded nothing, too
-		if s.instance == pick.name && !slices.ContainsFunc(pick.cpus, func(e extent) bool { return e.cpu == s.cpu }) {
-			pick.cpus = append(pick.cpus, extent{cpu: s.cpu})
+	for _, b := range instances {
+		switch {
+		case b.page != first.page:
+			p.note("%s: pages of %d CPUs are left out: they have %d bytes each, where those of %s have %d", b.what(), b.recorded(), b.page, first.what(), first.page)
+		case b.clock != first.clock:
+			p.note("%s: pages of %d CPUs are left out: their times are of the clock %q, where those of %s are of %q", b.what(), b.recorded(), b.clock, first.what(), first.clock)
+		default:
+			if err := p.buffer(b); err != nil {
+				return err
+			}
 		}
 	}
-	slices.SortStableFunc(pick.cpus, func(a, b extent) int { return cmp.Compare(a.cpu, b.cpu) })
-	for i, e := range pick.cpus {
-		if i > 0 && pick.cpus[i-1].cpu == e.cpu {
+	p.f.CPUCount = p.cpuCount
+	return p.overlap()
+}
+
+// buffer makes the CPUs of one instance.
+func (p *parser) buffer(b instance) error {
+	for _, s := range p.stats { // of CPUs that recorded nothing, too
+		if s.instance == b.name && !slices.ContainsFunc(b.cpus, func(e extent) bool { return e.cpu == s.cpu }) {
+			b.cpus = append(b.cpus, extent{cpu: s.cpu})
+		}
+	}
+	slices.SortStableFunc(b.cpus, func(x, y extent) int { return cmp.Compare(x.cpu, y.cpu) })
+	for i, e := range b.cpus {
+		if i > 0 && b.cpus[i-1].cpu == e.cpu {
 			return &BadFile{fmt.Sprintf("CPU %d", e.cpu), int64(e.off), "is there twice"}
 		}
-		cpu := capture.CPU{ID: e.cpu}
+		cpu := capture.CPU{ID: e.cpu, Instance: b.name}
 		if e.size > 0 {
-			pages, n, err := p.pages(pick, e)
+			pages, n, err := p.pages(b, e)
 			if err != nil {
 				return err
 			}
 			cpu.Pages, cpu.Size = pages, n
 		}
 		for _, s := range p.stats {
-			if s.instance == pick.name && s.cpu == e.cpu {
+			if s.instance == b.name && s.cpu == e.cpu {
 				cpu.Stats = s.text
 			}
 		}
 		if cpu.Size == 0 {
 			cpu.Pages = bytes.NewReader(nil)
 		}
+		if len(p.f.CPUs) == maxCPUs {
+			return &BadFile{b.what(), int64(b.at), fmt.Sprintf("more than %d buffers of CPUs", maxCPUs)}
+		}
 		if e.size > 0 || cpu.Stats != nil {
 			p.f.CPUs = append(p.f.CPUs, cpu)
 		}
 		p.cpuCount = max(p.cpuCount, e.cpu+1)
 	}
-	p.f.CPUCount = p.cpuCount
-	return p.overlap()
+	return nil
+}
+
+// what names the instance in an error or a note.
+func (b instance) what() string {
+	if b.name == "" {
+		return "the top instance"
+	}
+	return fmt.Sprintf("instance %q", text.Line(b.name, maxName))
 }
 
 func (b instance) recorded() (n int) {
@@ -343,23 +385,24 @@ func (b instance) recorded() (n int) {
 	return n
 }
 
-// pick returns the instance to read, and the others that have pages.
-func (p *parser) pick() (pick instance, rest []instance) {
+// sorted are the instances that have pages, the top one first; that one alone, if
+// none has any.
+func (p *parser) sorted() (out []instance) {
+	var empty instance
 	for _, b := range p.instances {
 		switch {
-		case b.recorded() == 0:
-			if b.name == "" && pick.recorded() == 0 {
-				pick = b
-			}
-		case pick.recorded() == 0:
-			pick = b
-		case b.name == "" && pick.name != "":
-			pick, rest = b, append(rest, pick)
-		default:
-			rest = append(rest, b)
+		case b.recorded() > 0 && b.name == "":
+			out = slices.Insert(out, 0, b)
+		case b.recorded() > 0:
+			out = append(out, b)
+		case b.name == "":
+			empty = b
 		}
 	}
-	return pick, rest
+	if len(out) == 0 {
+		return []instance{empty}
+	}
+	return out
 }
 
 // pages returns the pages at e, cut to what the file has.

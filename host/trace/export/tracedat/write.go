@@ -108,6 +108,8 @@ func check(c *capture.Capture) error {
 		return fmt.Errorf("a long of %d bytes, but %d in header_page", c.LongSize, n)
 	case c.PageSize < 512 || c.PageSize > maxPage || c.PageSize&(c.PageSize-1) != 0:
 		return fmt.Errorf("a page of %d bytes: it must be a power of two from 512 to %d", c.PageSize, maxPage)
+	case c.Times != (capture.Times{}):
+		return errors.New("its times are not those of the trace clock: the pages alone cannot say so")
 	case c.CPUCount < 0 || c.CPUCount > maxCPUs:
 		return fmt.Errorf("%d CPUs: %d at most", c.CPUCount, maxCPUs)
 	}
