@@ -242,6 +242,22 @@ func TestBrowser(t *testing.T) {
 	b.exercise()
 	b.questions()
 
+	t.Log("checks that turn while the lab runs")
+	b.open("/lab/P11/#run")
+	b.until(`document.querySelector("#connection").textContent === "connected" && !document.querySelector("#run").hidden`)
+	eval[bool](b, `window.early = 0, window.doings = new Set(), new MutationObserver(() => {
+		if (document.querySelector("#run-stop").hidden) return;
+		early = Math.max(early, document.querySelectorAll("#checks > li.good").length);
+		doings.add(document.querySelector("#run-says").textContent);
+	}).observe(document.querySelector("#run"), {subtree: true, childList: true, attributes: true}), true`)
+	b.click("#run-start")
+	b.until(`document.querySelector("#run-stop").hidden && document.querySelectorAll("#checks > li.good").length > 0`)
+	doings := eval[string](b, `[...doings].join("\n")`)
+	if n := eval[int](b, "early"); n == 0 || !strings.Contains(doings, "1/") || !strings.Contains(doings, "trace") {
+		t.Errorf("%d checks turned before the lab had ended; the page said:\n%s", n, doings)
+	}
+	t.Logf("%d checks turned before the end; the page said:\n%s", eval[int](b, "early"), doings)
+
 	t.Log("widths, Korean, dark")
 	for _, path := range []string{"/", "/lab/P1/", "/lab/P1/#run", "/machine", "/lab/P1/?lang=ko", "/?lang=en"} {
 		b.open(path)

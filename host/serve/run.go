@@ -9,6 +9,7 @@ import (
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/progress"
+	"labctl/host/lab/result"
 	"labctl/host/lab/runner"
 	"labctl/host/lab/see"
 	"labctl/host/outcome"
@@ -22,14 +23,22 @@ const maxRuns = 2
 
 // runState is a run of a lab, as the page shows it.
 type runState struct {
-	Lab     string   `json:"lab"`
-	State   string   `json:"state"` // "waiting", "running", "done", "failed"
-	Lines   []string `json:"lines"`
-	Report  *report  `json:"report,omitempty"`
-	Trouble string   `json:"trouble,omitempty"`
-	Record  string   `json:"record,omitempty"`
-	On      string   `json:"on,omitempty"`
-	Views   string   `json:"views,omitempty"` // HTML, made by host/view
+	Lab   string   `json:"lab"`
+	State string   `json:"state"` // "waiting", "running", "done", "failed"
+	Lines []string `json:"lines"`
+	// Doing is what goes on in the machine: "step", with Step, the Nth Of the lab's, or
+	// "trace", which is read when all steps have run. Decided are the checks that could be
+	// judged before.
+	Doing   string  `json:"doing,omitempty"`
+	Step    string  `json:"step,omitempty"`
+	N       int     `json:"n,omitempty"`
+	Of      int     `json:"of,omitempty"`
+	Decided []check `json:"decided,omitempty"`
+	Report  *report `json:"report,omitempty"`
+	Trouble string  `json:"trouble,omitempty"`
+	Record  string  `json:"record,omitempty"`
+	On      string  `json:"on,omitempty"`
+	Views   string  `json:"views,omitempty"` // HTML, made by host/view
 
 	end context.CancelFunc
 }
@@ -85,15 +94,8 @@ func newReport(r *judge.Report) *report {
 		Checks: []check{}, Claims: []claim{}, Missing: lines(r.Missing), Tampered: lines(r.Tampered),
 		Passed: r.Passed(), Failed: r.Failed(),
 	}
-	for _, c := range r.Checks {
-		one := check{ID: c.ID, Verdict: string(c.Verdict), Says: c.Says, Why: c.Why, Hint: c.Hint}
-		for _, s := range c.Seen {
-			one.Seen = append(one.Seen, text.Line(s.String(), maxLine))
-		}
-		if c.Error != "" {
-			one.Seen = append(one.Seen, text.Line(c.Error, maxLine))
-		}
-		out.Checks = append(out.Checks, one)
+	for i := range r.Checks {
+		out.Checks = append(out.Checks, newCheck(&r.Checks[i]))
 	}
 	for _, c := range r.Claims {
 		evidence := c.Evidence
@@ -103,6 +105,17 @@ func newReport(r *judge.Report) *report {
 		out.Claims = append(out.Claims, claim{c.ID, string(c.Verdict), c.Says, c.Source, text.Line(evidence, maxLine), c.Why})
 	}
 	return out
+}
+
+func newCheck(c *judge.Check) check {
+	one := check{ID: c.ID, Verdict: string(c.Verdict), Says: c.Says, Why: c.Why, Hint: c.Hint}
+	for _, s := range c.Seen {
+		one.Seen = append(one.Seen, text.Line(s.String(), maxLine))
+	}
+	if c.Error != "" {
+		one.Seen = append(one.Seen, text.Line(c.Error, maxLine))
+	}
+	return one
 }
 
 // snapshot are the runs as they are.
@@ -177,7 +190,18 @@ func (s *Server) runLab(ctx context.Context, l *lab.Lab, r *runState) {
 		})
 	}
 	env.Warn = func(err error) { env.Say(err.Error()) }
-	done, err := runner.Lab(ctx, env, session.Options{Name: "lab-" + l.ID, Spec: s.o.Spec}, l)
+	done, err := runner.Watched(ctx, env, session.Options{Name: "lab-" + l.ID, Spec: s.o.Spec}, l, func(step string, so *result.Result) {
+		var decided []check
+		for _, c := range judge.Early(l, so) {
+			decided = append(decided, newCheck(&c))
+		}
+		s.changeRun(r, func() {
+			r.Doing, r.Step, r.N, r.Of, r.Decided = "step", step, len(so.Steps)+1, len(l.Steps), decided
+			if step == "" {
+				r.Doing = "trace"
+			}
+		})
+	})
 	var views strings.Builder
 	if done.Report != nil {
 		for _, v := range see.Views(l, done.Result) {
@@ -192,7 +216,7 @@ func (s *Server) runLab(ctx context.Context, l *lab.Lab, r *runState) {
 		s.keep(l.ID, func(p *progress.Lab) { p.Run(held, all) })
 	}
 	s.changeRun(r, func() {
-		r.State = "done"
+		r.State, r.Doing, r.Decided = "done", "", nil
 		r.Report, r.Record, r.Views = newReport(done.Report), done.Dir.Path, views.String()
 		if done.Session.Booted() {
 			r.On = fmt.Sprintf("%s, %s", done.Session.Run.Kernel.Release, done.Session.Run.Target.Name)

@@ -160,7 +160,10 @@ type Expr struct {
 	Events []string // that it asks a step for by S.on("…"), sorted
 	// Signal says that it asks for the exit signal that a task was made with.
 	Signal bool
-	want   Type
+	// Early says that it looks at nothing that comes out of the trace, which is read when
+	// all steps have run: it can be evaluated when the steps that it names have.
+	Early bool
+	want  Type
 	ast    *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
@@ -203,7 +206,22 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 		return nil, &Error{Line: 1, Msg: fmt.Sprintf("it gives %s; want a string: string(…) or %q.format([…])", typeName(got), "%d")}
 	}
 	x := &Expr{Source: source, want: want, ast: tree}
+	isStep := func(e ast.Expr) bool {
+		of := tree.NativeRep().GetType(e.ID())
+		return e.Kind() == ast.IdentKind && of != nil && of.TypeName() == stepType.TypeName()
+	}
+	steps, early := 0, 0 // how often steps are named, and how often for what they have early
+	x.Early = true
 	walk(tree.NativeRep().Expr(), func(e ast.Expr) {
+		switch {
+		case isStep(e):
+			steps++
+		case e.Kind() == ast.SelectKind && isStep(e.AsSelect().Operand()) && slices.Contains(earlyMembers, e.AsSelect().FieldName()),
+			e.Kind() == ast.CallKind && e.AsCall().IsMemberFunction() && isStep(e.AsCall().Target()) && slices.Contains(earlyMembers, e.AsCall().FunctionName()):
+			early++
+		case e.Kind() == ast.SelectKind && slices.Contains(lateFacts, e.AsSelect().FieldName()):
+			x.Early = false
+		}
 		switch {
 		case e.Kind() == ast.IdentKind:
 			x.Names = append(x.Names, e.AsIdent())
@@ -217,6 +235,7 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 			}
 		}
 	})
+	x.Early = x.Early && steps == early
 	for _, l := range []*[]string{&x.Names, &x.Events} {
 		slices.Sort(*l)
 		*l = slices.Compact(*l)
@@ -233,6 +252,13 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 	}
 	return x, nil
 }
+
+// earlyMembers are the members and methods of a step that are known when it has ended;
+// lateFacts are those of the kernel that come out of the trace.
+var (
+	earlyMembers = []string{"id", "argv", "no_compiler", "no_call", "pid", "exit", "signal", "stdout", "stderr", "tasks", "task", "data", "looks", "look"}
+	lateFacts    = []string{"skipped_frames", "wrong_states"}
+)
 
 // readable takes the names of Go's packages out of CEL's words.
 func readable(msg string) string {

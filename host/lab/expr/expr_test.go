@@ -180,6 +180,30 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
+// TestEarly has what can be evaluated before the trace was read.
+func TestEarly(t *testing.T) {
+	for source, want := range map[string]bool{
+		`fork.exit == 0 && fork.data.creations == 1 && fork.task("child").pid > 1`: true,
+		`fork.stdout.contains("x") && kernel.arch == "arm64"`:                      true,
+		`fork.creations.size() > 0`:                                                false,
+		`fork.exit == 0 || fork.on("sched_switch").size() > 0`:                     false,
+		`fork.made(11)`:                          false,
+		`[fork].all(s, s.exit == 0)`:             false, // it may be asked for anything
+		`cel.bind(s, fork, s.events.size() > 0)`: false,
+		`fork.tasks.exists(t, t.pid == 11) && fork.tasks.all(t, t.tid == t.pid)`: true,
+		`fork.tasks.all(t, fork.creation(t.tid).flags == 17)`:                    false,
+		`fork.pid > kernel.skipped_frames`:                                       false,
+		`fork.look("x").tasks.size() > 0`:                                        true,
+	} {
+		x, err := env(t).Compile(source, Bool)
+		if err != nil {
+			t.Errorf("Compile(%s): %v", source, err)
+		} else if x.Early != want {
+			t.Errorf("%s: early %t; want %t", source, x.Early, want)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	for source, want := range map[string]string{
 		`fork.tasks[1].role`:          "child",

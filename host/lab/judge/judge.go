@@ -187,6 +187,43 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	return rep, nil
 }
 
+// Early judges the checks of a lab that is being run which can be judged already: they look
+// at nothing but what steps that have ended have reported. Judge has the last word, for
+// what bent the evidence is known at the end.
+func Early(l *lab.Lab, r *result.Result) (decided []Check) {
+	if r.Exercise {
+		return nil
+	}
+	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}
+	notTold := func(_ expr.Input, all ...*expr.Expr) *lab.Text { return NotTold(r, all...) }
+	for i := range l.Checks {
+		c := &l.Checks[i]
+		when, that, seen := c.Exprs()
+		if !early(l, r, when, that, seen) || !slices.ContainsFunc(that.Names, func(n string) bool { return r.Step(n) != nil }) ||
+			slices.ContainsFunc(c.After, func(id string) bool {
+				return !slices.ContainsFunc(decided, func(d Check) bool { return d.ID == id && d.Verdict != Fail })
+			}) {
+			continue
+		}
+		decided = append(decided, check(c, in, notTold))
+	}
+	return decided
+}
+
+// early reports whether expressions can be evaluated over the steps that have run.
+func early(l *lab.Lab, r *result.Result, all ...*expr.Expr) bool {
+	for _, x := range all {
+		if x == nil {
+			continue
+		}
+		waits := slices.ContainsFunc(l.Steps, func(s lab.Step) bool { return slices.Contains(x.Names, s.ID) && r.Step(s.ID) == nil })
+		if !x.Early || waits {
+			return false
+		}
+	}
+	return true
+}
+
 // after fails a check that shows nothing without those before it; nil when they
 // hold, or do not apply.
 func after(c *lab.Check, before []Check) *Check {

@@ -273,3 +273,47 @@ func TestExitSignals(t *testing.T) {
 		}
 	}
 }
+
+// TestEarly: a check is judged when what it looks at is there, and not before.
+func TestEarly(t *testing.T) {
+	const two = `id: T1
+topic: process
+title: {en: Try, ko: 시험}
+summary: {en: One., ko: 하나.}
+steps:
+  - {id: a, probe: fork}
+  - {id: b, shell: "b"}
+checks:
+  - {id: first, says: {en: A., ko: 가.}, that: a.pid == 10}
+  - {id: wrong, says: {en: A., ko: 가.}, that: a.pid == 11}
+  - {id: both, says: {en: A., ko: 가.}, that: a.pid < b.pid, after: [first]}
+  - {id: after-wrong, says: {en: A., ko: 가.}, that: a.pid == 10, after: [wrong]}
+  - {id: traced, says: {en: A., ko: 가.}, that: a.creations.size() == 0}
+  - {id: shown, says: {en: A., ko: 가.}, that: a.pid == 10, seen: a.events}
+  - {id: kernel, says: {en: A., ko: 가.}, that: kernel.arch == "amd64"}
+`
+	l, err := lab.Parse([]byte(two), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &result.Result{Lab: "T1", Kernel: result.Kernel{Arch: "amd64"}}
+	for _, tt := range []struct {
+		step *result.Step
+		want string
+	}{
+		{nil, ""},
+		{&result.Step{ID: "a", PID: 10}, "first pass, wrong fail"},
+		{&result.Step{ID: "b", PID: 20}, "first pass, wrong fail, both pass"},
+	} {
+		if tt.step != nil {
+			r.Steps = append(r.Steps, tt.step)
+		}
+		var got []string
+		for _, c := range Early(l, r) {
+			got = append(got, c.ID+" "+string(c.Verdict))
+		}
+		if s := strings.Join(got, ", "); s != tt.want {
+			t.Errorf("with %d steps: %q; want %q", len(r.Steps), s, tt.want)
+		}
+	}
+}

@@ -66,7 +66,19 @@ func (r *Run) Judged() *judge.Run {
 // *outcome.ChecksError when a check fails. A lab that cannot run on this machine is
 // no error: see Result.Missing. The Run is never nil.
 func Lab(ctx context.Context, env session.Env, o session.Options, l *lab.Lab) (*Run, error) {
+	return Watched(ctx, env, o, l, nil)
+}
+
+// Watch is told of the step that begins, "" when all have run and the trace is read,
+// and of what is known by then. It must not keep the result.
+type Watch func(step string, r *result.Result)
+
+// Watched is Lab for those who want to see it go on.
+func Watched(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, watch Watch) (*Run, error) {
 	r := newRun(l, l.Asks())
+	if r.watch = watch; watch == nil {
+		r.watch = func(string, *result.Result) {}
+	}
 	var programs map[string]*program.Program
 	var lacking map[string]string
 	return r.run(ctx, env, o, func(ctx context.Context) (done func(), err error) {
@@ -119,6 +131,7 @@ type run struct {
 	asks     expr.Asks
 	arch     string // GOARCH of the guest
 	unjudged bool
+	watch    Watch
 }
 
 func newRun(l *lab.Lab, asks expr.Asks) *run {
@@ -198,6 +211,7 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 	}
 	defer t.drop()
 	for _, step := range r.Lab.Steps {
+		r.watch(step.ID, r.Result)
 		if c := lacking[step.Program]; c != "" {
 			r.Result.Steps = append(r.Result.Steps, &result.Step{ID: step.ID, NoCompiler: c})
 			continue
@@ -228,6 +242,7 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 			return err
 		}
 	}
+	r.watch("", r.Result)
 	err = t.end(recordOf(s))
 	r.Result.Kernel.SkippedFrames, r.Result.Kernel.WrongStates = t.skipped, t.wrongStates
 	return err

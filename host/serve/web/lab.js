@@ -29,6 +29,10 @@ if (first) show(first);
 // The run.
 judge($("checks"), null, words.waiting);
 judge($("claims"), null, words.waiting);
+function doing(r) {
+  if (r.doing === "step") return `${words.running} ${words.step} ${r.n}/${r.of}: ${r.step}`;
+  return r.doing === "trace" ? words.trace : words.running;
+}
 on("run", r => {
   if (r.lab !== id) return;
   const busy = r.state === "running";
@@ -36,11 +40,11 @@ on("run", r => {
   $("run-stop").hidden = !busy;
   const report = r.report, failed = r.state === "failed";
   $("run-says").className = failed ? "trouble" : "";
-  $("run-says").textContent = busy ? words.running : failed ? (r.trouble === "stopped" ? words.stopped : r.trouble)
+  $("run-says").textContent = busy ? doing(r) : failed ? (r.trouble === "stopped" ? words.stopped : r.trouble)
     : report?.missing?.length ? `${words.missing}: ${report.missing.join("; ")}`
     : `${report.passed}/${report.passed + report.failed} ${words.pass}` + (r.on ? ` · ${r.on}` : "") + (r.record ? ` · ${words.record}: ${r.record}` : "");
   $("run-lines").replaceChildren(...(busy || failed ? r.lines : []).map(l => el("li", {}, l)));
-  judge($("checks"), report?.checks, busy ? words.running : words.waiting);
+  judge($("checks"), report?.checks || r.decided, busy ? words.running : words.waiting);
   judge($("claims"), report?.claims, busy ? words.running : words.waiting);
   // The one HTML that is taken as such: labctl's own renderer made it, and escaped what
   // came out of the guest.
