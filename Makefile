@@ -151,12 +151,12 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch
-browser-tools: TOOLS = chromium:chromium
+browser-tools: TOOLS = chromium:chromium /usr/share/fonts/truetype/nanum/NanumGothic.ttf:fonts-nanum
 debian13-tools: TOOLS = debootstrap:debootstrap
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, trace-cmd, which tests hold trace.dat files against, and gdb-multiarch
-browser-tools: ## chromium, in which tests use the page of labctl serve; they are skipped without it
+browser-tools: ## chromium and a Korean font, in which tests use the page of labctl serve; they are skipped without it
 debian13-tools: ## debootstrap, which makes the root of test-debian13
 kernel-tools: ## compilers and what else building kernels takes
 qemu test-tools browser-tools debian13-tools kernel-tools:

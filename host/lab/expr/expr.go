@@ -164,7 +164,7 @@ type Expr struct {
 	// all steps have run: it can be evaluated when the steps that it names have.
 	Early bool
 	want  Type
-	ast    *cel.Ast
+	ast   *cel.Ast
 	// Two programs of one expression: cel-go 0.31 counts no cost while it keeps
 	// the values of sub-expressions.
 	bounded cel.Program
