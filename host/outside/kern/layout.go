@@ -2,9 +2,11 @@ package kern
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -15,8 +17,11 @@ import (
 	"labctl/host/outcome"
 )
 
-// layoutsFile is derived from the kernel's BTF; increment the number when wanted changes.
-const layoutsFile = "layouts-8.json"
+// layoutsFile is derived from the kernel's BTF, and named after what is wanted of it.
+var layoutsFile = sync.OnceValue(func() string {
+	sum := sha256.Sum256(fmt.Append(nil, wanted))
+	return fmt.Sprintf("layouts-%x.json", sum[:6])
+})
 
 // wanted lists the members that this tree of packages reads. They are looked up once for
 // each kernel and kept, since parsing BTF takes tens of milliseconds. Not every kernel has
@@ -59,7 +64,8 @@ var wanted = map[string]string{
 	"vm_special_mapping":   "name",
 	"vm_operations_struct": "name",
 	"file":                 "f_path.dentry f_path.mnt f_inode",
-	"dentry":               "d_name.name d_name.len d_parent d_inode",
+	"dentry":               "d_name.name d_name.len d_parent d_inode d_op d_hash.pprev",
+	"dentry_operations":    "d_dname",
 	"inode":                "i_ino i_sb",
 	"super_block":          "s_dev s_root",
 	"mount":                "mnt mnt_mountpoint mnt_parent",
@@ -76,7 +82,7 @@ func layouts(ctx context.Context, image *kernel.Kernel) (map[string]kernel.Membe
 	if image.Debuginfo() != "" { // not the kernel's own
 		derive = func(_ string, make func() ([]byte, error)) ([]byte, error) { return make() }
 	}
-	data, err := derive(layoutsFile, func() ([]byte, error) {
+	data, err := derive(layoutsFile(), func() ([]byte, error) {
 		found := map[string]kernel.Member{}
 		spec, err := image.Types(ctx)
 		if err != nil {

@@ -271,11 +271,24 @@ const (
 )
 
 // Path returns the path of a directory entry below a mount, as far as it can be read, ""
-// if not at all (fs/d_path.c, prepend_path).
+// if not at all (fs/d_path.c, d_path).
 func Path(l *kern.Look, dentry, vfsmount uint64) string {
 	inner, err := l.K.Member("mount", "mnt")
 	if err != nil || dentry == 0 {
 		return ""
+	}
+	deleted := ""
+	if d := l.Object("dentry", dentry); d.Uint("d_parent") == dentry {
+		// A file without a directory, such as a System V segment or a memfd, whose mount's
+		// root is another.
+		simple, ok := l.K.Addr("simple_dname")
+		if ops := d.Uint("d_op"); ok && ops != 0 && l.Object("dentry_operations", ops).Uint("d_dname") == simple {
+			if name, ok := dname(l, d); ok {
+				return "/" + name + " (deleted)"
+			}
+		}
+	} else if d.Uint("d_hash.pprev") == 0 && d.Err() == nil {
+		deleted = " (deleted)"
 	}
 	var names []string
 	for range maxNames {
@@ -289,7 +302,7 @@ func Path(l *kern.Look, dentry, vfsmount uint64) string {
 			m := l.Object("mount", vfsmount-uint64(inner.Offset))
 			up, at := m.Uint("mnt_parent"), m.Uint("mnt_mountpoint")
 			if m.Err() != nil || up == m.Addr || up == 0 {
-				return "/" + strings.Join(names, "/")
+				return "/" + strings.Join(names, "/") + deleted
 			}
 			dentry, vfsmount = at, up+uint64(inner.Offset)
 			continue
@@ -297,13 +310,21 @@ func Path(l *kern.Look, dentry, vfsmount uint64) string {
 		if parent == dentry { // not below the mount, such as a pipe
 			break
 		}
-		n := min(d.Uint("d_name.len"), maxName)
-		b := make([]byte, n)
-		if l.Read(b, d.Uint("d_name.name")) != nil {
+		name, ok := dname(l, d)
+		if !ok {
 			break
 		}
-		names = append([]string{text.Line(string(b), maxName)}, names...)
+		names = append([]string{name}, names...)
 		dentry = parent
 	}
-	return "/" + strings.Join(names, "/")
+	return "/" + strings.Join(names, "/") + deleted
+}
+
+// dname is a directory entry's own name.
+func dname(l *kern.Look, d *kern.Object) (string, bool) {
+	b := make([]byte, min(d.Uint("d_name.len"), maxName))
+	if d.Err() != nil || l.Read(b, d.Uint("d_name.name")) != nil {
+		return "", false
+	}
+	return text.Line(string(b), maxName), true
 }
