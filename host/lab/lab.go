@@ -165,9 +165,10 @@ func (e Event) MarshalJSON() ([]byte, error) {
 
 // Function is a stop at a kernel function's entry.
 type Function struct {
-	Name string   `yaml:"name" json:"name" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=of the event"`
-	Of   []string `yaml:"of" json:"of" jsonschema:"minItems=1,description=the function's names over time: the first that the kernel has is taken"`
-	Task int      `yaml:"task" json:"task,omitempty" jsonschema:"minimum=1,maximum=4,description=which of its arguments is a task\\, whose number is the field task of the event; there is none without BTF"`
+	Name string         `yaml:"name" json:"name" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=of the event"`
+	Of   []string       `yaml:"of" json:"of" jsonschema:"minItems=1,description=the function's names over time: the first that the kernel has is taken"`
+	Task int            `yaml:"task" json:"task,omitempty" jsonschema:"minimum=1,maximum=4,description=which of its arguments is a task\\, whose number is the field task of the event; there is none without BTF"`
+	Args map[string]int `yaml:"args" json:"args,omitempty" jsonschema:"maxProperties=4,description=arguments of it by the names of the event's fields that they become: numbers and addresses\\, as 1 to 4"`
 }
 
 // Sandbox is what a program with these privileges runs in; nil for one that runs as

@@ -561,6 +561,15 @@ func (v *validator) trace(at string, t *Trace) {
 		if f.Task < 0 || f.Task > 4 {
 			v.fail(at+".task", 0, "%d; want 1 to 4, the number of an argument", f.Task)
 		}
+		if len(f.Args) > 4 {
+			v.fail(at+".args", 0, "%d of them; want 4 at most", len(f.Args))
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.Args)) {
+			v.match(at+".args", name, stepID, "address")
+			if n := f.Args[name]; n < 1 || n > 4 || name == "task" {
+				v.fail(at+".args", 0, "%s: %d; want a name other than task, and 1 to 4, the number of an argument", name, n)
+			}
+		}
 		if len(f.Of) == 0 {
 			v.fail(at+".of", 0, "names no function")
 		}

@@ -228,6 +228,7 @@ func futexOn(ctx context.Context, st *stage) error {
 		results = append(results, int(int32(w.prog.Get(w.result))))
 	}
 	st.data["results"] = results
+	st.data["holds"] = binary.NativeEndian.Uint32(shared)
 	return privateOn(ctx, st, private)
 }
 

@@ -37,7 +37,7 @@ func request(t *lab.Trace) plan.Request {
 		r.Events = append(r.Events, plan.Event{Name: e.Name, Filter: e.Filter})
 	}
 	for _, f := range t.Functions {
-		r.Entries = append(r.Entries, plan.Entry{Name: f.Name, Of: f.Of, Task: f.Task})
+		r.Entries = append(r.Entries, plan.Entry{Name: f.Name, Of: f.Of, Task: f.Task, Args: f.Args})
 	}
 	if len(t.Events)+len(t.Functions) > 0 {
 		r.BufferKB = bufferKB

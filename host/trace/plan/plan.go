@@ -69,7 +69,7 @@ const (
 	NoCreations
 )
 
-// Entry is an event at the entry of a kernel function, without arguments.
+// Entry is an event at the entry of a kernel function.
 type Entry struct {
 	Name string   // of the event
 	Of   []string // functions, by these very names: the first that the kernel takes
@@ -77,6 +77,8 @@ type Entry struct {
 	// the field "task" of the event; 0 for none. Without types (BTF) there is no such
 	// field.
 	Task int
+	// Args are arguments, from 1, by the names of the event's fields that have them, as words.
+	Args map[string]int
 }
 
 // Event is one event or system, "sched/sched_switch", "sched:sched_*", "signal"

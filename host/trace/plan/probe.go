@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,7 +35,7 @@ func (m *maker) probes(r Request) error {
 			return fmt.Errorf("entry %s: there is a probe of that name already", e.Name)
 		}
 		p := wire.Kprobe{Event: e.Name, Optional: true}
-		args := m.taskOf(e)
+		args := append(m.taskOf(e), m.argsOf(e)...)
 		for _, symbol := range e.Of {
 			p.Alternatives = append(p.Alternatives, m.atEntry(symbol, args, r.Stacks)...)
 		}
@@ -54,6 +55,20 @@ func (m *maker) taskOf(e Entry) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("task=+%d(%s):s32", pid.Offset, row.Entry.Args[e.Task-1])}
+}
+
+// argsOf fetches the arguments that an entry wants as they are.
+func (m *maker) argsOf(e Entry) (fetch []string) {
+	row, ok := arch.Find(m.k.Arch)
+	if !ok {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Args)) {
+		if n := e.Args[name]; n >= 1 && n <= len(row.Entry.Args) {
+			fetch = append(fetch, name+"="+row.Entry.Args[n-1]+":"+row.Entry.Word)
+		}
+	}
+	return fetch
 }
 
 func (m *maker) probe(p wire.Kprobe) {
