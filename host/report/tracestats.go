@@ -24,9 +24,12 @@ func TraceStats(w io.Writer, s *stats.Stats, top, width int) error {
 	if s.Lost > 0 {
 		lost = fmt.Sprintf("%d lost", s.Lost)
 	}
-	fmt.Fprintf(out, "\n%d events, %d stacks among them, %s, in %s (%d.%06d to %d.%06d)\n\n",
-		s.Events, s.Stacks, lost, time.Duration(s.End-s.Start).Round(time.Microsecond),
+	span := fmt.Sprintf("in %s (%d.%06d to %d.%06d)", time.Duration(s.End-s.Start).Round(time.Microsecond),
 		s.Start/1e9, s.Start%1e9/1000, s.End/1e9, s.End%1e9/1000)
+	if s.Ticks {
+		span = fmt.Sprintf("in %d ticks of the clock (%d to %d)", s.End-s.Start, s.Start, s.End)
+	}
+	fmt.Fprintf(out, "\n%d events, %d stacks among them, %s, %s\n\n", s.Events, s.Stacks, lost, span)
 	t := table.New(width, "CPU", "INSTANCE", "BYTES", "EVENTS", "LOST", "REMARKS")
 	for _, i := range []int{0, 2, 3, 4} {
 		t.Columns[i].Right = true

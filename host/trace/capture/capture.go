@@ -4,6 +4,7 @@
 package capture
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"math/bits"
@@ -52,6 +53,17 @@ func (t Times) Of(time uint64) uint64 {
 type Format struct {
 	System string // "ftrace", "sched", "labctl"
 	Text   []byte
+}
+
+// Ticks reports whether times count something else than nanoseconds: cycles (x86-tsc,
+// ppc-tb) or events (counter).
+func (c *Capture) Ticks() bool {
+	for _, clock := range []string{"[x86-tsc]", "[ppc-tb]", "[counter]"} {
+		if c.Times.Mult == 0 && bytes.Contains(c.Clocks, []byte(clock)) {
+			return true
+		}
+	}
+	return false
 }
 
 // CPU is the pages of one CPU's buffer, oldest first.

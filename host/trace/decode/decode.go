@@ -64,6 +64,9 @@ type stackFormat struct {
 	callers int
 }
 
+// Ticks is Capture.Ticks: the times are no nanoseconds.
+func (d *Decoder) Ticks() bool { return d.capture.Ticks() }
+
 // Open checks the descriptions of a capture. Pages are read by Events.
 //
 // The error is one of the descriptions: nothing can be decoded without them.

@@ -24,6 +24,7 @@ type Writer struct {
 	w      io.Writer
 	dec    *decode.Decoder
 	style  stack.Style
+	ticks  bool
 	names  map[int]string // of tasks, as they are printed
 	stacks map[string]string
 	line   bytes.Buffer
@@ -32,7 +33,7 @@ type Writer struct {
 
 // New makes a writer for the events of d, whose stacks are printed in a style.
 func New(w io.Writer, d *decode.Decoder, style stack.Style) *Writer {
-	return &Writer{w: w, dec: d, style: style, names: map[int]string{}, stacks: map[string]string{}}
+	return &Writer{w: w, dec: d, style: style, ticks: d.Ticks(), names: map[int]string{}, stacks: map[string]string{}}
 }
 
 // Write prints all events of d. Places that cannot be read are a line each, and the
@@ -72,9 +73,13 @@ func (l *Writer) Event(e *decode.Event) error {
 	b.WriteString("] ")
 	b.WriteString(e.Columns())
 	b.WriteByte(' ')
-	b.Write(strconv.AppendUint(b.AvailableBuffer(), e.Time/1e9, 10))
-	b.WriteByte('.')
-	padded(b, e.Time%1e9/1000, 6, '0')
+	if l.ticks {
+		b.Write(strconv.AppendUint(b.AvailableBuffer(), e.Time, 10))
+	} else {
+		b.Write(strconv.AppendUint(b.AvailableBuffer(), e.Time/1e9, 10))
+		b.WriteByte('.')
+		padded(b, e.Time%1e9/1000, 6, '0')
+	}
 	b.WriteString(": ")
 	words := l.dec.Text(e)
 	switch name := e.Name(); {

@@ -34,7 +34,8 @@ type Stats struct {
 	Events  int64    `json:"events"` // stacks, which are records of their own, included
 	Stacks  int64    `json:"stacks"` // of them taken with another
 	Lost    int64    `json:"lost"`
-	Start   uint64   `json:"start"` // nanoseconds
+	Ticks   bool     `json:"ticks,omitempty"` // times count no nanoseconds but the clock's own unit
+	Start   uint64   `json:"start"`           // nanoseconds
 	End     uint64   `json:"end"`
 	CPUs    []CPU    `json:"cpus"`
 	Kinds   []Count  `json:"kinds"`     // of events, the most frequent first, as the rest
@@ -76,6 +77,7 @@ func Of(c *capture.Capture) (*Stats, error) {
 	if m := clock.FindSubmatch(c.Clocks); m != nil {
 		s.Clock = text.Line(string(m[1]), 40)
 	}
+	s.Ticks = d.Ticks()
 	kinds, funcs, tasks := counter{}, map[uint64]int64{}, map[int]int64{}
 	first := true
 	for e, err := range d.Events() {
