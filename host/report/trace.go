@@ -64,8 +64,32 @@ func (p *printer) lines(t *record.Trace) {
 			p.f("   %-8s %-*s  %s\n", Clean(l.Kind), width, Clean(l.Name), Clean(Became(l)))
 		}
 	}
+	p.idle(t)
 	p.f("\n")
 }
+
+// idle says what was armed and never hit.
+func (p *printer) idle(t *record.Trace) {
+	if t.Timeline == nil {
+		return
+	}
+	never := "armed, never hit"
+	if t.Lost() > 0 || t.Damaged > 0 || t.Left > 0 || t.Truncated != "" {
+		never = "armed, no event in what is left of the trace"
+	}
+	for i := range t.Lines {
+		switch l := &t.Lines[i]; {
+		case l.Missing() || l.Idle == 0:
+		case l.Idle == l.Count:
+			p.f("   %s: %s %s\n", never, Clean(l.Kind), Clean(l.Name))
+		default:
+			p.f("   %s: %d of the %d %s of %s\n", never, l.Idle, l.Count, kinds[l.Kind], Clean(l.Name))
+		}
+	}
+}
+
+// kinds are several of a kind of line.
+var kinds = map[string]string{"function": "functions", "graph": "functions", "event": "events", "probe": "probes"}
 
 // Became is what one thing that was asked for came to, in a few words.
 func Became(l *plan.Line) string {

@@ -24,8 +24,10 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 	}
 	b := tasks.Builder{Stacks: asked(t)}
 	out := listing.New(log, r.Decoder, style)
+	seen := hits{}
 	for e := range r.Events() {
 		name := e.Name()
+		seen.event(e)
 		if log == nil && !b.Wants(name, e.Stack != nil) {
 			b.Count(name, int64(e.Time))
 			continue
@@ -47,6 +49,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 			}
 		}
 	}
+	seen.idle(t.Lines, r.Decoder)
 	if t.Timeline, _, err = b.Build(); err != nil {
 		return outcome.Default(outcome.CheckFailed, err)
 	}

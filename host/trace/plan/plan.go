@@ -143,6 +143,10 @@ type Line struct {
 	Count int      `json:"count,omitempty"`
 	// Why says why it has another name here, or why it is missing.
 	Why string `json:"why,omitempty"`
+	// Idle is how many of Count the trace has no event of, after it was read: armed, and
+	// never hit. Of function_graph, whose functions are those that called others too, it
+	// is not known when there are several.
+	Idle int `json:"idle,omitempty"`
 }
 
 // Asked says that the line is for something to be traced.
