@@ -19,8 +19,14 @@ func (s *Session) Complete(before, word string) []string {
 	c := command.Find(before)
 	switch {
 	case strings.TrimSpace(before) == "":
+		// TRACE32's words only where they are meant: they are many.
 		for _, w := range command.Words {
-			from = append(append(from, w.Name), w.Lauterbach...)
+			from = append(from, w.Name)
+		}
+		if word == "" || !slices.ContainsFunc(from, func(f string) bool { return strings.HasPrefix(f, word) }) {
+			for _, w := range command.Words {
+				from = append(from, w.Lauterbach...)
+			}
 		}
 	case c == nil:
 	case c.Name == "struct" || c.Name == "watch":

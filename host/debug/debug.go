@@ -310,16 +310,15 @@ func (p *place) stack(ctx context.Context) (*stack.Stack, error) {
 	if p.frame != nil {
 		return p.frame, nil
 	}
-	tasks, err := p.allTasks(ctx)
-	var none *kern.NoTypesError
-	if errors.As(err, &none) { // stacks need no types everywhere
-		var cpus []vm.CPU
-		if cpus, err = p.s.g.CPUs(ctx); err == nil {
-			tasks = task.Untyped(p.l.K, cpus)
+	tasks := p.tasks
+	if tasks == nil {
+		var err error
+		if tasks, err = p.s.g.CPUTasks(ctx); err != nil {
+			return nil, err
 		}
-	}
-	if err != nil {
-		return nil, err
+		if len(tasks.List) > 0 {
+			p.tasks = tasks
+		}
 	}
 	st, err := tasks.CPUStack(p.cpu)
 	if err != nil {

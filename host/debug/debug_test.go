@@ -509,7 +509,10 @@ func TestJSON(t *testing.T) {
 func TestComplete(t *testing.T) {
 	b := newBench(t, false)
 	for _, c := range []struct{ before, word, want string }{
-		{"", "bre", "break breaks Break.DISable Break.Delete Break.ENable Break.List Break.RESet Break.Set Break.direct"},
+		{"", "bre", "break breaks"},
+		{"", "Bre", "break breaks Break.DISable Break.Delete Break.ENable Break.List Break.RESet Break.Set Break.direct"},
+		{"", "reg", "registers"},
+		{"", "var.", "Var.Break.Set Var.Frame Var.Set Var.View Var.Watch"},
 		{"break ", "kernel_clon", "kernel_clone"},
 		{"b.s ", "KERNEL_CLON", "kernel_clone"},
 		{"break kernel_clone ", "/t", "/TASK"},

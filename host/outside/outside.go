@@ -72,6 +72,21 @@ func (g *Guest) Tasks(ctx context.Context) (*task.Tasks, error) {
 	return task.Read(g.Kernel, cpus)
 }
 
+// CPUTasks is Tasks, of a kernel without types what the CPUs run alone: their stacks need
+// none everywhere.
+func (g *Guest) CPUTasks(ctx context.Context) (*task.Tasks, error) {
+	t, err := g.Tasks(ctx)
+	var none *kern.NoTypesError
+	if !errors.As(err, &none) {
+		return t, err
+	}
+	cpus, err := g.CPUs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return task.Untyped(g.Kernel, cpus), nil
+}
+
 // Stopped calls f while the guest stands still, so that everything that f reads is of one
 // moment.
 func (g *Guest) Stopped(ctx context.Context, f func() error) error {

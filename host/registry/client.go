@@ -124,10 +124,11 @@ func (d *directory) find(ctx context.Context, name string) (*Machine, error) {
 		if lerr != nil {
 			return nil, lerr
 		}
-		if len(all) == 0 {
-			return nil, outcome.Inputf("no machine called %s is running, nor any other; start it with: labctl up %s", name, name)
+		running := "none is running; start it with: labctl up " + name
+		if len(all) > 0 {
+			running = "running: " + strings.Join(namesOf(all), ", ")
 		}
-		return nil, nearest.Unknown("machine", name, namesOf(all))
+		return nil, outcome.Inputf("machine %q is not running%s (%s)", name, nearest.Hint(name, namesOf(all)), running)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)

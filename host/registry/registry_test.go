@@ -110,7 +110,7 @@ func TestFind(t *testing.T) {
 	lab := Info{Name: "lab", ID: "2", Named: true}
 	answer(t, d, lab.Name, says(lab))
 	expect("", "lab") // the only one that has been named
-	expect("lba", `machine "lba" is not known, did you mean lab? (known: exec-x-1, lab)`)
+	expect("lba", `machine "lba" is not running, did you mean lab? (running: exec-x-1, lab)`)
 	expect("../lab", "want at most 40 lower-case letters")
 	answer(t, d, "two", says(Info{Name: "two", ID: "3", Named: true}))
 	expect("", "several machines are running; name one of: lab, two")

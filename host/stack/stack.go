@@ -102,10 +102,13 @@ func (s *Stack) InsertCaller(caller Frame) {
 	if len(s.Frames) == 0 || len(s.Frames) > 1 && s.Frames[1].Base() == caller.Base() {
 		return
 	}
-	caller.Note = "from the link register"
+	caller.Note = FromLinkRegister
 	frames := append([]Frame{s.Frames[0], caller}, s.Frames[1:]...)
 	s.Frames = frames
 }
+
+// FromLinkRegister marks a caller that a register tells, and not the stack.
+const FromLinkRegister = "from the link register"
 
 // startOfSymbol marks a return address that is the first byte of a symbol. The
 // instruction before it is the call, so the caller is the symbol before: a

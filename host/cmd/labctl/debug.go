@@ -258,7 +258,10 @@ func (p *prompt) session(ctx context.Context, s *session.Session, i vm.Inspector
 	if errors.Is(err, errProgramEnded) {
 		err = nil
 	}
-	return errors.Join(err, p.d.Close())
+	if cerr := p.d.Close(); !p.d.Ended() { // else there is nothing to let run
+		err = errors.Join(err, cerr)
+	}
+	return err
 }
 
 // errProgramEnded ends the session of a program's own machine.

@@ -249,7 +249,11 @@ type taskStack struct {
 }
 
 func (a *app) stacks(ctx context.Context, o outsideFlags, g *outside.Guest, tid int, all bool, style stack.Style) error {
-	tasks, err := g.Tasks(ctx)
+	read := g.Tasks
+	if !all && tid < 0 {
+		read = g.CPUTasks
+	}
+	tasks, err := read(ctx)
 	if err != nil {
 		return err
 	}

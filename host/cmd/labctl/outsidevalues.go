@@ -220,7 +220,7 @@ symbol then, or at any time.`,
 		Example: "  labctl pte 1 0x400000\n  labctl pte 0 init_task --in lab",
 		Args:    wantArgs(2, "a process's number and an address"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.lookAtTask(c.Context(), o, args[0], func(g *outside.Guest, one *task.Task) error {
+			show := func(g *outside.Guest, one *task.Task) error {
 				l := g.Look()
 				addr, err := l.ParseAddress(args[1])
 				if err != nil {
@@ -238,7 +238,11 @@ symbol then, or at any time.`,
 					return a.printJSON(r)
 				}
 				return a.printPTE(r, one)
-			})
+			}
+			if args[0] == "0" { // no task is needed, and a kernel without types has none
+				return a.look(c.Context(), o, func(g *outside.Guest) error { return show(g, &task.Task{}) })
+			}
+			return a.lookAtTask(c.Context(), o, args[0], show)
 		},
 	}
 	o.flags(c)
@@ -246,7 +250,11 @@ symbol then, or at any time.`,
 }
 
 func (a *app) printPTE(r page.Result, one *task.Task) error {
-	fmt.Fprintf(a.stdout, "0x%x of %s, pid %d; %s\n", r.Addr, one.Name(), one.PID, r.Format)
+	of := "the kernel"
+	if one.Addr != 0 {
+		of = fmt.Sprintf("%s, pid %d", one.Name(), one.PID)
+	}
+	fmt.Fprintf(a.stdout, "0x%x of %s; %s\n", r.Addr, of, r.Format)
 	w := a.table("LEVEL", "INDEX", "AT", "ENTRY", "BITS")
 	w.Columns[1].Right = true
 	for _, e := range r.Entries {

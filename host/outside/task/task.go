@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"labctl/host/arch"
 	"labctl/host/outcome"
@@ -425,9 +426,23 @@ const origin = "outside"
 
 // frames unwinds.
 func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
+	lr := r[unwind.RegLR]
+	if f := stack.At(t.find, r[unwind.RegPC], true); exact && lr != 0 && f.Offset == 0 && f.Name != "" && t.look.K.Image.Arch == "arm" {
+		// At its first instruction a function has pushed nothing: its caller's frame is
+		// the innermost one. The tables of the EHABI are for where it has.
+		from := maps.Clone(r)
+		from[unwind.RegPC] = lr
+		pcs := append([]unwind.PC{{Addr: r[unwind.RegPC], Exact: true}}, t.unw.Unwind(t.look, from, false)...)
+		if len(pcs) > 1 {
+			pcs[1].Note = stack.FromLinkRegister
+		}
+		s := unwind.Frames(t.find, pcs)
+		s.Origin = origin
+		return s
+	}
 	s := unwind.Frames(t.find, t.unw.Unwind(t.look, r, exact))
 	s.Origin = origin
-	if lr := r[unwind.RegLR]; exact && lr != 0 && len(s.Frames) > 0 && t.unframed(s.Frames[0]) {
+	if exact && lr != 0 && len(s.Frames) > 0 && t.unframed(s.Frames[0]) {
 		s.InsertCaller(stack.At(t.find, lr, false))
 	}
 	return s

@@ -142,7 +142,7 @@ func (c *Client) Release() {
 }
 
 // ErrEnded means that the stub is gone, and most likely QEMU with it.
-var ErrEnded = outcome.New(outcome.GuestCrashed, "the connection to QEMU's gdbstub has ended")
+var ErrEnded = outcome.New(outcome.GuestCrashed, "the guest is gone: the connection to QEMU's gdbstub has ended")
 
 // send sends a packet. None of the stub's is acknowledged: it takes the start of the next
 // request for that (QEMU: gdbstub.c, gdb_read_byte), and an acknowledgement that comes

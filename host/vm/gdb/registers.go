@@ -82,16 +82,21 @@ func (d *description) add(part []byte) error {
 }
 
 // place sets where registers are in the reply to "g" of so many bytes: one after another
-// by number, from 0 on.
+// by number, from 0 on. Numbers of no register take no bytes: 32-bit Arm's end at 15 and
+// go on at 25.
 func place(regs []Register, size int) {
 	at := 0
-	byNumber := map[int]*Register{}
+	byNumber, last := map[int]*Register{}, -1
 	for i := range regs {
 		byNumber[regs[i].Number] = &regs[i]
+		last = max(last, regs[i].Number)
 	}
-	for n := 0; at < size; n++ {
+	for n := 0; n <= last && at < size; n++ {
 		r := byNumber[n]
-		if r == nil || at+(r.Bits+7)/8 > size {
+		if r == nil {
+			continue
+		}
+		if at+(r.Bits+7)/8 > size {
 			return
 		}
 		r.offset = at
