@@ -464,10 +464,11 @@ func (p *prompt) script(ctx context.Context) error {
 // interact reads commands from the terminal, with history and completion.
 func (p *prompt) interact(ctx context.Context) error {
 	in, _ := p.app.stdin.(*os.File)
+	typed := &keys{from: in}
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{in, p.app.stdout}, p.name+"> ")
+	}{typed, p.app.stdout}, p.name+"> ")
 	t.AutoCompleteCallback = func(l string, pos int, key rune) (string, int, bool) {
 		if key != '\t' {
 			return "", 0, false
@@ -486,12 +487,16 @@ func (p *prompt) interact(ctx context.Context) error {
 		}
 		l, err := t.ReadLine()
 		term.Restore(fd, old)
-		if errors.Is(err, io.EOF) { // Ctrl-D, and Ctrl-C at the prompt
+		if errors.Is(err, io.EOF) { // Ctrl-D
 			fmt.Fprintln(p.app.stdout)
 			return nil
 		}
 		if err != nil {
 			return outcome.Default(outcome.HostLacks, err)
+		}
+		if typed.interrupted {
+			typed.interrupted = false
+			continue
 		}
 		if strings.TrimSpace(l) == "" {
 			l = repeatable(last) // as gdb does
@@ -508,6 +513,35 @@ func (p *prompt) interact(ctx context.Context) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// keys is a terminal on which Ctrl-C gives a line up, as in other debuggers: it may have
+// been meant for a guest that has just stopped.
+type keys struct {
+	from        io.Reader
+	left        []byte
+	interrupted bool
+}
+
+func (k *keys) Read(p []byte) (int, error) {
+	if len(k.left) == 0 {
+		b := make([]byte, 256)
+		n, err := k.from.Read(b)
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range b[:n] {
+			if c == 3 { // go to the line's end, erase it, and enter it
+				k.interrupted = true
+				k.left = append(k.left, 5, 21, '\r')
+				continue
+			}
+			k.left = append(k.left, c)
+		}
+	}
+	n := copy(p, k.left)
+	k.left = k.left[n:]
+	return n, nil
 }
 
 // repeatable is a command that an empty line repeats, "" if that is none.

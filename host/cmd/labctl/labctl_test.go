@@ -70,6 +70,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			"empty-file": emptyFile,
 			"fault":      fault,
 			"noqemu":     noQEMU,
+			"terminal":   terminal,
 		},
 	})
 }
