@@ -168,6 +168,25 @@ func Open(name string) (*os.File, error) {
 
 func notRegular(name string) error { return outcome.Inputf("%s: not a regular file", name) }
 
+// CheckDir returns nil for a directory, and otherwise what the name stands for instead:
+// "no such directory", "a file, not a directory". The errors do not name it.
+func CheckDir(name string) error {
+	st, err := os.Stat(name)
+	switch path := (*fs.PathError)(nil); {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return outcome.Inputf("no such directory")
+	case errors.As(err, &path):
+		return outcome.Default(outcome.BadInput, path.Err)
+	case err != nil:
+		return outcome.Default(outcome.BadInput, err)
+	case st.Mode().IsRegular():
+		return outcome.Inputf("a file, not a directory")
+	case !st.IsDir():
+		return outcome.Inputf("not a directory")
+	}
+	return nil
+}
+
 // ReadFile reads a regular file. A file of more than max bytes is an error. Its errors
 // name the file.
 func ReadFile(name string, max int64) ([]byte, error) {

@@ -74,6 +74,9 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 // not returned.
 func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, nil, fmt.Errorf("resume matrix %s: %w; leave --resume out", dir, err)
+	}
 	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
@@ -279,6 +282,9 @@ func fileName(id string) string {
 // results of the cells that have ended.
 func SoFar(dir string) (_ *Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("read matrix %s: %w", dir, err)
+	}
 	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read matrix: %s holds none", dir)

@@ -372,7 +372,7 @@ func TestFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	plan := planOf(2, 1, 3)
 	r := &Results{Plan: plan, Shard: "1/2"}
-	if _, _, err := Resume(dir, r, false); err == nil || !strings.Contains(err.Error(), "holds none; leave --resume out") {
+	if _, _, err := Resume(dir, r, false); err == nil || !strings.Contains(err.Error(), "no such directory; leave --resume out") {
 		t.Errorf("Resume of nothing = %v", err)
 	}
 	f, err := Create(dir, r)

@@ -42,6 +42,9 @@ var (
 func Read(dir string) (_ *Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	name := filepath.Join(dir, File)
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("read matrix %s: %w", dir, err)
+	}
 	b, err := bounded.ReadFile(name, format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read matrix: %w", err)

@@ -40,8 +40,8 @@ const (
 func Of(dir, lang string, find judge.FindLab) (_ *Page, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	d := record.Dir{Path: dir}
-	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
-		return nil, errors.New("no such directory; give the one that was --out")
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("%w; give the directory that was --out", err)
 	}
 	switch {
 	case there(d.File(matrix.File)):

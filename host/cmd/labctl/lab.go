@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/bounded"
 	"labctl/host/lab"
 	"labctl/host/lab/facts"
 	"labctl/host/lab/show"
@@ -58,8 +59,8 @@ func (o *labFlags) root() (fs.FS, error) {
 	if o.dir == "" {
 		return labs.FS, nil
 	}
-	if fi, err := os.Stat(o.dir); err != nil || !fi.IsDir() {
-		return nil, outcome.Inputf("--labs %s: no such directory", o.dir)
+	if err := bounded.CheckDir(o.dir); err != nil {
+		return nil, fmt.Errorf("--labs %s: %w", o.dir, err)
 	}
 	return os.DirFS(o.dir), nil
 }

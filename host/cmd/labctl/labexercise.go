@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/bounded"
 	"labctl/host/class"
 	"labctl/host/lab"
 	"labctl/host/lab/compile"
@@ -217,10 +218,10 @@ it does not end in time. Of a class: 1 when one of these befalls anybody.`,
 				dir = args[1]
 			}
 			switch fi, err := os.Stat(dir); {
+			case o.class && (err != nil || !fi.IsDir()):
+				return fmt.Errorf("%s: %w; want one with a directory for each learner", dir, bounded.CheckDir(dir))
 			case err != nil:
-				return outcome.Inputf("%s: no such directory; labctl lab start %s makes one", dir, l.ID)
-			case o.class && !fi.IsDir():
-				return outcome.Inputf("%s: not a directory; want one with a directory for each learner", dir)
+				return fmt.Errorf("%s: %w; labctl lab start %s makes one", dir, bounded.CheckDir(dir), l.ID)
 			case !fi.IsDir() && (!fi.Mode().IsRegular() || filepath.Ext(dir) != ".go"):
 				return outcome.Inputf("%s: neither a directory with Go source nor a .go file", dir)
 			case !fi.IsDir():

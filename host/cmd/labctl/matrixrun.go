@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
+	"labctl/host/bounded"
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
@@ -49,8 +50,8 @@ func (o *matrixOutput) check() error {
 		if name == "" {
 			continue
 		}
-		if fi, err := os.Stat(filepath.Dir(name)); err != nil || !fi.IsDir() {
-			return outcome.Inputf("%s %s: there is no directory %s", flag, name, filepath.Dir(name))
+		if dir := filepath.Dir(name); bounded.CheckDir(dir) != nil {
+			return fmt.Errorf("%s %s: %s: %w", flag, name, dir, bounded.CheckDir(dir))
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -96,6 +97,47 @@ func TestNotFiles(t *testing.T) {
 			}
 			if err := os.RemoveAll(strings.SplitN(tt.file, "/", 2)[0]); err != nil {
 				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestNotDirectories gives every command that takes a record or another directory
+// something that is none, and says what it is.
+func TestNotDirectories(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("LABCTL_CACHE", filepath.Join(dir, "cache"))
+	if err := errors.Join(syscall.Mkfifo("pipe", 0o600), os.WriteFile("file", nil, 0o644), os.Symlink("loop", "loop")); err != nil {
+		t.Fatal(err)
+	}
+	const bad, badProgram = 2, 125
+	for _, tt := range []struct {
+		args string // X is what is no directory
+		want int
+		new  bool // a directory that is not there is made
+	}{
+		{"report X", bad, false},
+		{"report X --html page.html", bad, false},
+		{"lab judge X", bad, false},
+		{"matrix merge X X", bad, false},
+		{"matrix diff X X", bad, false},
+		{"matrix run --kernels ./bzImage --out X --resume -- true", bad, false},
+		{"matrix run --kernels ./bzImage --junit X/x.xml -- true", bad, false},
+		{"lab check P1 --class X", bad, false},
+		{"lab start P1 X", bad, true},
+		{"lab solve P1 X", bad, true},
+		{"lab ls --labs X", bad, false},
+		{"exec --get /proc/version:X/version -- true", badProgram, false},
+	} {
+		for name, says := range map[string]string{"pipe": "not a directory", "file": "a file, not a directory", "nothing": "no such directory", "loop": "too many levels of symbolic links"} {
+			if name == "nothing" && tt.new {
+				continue
+			}
+			var out, said bytes.Buffer
+			status := run(strings.Fields("-q "+strings.ReplaceAll(tt.args, "X", name)), strings.NewReader(""), &out, &said)
+			if status != tt.want || strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), name) || !strings.Contains(said.String(), says) {
+				t.Errorf("labctl %s, with %s: exit status %d, %q; want %d, one line with %q", tt.args, name, status, said.String(), tt.want, says)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"labctl/guest/wire"
+	"labctl/host/bounded"
 	"labctl/host/outcome"
 	"labctl/host/vm/agent"
 )
@@ -164,8 +165,8 @@ func getOutput(flag, dir string) (Output, error) {
 		return o, err
 	}
 	// Check before the run rather than after it.
-	if fi, err := os.Stat(filepath.Dir(o.Host)); err != nil || !fi.IsDir() {
-		return o, fmt.Errorf("--get %s: no directory %s on this host", flag, filepath.Dir(o.Host))
+	if dir := filepath.Dir(o.Host); bounded.CheckDir(dir) != nil {
+		return o, fmt.Errorf("--get %s: %s: %w", flag, dir, bounded.CheckDir(dir))
 	}
 	return o, nil
 }

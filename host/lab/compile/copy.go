@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 
+	"labctl/host/bounded"
 	"labctl/host/lab"
 	"labctl/host/outcome"
 	"labctl/host/scratch"
@@ -18,6 +19,9 @@ import (
 func Copy(l *lab.Lab, from, dir string) error {
 	old, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if what := bounded.CheckDir(dir); what != nil {
+			return fmt.Errorf("%s: %w; give another", dir, what)
+		}
 		return outcome.Default(outcome.BadInput, err)
 	}
 	if len(old) > 0 {

@@ -1,8 +1,10 @@
 package judge
 
 import (
+	"fmt"
 	"path/filepath"
 
+	"labctl/host/bounded"
 	"labctl/host/lab"
 	"labctl/host/lab/result"
 	"labctl/host/record"
@@ -42,6 +44,9 @@ func Read(dir string, find FindLab) (*Run, error) {
 // ReadAll judges the records in the directories of one directory, or the one that it
 // is itself when they have none.
 func ReadAll(dir string, find FindLab) ([]*Run, error) {
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("%s: %w; give the directory that was --out", dir, err)
+	}
 	files, err := filepath.Glob(filepath.Join(scratch.EscapeGlob(dir), "*", result.File))
 	if err != nil {
 		return nil, err

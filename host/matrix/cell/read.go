@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"labctl/host/bounded"
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
 	"labctl/host/lab/result"
@@ -25,14 +25,10 @@ import (
 // as find gives them.
 func Read(dir string, find judge.FindLab) (_ *matrix.Results, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	fi, err := os.Stat(dir)
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("%w; give the directory that was --out", err)
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("no such directory")
-	case err != nil:
-		return nil, err
-	case !fi.IsDir():
-		return nil, errors.New("it is a file; give the directory that was --out")
 	case there(dir, matrix.File):
 		return matrix.Read(dir)
 	case there(dir, matrix.CellDir):

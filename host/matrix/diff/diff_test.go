@@ -378,7 +378,7 @@ func TestLoad(t *testing.T) {
 	for _, tt := range []struct{ path, want string }{
 		{"testdata/nowhere", "no such directory"},
 		{"testdata/labs", "no " + record.RunFile},
-		{"testdata/records/arm64/5.10/K1/run.json", "no such directory"},
+		{"testdata/records/arm64/5.10/K1/run.json", "a file, not a directory"},
 	} {
 		if _, _, err := Load([]string{tt.path}, find); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Load(%s) = %v; want %q", tt.path, err, tt.want)

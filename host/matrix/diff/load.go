@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/host/bounded"
 	"labctl/host/kernel/profile"
 	"labctl/host/lab"
 	"labctl/host/lab/judge"
@@ -120,8 +121,8 @@ func Load(paths []string, find func(id string) (*lab.Lab, error)) (kernels []*Ke
 // Of a matrix that has ended they are those of its results, in the plan's order: a
 // cell that was tried again has others, too.
 func records(path string) (dirs []string, planned bool, err error) {
-	if st, err := os.Stat(path); err != nil || !st.IsDir() {
-		return nil, false, fmt.Errorf("%s: no such directory; give the record of a run, or a directory with several", text.Line(path, 200))
+	if err := bounded.CheckDir(path); err != nil {
+		return nil, false, fmt.Errorf("%s: %w; give the record of a run, or a directory with several", text.Line(path, 200), err)
 	}
 	all, err := matrix.Read(path)
 	switch {
