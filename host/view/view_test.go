@@ -143,3 +143,30 @@ func TestHTML(t *testing.T) {
 		t.Error("markup of a guest's, a style that the page's policy forbids, or an address of elsewhere")
 	}
 }
+
+// TestMarkdown: every kind is written, what a guest said is text, and each table's rows
+// have as many cells as its head.
+func TestMarkdown(t *testing.T) {
+	for _, lang := range []string{"en", "ko"} {
+		var b strings.Builder
+		if err := Markdown(&b, all(t), lang); err != nil {
+			t.Fatal(err)
+		}
+		golden.Check(t, "testdata/views-"+lang+".md", b.String())
+		if strings.Contains(b.String(), "<script") || strings.Contains(b.String(), "\x1b") {
+			t.Error("a guest's markup or colours are in it")
+		}
+		cells := 0
+		for l := range strings.Lines(b.String()) {
+			if !strings.HasPrefix(l, "|") {
+				cells = 0
+				continue
+			}
+			if n := strings.Count(l, "|"); cells != 0 && n != cells {
+				t.Errorf("%s: a row of %d cells where there are %d: %s", lang, n-1, cells-1, l)
+			} else {
+				cells = n
+			}
+		}
+	}
+}

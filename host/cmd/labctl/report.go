@@ -5,12 +5,15 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"labctl/host/lab"
+	"labctl/host/lab/judge"
+	"labctl/host/lab/see"
 	"labctl/host/lab/show"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
@@ -20,6 +23,7 @@ import (
 	"labctl/host/page"
 	"labctl/host/record"
 	"labctl/host/scratch"
+	"labctl/host/view"
 )
 
 func (a *app) reportCmd() *cobra.Command {
@@ -35,7 +39,7 @@ func (a *app) reportCmd() *cobra.Command {
   junit     JUnit XML, for GitLab, Jenkins and viewers for GitHub: a suite for
             each kernel on each target, a test case for each work
   ktap      the kernel's test protocol, version 1: checks in labs in machines
-  markdown  a summary for GitHub: at most 1 MiB
+  markdown  a summary for GitHub, with what each lab shows: at most 1 MiB
   json      all of it (schema ` + matrix.Schema + `)
 
 With --html FILE it is one page for people, which loads nothing from anywhere: of a
@@ -70,11 +74,14 @@ The exit status is 0 when the report is written, whatever it says.`,
 			if err != nil {
 				return outcome.Default(outcome.BadInput, fmt.Errorf("report %s: %w", args[0], err))
 			}
+			seen := func(res *matrix.Result) string { return a.seen(args[0], res, &lf) }
 			if out == "" {
-				return render.Write(a.stdout, format, r, a.reportOptions(args[0]))
+				o := a.reportOptions(args[0])
+				o.Seen = seen
+				return render.Write(a.stdout, format, r, o)
 			}
 			var b bytes.Buffer
-			if err := render.Write(&b, format, r, render.Options{Width: wide, Dir: args[0]}); err != nil {
+			if err := render.Write(&b, format, r, render.Options{Width: wide, Dir: args[0], Seen: seen}); err != nil {
 				return err
 			}
 			return writeReport(out, b.Bytes())
@@ -84,9 +91,23 @@ The exit status is 0 when the report is written, whatever it says.`,
 	f.StringVar(&format, "format", "text", strings.Join(render.Formats, ", "))
 	f.StringVar(&out, "out", "", "write a file instead of standard output")
 	f.StringVar(&html, "html", "", "write one page for people to this file")
-	f.StringVar(&lf.lang, "lang", "", "with --html: the language that is shown first: en, ko (default: that of LANG)")
+	f.StringVar(&lf.lang, "lang", "", "with --html and markdown: the language: en, ko (default: that of LANG)")
 	f.StringVar(&lf.dir, "labs", "", "a directory with labs of your own, instead of labctl's")
 	return c
+}
+
+// seen is what a lab's record shows, as Markdown. A result that names no directory is of
+// the one that was given, or was not kept.
+func (a *app) seen(dir string, res *matrix.Result, lf *labFlags) string {
+	r, err := judge.Read(filepath.Join(dir, res.Record), func(id string) (*lab.Lab, error) { return a.find(lf, id) })
+	if err != nil {
+		return ""
+	}
+	var b strings.Builder
+	if err := view.Markdown(&b, see.Views(r.Lab, r.Result), a.pageLang(lf)); err != nil {
+		return ""
+	}
+	return b.String()
 }
 
 // pageLang is the language in which a page opens.

@@ -19,8 +19,9 @@ const maxMarkdownColumns = 12
 
 // Markdown writes results as a summary for GitHub: a table, the failures to be
 // unfolded, and the sums. It is at most MaxMarkdown bytes; where more would be
-// said, the last line says that it was cut.
-func Markdown(w io.Writer, r *matrix.Results) error {
+// said, the last line says that it was cut. seen may be nil (Options.Seen); of each lab it
+// is asked for the first cell that was judged.
+func Markdown(w io.Writer, r *matrix.Results, seen func(*matrix.Result) string) error {
 	all := entries(r)
 	n := count(all)
 	title := "✅ "
@@ -28,9 +29,9 @@ func Markdown(w io.Writer, r *matrix.Results) error {
 		title = "❌ "
 	}
 	m := markdown{limit: MaxMarkdown - 1<<10}
-	m.add("## " + title + escape(cmp.Or(text.Line(r.Name, 80), "labctl matrix")) + "\n\n")
+	m.add("## " + title + text.Markdown(cmp.Or(text.Line(r.Name, 80), "labctl matrix")) + "\n\n")
 	for _, s := range sums(r, n) {
-		m.add(escape(s) + "  \n")
+		m.add(text.Markdown(s) + "  \n")
 	}
 	m.grid(newSheet(all))
 	if n.red() > 0 {
@@ -47,7 +48,10 @@ func Markdown(w io.Writer, r *matrix.Results) error {
 		if i == 0 {
 			m.add("\n### Not applicable\n")
 		}
-		m.details(fmt.Sprintf("➖ %s: %s", escape(g.reason), plural(len(g.ids), "cell")), strings.Join(g.ids, "\n"))
+		m.details(fmt.Sprintf("➖ %s: %s", text.Markdown(g.reason), plural(len(g.ids), "cell")), strings.Join(g.ids, "\n"))
+	}
+	if seen != nil {
+		m.seen(all, seen)
 	}
 	if m.left > 0 {
 		fmt.Fprintf(&m.b, "\n… cut here: GitHub takes %d KiB. The whole is in the run's records: `labctl report DIR --format markdown`.\n", MaxMarkdown>>10)
@@ -76,7 +80,7 @@ func (m *markdown) grid(s sheet) {
 	for _, columns := range s.fold(func(c []column) bool { return len(c) <= maxMarkdownColumns }) {
 		head, rule := "\n| |", "|---|"
 		for _, c := range columns {
-			head += " " + escape(c.target) + "<br>" + escape(c.kernel) + " |"
+			head += " " + text.Markdown(c.target) + "<br>" + text.Markdown(c.kernel) + " |"
 			rule += ":-:|"
 		}
 		m.add(head + "\n" + rule + "\n")
@@ -84,7 +88,7 @@ func (m *markdown) grid(s sheet) {
 			if !r.has(columns) {
 				continue
 			}
-			line := "| " + escape(r.name) + " |"
+			line := "| " + text.Markdown(r.name) + " |"
 			for _, c := range columns {
 				line += " " + markOf(r.cells[c]).emoji + " |"
 			}
@@ -107,8 +111,24 @@ func (m *markdown) failure(o *entry) {
 	if t := o.tail(); t != "" {
 		body = append(body, "output:", t)
 	}
-	head := fmt.Sprintf("%s <b>%s</b> %s", markOf(o).emoji, escape(o.id()), escape(o.verdict()))
+	head := fmt.Sprintf("%s <b>%s</b> %s", markOf(o).emoji, text.Markdown(o.id()), text.Markdown(o.verdict()))
 	m.details(head, strings.Join(body, "\n"))
+}
+
+// seen is what labs show.
+func (m *markdown) seen(all []entry, seen func(*matrix.Result) string) {
+	title, done := "\n### Seen\n", map[string]bool{}
+	for i := range all {
+		o := &all[i]
+		if name := o.Cell.Work.Name; o.Cell.Work.Kind != matrix.Lab || o.absent || o.Status.Broken() || done[name] || m.left > 0 {
+			continue
+		}
+		if body := seen(&o.Result); body != "" {
+			done[o.Cell.Work.Name] = true
+			m.add(title + "\n<details><summary>" + text.Markdown(o.id()) + "</summary>\n" + body + "\n</details>\n")
+			title = ""
+		}
+	}
 }
 
 // details is one line that unfolds to a text; the line alone where there is none.
@@ -117,14 +137,14 @@ func (m *markdown) details(head, body string) {
 		m.add("\n" + head + "\n")
 		return
 	}
-	m.add("\n<details><summary>" + head + "</summary>\n\n<pre>\n" + escapeHTML(body) + "\n</pre>\n</details>\n")
+	m.add("\n<details><summary>" + head + "</summary>\n\n<pre>\n" + text.Escape(body) + "\n</pre>\n</details>\n")
 }
 
 func (m *markdown) flaky(all []entry) {
 	title := "\n### Flaky\n\n"
 	for i := range all {
 		if o := &all[i]; o.Flaky {
-			m.add(title + "- " + escape(o.id()) + " " + escape(flakyLine(o)) + "\n")
+			m.add(title + "- " + text.Markdown(o.id()) + " " + text.Markdown(flakyLine(o)) + "\n")
 			title = ""
 		}
 	}
@@ -135,27 +155,8 @@ func (m *markdown) reports(all []entry) {
 	for i := range all {
 		o := &all[i]
 		for _, l := range o.reports() {
-			m.add(title + "- " + escape(o.id()) + " " + escape(l) + "\n")
+			m.add(title + "- " + text.Markdown(o.id()) + " " + text.Markdown(l) + "\n")
 			title = ""
 		}
 	}
 }
-
-// escape makes a line that neither Markdown nor HTML reads anything into, in a
-// table or outside: each sign that either could act on is written by its number,
-// which both take for the sign and nothing else.
-func escape(s string) string {
-	var b strings.Builder
-	for _, r := range text.Clean(s) {
-		if strings.ContainsRune("&<>|`*_~[]()\\\"'!#@:$^={}", r) {
-			fmt.Fprintf(&b, "&#%d;", r)
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return strings.ReplaceAll(b.String(), "www.", "www&#46;")
-}
-
-var htmlEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
-
-func escapeHTML(s string) string { return htmlEscaper.Replace(text.Clean(s)) }

@@ -28,6 +28,9 @@ type Options struct {
 	Width  int    // of the terminal, in cells; 80 when 0
 	Colour bool   // by escape sequences
 	Dir    string // the directory that holds the records, as a reader can reach it
+	// Seen is, as Markdown, what there is to see of a lab's cell, "" for nothing; nil where
+	// nobody knows.
+	Seen func(*matrix.Result) string
 }
 
 // Write writes results in one of Formats.
@@ -40,7 +43,7 @@ func Write(w io.Writer, format string, r *matrix.Results, o Options) error {
 	case "ktap":
 		return KTAP(w, r)
 	case "markdown":
-		return Markdown(w, r)
+		return Markdown(w, r, o.Seen)
 	case "json":
 		return JSON(w, r)
 	}

@@ -322,9 +322,9 @@ func TestMarkdownIsCut(t *testing.T) {
 }
 
 func TestEscape(t *testing.T) {
-	got := escape(hostile)
+	got := text.Markdown(hostile)
 	if strings.ContainsAny(strings.NewReplacer("&#", "", "\n", "").Replace(got), "<>|`*[]\\@#\x1b") {
-		t.Errorf("escape(%q) = %q", hostile, got)
+		t.Errorf("Markdown(%q) = %q", hostile, got)
 	}
 }
 
