@@ -49,6 +49,11 @@ func Probes() []Probe {
 		{"entries", "look at a shared page in the page tables of a parent, a child and a thread", "child", `{}`, ""},
 		{"tls", "give two threads a thread pointer each, and read it by its register, by a call and as they sleep", "child", `{}`, ""},
 		{"futex", "have children and a thread wait on words of shared and private memory, and wake them", "child", `{}`, ""},
+		{"tls", "give two threads a thread pointer each, and read it by its register, by a call and as they sleep", "thread", `{}`, ""},
+		{"futex", "have children and a thread wait on words of shared and private memory, and wake them", "waiter", `{}`, ""},
+		{"areas", "have a child split, merge and grow its memory areas, read its maps, and find a thread's stack there", "thread", `{}`, ""},
+		{"levels", "have a child touch pages near and far, and count page tables", "child", `{}`, ""},
+		{"huge", "map huge pages without a pool and with one, and have the kernel make one, split it and make it again", "", `{}`, ""},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`, ""},
 	}
 }

@@ -199,7 +199,7 @@ func (c *Child) call(nr uintptr, given Args) uintptr {
 			a[2], a[3], a[4] = p.addr(w[0]), p.addr(w[1]), p.addr(w[2])
 		}
 		if c.stack != nil {
-			a[1] = uintptr(unsafe.Pointer(&c.stack[0])) + uintptr(len(c.stack))
+			a[1] = c.StackTop()
 		}
 	case "clone3":
 		args := cloneArgs{flags: c.Flags, exitSignal: uint64(c.ExitSignal)}
@@ -312,6 +312,14 @@ func newStack() ([]byte, error) {
 		return nil, fmt.Errorf("map a child's stack: %w", err)
 	}
 	return mem, nil
+}
+
+// StackTop is the first address behind the child's stack, 0 if it has none of its own.
+func (c *Child) StackTop() uintptr {
+	if c.stack == nil {
+		return 0
+	}
+	return uintptr(unsafe.Pointer(&c.stack[0])) + uintptr(len(c.stack))
 }
 
 func (c *Child) freeStack() {

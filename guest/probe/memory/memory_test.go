@@ -141,6 +141,27 @@ func TestFutex(t *testing.T) {
 	}
 }
 
+func TestAreas(t *testing.T) {
+	res, err := areas(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"forked": 1, "split": 3, "merged": 1, "grown": 1} {
+		if got := res.Data[name].(territory); len(got.Pieces) != want || len(got.Lines) == 0 {
+			t.Errorf("%s: pieces %q of the mapping; want %d", name, got.Pieces, want)
+		}
+	}
+}
+
+func TestLevels(t *testing.T) {
+	data := seen(t, levels, ``)
+	kb := uint64(os.Getpagesize() >> 10)
+	n := data["tables_kb"].(map[string]uint64)
+	if n["near"] != n["first"] || n["table"] != n["near"]+kb || n["far"] <= n["table"] {
+		t.Errorf("tables %v KB; want none for the neighbour, one for the next table, more for what is far", n)
+	}
+}
+
 func TestBadParameters(t *testing.T) {
 	for name, bad := range map[string]struct {
 		run    runner
@@ -148,6 +169,9 @@ func TestBadParameters(t *testing.T) {
 	}{
 		"cow":     {cow, []string{`{"x":1}`, `{"pages":0}`, `{"pages":65}`, `{"index":34}`, `{"index":-1}`}},
 		"shm":     {shm, []string{`{"x":1}`}},
+		"areas":   {areas, []string{`{"x":1}`}},
+		"levels":  {levels, []string{`{"x":1}`}},
+		"huge":    {huge, []string{`{"x":1}`}},
 		"filemap": {filemap, []string{`{"x":1}`}},
 		"futex":   {futex, []string{`{"x":1}`}},
 		"tls":     {tls, []string{`{"x":1}`}},

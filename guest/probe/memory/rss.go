@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -64,8 +63,8 @@ func rssOn(ctx context.Context, st *stage, n int) error {
 	if err := unix.Madvise(zeroes, unix.MADV_DONTDUMP); err != nil {
 		return fmt.Errorf("madvise: %w", err)
 	}
-	if err := unix.Madvise(zeroes, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("madvise: %w", err)
+	if err := mm.Small(zeroes); err != nil {
+		return err
 	}
 	dirty, err := st.pages(n, unix.MAP_PRIVATE)
 	if err != nil {

@@ -26,12 +26,15 @@ type Area struct {
 
 // Maps reads the areas of a process.
 func Maps(pid int) ([]Area, error) {
-	text, err := readText(fmt.Sprintf("/proc/%d/maps", pid))
+	text, err := MapsText(pid)
 	if err != nil {
 		return nil, err
 	}
 	return ParseMaps(text)
 }
+
+// MapsText is the areas of a process as the kernel prints them.
+func MapsText(pid int) (string, error) { return readText(fmt.Sprintf("/proc/%d/maps", pid)) }
 
 // ParseMaps reads the text of a maps file.
 func ParseMaps(text string) ([]Area, error) {

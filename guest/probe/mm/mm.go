@@ -192,10 +192,18 @@ func Anonymous(pages, flags int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %d pages: %w", pages, err)
 	}
-	if err := unix.Madvise(b, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
-		return nil, errors.Join(fmt.Errorf("madvise: %w", err), unix.Munmap(b))
+	if err := Small(b); err != nil {
+		return nil, errors.Join(err, unix.Munmap(b))
 	}
 	return b, nil
+}
+
+// Small keeps the kernel from making huge pages of memory.
+func Small(b []byte) error {
+	if err := unix.Madvise(b, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("madvise: %w", err)
+	}
+	return nil
 }
 
 // Addr is where a mapping starts.
