@@ -19,11 +19,11 @@ import (
 // import packages of its own folder and of lower tiers, and nothing else here;
 // so what a package rests on can be read off this table.
 var tiers = [][]string{
-	{"", "images", "kconfig", "labs"},                                                // data, embedded
-	{"guest/wire", "guest/ksym", "guest/catalogue"},                                  // what both sides know: messages, names in kernels, probes
-	{"guest/tracefs", "guest/rawclone"},                                              // one kernel interface each
-	{"guest/agent", "guest/probe"},                                                   // what the guest's programs do
-	{"guest/labinit", "guest/labprobe", "guest/shell", "guest/modprobe", "guest/id"}, // programs of the guest
+	{"", "images", "kconfig", "labs"},               // data, embedded
+	{"guest/wire", "guest/ksym", "guest/catalogue"}, // what both sides know: messages, names in kernels, probes
+	{"guest/tracefs", "guest/rawclone"},             // one kernel interface each
+	{"guest/agent", "guest/probe"},                  // what the guest's programs do
+	{"guest/labinit", "guest/labprobe", "guest/shell", "guest/modprobe", "guest/id", "guest/reboot"}, // programs of the guest
 	{"guest/cmd"},    // all in one file
 	{"host/outcome"}, // how a run ends; every package says it of its errors
 	{"host/scratch", "host/stamp", "host/golden", "host/faults", "host/usage"}, // files of the host, and of tests; what work costs

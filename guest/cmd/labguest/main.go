@@ -19,6 +19,7 @@ import (
 	"labctl/guest/labinit"
 	"labctl/guest/labprobe"
 	"labctl/guest/modprobe"
+	"labctl/guest/reboot"
 	"labctl/guest/shell"
 )
 
@@ -50,6 +51,8 @@ func main() {
 		os.Exit(modprobe.Main(os.Args, os.Stdout, os.Stderr))
 	case name() == "id":
 		os.Exit(id.Main(os.Args, os.Stdout, os.Stderr))
+	case name() == "reboot":
+		os.Exit(reboot.Main(os.Args, os.Stderr))
 	case name() == "ps":
 		os.Args = append([]string{"labprobe", "ps"}, os.Args[1:]...)
 	case isShell():

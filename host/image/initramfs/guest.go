@@ -18,7 +18,7 @@ import (
 // file is in the archive under its first name; the other names are links.
 const program = "guest/cmd/labguest"
 
-var programNames = []string{"labinit", "labprobe", "sh", "labsh", "modprobe", "ps", "id"}
+var programNames = []string{"labinit", "labprobe", "sh", "labsh", "modprobe", "ps", "id", "reboot"}
 
 // shellPaths are the paths where scripts and programs expect a shell. They come after
 // the base's, and so replace them.
