@@ -109,16 +109,21 @@ func eval[T any](b *browser, js string) (out T) {
 	return out
 }
 
-// until waits for an expression to be true.
+// until waits for an expression to be true. A page that is being left has no answer.
 func (b *browser) until(js string) {
 	b.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if eval[bool](b, "!!("+js+")") {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for {
+		var is bool
+		err := chromedp.Run(ctx, chromedp.Evaluate("!!("+js+")", &is))
+		if err == nil && is {
 			return
 		}
-		if time.Now().After(end) {
-			b.t.Fatalf("the page never had %s; it says:\n%s", js, eval[string](b, "document.body.innerText"))
+		if ctx.Err() != nil {
+			b.t.Fatalf("the page never had %s (%v); it says:\n%s", js, err, eval[string](b, "document.body.innerText"))
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"labctl/host/lab"
 	"labctl/host/lab/progress"
+	"labctl/host/lab/show"
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/view"
@@ -39,7 +40,7 @@ func HasTerminal() bool {
 
 var templates = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("").Funcs(template.FuncMap{
-		"word": word, "in": func(t lab.Text, lang string) string { return t.In(lang) },
+		"word": word, "in": func(t lab.Text, lang string) string { return t.In(lang) }, "source": show.Source,
 	}).ParseFS(files, "web/*.tmpl"))
 })
 

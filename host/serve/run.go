@@ -72,7 +72,6 @@ type claim struct {
 	ID       string    `json:"id"`
 	Verdict  string    `json:"verdict"`
 	Says     lab.Text  `json:"says"`
-	Source   string    `json:"source"`
 	Evidence string    `json:"evidence,omitempty"`
 	Why      *lab.Text `json:"why,omitempty"`
 }
@@ -102,7 +101,7 @@ func newReport(r *judge.Report) *report {
 		if c.Error != "" {
 			evidence = c.Error
 		}
-		out.Claims = append(out.Claims, claim{c.ID, string(c.Verdict), c.Says, c.Source, text.Line(evidence, maxLine), c.Why})
+		out.Claims = append(out.Claims, claim{c.ID, string(c.Verdict), c.Says, text.Line(evidence, maxLine), c.Why})
 	}
 	return out
 }

@@ -87,6 +87,11 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("--port %d: %w", o.Port, err))
 	}
+	return s.serve(ctx, l)
+}
+
+// serve serves the page on a listener, which it closes.
+func (s *Server) serve(ctx context.Context, l net.Listener) (err error) {
 	defer l.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -99,8 +104,8 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(l) }()
-	if o.Ready != nil {
-		err = o.Ready(s.guard.link())
+	if s.o.Ready != nil {
+		err = s.o.Ready(s.guard.link())
 	}
 	if err == nil {
 		select {

@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +33,35 @@ type site struct {
 	link *url.URL
 	dir  string
 	o    Options
+	l    *cuts
+	end  func()
+}
+
+// cuts is a listener whose connections can be cut.
+type cuts struct {
+	net.Listener
+	mu  sync.Mutex
+	all []net.Conn
+}
+
+func (l *cuts) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all = append(l.all, c)
+	}
+	return c, err
+}
+
+// cut ends all connections, as a computer's sleep does.
+func (l *cuts) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.all {
+		c.Close()
+	}
+	l.all = nil
 }
 
 // serve serves a page until the test ends, which then is refused nothing.
@@ -54,13 +86,26 @@ func serveWith(t *testing.T, change func(*Options)) *site {
 		Ready: func(link string) error { ready <- link; return nil },
 	}
 	change(&p.o)
-	go func() { served <- Serve(ctx, p.o) }()
-	t.Cleanup(func() {
+	s, err := newServer(ctx, p.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", p.o.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.l = &cuts{Listener: l}
+	go func() {
+		defer s.root.Close()
+		served <- s.serve(ctx, p.l)
+	}()
+	p.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("serve: %v", err)
 		}
 	})
+	t.Cleanup(p.end)
 	select {
 	case link := <-ready:
 		if p.link, err = url.Parse(link); err != nil {
@@ -68,7 +113,7 @@ func serveWith(t *testing.T, change func(*Options)) *site {
 		}
 	case err := <-served:
 		served <- nil
-		t.Fatalf("Serve: %v", err)
+		t.Fatalf("serve: %v", err)
 	}
 	return p
 }

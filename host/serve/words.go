@@ -31,8 +31,11 @@ var words = map[string]lab.Text{
 	"learner":     {EN: "Learner", KO: "학습자"}, "points": {EN: "Points", KO: "점수"}, "verdict": {EN: "Verdict", KO: "판정"},
 	"class lead": {EN: "The gradebook fills as submissions are graded.", KO: "제출물을 채점하는 대로 채워집니다."},
 
-	"js.ok": {EN: "connected", KO: "연결됨"}, "js.lost": {EN: "connecting again …", KO: "다시 연결하는 중 …"}, "js.ended": {EN: "labctl serve has ended", KO: "labctl serve가 끝났습니다"},
-	"js.none": {EN: "no machine is running", KO: "실행 중인 머신이 없습니다"}, "js.starting": {EN: "starting …", KO: "시작하는 중 …"}, "js.up": {EN: "is up", KO: "실행 중"}, "js.down": {EN: "the machine has ended", KO: "머신이 끝났습니다"},
+	"js.ok": {EN: "connected", KO: "연결됨"}, "js.lost": {EN: "connecting again …", KO: "다시 연결하는 중 …"}, "js.away": {EN: "labctl serve does not answer; trying again …", KO: "labctl serve가 응답하지 않습니다. 다시 시도하는 중 …"},
+	"js.newlink": {EN: "labctl serve was started anew: open the link that it printed", KO: "labctl serve를 새로 시작했습니다. 새로 출력한 링크를 여십시오"},
+	"leave":      {EN: "F6 leaves the terminal.", KO: "F6을 누르면 터미널에서 나갑니다."},
+	"js.ended":   {EN: "labctl serve has ended", KO: "labctl serve가 끝났습니다"},
+	"js.none":    {EN: "no machine is running", KO: "실행 중인 머신이 없습니다"}, "js.starting": {EN: "starting …", KO: "시작하는 중 …"}, "js.up": {EN: "is up", KO: "실행 중"}, "js.down": {EN: "the machine has ended", KO: "머신이 끝났습니다"},
 	"js.tasks": {EN: "tasks", KO: "개 태스크"}, "js.made": {EN: "made since the page looks", KO: "개가 보는 동안 만들어짐"}, "js.missed": {EN: "came and went unseen between two looks", KO: "개는 두 번 보는 사이에 생겼다 사라짐"},
 	"js.gone": {EN: "ended", KO: "끝남"}, "js.left": {EN: "ended, seen by what it left in memory", KO: "끝남, 메모리에 남은 것으로 확인"}, "js.new": {EN: "new", KO: "새로 생김"}, "js.runs": {EN: "It is on a CPU. Its stack is not read, for that would stop the guest.", KO: "CPU에서 실행 중입니다. 스택을 읽으려면 게스트를 멈춰야 하므로 읽지 않습니다."},
 	"js.nostack": {EN: "It has no stack.", KO: "스택이 없습니다."}, "js.taskended": {EN: "This task has ended.", KO: "이 태스크는 끝났습니다."},

@@ -36,7 +36,7 @@ export async function post(path, body = {}) {
 const listeners = {};
 export const on = (type, f) => (listeners[type] ||= []).push(f);
 
-let socket, wait = 500, choice = null, timer;
+let socket, wait = 500, choice = null, timer, refused = false;
 
 // look says what this page looks at.
 export function look(change) {
@@ -44,10 +44,33 @@ export function look(change) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(choice));
 }
 
+// lost says why there is no connection: another labctl serve may have got the port, whose
+// link has another token.
+async function lost(tried) {
+  let says = words.lost;
+  if (tried) {
+    try {
+      const r = await fetch("/static/icon.svg", { cache: "no-store" });
+      refused = r.status === 401;
+      if (refused) says = words.newlink;
+    } catch {
+      says = words.away;
+    }
+  }
+  if (socket?.readyState === WebSocket.OPEN) return;
+  $("connection").textContent = says;
+  $("connection").className = "lost";
+  if (refused) return;
+  timer = setTimeout(connect, wait);
+  wait = Math.min(wait * 2, 5000);
+}
+
 export function connect() {
   clearTimeout(timer);
+  let opened = false;
   socket = new WebSocket(`ws://${location.host}/ws`);
   socket.addEventListener("open", () => {
+    opened = true;
     wait = 500;
     $("connection").textContent = words.ok;
     $("connection").className = "";
@@ -57,16 +80,11 @@ export function connect() {
     const m = JSON.parse(e.data);
     for (const f of listeners[m.type] || []) f(m.data);
   });
-  socket.addEventListener("close", () => {
-    $("connection").textContent = words.lost;
-    $("connection").className = "lost";
-    timer = setTimeout(connect, wait);
-    wait = Math.min(wait * 2, 5000);
-  });
+  socket.addEventListener("close", () => lost(!opened));
 }
 
 // A computer that woke up does not know that its connection is dead.
-addEventListener("online", () => socket?.readyState !== WebSocket.OPEN && connect());
+addEventListener("online", () => socket?.readyState > WebSocket.OPEN && connect());
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && socket?.readyState > WebSocket.OPEN) connect();
 });

@@ -19,6 +19,11 @@ export async function terminal() {
   term.loadAddon(fit);
   term.open($("screen"));
   fit.fit();
+  // Tab is the shell's, while there is one; F6 leads on, for those who have no mouse.
+  term.attachCustomKeyEventHandler(e => {
+    if (e.type === "keydown" && e.key === "F6") { e.preventDefault(); $("tree").focus(); return false; }
+    return e.key !== "Tab" || socket?.readyState === WebSocket.OPEN;
+  });
   const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), b => b.toString(16).padStart(2, "0")).join("");
   let id = fresh(), at = 0, socket = null, up = "", over = false;
 
@@ -30,7 +35,7 @@ export async function terminal() {
     s.addEventListener("close", e => {
       socket = null;
       if (e.code === 1000) { over = true; says.textContent = words.shell; return; }
-      if (e.reason) says.textContent = e.reason;
+      says.textContent = e.reason || (up ? words.lost : words.noterm); // what is typed now goes nowhere
       setTimeout(open, 1000);
     });
     s.addEventListener("open", () => { says.textContent = ""; size(); });
