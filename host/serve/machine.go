@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"labctl/host/machine"
 	"labctl/host/record"
@@ -149,6 +150,9 @@ func freeName(ctx context.Context) (string, error) {
 	}
 }
 
+// endsSoon is how long after a look that failed the machine may be found to have ended.
+const endsSoon = 5 * time.Second
+
 // watch looks at a machine until it has ended, or ctx has. It returns what the guest
 // died of.
 func (l *live) watch(ctx context.Context, name string) error {
@@ -171,7 +175,12 @@ func (l *live) watch(ctx context.Context, name string) error {
 			defer w.g.Close()
 			err = w.run(ended)
 		}
-		if err != nil && ended.Err() == nil {
+		if err == nil {
+			return
+		}
+		select { // of a machine that is ending its end says more
+		case <-ended.Done():
+		case <-time.After(endsSoon):
 			l.set(func(s *machineState) { s.Trouble = text.Line(err.Error(), 300) })
 		}
 	})
