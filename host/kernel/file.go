@@ -27,6 +27,15 @@ func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", path, err)
 	}
+	if packages, err := packagesAt(abs); err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", path, err)
+	} else if packages != nil {
+		k, err := c.packageKernel(abs, packages)
+		if err != nil {
+			return nil, fmt.Errorf("kernel %s: %w", path, err)
+		}
+		return k, isFor(k, path, arch)
+	}
 	if st, err := os.Stat(abs); err == nil && st.IsDir() {
 		if abs, err = imageOfTree(abs, arch); err != nil {
 			return nil, fmt.Errorf("kernel %s: %w", path, err)
@@ -52,10 +61,14 @@ func (c *Cache) fileKernel(path, arch string) (_ *Kernel, err error) {
 	}
 	k.Path, k.Files[imageFile], k.say = abs, sum, c.Say
 	k.init()
+	return k, isFor(k, path, arch)
+}
+
+func isFor(k *Kernel, path, arch string) error {
 	if arch != "" && k.Arch != arch {
-		return nil, fmt.Errorf("kernel %s: the image is for %s, not %s", path, k.Arch, arch)
+		return fmt.Errorf("kernel %s: the image is for %s, not %s", path, k.Arch, arch)
 	}
-	return k, nil
+	return nil
 }
 
 // ArchOf returns the architecture of a reference that has only one: that of a

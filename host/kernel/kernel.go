@@ -20,6 +20,7 @@ package kernel
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"debug/elf"
@@ -71,6 +72,7 @@ type Kernel struct {
 	Ref      Ref    `json:"-"` // a reference that always finds exactly this kernel
 	Dir      string `json:"-"` // directory of its files
 	say      func(string)
+	from     string           // the package or directory of packages that the user named; "" for others
 	Source   string           `json:"source"`            // KindDebian, KindModule, KindFile, KindBuild
 	Suite    string           `json:"suite"`             // "trixie"; "" if not from Debian
 	Flavour  string           `json:"flavour,omitempty"` // "cloud"
@@ -141,6 +143,8 @@ func (k *Kernel) init() {
 		k.Ref = Ref{Module: k.Module, Version: k.Version}
 	case k.Path != "":
 		k.Ref = Ref{Path: k.Path}
+	case k.from != "":
+		k.Ref = Ref{Path: k.from}
 	}
 	k.config = sync.OnceValues(k.readConfig)
 }
@@ -154,7 +158,7 @@ func (k *Kernel) String() string {
 	case KindBuild, KindModule:
 		return fmt.Sprintf("%s (%s)", k.Release, k.Ref)
 	}
-	return fmt.Sprintf("%s (%s)", k.Release, k.Path)
+	return fmt.Sprintf("%s (%s)", k.Release, cmp.Or(k.Path, k.from))
 }
 
 // Image returns the path of the bootable image.

@@ -57,7 +57,9 @@ func (r Ref) source() *Source {
 // "gomod:github.com/gokrazy/kernel.rpi", the latter optionally with a version:
 // "…@v0.0.0-20251127164438-9778ec0261de"), a kernel built by labctl
 // ("build:lab-6.12"), the release of a cached kernel ("6.12.107+deb13-amd64") or
-// a path, which contains a slash ("./bzImage", "./linux-6.12/").
+// a path, which contains a slash ("./bzImage", "./linux-6.12/"). A path may be that of a
+// kernel's package, or of a directory with its packages ("./linux-image-6.8.deb",
+// "deb:mainline", "rpm:kernel-core-6.14.rpm").
 func ParseRef(s string) (_ Ref, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
 	if _, err := loadSources(); err != nil {
@@ -71,6 +73,14 @@ func ParseRef(s string) (_ Ref, err error) {
 	}
 	if name, ok := strings.CutPrefix(s, KindModule+":"); ok {
 		return parseModule(s, name)
+	}
+	for _, kind := range []string{"deb:", "rpm:"} { // files and directories that need not have a slash
+		if name, ok := strings.CutPrefix(s, kind); ok && name != "" {
+			if !strings.ContainsRune(name, '/') {
+				name = "./" + name
+			}
+			return Ref{Path: name}, nil
+		}
 	}
 	name, isDebian := strings.CutPrefix(s, KindDebian+":")
 	for _, src := range pulled() {

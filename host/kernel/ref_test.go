@@ -19,6 +19,8 @@ func TestParseRef(t *testing.T) {
 		{"5.10.0-32-arm64", Ref{Release: "5.10.0-32-arm64"}},
 		{"./bzImage", Ref{Path: "./bzImage"}},
 		{"/boot/vmlinuz", Ref{Path: "/boot/vmlinuz"}},
+		{"deb:mainline", Ref{Path: "./mainline"}},
+		{"rpm:/tmp/kernel-core.rpm", Ref{Path: "/tmp/kernel-core.rpm"}},
 		{"build:lab-6.12", Ref{Build: "lab-6.12"}},
 		{"6.12-cloud", Ref{Suite: "trixie", Flavour: "cloud", Series: "6.12"}},
 		{"debian:trixie-cloud", Ref{Suite: "trixie", Flavour: "cloud"}},

@@ -41,11 +41,14 @@ type Tree struct {
 	DTBs    int
 }
 
+// ErrNoImage means that the packages are not those of a kernel, or not all of them.
+var ErrNoImage = errors.New("the packages contain no kernel image with its configuration")
+
 // ZipZstd is the compression method of the zip entries that Unpack compresses
 // (APPNOTE.TXT 4.4.5). Readers register zstd.ZipDecompressor for it.
 const ZipZstd = zstd.ZipMethodWinZip
 
-// Unpack reads each kernel package in one pass and writes to dir: vmlinuz, config,
+// Unpack reads each kernel package, Debian's or an RPM, whose files lie alike, in one pass and writes to dir: vmlinuz, config,
 // dtb/ and modules.zip, whose names are relative to lib/modules/RELEASE. Modules
 // that are compressed in the package are stored unchanged, others are compressed
 // with zstd. The checksum of each package is verified; if the error is not nil, the
@@ -77,7 +80,7 @@ func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, repo
 		return nil, fmt.Errorf("write modules.zip: %w", err)
 	}
 	if !u.haveFile["vmlinuz"] || !u.haveFile["config"] || u.tree.Release == "" {
-		return nil, errors.New("the packages contain no kernel image with its configuration")
+		return nil, ErrNoImage
 	}
 	return &u.tree, nil
 }
@@ -116,7 +119,7 @@ type unpacker struct {
 	tree        Tree
 }
 
-// deb unpacks one package and verifies its checksum.
+// deb unpacks one package, of either kind, and verifies its checksum.
 func (u *unpacker) deb(name string, pkg Package) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -125,7 +128,11 @@ func (u *unpacker) deb(name string, pkg Package) error {
 	defer f.Close()
 	src := &source{u: u, r: f, sum: sha256.New()}
 	r := bufio.NewReaderSize(src, 1<<20)
-	if err := u.ar(r); err != nil {
+	form := u.ar
+	if magic, err := r.Peek(len(rpmMagic)); err == nil && string(magic) == rpmMagic {
+		form = u.rpm
+	}
+	if err := form(r); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
@@ -247,15 +254,23 @@ func (u *unpacker) tar(r io.Reader) error {
 		if h.Typeflag != tar.TypeReg {
 			continue // none of the wanted files is a link
 		}
-		u.files++
-		u.unpacked += h.Size
-		if h.Size < 0 || h.Size > maxFile || u.files > maxFiles || u.unpacked > maxTotal {
-			return fmt.Errorf("%s: the package is too large", h.Name)
+		if err := u.one(h.Name, h.Size); err != nil {
+			return err
 		}
 		if err := u.take(path.Clean("/" + h.Name)[1:], h.Size, tr); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
+}
+
+// one counts a file.
+func (u *unpacker) one(name string, size int64) error {
+	u.files++
+	u.unpacked += size
+	if size < 0 || size > maxFile || u.files > maxFiles || u.unpacked > maxTotal {
+		return fmt.Errorf("%s: the package is too large", name)
+	}
+	return nil
 }
 
 // file stores one file of the package by its cleaned name:

@@ -230,6 +230,9 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(synth.Deb(f, synth.File{Name: "boot/vmlinuz-1", Data: []byte("i")}, synth.File{Name: "boot/config-1"}, synth.File{Name: "lib/modules/1/a.ko", Data: []byte("m")}))
 	f.Add(synth.Ar(synth.File{Name: "data.tar", Data: synth.Tar(f, synth.File{Name: "boot/vmlinuz-1"})}))
 	f.Add(synth.Ar(synth.File{Name: "data.tar.zst", Data: synth.Zstd(synth.Tar(f, synth.File{Name: "usr/lib/modules/1/dtb/a/b.dtb"}))}))
+	for _, c := range []string{"gzip", "xz", "zstd"} {
+		f.Add(rpmOf(f, c, fedora()...))
+	}
 	f.Fuzz(func(t *testing.T, deb []byte) {
 		// A tar inside an unpacked gzip may be large; keep the fuzzer quick.
 		if len(deb) > 1<<16 {
