@@ -69,6 +69,7 @@ The exit status is the program's, as with exec.`,
   labctl trace --event sched:sched_switch --filter 'prev_prio < 100' --pid-only -- ./prog
   labctl trace --kprobe 'do_sys_openat2 dfd filename:ustring' --events -- cat /proc/version
   labctl trace --graph ksys_read -- cat /proc/version
+  labctl trace --kernel 7.2 --graph kernel_clone --args --returns --events -- labprobe fork
   labctl trace --preset book/4.4.1 -- ls
   labctl trace --in lab -- ./prog
   labctl trace --script ./clone_debug.sh -- ./prog
@@ -100,6 +101,8 @@ The exit status is the program's, as with exec.`,
 	f.Var(&o.events, "event", "SYSTEM:EVENT, or a SYSTEM with all its events; may be given again")
 	f.Var((*filterFlag)(&o.events), "filter", "record the --event before it only when this holds: 'prev_pid == 1'")
 	f.StringArrayVar(&o.request.Probes, "kprobe", nil, "[NAME=]SYMBOL [ARG...]: an event at a kernel function, with arguments by their C names or as in kprobe_events")
+	f.BoolVar(&o.request.Args, "args", false, "with --func or --graph: what the functions are called with, as registers have it (kernels with FUNCTION_TRACE_ARGS)")
+	f.BoolVar(&o.request.Returns, "returns", false, "with --graph: what the functions return (kernels with FUNCTION_GRAPH_RETVAL)")
 	f.BoolVar(&o.request.PIDOnly, "pid-only", false, "record the program and its children alone")
 	f.BoolVar(&o.request.Stacks, "stacks", false, "a kernel stack with every event and function")
 	f.Var(&o.bufferKB, "buffer", "ring buffer of each CPU: 4M (default: the guest's choice)")
@@ -150,7 +153,7 @@ func (o *traceOptions) ask() (plan.Request, error) {
 // for another buffer than the script's.
 func (o *traceOptions) onlyScript() bool {
 	r := o.request
-	return r.Empty() && len(o.presets)+len(o.events) == 0 && !r.Stacks && !r.PIDOnly && !r.Overwrite && o.bufferKB == 0 && r.Clock == ""
+	return r.Empty() && len(o.presets)+len(o.events) == 0 && !r.Stacks && !r.Args && !r.Returns && !r.PIDOnly && !r.Overwrite && o.bufferKB == 0 && r.Clock == ""
 }
 
 // refuse says what cannot be before anything is run.

@@ -44,6 +44,8 @@ type Request struct {
 	Tasks     bool // what the tree of tasks is drawn from is asked for, and gets lines
 	Stacks    bool // a stack with every event and function
 	PIDOnly   bool
+	Args      bool // what traced functions are called with, where the kernel records it
+	Returns   bool // what those of a graph return, likewise
 	BufferKB  int // see wire.CaptureParams for these
 	Overwrite bool
 	Clock     string
@@ -240,6 +242,12 @@ func (m *maker) request(r Request) error {
 
 // Check is the error of a request that no kernel could take.
 func Check(r Request) error {
+	switch {
+	case r.Returns && len(r.Graph) == 0:
+		return outcome.Inputf("return values are those of a graph's functions: --returns needs --graph")
+	case r.Args && !r.NeedsFunctions():
+		return outcome.Inputf("arguments are those of traced functions: --args needs --func or --graph")
+	}
 	for _, spec := range r.Probes {
 		// Names of arguments are for the kernel's BTF to know.
 		if _, _, _, _, err := splitProbe(spec); err != nil {
@@ -312,6 +320,14 @@ func (m *maker) functions(r Request) error {
 	}
 	if r.Stacks && tracer == "function" {
 		m.option("func_stack_trace")
+	}
+	// CONFIG_FUNCTION_TRACE_ARGS and CONFIG_FUNCTION_GRAPH_RETVAL; elsewhere a line says
+	// that there is no such option.
+	if r.Args {
+		m.option(map[string]string{"function": "func-args", "function_graph": "funcgraph-args"}[tracer])
+	}
+	if r.Returns {
+		m.option("funcgraph-retval")
 	}
 	return nil
 }
@@ -491,6 +507,11 @@ func (m *maker) creations(r Request) error {
 
 const forkEvent = "sched/sched_process_fork"
 
+// configOf is what a kernel has to be configured with for an option.
+var configOf = map[string]string{
+	"func-args": "FUNCTION_TRACE_ARGS", "funcgraph-args": "FUNCTION_TRACE_ARGS", "funcgraph-retval": "FUNCTION_GRAPH_RETVAL",
+}
+
 // Took puts the agent's answer into the lines: what the kernel has made of the
 // functions and probes, and what it has refused.
 func (p *Plan) Took(armed wire.CaptureArmed) {
@@ -506,6 +527,9 @@ func (p *Plan) Took(armed wire.CaptureArmed) {
 	for _, miss := range armed.Missing {
 		if !p.refuse(miss) {
 			kind, name, _ := strings.Cut(miss.What, " ")
+			if config := configOf[name]; kind == "option" && config != "" {
+				miss.Why = "this kernel has no such option: it is built without " + config
+			}
 			p.Lines = append(p.Lines, Line{Kind: kind, Name: name, Why: miss.Why})
 		}
 	}
