@@ -46,7 +46,7 @@ type Request struct {
 	PIDOnly   bool
 	Args      bool // what traced functions are called with, where the kernel records it
 	Returns   bool // what those of a graph return, likewise
-	BufferKB  int // see wire.CaptureParams for these
+	BufferKB  int  // see wire.CaptureParams for these
 	Overwrite bool
 	Clock     string
 	Max       int64
