@@ -65,7 +65,7 @@ func (s *Spec) from() error {
 		return err
 	}
 	for flag, set := range map[string]bool{
-		"arch": s.Arch != "", "board": s.Board != "", "kernel": s.Kernel != "", "smp": s.CPUs != 0, "mem": s.MemoryMB != 0,
+		"arch": s.Arch != "", "board": s.Board != "", "kernel": s.Kernel != "", "smp": s.CPUs != 0, "mem": s.MemoryMB != 0, "numa": s.Nodes != 0,
 		"append": len(s.Append) > 0, "module": len(s.Modules) > 0, "cold": s.Cold,
 	} {
 		if set {

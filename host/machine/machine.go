@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Spec struct {
 	Kernel   string // as accepted by kernel.ParseRef; default: the newest cached long-term series
 	CPUs     int
 	MemoryMB int
+	Nodes    int      `json:",omitempty"` // NUMA nodes; 0 is 1
 	Append   []string // more kernel arguments
 	Commands bool     // u-root's shell and commands in the initramfs
 	Modules  []string // to be inserted after the boot, with their dependencies
@@ -46,6 +48,9 @@ type Spec struct {
 
 	saved *warm.Checkpoint // From, once it was opened
 }
+
+// minNode is the memory of a node at least, in MB.
+const minNode = 128
 
 // Env has the caches to use and the functions to call on progress.
 type Env struct {
@@ -126,6 +131,15 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	t := m.Target
 	if t.Fixed && (spec.CPUs > 0 && spec.CPUs != t.CPUs || spec.MemoryMB > 0 && spec.MemoryMB != t.MemoryMB) {
 		return nil, outcome.Inputf("--board %s always has %d CPUs and %d MB of memory; omit --smp and --mem", t.Name, t.CPUs, t.MemoryMB)
+	}
+	if t.Fixed && spec.Nodes > 1 {
+		return nil, outcome.Inputf("--board %s has one node; omit --numa", t.Name)
+	}
+	if cpus := cmp.Or(spec.CPUs, t.CPUs); spec.Nodes > 1 && cpus%spec.Nodes != 0 {
+		return nil, outcome.Inputf("--numa %d: %d CPUs cannot be divided among so many nodes; give --smp, a multiple of %d", spec.Nodes, cpus, spec.Nodes)
+	}
+	if mem := cmp.Or(spec.MemoryMB, t.MemoryMB); spec.Nodes > 1 && (mem%spec.Nodes != 0 || mem/spec.Nodes < minNode) {
+		return nil, outcome.Inputf("--numa %d: %d MB cannot be divided among so many nodes; give --mem, a multiple of %d from %d on", spec.Nodes, mem, spec.Nodes, spec.Nodes*minNode)
 	}
 	if spec.CPUs < 0 || spec.MemoryMB < 0 {
 		return nil, outcome.Inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
@@ -339,7 +353,7 @@ func (m *Machine) config() vm.Config {
 	return vm.Config{
 		Target: m.Target, Link: m.Link,
 		Image: m.image, Initrd: m.initrd, DTB: m.dtb,
-		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB,
+		CPUs: m.spec.CPUs, MemoryMB: m.spec.MemoryMB, Nodes: m.spec.Nodes,
 		Accel: m.Verdict.Accel, Append: m.spec.Append, Patience: m.spec.Patience,
 	}
 }

@@ -117,7 +117,15 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 	return store.Get(ctx, key, mem, func(d *warm.Draft) (warm.Info, error) {
 		env.say("booting %s on %s once; later starts use a template", m.Kernel, m.Target.Name)
 		made := cfg
-		made.RAM = d.RAM
+		if cfg.Nodes > 1 {
+			var err error
+			if made.NodeRAM, err = vm.NodeMemory(int64(mem)<<20, cfg.Nodes); err != nil {
+				return warm.Info{}, err
+			}
+			defer vm.CloseAll(made.NodeRAM)
+		} else {
+			made.RAM = d.RAM
+		}
 		tee := bounded.Writer(d.Console, maxConsole)
 		made.Console = tee
 		if cfg.Console != nil {
@@ -132,6 +140,9 @@ func (m *Machine) template(ctx context.Context, env Env, cfg vm.Config) (*warm.T
 			return warm.Info{}, v.Why(fmt.Errorf("rehearse: %w", err))
 		}
 		if err := v.Save(ctx, d.State); err != nil {
+			return warm.Info{}, err
+		}
+		if err := vm.JoinMemory(d.RAM, made.NodeRAM); err != nil {
 			return warm.Info{}, err
 		}
 		cpus := cfg.CPUs

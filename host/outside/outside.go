@@ -54,6 +54,10 @@ func Open(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *kern
 // Close closes the guest's memory.
 func (g *Guest) Close() error { return g.memory.Close() }
 
+// Node is the NUMA node that QEMU has a physical address on, false where there is no
+// memory.
+func (g *Guest) Node(phys uint64) (int, bool) { return g.memory.Node(phys) }
+
 // CPUs reads the registers of all CPUs.
 func (g *Guest) CPUs(ctx context.Context) ([]vm.CPU, error) {
 	text, err := g.inspector.Registers(ctx)

@@ -40,9 +40,10 @@ var _ Inspector = (*VM)(nil)
 
 // Region is a part of the guest's physical memory.
 type Region struct {
-	Base uint64 `json:"base"` // the guest's physical address
-	Host uint64 `json:"host"` // its address in QEMU
-	Size uint64 `json:"size"` // bytes
+	Base uint64 `json:"base"`           // the guest's physical address
+	Host uint64 `json:"host"`           // its address in QEMU
+	Size uint64 `json:"size"`           // bytes
+	Node int    `json:"node,omitempty"` // of NUMA, whose memory it is
 }
 
 // Memory is the memory of a guest. It is that of QEMU's process: a clone maps the RAM
@@ -78,6 +79,17 @@ func (m *Memory) ReadAt(p []byte, phys int64) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// Node is the NUMA node that a physical address of the guest is on, by what QEMU has
+// made of its memory, and not by what the guest thinks; false where there is no memory.
+func (m *Memory) Node(phys uint64) (int, bool) {
+	for _, r := range m.Regions {
+		if phys >= r.Base && phys-r.Base < r.Size {
+			return r.Node, true
+		}
+	}
+	return 0, false
 }
 
 // Close closes the file.
@@ -143,19 +155,26 @@ func (v *VM) regions(ctx context.Context) ([]Region, error) {
 	if len(ranges) == 0 {
 		return nil, outcome.New(outcome.HostLacks, "QEMU's memory tree has no RAM")
 	}
-	first := ranges[0]
-	reply, err := v.ask(ctx, fmt.Sprintf("gpa2hva %#x", first.base))
-	if err != nil {
-		return nil, err
-	}
-	host, err := parseHost(reply)
-	if err != nil {
-		return nil, err
-	}
+	starts := map[int]uint64{} // of the nodes' memory in QEMU
+	var regions []Region
 	for _, r := range ranges {
-		v.layout.regions = append(v.layout.regions, Region{Base: r.base, Host: host - first.offset + r.offset, Size: r.size})
+		start, ok := starts[r.node]
+		if !ok {
+			reply, err := v.ask(ctx, fmt.Sprintf("gpa2hva %#x", r.base))
+			if err != nil {
+				return nil, err
+			}
+			host, err := parseHost(reply)
+			if err != nil {
+				return nil, err
+			}
+			start = host - r.offset
+			starts[r.node] = start
+		}
+		regions = append(regions, Region{Base: r.base, Host: start + r.offset, Size: r.size, Node: r.node})
 	}
-	return v.layout.regions, nil
+	v.layout.regions = regions
+	return regions, nil
 }
 
 // ask runs a command of QEMU's monitor for people.
@@ -164,15 +183,18 @@ func (v *VM) ask(ctx context.Context, command string) (string, error) {
 }
 
 // ramRange is a range of guest-physical addresses and where it is in the block of RAM.
-type ramRange struct{ base, size, offset uint64 }
+type ramRange struct {
+	base, size, offset uint64
+	node               int
+}
 
 // A line of a flat view (QEMU: softmmu/memory.c, mtree_print_flatview), without the
 // name's suffixes for KVM and for who owns it.
 var treeLine = regexp.MustCompile(`^\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (ram|rom)\): (\S+)(?: @([0-9a-f]{16}))?`)
 
 // parseTree returns the machine's RAM in ascending order: of the blocks that the CPUs
-// see in the address space "memory", the largest. The others are firmware, video
-// memory and labctl's window. A PC's RAM has a hole below 4 GB, and below 1 MB it may be
+// see in the address space "memory", the largest, and those of all nodes, if there are
+// several. The others are firmware, video memory and labctl's window. A PC's RAM has a hole below 4 GB, and below 1 MB it may be
 // write-protected.
 func parseTree(tree string) []ramRange {
 	blocks, sizes := map[string][]ramRange{}, map[string]uint64{}
@@ -206,6 +228,15 @@ func parseTree(tree string) []ramRange {
 		}
 	}
 	found := blocks[largest]
+	if _, nodes := blocks[qemu.NodeRAM(0)]; nodes {
+		found = nil
+		for node := 0; blocks[qemu.NodeRAM(node)] != nil; node++ {
+			for _, r := range blocks[qemu.NodeRAM(node)] {
+				r.node = node
+				found = append(found, r)
+			}
+		}
+	}
 	slices.SortFunc(found, func(a, b ramRange) int {
 		if a.base < b.base {
 			return -1

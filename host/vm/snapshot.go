@@ -140,7 +140,8 @@ type restore struct {
 	state *os.File
 	fd    int // descriptor of state in QEMU
 	head  *os.File
-	ram   *os.File // a copy of the memory, if the file cannot be written
+	ram   *os.File   // a copy of the memory, if the file cannot be written
+	nodes []*os.File // copies of the parts of the memory, of a machine of several nodes
 }
 
 func (r *restore) open(cfg Config) (err error) {
@@ -155,7 +156,13 @@ func (r *restore) open(cfg Config) (err error) {
 		r.close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
-	if r.ram, err = writable(cfg.Snapshot.RAM); err != nil {
+	if cfg.Nodes > 1 {
+		// QEMU before 8.1 cannot begin in the middle of a file.
+		r.nodes, err = split(r.base, cfg.Nodes)
+	} else {
+		r.ram, err = writable(cfg.Snapshot.RAM)
+	}
+	if err != nil {
 		r.close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
@@ -163,7 +170,7 @@ func (r *restore) open(cfg Config) (err error) {
 }
 
 func (r *restore) close() {
-	for _, f := range []*os.File{r.base, r.state, r.head, r.ram} {
+	for _, f := range append([]*os.File{r.base, r.state, r.head, r.ram}, r.nodes...) {
 		f.Close() // nothing for one that is nil
 	}
 }
@@ -179,7 +186,7 @@ func writable(path string) (*os.File, error) {
 }
 
 // inMemory copies a sparse file to one in memory.
-func inMemory(path string) (_ *os.File, err error) {
+func inMemory(path string) (*os.File, error) {
 	src, err := bounded.Open(path)
 	if err != nil {
 		return nil, err
@@ -189,36 +196,108 @@ func inMemory(path string) (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
+	dst, err := memory(st.Size())
+	if err != nil {
+		return nil, err
+	}
+	if err := copyData(dst, 0, src, 0, st.Size()); err != nil {
+		dst.Close()
+		return nil, err
+	}
+	return dst, nil
+}
+
+// memory makes a file in memory, of holes.
+func memory(size int64) (*os.File, error) {
 	fd, err := unix.MemfdCreate("ram", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	dst := os.NewFile(uintptr(fd), "ram")
-	defer func() {
-		if err != nil {
-			dst.Close()
-		}
-	}()
-	if err := dst.Truncate(st.Size()); err != nil {
+	f := os.NewFile(uintptr(fd), "ram")
+	if err := f.Truncate(size); err != nil {
+		f.Close()
 		return nil, err
 	}
-	for off := int64(0); ; { // most of it is holes
+	return f, nil
+}
+
+// copyData copies size bytes of a sparse file, from an offset on, to an offset of one of holes.
+func copyData(dst *os.File, to int64, src *os.File, from, size int64) error {
+	for off := from; off < from+size; { // most of it is holes
 		data, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return dst, nil
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= from+size {
+			return nil
 		}
 		if err != nil {
-			return nil, os.NewSyscallError("lseek", err)
+			return os.NewSyscallError("lseek", err)
 		}
 		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
 		if err != nil {
-			return nil, os.NewSyscallError("lseek", err)
+			return os.NewSyscallError("lseek", err)
 		}
-		if _, err := io.Copy(io.NewOffsetWriter(dst, data), io.NewSectionReader(src, data, hole-data)); err != nil {
-			return nil, err
+		hole = min(hole, from+size)
+		if _, err := io.Copy(io.NewOffsetWriter(dst, to+data-from), io.NewSectionReader(src, data, hole-data)); err != nil {
+			return err
 		}
 		off = hole
 	}
+	return nil
+}
+
+// NodeMemory makes the files of Config.NodeRAM.
+func NodeMemory(bytes int64, nodes int) (files []*os.File, err error) {
+	for range nodes {
+		f, err := memory(bytes / int64(nodes))
+		if err != nil {
+			CloseAll(files)
+			return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("create the guest's memory: %w", err))
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// CloseAll closes files.
+func CloseAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// JoinMemory writes the memories of nodes to one file, one behind the other, as a snapshot has them.
+func JoinMemory(dst *os.File, nodes []*os.File) error {
+	to := int64(0)
+	for _, f := range nodes {
+		st, err := f.Stat()
+		if err == nil {
+			err = copyData(dst, to, f, 0, st.Size())
+		}
+		if err != nil {
+			return outcome.Default(outcome.HostLacks, fmt.Errorf("save the guest's memory: %w", err))
+		}
+		to += st.Size()
+	}
+	return nil
+}
+
+// split undoes JoinMemory, in memory.
+func split(src *os.File, nodes int) ([]*os.File, error) {
+	st, err := src.Stat()
+	if err != nil {
+		return nil, err
+	}
+	files, err := NodeMemory(st.Size(), nodes)
+	if err != nil {
+		return nil, err
+	}
+	part := st.Size() / int64(nodes)
+	for i, f := range files {
+		if err := copyData(f, 0, src, int64(i)*part, part); err != nil {
+			CloseAll(files)
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // headBytes is more than the setup code of a bzImage, at most 64 sectors
@@ -348,6 +427,9 @@ func (v *VM) Checkpoint(ctx context.Context, w io.Writer) error {
 	if v.mon == nil || v.template == nil {
 		return outcome.Inputf("this guest was not started from a template, from which a checkpoint could differ")
 	}
+	if v.cfg.Nodes > 1 {
+		return outcome.Inputf("this guest has several NUMA nodes; checkpoints are of machines with one")
+	}
 	cont, err := v.Stop(ctx)
 	if err != nil {
 		return err
@@ -389,7 +471,7 @@ func IsRestoreError(err error) bool {
 // CommandLine returns the command line of a boot, as text that identifies the
 // machine.
 func CommandLine(cfg Config) (string, error) {
-	cfg.RAM, cfg.Snapshot = nil, nil
+	cfg.RAM, cfg.NodeRAM, cfg.Snapshot = nil, nil, nil
 	cmd, err := command(cfg, nil, nil)
 	if err != nil {
 		return "", err

@@ -222,6 +222,7 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, gomod:MODULE, build:NAME, deb:DIR, a path with a slash (default: the newest cached long-term series)")
 	intFlag(f, &s.CPUs, "smp", 1, 64, "number of CPUs (default: the machine's)")
 	intFlag(f, &s.MemoryMB, "mem", 64, 1<<20, "memory in MB (default: the machine's)")
+	intFlag(f, &s.Nodes, "numa", 1, 8, "NUMA nodes, which share CPUs and memory equally (default 1)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")
 	f.StringSliceVar(&s.Modules, "module", nil, "modules of the kernel's to insert, with what they depend on: dummy,ext4,loop; may be given again")
 	f.BoolVar(&s.Cold, "cold", false, "boot from the kernel on, instead of from a saved machine")

@@ -22,7 +22,7 @@ func (f *inFlag) flag(c *cobra.Command) {
 }
 
 // settled are the flags of machineFlags that a running machine has settled.
-var settled = []string{"arch", "board", "kernel", "smp", "mem", "append", "module", "cold", "from"}
+var settled = []string{"arch", "board", "kernel", "smp", "mem", "numa", "append", "module", "cold", "from"}
 
 // find finds the machine, if one is named.
 func (f *inFlag) find(c *cobra.Command) (err error) {

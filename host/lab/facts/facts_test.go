@@ -130,7 +130,8 @@ func TestMissing(t *testing.T) {
 		{"board", lab.Needs{NotOn: []string{"raspi3b"}}, raspi, []string{"it does not run on raspi3b"}},
 		{"another board", lab.Needs{NotOn: []string{"raspi3b"}}, arm64, nil},
 		{"size of a board", lab.Needs{CPUs: 64, MemoryMB: 1 << 20}, raspi, []string{"it needs 64 CPUs, raspi3b has 4", "it needs 1048576 MB of memory, raspi3b has 1024"}},
-		{"nodes", lab.Needs{NUMANodes: 2}, arm64, []string{"it needs 2 NUMA nodes, labctl's machines have one"}},
+		{"nodes", lab.Needs{NUMANodes: 2}, arm64, nil},
+		{"nodes of a board", lab.Needs{NUMANodes: 2}, raspi, []string{"it needs 2 NUMA nodes, raspi3b has one"}},
 		{"files are not known yet", lab.Needs{Files: []string{"/proc/x"}}, arm64, nil},
 	} {
 		if d := cmp.Diff(tt.want, Missing(tt.needs, k, tt.on)); d != "" {

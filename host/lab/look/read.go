@@ -206,6 +206,9 @@ func (r *reading) page(one lab.PointPage, tid int64, t *task.Task, err error, ad
 	}
 	out.Error, out.Format, out.Mapped, out.Why = message(err), walked.Format, walked.Mapped, walked.Why
 	out.Phys, out.Size, out.NoFrame = int64(walked.Phys), int64(walked.Size), walked.NoFrame
+	if node, ok := r.g.Node(walked.Phys); ok && walked.Mapped {
+		out.Node = int64(node)
+	}
 	for _, e := range walked.Entries {
 		out.Entries = append(out.Entries, result.OutsideEntry{
 			Level: e.Level, Index: int64(e.Index), At: int64(e.At), Entry: fmt.Sprintf("%#x", e.Entry), Bits: e.Flags, Leaf: e.Leaf,

@@ -98,6 +98,7 @@ type OutsidePage struct {
 	Phys     int64    `json:"phys"` // guest-physical address
 	Size     int64    `json:"size"` // of the page
 	PFN      int64    `json:"pfn"`
+	Node     int64    `json:"node"` // of NUMA, by where QEMU has that memory
 	// Refs, Mapped and Flags are what the kernel keeps of the page frame; NoFrame says
 	// why that is not known.
 	Refs    int64    `json:"refs"`

@@ -37,6 +37,9 @@ func Spec(l *lab.Lab, asked machine.Spec) machine.Spec {
 	asked.Commands = asked.Commands || l.Commands()
 	asked.Append = append(append([]string(nil), l.Needs.Append...), asked.Append...)
 	asked.CPUs, asked.MemoryMB = max(asked.CPUs, l.Needs.CPUs), max(asked.MemoryMB, l.Needs.MemoryMB)
+	if l.Needs.NUMANodes > 1 {
+		asked.Nodes = max(asked.Nodes, l.Needs.NUMANodes)
+	}
 	if t, err := machine.FindTarget(asked.Arch, asked.Board); err == nil {
 		// What the machine has anyhow is no wish: one template serves more labs.
 		if asked.CPUs == l.Needs.CPUs && l.Needs.CPUs <= t.CPUs {

@@ -172,7 +172,7 @@ func (r *Runner) job(ctx context.Context, c matrix.Cell) schedule.Job {
 		}
 	}
 	if t.Snapshot && !s.Cold {
-		j.Machine = fmt.Sprintf("%s %s %t %d %d %q", c.Kernel, t.Name, s.Commands, s.CPUs, s.MemoryMB, s.Append)
+		j.Machine = fmt.Sprintf("%s %s %t %d %d %d %q", c.Kernel, t.Name, s.Commands, s.CPUs, s.MemoryMB, s.Nodes, s.Append)
 	}
 	return j
 }

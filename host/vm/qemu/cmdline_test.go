@@ -56,6 +56,10 @@ func TestBadDevices(t *testing.T) {
 	}{
 		{Machine{}, "no machine type"},
 		{Memory{}, "memory of 0 MiB"},
+		{Nodes{MiB: 512, CPUs: 2, Nodes: 1}, "2 CPUs in 1 nodes"},
+		{Nodes{MiB: 513, CPUs: 2, Nodes: 2}, "513 MiB of memory"},
+		{Nodes{MiB: 512, CPUs: 3, Nodes: 2}, "3 CPUs in 2 nodes"},
+		{Nodes{MiB: 512, CPUs: 2, Nodes: 2, Inherit: []*os.File{os.Stdin}}, "1 of them with a file"},
 		{SMP(0), "0 CPUs"},
 		{Kernel{}, "no kernel image"},
 		{Serial{Name: "a b"}, `id "a b"`},
