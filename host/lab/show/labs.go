@@ -202,11 +202,21 @@ type Listed struct {
 	Unknown string   `json:"unknown,omitempty"` // why nothing is known of this target
 }
 
-// List prints which labs there are, and whether they can run on a kernel.
-func List(w io.Writer, all []Listed, lang string) error {
-	t := table.New(0, heads(lang, "ID", "TOPIC", "TITLE", "SOURCE", "STATUS")...)
+// List prints which labs there are, and whether they can run on a kernel. Of labs that
+// were chosen by words of their source it names the sections with these words, for a reader who
+// has the source open.
+func List(w io.Writer, all []Listed, lang, words string) error {
+	head := "SOURCE"
+	if words != "" {
+		head = "SECTIONS"
+	}
+	t := table.New(0, heads(lang, "ID", "TOPIC", "TITLE", head, "STATUS")...)
 	for _, l := range all {
-		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), strings.Join(sourcesOf(l.Lab, lang, true), " · "), l.status(lang))
+		from := sourcesOf(l.Lab, lang, true)
+		if words != "" {
+			from = sectionsOf(l.Lab, lang, words)
+		}
+		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), strings.Join(from, " · "), l.status(lang))
 	}
 	return t.Write(w)
 }

@@ -69,7 +69,7 @@ var dictionary = map[string]map[string]string{
 		"confirmed": "맞음", "refuted": "틀림", "depends": "경우에 따라 다름", "not enforced": "강제하지 않음", "unknown": "알 수 없음",
 		"CHECK": "검사", "CLAIM": "주장", "VERDICT": "판정", "SAYS": "내용", "LAB": "실습", "TITLE": "제목", "CHECKS": "검사", "CLAIMS": "주장",
 		"not run": "실행하지 않음", "run record": "실행 기록", "%s on %s, %.2f s": "%[2]s의 %[1]s, %.2[3]f초", "seen": "관찰", "because": "이유", "at risk": "위험", "tested by": "같은 것을 확인하는 테스트", "source": "출처", "hint": "힌트",
-		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
+		"ID": "ID", "TOPIC": "주제", "SOURCE": "출처", "SECTIONS": "절", "STATUS": "상태", "ready": "준비됨", "not here": "여기서는 안 됨",
 		", if the guest has %s": " (게스트에 %s이(가) 있으면)",
 		"%d of %d checks hold":  "검사 %[2]d개 중 %[1]d개 통과", ", %d not applicable": ", %d개는 해당 없음",
 		"RAN": "실행", "TRIES": "시도", "GRADE": "채점", "SOLVED": "해결", "HINTS": "힌트", "%d of %d exercises solved": "연습 문제 %[2]d개 중 %[1]d개 해결",

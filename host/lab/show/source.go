@@ -88,6 +88,23 @@ func section(lang, s string) string {
 	return s
 }
 
+// sectionsOf are the sections of a lab's sources in which words are.
+func sectionsOf(l *lab.Lab, lang, words string) (found []string) {
+	for part := range strings.SplitSeq(l.Source.Seed+";"+l.Source.Text, ";") {
+		part = strings.TrimSpace(part)
+		if !strings.Contains(strings.ToLower(part), strings.ToLower(words)) {
+			continue
+		}
+		if m := reference().FindStringSubmatch(part); m != nil && m[3] != "" {
+			part = section(lang, m[3])
+		}
+		if part = Clean(part); part != "" {
+			found = append(found, part)
+		}
+	}
+	return found
+}
+
 // sourcesOf are a lab's sources: as a column has room for them, or by their titles.
 func sourcesOf(l *lab.Lab, lang string, short bool) []string {
 	var parts []string

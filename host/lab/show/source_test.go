@@ -1,6 +1,28 @@
 package show
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"labctl/host/lab"
+)
+
+func TestSectionsOf(t *testing.T) {
+	l := &lab.Lab{Source: lab.Source{Seed: "seed0: COW; seed1: COW pages and real sharing; seed1: page tables", Text: "clone(2)"}}
+	for _, tt := range []struct {
+		lang, words string
+		want        []string
+	}{
+		{"en", "seed1", []string{"COW pages and real sharing", "page tables"}},
+		{"ko", "SEED1: page", []string{"페이지 테이블"}},
+		{"en", "clone", []string{"clone(2)"}},
+		{"en", "futex", nil},
+	} {
+		if got := sectionsOf(l, tt.lang, tt.words); !slices.Equal(got, tt.want) {
+			t.Errorf("sectionsOf(%s, %q) = %q; want %q", tt.lang, tt.words, got, tt.want)
+		}
+	}
+}
 
 func TestSource(t *testing.T) {
 	for _, tt := range []struct{ lang, source, want string }{
