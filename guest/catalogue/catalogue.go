@@ -54,6 +54,7 @@ func Probes() []Probe {
 		{"areas", "have a child split, merge and grow its memory areas, read its maps, and find a thread's stack there", "thread", `{}`, ""},
 		{"levels", "have a child touch pages near and far, and count page tables", "child", `{}`, ""},
 		{"huge", "map huge pages without a pool and with one, and have the kernel make one, split it and make it again", "", `{}`, ""},
+		{"numa", "have memory placed on nodes of NUMA, and move it", "", `{}`, ""},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`, ""},
 	}
 }

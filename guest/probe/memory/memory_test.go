@@ -170,6 +170,7 @@ func TestBadParameters(t *testing.T) {
 		"cow":     {cow, []string{`{"x":1}`, `{"pages":0}`, `{"pages":65}`, `{"index":34}`, `{"index":-1}`}},
 		"shm":     {shm, []string{`{"x":1}`}},
 		"areas":   {areas, []string{`{"x":1}`}},
+		"numa":    {numa, []string{`{"x":1}`}},
 		"levels":  {levels, []string{`{"x":1}`}},
 		"huge":    {huge, []string{`{"x":1}`}},
 		"filemap": {filemap, []string{`{"x":1}`}},

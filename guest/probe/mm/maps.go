@@ -36,6 +36,9 @@ func Maps(pid int) ([]Area, error) {
 // MapsText is the areas of a process as the kernel prints them.
 func MapsText(pid int) (string, error) { return readText(fmt.Sprintf("/proc/%d/maps", pid)) }
 
+// NUMAMaps is the text of /proc/PID/numa_maps: each area's policy, and on which nodes its pages are.
+func NUMAMaps(pid int) (string, error) { return readText(fmt.Sprintf("/proc/%d/numa_maps", pid)) }
+
 // ParseMaps reads the text of a maps file.
 func ParseMaps(text string) ([]Area, error) {
 	var areas []Area
