@@ -178,6 +178,7 @@ func (a *app) kernelPull() *cobra.Command {
 		Short: "Download kernels into the cache",
 		Example: `  labctl kernel pull 6.12
   labctl kernel pull 5.10 7.2 --arch amd64,arm64
+  labctl kernel pull 5.10..7.2 --arch arm64
   labctl kernel pull debian:trixie --arch arm64
   labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi`,
 		Args: needArgs("a kernel: labctl kernel pull 6.12"),
@@ -191,29 +192,17 @@ func (a *app) kernelPull() *cobra.Command {
 					return err
 				}
 			}
-			var refs []kernel.Ref
-			for _, arg := range args {
-				ref, err := kernel.ParseRef(arg)
-				if err != nil {
-					return outcome.Default(outcome.BadInput, err)
-				}
-				refs = append(refs, ref)
+			wanted, err := toPull(env, args, archs)
+			if err != nil {
+				return outcome.Default(outcome.BadInput, err)
 			}
-			for _, ref := range refs {
-				of := archs
-				if len(of) == 0 {
-					only, err := env.Cache.ArchOf(ref)
+			for _, w := range wanted {
+				for _, arch := range w.archs {
+					k, err := env.Cache.Pull(c.Context(), w.ref, arch, env.PullOf(w.ref, arch))
 					if err != nil {
 						return err
 					}
-					of = []string{cmp.Or(only, targets.Host().Arch)}
-				}
-				for _, arch := range of {
-					k, err := env.Cache.Pull(c.Context(), ref, arch, env.PullOf(ref, arch))
-					if err != nil {
-						return err
-					}
-					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", ref, arch, k)
+					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", w.ref, arch, k)
 				}
 			}
 			return nil
@@ -221,6 +210,53 @@ func (a *app) kernelPull() *cobra.Command {
 	}
 	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the kernel's only one, or the host's)")
 	return c
+}
+
+type pulled struct {
+	ref   kernel.Ref
+	archs []string
+}
+
+// toPull are the kernels that the arguments of kernel pull name, and for what.
+func toPull(env session.Env, args, archs []string) (all []pulled, err error) {
+	for _, arg := range args {
+		span, ok, err := kernel.ParseSpan(arg)
+		switch {
+		case err != nil:
+			return nil, err
+		case ok:
+			of := archs
+			if len(of) == 0 {
+				of = []string{targets.Host().Arch}
+			}
+			found, err := env.Cache.Within(span, of)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range found {
+				ref, err := kernel.ParseRef(f.Name)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, pulled{ref, f.Archs})
+			}
+			continue
+		}
+		ref, err := kernel.ParseRef(arg)
+		if err != nil {
+			return nil, err
+		}
+		of := archs
+		if len(of) == 0 {
+			only, err := env.Cache.ArchOf(ref)
+			if err != nil {
+				return nil, err
+			}
+			of = []string{cmp.Or(only, targets.Host().Arch)}
+		}
+		all = append(all, pulled{ref, of})
+	}
+	return all, nil
 }
 
 func needArgs(what string) cobra.PositionalArgs {

@@ -45,10 +45,13 @@ type planFlags struct {
 	shard                  string
 }
 
+// kernelsUsage is of --kernels, wherever it is.
+const kernelsUsage = "kernels, as --kernel takes them elsewhere; 6.1..7.2: all between; cached: all that are in the cache"
+
 func (f *planFlags) flags(c *cobra.Command) {
 	fl := c.Flags()
 	fl.SetInterspersed(false) // what follows PROG is PROG's
-	fl.StringSliceVar(&f.kernels, "kernels", nil, "kernels, as --kernel takes them elsewhere; cached: all that are in the cache")
+	fl.StringSliceVar(&f.kernels, "kernels", nil, kernelsUsage)
 	fl.StringSliceVar(&f.archs, "arch", nil, "architectures: amd64, arm64, arm (default: the host's)")
 	fl.StringSliceVar(&f.boards, "board", nil, "boards: "+strings.Join(boards(), ", "))
 	fl.StringSliceVar(&f.labs, "labs", nil, "labs by their ids, or globs over them: 'P*,K1'")

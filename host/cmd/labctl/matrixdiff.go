@@ -51,7 +51,7 @@ they differ.`,
 		RunE: func(c *cobra.Command, paths []string) error { return a.diffKernels(c.Context(), &o, paths) },
 	}
 	f := c.Flags()
-	f.StringSliceVar(&o.kernels, "kernels", nil, "run labs on these kernels: 5.10,7.2")
+	f.StringSliceVar(&o.kernels, "kernels", nil, "run labs on these kernels: 5.10,7.2; 6.1..7.2: all between")
 	f.StringSliceVar(&o.arches, "arch", nil, "architectures to run on: amd64, arm64, arm (default: the host's)")
 	f.StringSliceVar(&o.labs, "labs", []string{"K1", "K2", "C6"}, "labs to run; K* is all that begin so")
 	f.StringVar(&o.out, "out", "", "directory of the matrix of these runs (default: labctl-out/TIME-diff)")
@@ -64,9 +64,6 @@ they differ.`,
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 1 when the kernels differ")
 	return c
 }
-
-// distinct are the different ones of names.
-func distinct(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
 // diffKernels runs what there is to run and compares what was recorded.
 func (a *app) diffKernels(ctx context.Context, o *matrixDiffOptions, paths []string) error {
@@ -133,7 +130,7 @@ func (a *app) runForDiff(ctx context.Context, o *matrixDiffOptions) (string, err
 	if err != nil {
 		return "", err
 	}
-	if len(distinct(o.kernels))*max(1, len(distinct(o.arches))) < 2 {
+	if !slices.ContainsFunc(cells, func(c matrix.Cell) bool { return c.Kernel != cells[0].Kernel || c.Target != cells[0].Target }) {
 		return "", outcome.Inputf("--kernels %s: one kernel on one machine: nothing to compare it with", text.Line(o.kernels[0], 80))
 	}
 	r := &cell.Runner{Env: env, Lab: a.ownLab}

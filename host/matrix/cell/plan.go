@@ -20,6 +20,13 @@ import (
 func Plan(ctx context.Context, spec *plan.Spec, labs fs.FS) ([]matrix.Cell, error) {
 	known := plan.Known{
 		Cached: cached,
+		Within: func(span kernel.Span, archs []string) ([]kernel.Spanned, error) {
+			cache, err := kernel.Open("")
+			if err != nil {
+				return nil, err
+			}
+			return cache.Within(span, archs)
+		},
 		Packages: func(pattern, arch string) ([]string, error) {
 			found, err := program.Tests(ctx, pattern, arch)
 			if err != nil {

@@ -32,7 +32,7 @@ type Item struct {
 // an Exclude matches.
 type Spec struct {
 	Name     string
-	Kernels  []Item // what kernel.ParseRef takes, or Cached
+	Kernels  []Item // what kernel.ParseRef or kernel.ParseSpan takes, or Cached
 	Targets  []Item // rows of host/targets; the host's own when there are none
 	Work     []Work
 	Exclude  []Exclude
@@ -62,6 +62,8 @@ type Known struct {
 	Labs []string // ids, in their order
 	// Cached names the kernels for an architecture that are at hand.
 	Cached func(arch string) ([]string, error)
+	// Within lists the kernels of a span for architectures.
+	Within func(span kernel.Span, archs []string) ([]kernel.Spanned, error)
 	// Packages lists the Go packages of a pattern that have tests on an
 	// architecture.
 	Packages func(pattern, arch string) ([]string, error)
@@ -150,8 +152,8 @@ func (s *Spec) targets() ([]targets.Target, error) {
 	return all, nil
 }
 
-// chosen is a kernel of the plan; one that is there because it is cached is so for
-// some architectures alone.
+// chosen is a kernel of the plan; one that is there because it is cached, or in a span,
+// is so for some architectures alone.
 type chosen struct {
 	name  string
 	archs []string // nil: all
@@ -161,7 +163,7 @@ func (c chosen) on(arch string) bool { return c.archs == nil || slices.Contains(
 
 func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) {
 	if len(s.Kernels) == 0 {
-		return nil, outcome.Inputf("which kernels? give --kernels 5.10,6.12, or --kernels %s", Cached)
+		return nil, outcome.Inputf("which kernels? give --kernels 5.10,6.12, --kernels 5.10..7.2 or --kernels %s", Cached)
 	}
 	var all []chosen
 	add := func(name, arch string) {
@@ -177,7 +179,27 @@ func (s *Spec) kernels(targets []targets.Target, known Known) ([]chosen, error) 
 			all[i].archs = append(all[i].archs, arch)
 		}
 	}
+	var archs []string
+	for _, t := range targets {
+		if !slices.Contains(archs, t.Arch) {
+			archs = append(archs, t.Arch)
+		}
+	}
 	for _, item := range s.Kernels {
+		if span, ok, err := kernel.ParseSpan(item.Text); err != nil {
+			return nil, bad(item.Where, "%v", err)
+		} else if ok {
+			found, err := known.Within(span, archs)
+			if err != nil {
+				return nil, bad(item.Where, "%v", err)
+			}
+			for _, f := range found {
+				for _, arch := range f.Archs {
+					add(f.Name, arch)
+				}
+			}
+			continue
+		}
 		if item.Text != Cached {
 			if _, err := kernel.ParseRef(item.Text); err != nil {
 				return nil, bad(item.Where, "%v", err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"labctl/host/kernel"
 	"labctl/host/matrix"
 )
 
@@ -19,6 +20,12 @@ var known = Known{
 	Labs: []string{"P1", "P2", "P9", "C1", "K1", "K2"},
 	Cached: func(arch string) ([]string, error) {
 		return map[string][]string{"amd64": {"5.10", "6.12"}, "arm64": {"6.12"}}[arch], nil
+	},
+	Within: func(span kernel.Span, archs []string) ([]kernel.Spanned, error) {
+		if span.From == "8.0" {
+			return nil, errors.New("kernels 8.0..: none")
+		}
+		return []kernel.Spanned{{Name: "6.1", Archs: archs}, {Name: "build:x", Archs: archs[:1]}, {Name: "6.12", Archs: archs}}, nil
 	},
 	Packages: func(pattern, arch string) ([]string, error) {
 		switch pattern {
@@ -65,6 +72,12 @@ func TestCells(t *testing.T) {
 		{"cached", spec("cached", "amd64,arm64", labs("P1")), "5.10/amd64/P1 6.12/amd64/P1 6.12/arm64/P1", ""},
 		{"cached and named", spec("cached,5.10", "amd64,arm64", labs("P1")), "5.10/amd64/P1 5.10/arm64/P1 6.12/amd64/P1 6.12/arm64/P1", ""},
 		{"nothing cached", spec("cached", "arm", labs("P1")), "", "--kernels: no kernel is cached; labctl kernel pull gets some"},
+		{"a span", spec("7.2,6.1..6.12,5.10", "amd64,arm64", labs("P1")),
+			"7.2/amd64/P1 7.2/arm64/P1 6.1/amd64/P1 6.1/arm64/P1 build:x/amd64/P1 6.12/amd64/P1 6.12/arm64/P1 5.10/amd64/P1 5.10/arm64/P1", ""},
+		{"a span of one architecture", spec("6.1..6.12", "arm64,raspi3b", labs("P1")),
+			"6.1/arm64/P1 6.1/raspi3b/P1 build:x/arm64/P1 build:x/raspi3b/P1 6.12/arm64/P1 6.12/raspi3b/P1", ""},
+		{"an empty span", spec("8.0..", "amd64", labs("P1")), "", "--kernels: kernels 8.0..: none"},
+		{"no span", spec("6.12..6.1", "amd64", labs("P1")), "", "--kernels: kernels 6.12..6.1: the older series comes first: 6.1..6.12"},
 		{"program and tests", spec("6.12", "arm64", Work{Kind: matrix.GoTest, Names: FromFlags("--gotest", []string{"./..."})},
 			Work{Kind: matrix.Program, Names: FromFlags("PROG", []string{"./x"}), Args: []string{"-v", "1"}}),
 			"6.12/arm64/x/a 6.12/arm64/x/b-arm64 6.12/arm64/./x -v 1", ""},
