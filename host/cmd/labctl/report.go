@@ -28,7 +28,7 @@ import (
 
 func (a *app) reportCmd() *cobra.Command {
 	var lf labFlags
-	var format, out, html string
+	var format, out, html, origin, url string
 	c := &cobra.Command{
 		Use:   "report RECORD",
 		Short: "Show a matrix or lab runs from their records, as text or for a CI system",
@@ -41,6 +41,8 @@ func (a *app) reportCmd() *cobra.Command {
   ktap      the kernel's test protocol, version 1: checks in labs in machines
   markdown  a summary for GitHub, with what each lab shows: at most 1 MiB
   json      all of it (schema ` + matrix.Schema + `)
+  kcidb     a report for KCIDB, schema 5.0, of --origin; with --url its files are
+            referred to where the directory is published
 
 With --html FILE it is one page for people, which loads nothing from anywhere: of a
 matrix its map, failures and the fork of all kernels side by side; of a class the
@@ -53,7 +55,8 @@ The exit status is 0 when the report is written, whatever it says.`,
   labctl report matrix-out --format junit --out junit.xml
   labctl report labctl-out/20261122-080000-lab-P7 --html p7.html
   labctl report matrix-out --format markdown >>"$GITHUB_STEP_SUMMARY"
-  labctl report labctl-out/20261122-080000-labs-arm64 --format ktap`,
+  labctl report labctl-out/20261122-080000-labs-arm64 --format ktap
+  labctl report matrix-out --format kcidb --origin mylab --url https://ci.example/42`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return outcome.Inputf("%s takes the directory of a matrix, of a lab's run, or of several", c.CommandPath())
@@ -63,6 +66,9 @@ The exit status is 0 when the report is written, whatever it says.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if !slices.Contains(render.Formats, format) {
 				return nearest.Unknown("--format", format, render.Formats)
+			}
+			if format != "kcidb" && (origin != "" || url != "") {
+				return outcome.Inputf("--origin and --url go with --format kcidb")
 			}
 			if html != "" {
 				if err := page.Write(args[0], html, a.pageLang(&lf), func(id string) (*lab.Lab, error) { return a.find(&lf, id) }); err != nil {
@@ -77,11 +83,11 @@ The exit status is 0 when the report is written, whatever it says.`,
 			seen := func(res *matrix.Result) string { return a.seen(args[0], res, &lf) }
 			if out == "" {
 				o := a.reportOptions(args[0])
-				o.Seen = seen
+				o.Seen, o.Origin, o.URL = seen, origin, url
 				return render.Write(a.stdout, format, r, o)
 			}
 			var b bytes.Buffer
-			if err := render.Write(&b, format, r, render.Options{Width: wide, Dir: args[0], Seen: seen}); err != nil {
+			if err := render.Write(&b, format, r, render.Options{Width: wide, Dir: args[0], Seen: seen, Origin: origin, URL: url}); err != nil {
 				return err
 			}
 			return writeReport(out, b.Bytes())
@@ -90,6 +96,8 @@ The exit status is 0 when the report is written, whatever it says.`,
 	f := c.Flags()
 	f.StringVar(&format, "format", "text", strings.Join(render.Formats, ", "))
 	f.StringVar(&out, "out", "", "write a file instead of standard output")
+	f.StringVar(&origin, "origin", "", "with --format kcidb: the name that KCIDB knows your system by")
+	f.StringVar(&url, "url", "", "with --format kcidb: where the directory is published")
 	f.StringVar(&html, "html", "", "write one page for people to this file")
 	f.StringVar(&lf.lang, "lang", "", "with --html and markdown: the language: en, ko (default: that of LANG)")
 	f.StringVar(&lf.dir, "labs", "", "a directory with labs of your own, instead of labctl's")

@@ -21,7 +21,7 @@ import (
 )
 
 // Formats are the names that Write knows.
-var Formats = []string{"text", "junit", "ktap", "markdown", "json"}
+var Formats = []string{"text", "junit", "ktap", "markdown", "json", "kcidb"}
 
 // Options say how results are shown.
 type Options struct {
@@ -31,6 +31,9 @@ type Options struct {
 	// Seen is, as Markdown, what there is to see of a lab's cell, "" for nothing; nil where
 	// nobody knows.
 	Seen func(*matrix.Result) string
+
+	Origin string // of a report for KCIDB
+	URL    string // where the directory is published, for KCIDB; empty: nowhere
 }
 
 // Write writes results in one of Formats.
@@ -46,6 +49,8 @@ func Write(w io.Writer, format string, r *matrix.Results, o Options) error {
 		return Markdown(w, r, o.Seen)
 	case "json":
 		return JSON(w, r)
+	case "kcidb":
+		return KCIDB(w, r, o)
 	}
 	return nearest.Unknown("report format", format, Formats)
 }

@@ -330,7 +330,7 @@ func TestEscape(t *testing.T) {
 
 func TestWriteErrors(t *testing.T) {
 	for _, format := range Formats {
-		if err := Write(full{}, format, results(), Options{}); !errors.Is(err, errFull) {
+		if err := Write(full{}, format, results(), Options{Origin: "x"}); !errors.Is(err, errFull) {
 			t.Errorf("Write(%s) to a full disk = %v", format, err)
 		}
 	}
