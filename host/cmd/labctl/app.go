@@ -79,7 +79,7 @@ boot and exec pass a program's own status on; see labctl exec --help.`,
 	}
 	root.SetFlagErrorFunc(badFlag)
 	root.PersistentFlags().BoolVarP(&a.progress.Quiet, "quiet", "q", false, "no progress on standard error")
-	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.upCmd(), a.shCmd(), a.downCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd(), a.reportCmd(),
+	root.AddCommand(a.doctorCmd(), a.kernelCmd(), a.bootCmd(), a.execCmd(), a.traceCmd(), a.probeCmd(), a.upCmd(), a.shCmd(), a.downCmd(), a.vmCmd(), a.labCmd(), a.matrixCmd(), a.bisectCmd(), a.reportCmd(),
 		a.psCmd(), a.stackCmd(), a.structCmd(), a.dmesgCmd(), a.modulesCmd(), a.mapsCmd(), a.pteCmd(), a.findSymbolCmd(), a.symbolCmd(), a.debugCmd(), a.gdbCmd(), a.serveCmd())
 	return root
 }
