@@ -69,7 +69,8 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 }
 
 // Resume takes up the directory of a matrix, whose plan must be r's, and returns the
-// results of the cells that ended. If the plan may have changed since, as the
+// results of the cells that ended. Its costs become r's: they have made its shards.
+// If the plan may have changed since, as the
 // submissions of a class do, r's plan replaces it; a result of a cell that changed is
 // not returned.
 func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err error) {
@@ -88,6 +89,9 @@ func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err
 	if err == nil {
 		err = samePlan(old, r, changes)
 	}
+	if err == nil && !changes {
+		r.Costs = old.Costs
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("resume matrix %s: %w", dir, err)
 	}
@@ -105,9 +109,8 @@ func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err
 			return nil, nil, fmt.Errorf("resume matrix: %w", err)
 		}
 	}
-	from, to := mustShard(r.Shard).Range(len(r.Plan))
-	for _, c := range r.Plan[from:to] {
-		res, err := f.read(c)
+	for _, i := range r.Mine() {
+		res, err := f.read(r.Plan[i])
 		switch {
 		case errors.Is(err, fs.ErrNotExist), changes && errors.Is(err, errOther):
 		case err != nil:

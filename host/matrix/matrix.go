@@ -111,9 +111,12 @@ type Results struct {
 	// CPUSeconds is of all that the cells of this run took, labctl's own work for
 	// them included, CPUs what the run had to spend them on. A run that was resumed
 	// counts what it ran itself. CPUs is 0 for shards that were merged.
-	CPUSeconds float64  `json:"cpu_seconds"`
-	CPUs       int      `json:"cpus,omitempty"`
-	Shard      string   `json:"shard,omitempty"` // "2/5"; empty for the whole plan
-	Plan       []Cell   `json:"plan"`            // of all shards, in the plan's order
-	Results    []Result `json:"results"`         // in the plan's order
+	CPUSeconds float64 `json:"cpu_seconds"`
+	CPUs       int     `json:"cpus,omitempty"`
+	Shard      string  `json:"shard,omitempty"` // "2/5"; empty for the whole plan
+	Plan       []Cell  `json:"plan"`            // of all shards, in the plan's order
+	// Costs are what each cell of the plan was thought to take, in milliseconds, if
+	// shards were divided by that. See Shards.
+	Costs   []int    `json:"costs,omitempty"`
+	Results []Result `json:"results"` // in the plan's order
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"labctl/host/outcome"
@@ -34,6 +35,9 @@ func Merge(parts []Part) (_ *Results, err error) {
 		}
 		if err := sameCells(first.Plan, p.Plan); err != nil {
 			return nil, fmt.Errorf("merge %s with %s: %w", first.Dir, p.Dir, err)
+		}
+		if !slices.Equal(first.Costs, p.Costs) {
+			return nil, fmt.Errorf("merge %s with %s: their shards were divided by other costs of cells; run both with the same --weights", first.Dir, p.Dir)
 		}
 		for _, r := range p.Results.Results {
 			id := r.Cell.ID()

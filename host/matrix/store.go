@@ -30,6 +30,8 @@ const (
 	maxReason = 2000
 
 	maxReports = 16 // of the kernel's, in one cell
+
+	MaxCost = 24 * 3600 * 1000 // of a cell, in milliseconds: a day
 )
 
 // What a directory's files must be: matrix.json and plan.json, and one cell's.
@@ -39,12 +41,16 @@ var (
 )
 
 // Read reads the matrix.json of a directory.
-func Read(dir string) (_ *Results, err error) {
-	defer outcome.OrElse(outcome.BadInput, &err)
-	name := filepath.Join(dir, File)
+func Read(dir string) (*Results, error) {
 	if err := bounded.CheckDir(dir); err != nil {
-		return nil, fmt.Errorf("read matrix %s: %w", dir, err)
+		return nil, outcome.Default(outcome.BadInput, fmt.Errorf("read matrix %s: %w", dir, err))
 	}
+	return ReadFile(filepath.Join(dir, File))
+}
+
+// ReadFile reads a matrix.json, whatever it is called.
+func ReadFile(name string) (_ *Results, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	b, err := bounded.ReadFile(name, format.Max)
 	if err != nil {
 		return nil, fmt.Errorf("read matrix: %w", err)
@@ -105,8 +111,19 @@ func (r *Results) check() error {
 	if err != nil {
 		return err
 	}
+	if len(r.Costs) > 0 {
+		if len(r.Costs) != len(r.Plan) {
+			return fmt.Errorf("%d costs of %d cells", len(r.Costs), len(r.Plan))
+		}
+		if slices.Min(r.Costs) < 1 || slices.Max(r.Costs) > MaxCost {
+			return fmt.Errorf("a cost of a cell is not from 1 to %d ms", MaxCost)
+		}
+	}
 	place := places(r.Plan)
-	from, to := sh.Range(len(r.Plan))
+	mine := make([]bool, len(r.Plan))
+	for _, i := range r.Mine() {
+		mine[i] = true
+	}
 	last := -1
 	for i := range r.Results {
 		res := &r.Results[i]
@@ -115,7 +132,7 @@ func (r *Results) check() error {
 		switch {
 		case !ok || !res.Cell.Equal(r.Plan[p]):
 			return fmt.Errorf("cell %s: it is not in the plan", clip(id))
-		case p < from || p >= to:
+		case !mine[p]:
 			return fmt.Errorf("cell %s: it is not in shard %s", id, sh)
 		case p == last:
 			return fmt.Errorf("cell %s: it is there twice", id)

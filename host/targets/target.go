@@ -55,6 +55,11 @@ type Target struct {
 	PCI      bool // has a PCI bus, so virtio-pci devices work
 	Snapshot bool // its state can be saved and restored
 
+	// BootSeconds and WarmSeconds are what a boot and a lab after a warm start take of
+	// an emulating host's CPU time, or a lab on a machine that is always booted takes
+	// besides. Plans are divided by their ratios; nothing waits for them.
+	BootSeconds, WarmSeconds float64
+
 	// Features are the kernel features (kconfig/features.yaml) that a boot needs.
 	Features []string
 }
@@ -88,6 +93,7 @@ var All = []Target{
 		PVH:    true,
 		Links:  []Link{{Kind: "virtio"}, {Kind: "uart", TTY: "ttyS1", Serial: 1}},
 		PCI:    true, Snapshot: true,
+		BootSeconds: 6, WarmSeconds: 2,
 		Features: []string{"boot", "serial-8250"},
 	},
 	{
@@ -109,6 +115,7 @@ var All = []Target{
 		// virt has only one UART that Linux can use, so virtio is required.
 		Links: []Link{{Kind: "virtio"}},
 		PCI:   true, Snapshot: true,
+		BootSeconds: 8, WarmSeconds: 2,
 		Features: []string{"boot", "serial-pl011"},
 	},
 	{
@@ -123,6 +130,7 @@ var All = []Target{
 		Console: []string{"earlycon", "console=ttyAMA0"},
 		Links:   []Link{{Kind: "virtio"}},
 		PCI:     true, Snapshot: true,
+		BootSeconds: 11, WarmSeconds: 3,
 		Features: []string{"boot", "serial-pl011"},
 	},
 	{
@@ -144,6 +152,7 @@ var All = []Target{
 		DTB:     "broadcom/bcm2837-rpi-3-b.dtb",
 		// No PCI, no PSCI: the kernel halts, and QMP's quit must end QEMU. After a
 		// restore the machine's timers never fire again (QEMU 7.2).
+		BootSeconds: 20, WarmSeconds: 4,
 		Features: []string{"boot", "serial-bcm2835aux"},
 	},
 	{
@@ -158,7 +167,8 @@ var All = []Target{
 		DTB:     "broadcom/bcm2711-rpi-4-b.dtb",
 		// QEMU (10.0) has no HDMI on this board. Drivers in Debian's kernels access
 		// its registers and crash with a bus error.
-		Append:   []string{"initcall_blacklist=brcmstb_l2_driver_init,brcmstb_i2c_driver_init,clk_dvp_driver_init"},
+		Append:      []string{"initcall_blacklist=brcmstb_l2_driver_init,brcmstb_i2c_driver_init,clk_dvp_driver_init"},
+		BootSeconds: 25, WarmSeconds: 5,
 		Features: []string{"boot", "serial-bcm2835aux"},
 	},
 	{
@@ -177,6 +187,7 @@ var All = []Target{
 		Links:         []Link{{Kind: "uart", TTY: "ttyAMA0", Serial: 0}},
 		DTB:           "bcm2836-rpi-2-b.dtb",
 		// No PCI, no PSCI, as on raspi3b; restoring has not been tried.
+		BootSeconds: 60, WarmSeconds: 5,
 		Features: []string{"boot", "serial-pl011", "serial-bcm2835aux"},
 	},
 }

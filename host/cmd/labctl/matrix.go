@@ -42,7 +42,7 @@ type planFlags struct {
 	labs, tests, files     []string
 	file                   string
 	smp, mem               int
-	shard                  string
+	shard, weights         string
 }
 
 // kernelsUsage is of --kernels, wherever it is.
@@ -61,6 +61,7 @@ func (f *planFlags) flags(c *cobra.Command) {
 	fl.IntVar(&f.smp, "smp", 0, "number of CPUs (default: the machine's)")
 	fl.IntVar(&f.mem, "mem", 0, "memory in MB (default: the machine's)")
 	fl.StringVar(&f.shard, "shard", "", "only this part of the plan: 2/5")
+	fl.StringVar(&f.weights, "weights", cell.Builtin, "what shards are divided by: the matrix.json of a former run, builtin, or none for as many cells each")
 }
 
 // planned is a plan as commands have it.
@@ -68,12 +69,24 @@ type planned struct {
 	spec  *plan.Spec
 	cells []matrix.Cell // of all shards
 	shard matrix.Shard
+	costs []int // of the cells, if there are shards
 }
 
 // mine are the cells of the shard.
-func (p *planned) mine() []matrix.Cell {
-	from, to := p.shard.Range(len(p.cells))
-	return p.cells[from:to]
+func (p *planned) mine() (cells []matrix.Cell) {
+	r := matrix.Results{Plan: p.cells, Costs: p.costs, Shard: p.shard.String()}
+	for _, i := range r.Mine() {
+		cells = append(cells, p.cells[i])
+	}
+	return cells
+}
+
+// divide finds the costs by which a plan's shards are divided.
+func (p *planned) divide(weights string) (err error) {
+	if p.costs, err = cell.Costs(p.cells, labs.FS, weights); err != nil {
+		return outcome.Inputf("--weights: %w", err)
+	}
+	return nil
 }
 
 // plan makes the plan of a command line, whose errors are the user's to mend.
@@ -92,7 +105,10 @@ func (a *app) plan(ctx context.Context, f *planFlags, argv []string) (*planned, 
 	if err != nil {
 		return nil, outcome.Inputf("--shard: %w", err)
 	}
-	return p, nil
+	if p.shard != (matrix.Shard{}) || f.weights != cell.Builtin {
+		err = p.divide(f.weights)
+	}
+	return p, err
 }
 
 func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
@@ -146,8 +162,8 @@ func (a *app) matrixLs() *cobra.Command {
 		Long: `Show the cells of a plan in their order. Nothing is started or downloaded.
 
 --github prints one line of JSON for a job's strategy.matrix in GitHub Actions,
-with a shard and a name for each job: as many as --shards, or one for each
-kernel on each machine.`,
+with a shard and a name for each job: as many as --shards, or as many as there
+are kernels on machines.`,
 		Example: `  labctl matrix ls --kernels 5.10,6.12 --arch amd64,arm64 --labs 'P*'
   labctl matrix ls --plan nightly.yaml --json
   labctl matrix ls --plan nightly.yaml --github --shards 4`,
@@ -165,7 +181,10 @@ kernel on each machine.`,
 				return err
 			}
 			if github {
-				jobs, err := plan.GitHub(p.cells, shards)
+				if err := p.divide(f.weights); err != nil {
+					return err
+				}
+				jobs, err := plan.GitHub(p.cells, p.costs, shards)
 				if err != nil {
 					return err
 				}

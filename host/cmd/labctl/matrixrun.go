@@ -133,7 +133,7 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	r := &cell.Runner{Env: env, Spec: machine.Spec{Patience: o.patience}, Timeout: o.timeout, FailOn: o.failOn, Lab: a.ownLab}
 	defer r.Close()
 	m, err := r.Matrix(ctx, cell.Options{
-		Name: p.spec.Name, Plan: p.cells, Shard: p.shard, Out: o.out, Label: "matrix", Resume: o.resume, Jobs: o.jobs, Retries: o.retries,
+		Name: p.spec.Name, Plan: p.cells, Shard: p.shard, Costs: p.costs, Out: o.out, Label: "matrix", Resume: o.resume, Jobs: o.jobs, Retries: o.retries,
 		Again: "labctl matrix run", Watch: a.progress.Cells,
 	})
 	if err != nil {

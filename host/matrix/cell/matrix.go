@@ -22,6 +22,7 @@ type Options struct {
 	Name  string        // of the plan
 	Plan  []matrix.Cell // of all shards
 	Shard matrix.Shard  // what is run of it
+	Costs []int         // by which shards are divided; see matrix.Shards
 	Out   string        // the directory; empty: labctl-out/TIME-Label
 	Label string
 
@@ -54,7 +55,7 @@ type Matrix struct {
 func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	all := &matrix.Results{
 		Name: o.Name, Labctl: r.Env.Version, Started: time.Now().UTC(), CPUs: runtime.GOMAXPROCS(0),
-		Shard: o.Shard.String(), Plan: o.Plan,
+		Shard: o.Shard.String(), Plan: o.Plan, Costs: o.Costs,
 	}
 	dir, done, err := directory(&o, all)
 	if err != nil {
@@ -62,8 +63,10 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	}
 	defer dir.Close()
 	r.Record = dir.Record
-	from, to := o.Shard.Range(len(o.Plan))
-	mine := o.Plan[from:to]
+	var mine []matrix.Cell
+	for _, i := range all.Mine() {
+		mine = append(mine, o.Plan[i])
+	}
 	todo, good := unfinished(mine, done)
 	so := schedule.Options{Budget: schedule.Host(o.Jobs), Retries: o.Retries, Keep: dir.Keep}
 	if o.Kept != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"labctl/host/image/program"
@@ -41,6 +43,41 @@ func Plan(ctx context.Context, spec *plan.Spec, labs fs.FS) ([]matrix.Cell, erro
 	}
 	cells, err := spec.Cells(known)
 	return cells, outcome.Default(outcome.BadInput, err)
+}
+
+// Builtin names the costs that labctl has, in place of a file.
+const Builtin = "builtin"
+
+// Costs are what the cells of a plan are thought to take, by which shards of it are
+// divided (plan.Costs). weights is Builtin, or the matrix.json of a former run or its
+// directory, or "none": then there are no costs, and shards have as many cells each.
+func Costs(cells []matrix.Cell, labs fs.FS, weights string) (_ []int, err error) {
+	var former *matrix.Results
+	switch weights {
+	case "none":
+		return nil, nil
+	case Builtin:
+	default:
+		if fi, err := os.Stat(weights); err == nil && fi.IsDir() {
+			weights = filepath.Join(weights, matrix.File)
+		}
+		if former, err = matrix.ReadFile(weights); err != nil {
+			return nil, err
+		}
+	}
+	own := map[string]bool{}
+	return plan.Costs(cells, func(w matrix.Work) bool {
+		if w.Kind != matrix.Lab {
+			return false
+		}
+		boots, ok := own[w.Name]
+		if !ok {
+			l, err := lab.One(labs, w.Name)
+			boots = err == nil && (len(l.Needs.Append) > 0 || l.Needs.CPUs > 0 || l.Needs.MemoryMB > 0)
+			own[w.Name] = boots
+		}
+		return boots
+	}, former), nil
 }
 
 // cached names the kernels at hand, by the shortest name of each.

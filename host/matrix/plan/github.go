@@ -1,6 +1,10 @@
 package plan
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"labctl/host/matrix"
 	"labctl/host/outcome"
 )
@@ -17,12 +21,12 @@ type GitHubJobs struct {
 // GitHubJob is one entry of it: a shard of a plan.
 type GitHubJob struct {
 	Shard string `json:"shard"`
-	Name  string `json:"name"` // the kernels and machines of the shard, from the first to the last
+	Name  string `json:"name"` // where the shard runs: its first and last kernel and machine, or up to three that are apart
 }
 
-// GitHub returns a job for each of so many shards of a plan, or for each kernel on
-// each machine when shards is 0.
-func GitHub(cells []matrix.Cell, shards int) (*GitHubJobs, error) {
+// GitHub returns a job for each of so many shards of a plan that is divided by costs,
+// or as many as there are kernels on machines when shards is 0.
+func GitHub(cells []matrix.Cell, costs []int, shards int) (*GitHubJobs, error) {
 	if shards == 0 {
 		shards = 1
 		for i := range cells[1:] {
@@ -36,16 +40,31 @@ func GitHub(cells []matrix.Cell, shards int) (*GitHubJobs, error) {
 		return nil, outcome.Inputf("--shards %d: the plan has %d cells, and GitHub takes at most %d jobs", shards, len(cells), maxGitHubJobs)
 	}
 	out := &GitHubJobs{}
-	for i := 1; i <= shards; i++ {
-		s := matrix.Shard{Index: i, Of: shards}
-		from, to := s.Range(len(cells))
-		name := place(cells[from])
-		if last := place(cells[to-1]); last != name {
-			name += " to " + last
-		}
-		out.Include = append(out.Include, GitHubJob{s.String(), name})
+	for i, part := range matrix.Shards(cells, costs, shards) {
+		out.Include = append(out.Include, GitHubJob{matrix.Shard{Index: i + 1, Of: shards}.String(), nameOf(cells, part)})
 	}
 	return out, nil
+}
+
+// nameOf says where the cells of a shard run.
+func nameOf(cells []matrix.Cell, part []int) string {
+	first, last := part[0], part[len(part)-1]
+	if last-first < len(part) { // side by side in the plan
+		if place(cells[first]) == place(cells[last]) {
+			return place(cells[first])
+		}
+		return place(cells[first]) + " to " + place(cells[last])
+	}
+	var places []string
+	for _, i := range part {
+		if p := place(cells[i]); !slices.Contains(places, p) {
+			places = append(places, p)
+		}
+	}
+	if more := len(places) - 3; more > 0 {
+		places = append(places[:3], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(places, ", ")
 }
 
 // place is where a cell runs.
