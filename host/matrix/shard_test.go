@@ -11,14 +11,16 @@ import (
 )
 
 // measured are CPU seconds that labs took on an emulating host, by target, in the order
-// of measuredLabs. K2 boots a machine of its own.
+// of measuredLabs, on Linux 6.12 and, on arm64, 7.2. The first on amd64 made the
+// template. K2 boots a machine of its own. Of the boards and arm64 P1 (K1) and K2 were
+// measured; the others begin in the same way and stand there with its figure.
 var (
 	measuredLabs = []string{"P1", "P9", "C1", "K1", "K2"}
 	measured     = map[string][]float64{
-		"amd64":   {1.8, 1.8, 1.4, 1.8, 7.4},
-		"arm64":   {2.6, 2.0, 1.9, 2.7, 9.8},
-		"raspi3b": {23.4, 23.9, 22.8, 24.1, 26.0},
-		"raspi2b": {66.1, 64.8, 65.2, 67.0, 70.3},
+		"amd64":   {5.8, 6.0, 2.6, 3.4, 7.5},
+		"arm64":   {2.7, 2.7, 2.7, 2.7, 9.8},
+		"raspi3b": {18.0, 18.0, 18.0, 18.0, 23.8},
+		"raspi2b": {32.7, 32.7, 32.7, 32.7, 45.7},
 	}
 )
 

@@ -152,7 +152,7 @@ var All = []Target{
 		DTB:     "broadcom/bcm2837-rpi-3-b.dtb",
 		// No PCI, no PSCI: the kernel halts, and QMP's quit must end QEMU. After a
 		// restore the machine's timers never fire again (QEMU 7.2).
-		BootSeconds: 20, WarmSeconds: 4,
+		BootSeconds: 16, WarmSeconds: 2,
 		Features: []string{"boot", "serial-bcm2835aux"},
 	},
 	{
@@ -168,7 +168,7 @@ var All = []Target{
 		// QEMU (10.0) has no HDMI on this board. Drivers in Debian's kernels access
 		// its registers and crash with a bus error.
 		Append:      []string{"initcall_blacklist=brcmstb_l2_driver_init,brcmstb_i2c_driver_init,clk_dvp_driver_init"},
-		BootSeconds: 25, WarmSeconds: 5,
+		BootSeconds: 20, WarmSeconds: 2,
 		Features: []string{"boot", "serial-bcm2835aux"},
 	},
 	{
@@ -187,7 +187,7 @@ var All = []Target{
 		Links:         []Link{{Kind: "uart", TTY: "ttyAMA0", Serial: 0}},
 		DTB:           "bcm2836-rpi-2-b.dtb",
 		// No PCI, no PSCI, as on raspi3b; restoring has not been tried.
-		BootSeconds: 60, WarmSeconds: 5,
+		BootSeconds: 30, WarmSeconds: 3,
 		Features: []string{"boot", "serial-pl011", "serial-bcm2835aux"},
 	},
 }
