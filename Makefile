@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build ui browser-tools lab test test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build ui browser-tools slurm-tools lab test test-slurm test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl, with the terminal of labctl serve where npm is
 	@if command -v npm >/dev/null; then $(MAKE) ui || echo "build: without the terminal of labctl serve; make ui says why"; fi
@@ -42,6 +42,9 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 	@echo "test: go test, $(TEST_P) packages at a time"
 	@$(GO) test -p $(TEST_P) -timeout 40m -run '$(RUN)' $(PKG)
 	@echo "test: all pass"
+
+test-slurm: slurm-tools qemu build ## run a matrix on a Slurm of its own, of two nodes on loopback, one of which dies; as root
+	@$(GO) test ./host/matrix/slurm -count 1 -timeout 60m -run '^TestCluster$$' -v -labctl '$(CURDIR)/bin/labctl'
 
 test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, as root (PKG and RUN narrow it)
 	@GO='$(GO)' exec .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'
@@ -153,13 +156,15 @@ kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch
 browser-tools: TOOLS = chromium:chromium /usr/share/fonts/truetype/nanum/NanumGothic.ttf:fonts-nanum
 debian13-tools: TOOLS = debootstrap:debootstrap
+slurm-tools: TOOLS = sbatch:slurm-client /usr/sbin/slurmctld:slurm-wlm /usr/sbin/slurmd:slurm-wlm /usr/sbin/munged:munge
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, trace-cmd, which tests hold trace.dat files against, and gdb-multiarch
 browser-tools: ## chromium and a Korean font, in which tests use the page of labctl serve; they are skipped without it
 debian13-tools: ## debootstrap, which makes the root of test-debian13
+slurm-tools: ## Slurm and munge, for test-slurm; no daemon of theirs is started by it
 kernel-tools: ## compilers and what else building kernels takes
-qemu test-tools browser-tools debian13-tools kernel-tools:
+qemu test-tools browser-tools debian13-tools slurm-tools kernel-tools:
 	@missing=; \
 	for pair in $(TOOLS); do \
 		command -v "$${pair%:*}" >/dev/null || [ -f "$${pair%:*}" ] || case " $$missing " in \

@@ -32,7 +32,7 @@ every host, so that it can be run in shards and merged. See docs/matrix.md.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needSubcommand,
 	}
-	c.AddCommand(a.matrixLs(), a.matrixRun(), a.matrixMerge(), a.matrixDiff())
+	c.AddCommand(a.matrixLs(), a.matrixRun(), a.matrixMerge(), a.matrixDiff(), a.matrixSubmit())
 	return c
 }
 

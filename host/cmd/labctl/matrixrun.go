@@ -99,17 +99,23 @@ marked flaky. What the kernels reported is in the table, JUnit and KTAP.`,
 	}
 	o.plan.flags(c)
 	o.output.flags(c)
+	o.runFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "directory of the matrix (default: labctl-out/TIME-matrix)")
-	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	f.BoolVar(&o.resume, "resume", false, "continue the matrix in --out: cells that are missing or failed")
+	return c
+}
+
+// runFlags are those of a run that do not say where it is kept.
+func (o *matrixRunOptions) runFlags(c *cobra.Command) {
+	f := c.Flags()
+	intFlag(f, &o.jobs, "jobs", 1, 1000, "machines at a time (default: as many as this host has CPUs and memory for)")
 	intFlag(f, &o.retries, "retry", 0, 100, "try a cell that fails so many times more")
 	timeFlag(f, &o.timeout, "timeout", "end a cell after this long, boot included (default: the plan's)")
 	patienceFlag(f, &o.patience)
 	failOnFlag(c, &o.failOn)
 	f.Lookup("fail-on").Usage += " (default: the plan's, or oops)"
 	f.Lookup("fail-on").DefValue = ""
-	return c
 }
 
 func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string) error {
