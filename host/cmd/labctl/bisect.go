@@ -11,10 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/host/kernel"
 	"labctl/host/lab/judge"
 	"labctl/host/machine"
 	"labctl/host/matrix"
 	"labctl/host/matrix/cell"
+	"labctl/host/matrix/plan"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/text"
@@ -208,12 +210,12 @@ func (a *app) bisectOne(ctx context.Context, o *bisectOptions) error {
 	if len(o.kernels) > 0 {
 		return outcome.Inputf("give --kernel or --kernels")
 	}
+	if _, several, _ := kernel.ParseSpan(o.kernel); several || o.kernel == plan.Cached || strings.ContainsRune(o.kernel, ',') {
+		return outcome.Inputf("--kernel %s: want one kernel; --kernels takes several", text.Line(o.kernel, 80))
+	}
 	b, err := a.runBisect(ctx, o, []string{o.kernel}, p, old)
 	if err != nil {
 		return err
-	}
-	if len(b.Steps) != 1 {
-		return outcome.Inputf("--kernel %s: want one kernel; --kernels takes several", text.Line(o.kernel, 80))
 	}
 	s := b.Steps[0]
 	if o.asJSON {
