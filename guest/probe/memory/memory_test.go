@@ -153,6 +153,20 @@ func TestAreas(t *testing.T) {
 	}
 }
 
+func TestFaultKinds(t *testing.T) {
+	kinds := seen(t, faultKinds, ``)["kinds"].([]kind)
+	zero := kinds[1].Changed // a kernel need not have a page of zeroes for reads
+	for _, k := range kinds {
+		want := uint64(1)
+		if k.Name == "again" || k.Name == "zero-write" && !zero {
+			want = 0
+		}
+		if k.Faults != want || k.Changed != (k.Name == "zero-write" && zero || k.Name == "fork-write" || k.Name == "file-write") {
+			t.Errorf("%+v; want %d faults", k, want)
+		}
+	}
+}
+
 func TestLevels(t *testing.T) {
 	data := seen(t, levels, ``)
 	kb := uint64(os.Getpagesize() >> 10)
@@ -175,6 +189,7 @@ func TestBadParameters(t *testing.T) {
 		"huge":    {huge, []string{`{"x":1}`}},
 		"filemap": {filemap, []string{`{"x":1}`}},
 		"futex":   {futex, []string{`{"x":1}`}},
+		"faults":  {faultKinds, []string{`{"x":1}`}},
 		"tls":     {tls, []string{`{"x":1}`}},
 		"entries": {entries, []string{`{"x":1}`}},
 		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
