@@ -38,6 +38,7 @@ func write(pages []byte) { pages[0], pages[os.Getpagesize()] = 1, 2 }
 
 func main() {
 	one, zero := two(), two()
+	_ = write
 	// TODO: one is to be on node 1, zero on node 0: call mbind by syscall.Syscall6(syscall.SYS_MBIND, …).
 	// TODO: write to them.
 	look("placed", one, zero)

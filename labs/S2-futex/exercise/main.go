@@ -56,6 +56,7 @@ func sleeps(tid int) {
 }
 
 func main() {
+	_, _, _, _ = futexWait, futexWake, futex, sleeps
 	var all sync.WaitGroup
 	tids := make(chan int, 3)
 	back := make(chan int, 3) // the threads that have returned

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 )
 
@@ -36,9 +37,6 @@ func mapping(f *os.File, flags int) []byte {
 	return b
 }
 
-// sink keeps what is read, so that the compiler leaves no read out.
-var sink byte
-
 func main() {
 	f := file()
 	defer os.Remove(f.Name())
@@ -46,7 +44,7 @@ func main() {
 	second := mapping(f, syscall.MAP_SHARED)
 	own := mapping(f, syscall.MAP_PRIVATE)
 	first[0] = 42
-	sink = second[0]
-	sink = own[0]
+	runtime.KeepAlive(second[0]) // a read, which the compiler must not leave out
+	runtime.KeepAlive(own[0])    // a read, which the compiler must not leave out
 	look("mapped", first, second, own)
 }

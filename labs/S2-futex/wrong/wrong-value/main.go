@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
@@ -33,26 +32,6 @@ func futex(op, val int) (int, syscall.Errno) {
 func look(point, tasks string) {
 	fmt.Printf("@look %s %s word=%#x\n", point, tasks, uintptr(unsafe.Pointer(&word)))
 	in.ReadString('\n')
-}
-
-// sleeps waits until a thread sleeps.
-func sleeps(tid int) {
-	for {
-		line, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		for i := len(line) - 1; i > 0; i-- {
-			if line[i] == ')' {
-				if line[i+2] == 'S' {
-					return
-				}
-				break
-			}
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 func main() {
