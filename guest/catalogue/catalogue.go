@@ -50,8 +50,6 @@ func Probes() []Probe {
 		{"faults", "have a child touch memory in nine ways, and look at the page faults of each", "child", `{}`, ""},
 		{"tls", "give two threads a thread pointer each, and read it by its register, by a call and as they sleep", "child", `{}`, ""},
 		{"futex", "have children and a thread wait on words of shared and private memory, and wake them", "child", `{}`, ""},
-		{"tls", "give two threads a thread pointer each, and read it by its register, by a call and as they sleep", "thread", `{}`, ""},
-		{"futex", "have children and a thread wait on words of shared and private memory, and wake them", "waiter", `{}`, ""},
 		{"areas", "have a child split, merge and grow its memory areas, read its maps, and find a thread's stack there", "thread", `{}`, ""},
 		{"levels", "have a child touch pages near and far, and count page tables", "child", `{}`, ""},
 		{"huge", "map huge pages without a pool and with one, and have the kernel make one, split it and make it again", "", `{}`, ""},
