@@ -171,9 +171,13 @@ var follows = map[string]string{
 	"THREAD_INFO_IN_TASK": "the architecture has it or not",
 }
 
-// notThere are options that the labs use and an architecture does not have; the labs'
-// checks take that into account.
-var notThere = map[string][]string{"arm": {"TIME_NS"}}
+// notThere are options that the labs use and an architecture does not have, or that a
+// fragment beside the profile adds (numa); the labs' checks take that into account.
+var notThere = map[string][]string{
+	"amd64": {"NUMA"},
+	"arm64": {"NUMA"},
+	"arm":   {"NUMA", "TIME_NS", "HUGETLBFS", "TRANSPARENT_HUGEPAGE"},
+}
 
 // TestLabProfile compares the options requested by the lab profile with its features
 // and with all options that the labs use.
