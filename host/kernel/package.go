@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"labctl/host/cachedir"
 	"labctl/host/kernel/debian"
+	"labctl/host/outcome"
 	"labctl/host/scratch"
 )
 
@@ -134,10 +136,13 @@ func (c *Cache) unpackKernel(dir string, files []string, pkgs []debian.Package) 
 	}
 	tree, err := debian.Unpack(context.Background(), files, pkgs, folder.Path, func(Progress) {})
 	if errors.Is(err, debian.ErrNoImage) {
-		return nil, fmt.Errorf("%w: give the directory that has all of its packages (Ubuntu's configuration and modules are in linux-modules-…, Fedora's in kernel-core-… and kernel-modules-…)", err)
+		return nil, outcome.Errorf(outcome.BadInput, "%w: give the directory that has all of its packages (Ubuntu's configuration and modules are in linux-modules-…, Fedora's in kernel-core-… and kernel-modules-…)", err)
 	}
-	if err != nil {
+	if errors.Is(err, syscall.ENOSPC) {
 		return nil, err
+	}
+	if err != nil { // of an archive's packages it would be the archive's fault
+		return nil, outcome.Errorf(outcome.BadInput, "%w", err)
 	}
 	k := &Kernel{Dir: folder.Path, Source: KindFile, Series: seriesOf(tree.Release), Release: tree.Release, Packages: pkgs, Pulled: time.Now().UTC()}
 	img, err := k.open()

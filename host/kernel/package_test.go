@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"labctl/host/kernel/internal/synth"
+	"labctl/host/outcome"
 )
 
 // TestPackageKernel: packages of the user's are a kernel, by the file or by the directory.
@@ -68,6 +69,8 @@ func TestPackageKernel(t *testing.T) {
 	} {
 		if _, err := c.Get(t.Context(), Ref{Path: tt.path}, tt.arch, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Get %s: got %v, want %q", tt.path, err, tt.want)
+		} else if got := outcome.Of(err); got != outcome.BadInput {
+			t.Errorf("Get %s: %v is %v; want bad input", tt.path, err, got)
 		}
 	}
 	if left, _ := filepath.Glob(filepath.Join(c.fileDir(), ".tmp-*")); len(left) != 0 {

@@ -42,7 +42,7 @@ type Tree struct {
 }
 
 // ErrNoImage means that the packages are not those of a kernel, or not all of them.
-var ErrNoImage = errors.New("the packages contain no kernel image with its configuration")
+var ErrNoImage = outcome.New(outcome.HostLacks, "the packages contain no kernel image with its configuration")
 
 // ZipZstd is the compression method of the zip entries that Unpack compresses
 // (APPNOTE.TXT 4.4.5). Readers register zstd.ZipDecompressor for it.
