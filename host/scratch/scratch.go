@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"labctl/host/outcome"
 )
 
 // File is a file that is deleted when it is closed, unless it is kept.
@@ -67,7 +69,7 @@ func openat(dir *os.File, name string, flags int) (fd int, err error) {
 func tempName() string { return ".labctl-" + rand.Text() }
 
 // Keep closes the file and gives it its name in its directory, atomically replacing an
-// existing file.
+// existing file. A device, pipe or socket of that name is an error.
 func (f *File) Keep(name string, perm fs.FileMode) error {
 	defer f.Close()
 	err := f.Chmod(perm)
@@ -88,6 +90,9 @@ func (f *File) link(name string) error {
 		if err != unix.EEXIST {
 			return err
 		}
+		if err := replaceable(dir, name); err != nil {
+			return err
+		}
 		// A link cannot replace a file, a rename can.
 		temp := tempName()
 		if err := unix.Linkat(unix.AT_FDCWD, self, dir, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
@@ -95,11 +100,28 @@ func (f *File) link(name string) error {
 		}
 		f.name = temp
 	}
+	if err := replaceable(dir, name); err != nil {
+		return err
+	}
 	err := unix.Renameat(dir, f.name, dir, name)
 	if err == nil {
 		f.name = ""
 	}
 	return err
+}
+
+// replaceable is an error for a device, a pipe or a socket: a rename would take its place,
+// and root could lose /dev/null by it.
+func replaceable(dir int, name string) error {
+	var st unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return nil // there is none, or the rename says what is wrong
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+		return outcome.Inputf("not a regular file; it is not replaced")
+	}
+	return nil
 }
 
 // Close deletes a file that was not kept. It may be called again.

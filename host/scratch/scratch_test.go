@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // names lists a directory.
@@ -192,5 +194,23 @@ func TestKilled(t *testing.T) {
 	}
 	if got := names(t, parent); got != "" {
 		t.Errorf("directory has %q, want nothing", got)
+	}
+}
+
+// TestKeepReplacesFilesAlone: what is no file stays, and nothing is left beside it.
+func TestKeepReplacesFilesAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Write(filepath.Join(dir, "fifo"), []byte("x"), 0o644)
+	if err == nil || !strings.Contains(err.Error(), "fifo: not a regular file; it is not replaced") {
+		t.Errorf("Write = %v; want the pipe refused", err)
+	}
+	if st, err := os.Lstat(filepath.Join(dir, "fifo")); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("the pipe is %v, %v; want it as it was", st.Mode(), err)
+	}
+	if got := names(t, dir); got != "fifo" {
+		t.Errorf("directory has %q, want the pipe alone", got)
 	}
 }
