@@ -145,9 +145,14 @@ func (c *Cache) importFile(path, dir string) (*Kernel, error) {
 	if err := writeMeta(filepath.Join(tmp, metaFile), k); err != nil {
 		return nil, err
 	}
-	err = folder.Keep(dir)
+	return keepFile(folder, dir)
+}
+
+// keepFile gives a kernel of the user's, made in folder, its place in the cache.
+func keepFile(folder *scratch.Folder, dir string) (*Kernel, error) {
+	err := folder.Keep(dir)
 	if errors.Is(err, os.ErrExist) {
-		// Another process stored the same analysis first, or it is damaged.
+		// Another process made the same first, or what is there is damaged.
 		if k, err := load(dir); err == nil {
 			return k, nil
 		}

@@ -157,19 +157,5 @@ func (c *Cache) unpackKernel(dir string, files []string, pkgs []debian.Package) 
 	if err := writeMeta(filepath.Join(folder.Path, metaFile), k); err != nil {
 		return nil, err
 	}
-	err = folder.Keep(dir)
-	if errors.Is(err, os.ErrExist) {
-		// Another process unpacked the same packages first, or what it left is damaged.
-		if k, err := load(dir); err == nil {
-			return k, nil
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, err
-		}
-		err = folder.Keep(dir)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return load(dir)
+	return keepFile(folder, dir)
 }
