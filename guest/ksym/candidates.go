@@ -20,7 +20,7 @@ type Candidate struct {
 func FunctionCandidates(name string) []Candidate {
 	list := candidates{{Name: name}}
 	base := Strip(name)
-	if call, ok := systemCall(base); ok {
+	if call, ok := SystemCall(base); ok {
 		list.addCall(call)
 		if now := replacedCalls[call]; now != "" {
 			list.addCall(now)
@@ -141,8 +141,8 @@ var replacedCalls = map[string]string{
 	"vfork":     "clone",
 }
 
-// systemCall takes a function's name for that of a system call.
-func systemCall(function string) (call string, ok bool) {
+// SystemCall takes a function's name for that of a system call.
+func SystemCall(function string) (call string, ok bool) {
 	for _, s := range stubs {
 		if call, ok := strings.CutPrefix(function, s.prefix); ok && s.traced && call != "" {
 			return call, true

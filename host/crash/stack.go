@@ -523,7 +523,7 @@ func (s *frames) complete(pc stack.Frame, lr string) {
 // link register points into the function itself.
 func (s *frames) caller(pc stack.Frame, lr string) {
 	if f, ok := frame(lr); ok && lr != "" && f.Name != "" && f.Name != pc.Name {
-		s.InsertCaller(f)
+		s.InsertCaller(0, f)
 	}
 }
 

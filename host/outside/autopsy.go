@@ -31,7 +31,7 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 		return a, err
 	}
 	defer g.Close()
-	first, err := g.Tasks(ctx)
+	first, err := settled(ctx, g)
 	if err != nil {
 		return a, err
 	}
@@ -40,13 +40,39 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 	case <-ctx.Done():
 		return a, context.Cause(ctx)
 	}
-	tasks, err := g.Tasks(ctx)
+	tasks, err := settled(ctx, g)
 	if err != nil {
 		return a, err
 	}
 	a.Guilty = task.Blame(first, tasks)
 	a.Text = report(image.String(), a.Guilty, tasks)
 	return a, nil
+}
+
+// looks is how often settled looks.
+const looks = 10
+
+// settled looks at the tasks and at the stacks of what runs, of one moment. It looks again
+// when a CPU is just entering the kernel: what an interrupt has stopped there is in no
+// register that QEMU prints, and not on the stack yet.
+func settled(ctx context.Context, g *Guest) (t *task.Tasks, err error) {
+	for range looks {
+		entering := false
+		err = g.Stopped(ctx, func() error {
+			if t, err = g.Tasks(ctx); err != nil {
+				return err
+			}
+			for _, c := range t.CPUs {
+				_, _ = t.CPUStack(c.ID) // read now; the one who prints it has the error again
+				entering = entering || t.Entering(c)
+			}
+			return nil
+		})
+		if err != nil || !entering {
+			break
+		}
+	}
+	return t, err
 }
 
 // report is the text of tasks.txt.

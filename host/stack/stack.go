@@ -95,16 +95,15 @@ func (s *Stack) TrimToCreation() bool {
 	})
 }
 
-// InsertCaller puts the direct caller after the innermost frame, unless it is
-// there. A stack that was taken at a function's first instruction lacks it where
-// the caller's frame record is not written yet (arm64): the link register has it.
-func (s *Stack) InsertCaller(caller Frame) {
-	if len(s.Frames) == 0 || len(s.Frames) > 1 && s.Frames[1].Base() == caller.Base() {
+// InsertCaller puts the direct caller of frame i after it, unless it is there. A stack
+// that was taken at a function's first instruction lacks it where the caller's frame
+// record is not written yet (arm64): the link register has it.
+func (s *Stack) InsertCaller(i int, caller Frame) {
+	if len(s.Frames) <= i || len(s.Frames) > i+1 && s.Frames[i+1].Base() == caller.Base() {
 		return
 	}
 	caller.Note = FromLinkRegister
-	frames := append([]Frame{s.Frames[0], caller}, s.Frames[1:]...)
-	s.Frames = frames
+	s.Frames = slices.Insert(slices.Clone(s.Frames), i+1, caller)
 }
 
 // FromLinkRegister marks a caller that a register tells, and not the stack.

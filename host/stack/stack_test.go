@@ -176,7 +176,7 @@ func TestInsertCaller(t *testing.T) {
 	lost := frames(t, "kernel_clone+0x0/0x478", "__arm64_sys_clone+0x28/0x40")
 	whole := frames(t, "kernel_clone+0x0/0x478", "__do_sys_clone+0x74/0xb0", "__arm64_sys_clone+0x28/0x40")
 	for _, s := range []*Stack{&lost, &whole} {
-		s.InsertCaller(caller)
+		s.InsertCaller(0, caller)
 		if same, at := SameCalls(s, &whole); !same {
 			t.Errorf("after InsertCaller stacks differ at frame %d:\n%s", at, s.Ftrace())
 		}
@@ -186,7 +186,7 @@ func TestInsertCaller(t *testing.T) {
 	}
 	for n, want := range []string{"", "kernel_clone __do_sys_clone"} {
 		s := frames(t, []string{"kernel_clone+0x0/0x478"}[:n]...)
-		s.InsertCaller(caller)
+		s.InsertCaller(0, caller)
 		var got []string
 		for _, f := range s.Frames {
 			got = append(got, f.Name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"labctl/host/outcome"
@@ -17,8 +18,8 @@ type Autopsy struct {
 }
 
 // autopsyWait is how long a look at the tasks may take. It takes a fifth of a second, most
-// of it between two looks.
-const autopsyWait = 2 * time.Second
+// of it between two looks, and more on a busy host.
+const autopsyWait = 10 * time.Second
 
 // maxGuilty limits the line that becomes part of an error, in bytes.
 const maxGuilty = 300
@@ -93,7 +94,20 @@ func (d dying) Registers(ctx context.Context) (string, error) {
 
 var errNotUp = outcome.New(outcome.GuestCrashed, "QEMU is not up")
 
-func (d dying) Stop(context.Context) (func() error, error) { return nil, errNotUp }
+func (d dying) Stop(ctx context.Context) (func() error, error) {
+	if j := d.v.joined; j != nil {
+		return j.Stop(ctx)
+	}
+	mon := d.v.asked.Load()
+	if mon == nil {
+		return nil, errNotUp
+	}
+	release, err := d.v.hold(ctx, mon)
+	if err != nil {
+		return nil, outcome.Default(outcome.GuestCrashed, err)
+	}
+	return sync.OnceValue(release), nil
+}
 
 func (d dying) GDB(context.Context) (net.Conn, error) { return nil, errNotUp }
 

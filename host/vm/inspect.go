@@ -18,6 +18,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/text"
 	"labctl/host/vm/qemu"
+	"labctl/host/vm/qmp"
 )
 
 // Inspector is what can be seen and done of a guest without its agent: by *VM in the
@@ -285,37 +286,44 @@ func (v *VM) Stop(ctx context.Context) (cont func() error, err error) {
 	if v.joined != nil {
 		return v.joined.Stop(ctx)
 	}
+	release, err := v.hold(ctx, v.mon)
+	if err != nil {
+		return nil, fmt.Errorf("stop the guest: %w", v.Why(err))
+	}
+	return sync.OnceValue(func() error {
+		if err := release(); err != nil {
+			return fmt.Errorf("resume the guest: %w", v.Why(err))
+		}
+		return nil
+	}), nil
+}
+
+// hold stops the guest, if it runs, until all who did have released it.
+func (v *VM) hold(ctx context.Context, mon *qmp.Monitor) (release func() error, err error) {
 	h := &v.holds
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.n == 0 {
-		st, err := v.mon.Commands(ctx).QueryStatus()
+		st, err := mon.Commands(ctx).QueryStatus()
 		if err == nil && st.Running {
-			err = v.mon.Commands(ctx).Stop()
+			err = mon.Commands(ctx).Stop()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stop the guest: %w", v.Why(err))
+			return nil, err
 		}
 		h.ours = st.Running
 	}
 	h.n++
-	return sync.OnceValue(v.release), nil
-}
-
-// release undoes a Stop.
-func (v *VM) release() error {
-	h := &v.holds
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.n--; h.n > 0 || !h.ours {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), contWait)
-	defer cancel()
-	if err := v.mon.Commands(ctx).Cont(); err != nil {
-		return fmt.Errorf("resume the guest: %w", v.Why(err))
-	}
-	return nil
+	return func() error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.n--; h.n > 0 || !h.ours {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), contWait)
+		defer cancel()
+		return mon.Commands(ctx).Cont()
+	}, nil
 }
 
 // ErrDebugged means that the gdbstub is in use.

@@ -41,7 +41,7 @@ func main() {
 			load()
 		}()
 		fmt.Println("waiting")
-		select {}
+		stay()
 	case "child":
 		c := exec.Command("/proc/self/exe")
 		if err := c.Start(); err != nil {
@@ -55,7 +55,7 @@ func main() {
 	case "stay":
 		load()
 		fmt.Println("waiting")
-		select {}
+		stay()
 	case "watch":
 		set("/proc/sys/kernel/watchdog_thresh")
 		load()
@@ -66,6 +66,14 @@ func main() {
 		load()
 	}
 	fmt.Println("done")
+}
+
+// stay waits for ever. The Go runtime ends a program whose goroutines all wait for each
+// other, which select {} of the last one is.
+func stay() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 // set writes a 1.

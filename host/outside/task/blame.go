@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"labctl/guest/ksym"
 	"labctl/host/stack"
 	"labctl/host/vm"
 )
@@ -18,7 +19,7 @@ import (
 //   - PID 1, when it is stopped
 //   - the only program there is, wherever it is
 func Blame(first, second *Tasks) string {
-	b := blamer{t: second, same: map[uint64]bool{}}
+	b := blamer{t: second, before: first, same: map[uint64]bool{}}
 	for i := range second.List {
 		one := &second.List[i]
 		if before := first.Find(one.TID); before != nil && before.Addr == one.Addr && before.Switches == one.Switches && before.OnCPU == one.OnCPU {
@@ -34,8 +35,8 @@ func Blame(first, second *Tasks) string {
 }
 
 type blamer struct {
-	t    *Tasks
-	same map[uint64]bool // tasks that have not run between the looks, or have run on
+	t, before *Tasks
+	same      map[uint64]bool // tasks that have not run between the looks, or have run on
 }
 
 // who names a task as crash reports do.
@@ -118,8 +119,13 @@ func (b *blamer) hog() string {
 		if !ok || c.User {
 			continue
 		}
-		s := fmt.Sprintf("%s keeps CPU %d, in %s", who(one), one.CPU, b.place(one))
-		if c.Masked {
+		before, ok := b.before.cpu(one.CPU)
+		if ok && before.User {
+			continue
+		}
+		s := fmt.Sprintf("%s keeps CPU %d, in %s", who(one), one.CPU, b.stays(one))
+		// An interrupt's handler masks interrupts for a moment only.
+		if ok && c.Masked && before.Masked {
 			s += ", with interrupts masked"
 		}
 		return s
@@ -191,6 +197,43 @@ func (b *blamer) place(one *Task) string {
 	if err != nil {
 		return ""
 	}
+	return b.innermost(s)
+}
+
+// stays is the function that a running task was in at both looks: what is further in at
+// one of them alone is what it calls, or an interrupt that came at that moment.
+func (b *blamer) stays(one *Task) string {
+	first, err1 := b.before.CPUStack(one.CPU)
+	second, err2 := b.t.CPUStack(one.CPU)
+	if err1 != nil || err2 != nil {
+		return b.place(one)
+	}
+	return b.innermost(common(first, second))
+}
+
+// common is the part of the second stack, from outside in, that the first has as well; all
+// of it if there is none, or if the task went from one system call to another.
+func common(first, second stack.Stack) stack.Stack {
+	a, c := first.Frames, second.Frames
+	n := 0
+	for n < min(len(a), len(c)) && a[len(a)-1-n].Base() == c[len(c)-1-n].Base() {
+		n++
+	}
+	at := len(c) - n // the innermost frame in common
+	if n == 0 {
+		return second
+	}
+	if at > 0 {
+		if _, ok := ksym.SystemCall(c[at-1].Base()); ok {
+			return second
+		}
+	}
+	second.Frames = c[at:]
+	return second
+}
+
+// innermost is place, of a stack.
+func (b *blamer) innermost(s stack.Stack) string {
 	s = b.t.TrimScheduler(s)
 	name := func(f stack.Frame) string {
 		switch {

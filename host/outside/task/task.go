@@ -440,13 +440,37 @@ func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
 		s.Origin = origin
 		return s
 	}
-	s := unwind.Frames(t.find, t.unw.Unwind(t.look, r, exact))
+	pcs := t.unw.Unwind(t.look, r, exact)
+	s := unwind.Frames(t.find, pcs)
 	s.Origin = origin
+	// So it is with what an exception stopped.
+	for i := min(len(pcs), len(s.Frames)) - 1; i > 0; i-- {
+		if lr := pcs[i].Link; lr != 0 && t.unframed(s.Frames[i]) {
+			s.InsertCaller(i, stack.At(t.find, lr, false))
+		}
+	}
 	if exact && lr != 0 && len(s.Frames) > 0 && t.unframed(s.Frames[0]) {
-		s.InsertCaller(stack.At(t.find, lr, false))
+		s.InsertCaller(0, stack.At(t.find, lr, false))
+		if t.entry(s.Frames[0].PC) {
+			s.Frames[0].Note = justStopped
+		}
 	}
 	return s
 }
+
+// justStopped marks a frame of the kernel's entry that has not saved registers yet.
+const justStopped = "just entered: the function that was stopped is not known yet"
+
+// entry reports whether an address is in the code that enters the kernel (ENTRY_TEXT in
+// include/asm-generic/vmlinux.lds.h).
+func (t *Tasks) entry(pc uint64) bool {
+	lo, ok1 := t.look.K.Addr("__entry_text_start")
+	hi, ok2 := t.look.K.Addr("__entry_text_end")
+	return ok1 && ok2 && pc >= lo && pc < hi
+}
+
+// Entering reports whether a CPU is in the code that enters the kernel.
+func (t *Tasks) Entering(c vm.CPU) bool { return !c.User && t.entry(c.PC) }
 
 // maxPrologue is how far unframed looks, in bytes.
 const maxPrologue = 4096

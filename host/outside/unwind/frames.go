@@ -14,7 +14,10 @@ type frames struct {
 	meta    bool
 	record  uint64 // offset of the record in struct pt_regs
 	pc, fp  uint64 // of the registers there
+	lr      uint64
 	hasRegs bool
+	// The code that enters the kernel (ENTRY_TEXT in include/asm-generic/vmlinux.lds.h).
+	entry, entryEnd uint64
 }
 
 // Types of records in frame.h.
@@ -33,8 +36,11 @@ func newFrames(k *kern.Kernel) *frames {
 	regs, err3 := k.Member("pt_regs", "regs")
 	if err1 == nil && err2 == nil && err3 == nil {
 		f.record, f.pc, f.fp, f.hasRegs = uint64(record.Offset), uint64(pc.Offset), uint64(regs.Offset+29*8), true
+		f.lr = uint64(regs.Offset + 30*8)
 		f.meta = record.Size > 16
 	}
+	f.entry, _ = k.Addr("__entry_text_start")
+	f.entryEnd, _ = k.Addr("__entry_text_end")
 	return f
 }
 
@@ -61,13 +67,19 @@ func (f *frames) Unwind(l *kern.Look, r Regs, exact bool) []PC {
 			if err1 != nil || err2 != nil {
 				break
 			}
-			pcs = append(pcs, PC{Addr: f.strip(pc), Exact: true})
+			pcs = append(pcs, PC{Addr: f.strip(pc), Exact: true, Link: f.link(l, regs, pc)})
 			next = old
 		} else {
 			if ret == 0 {
 				break
 			}
-			pcs = append(pcs, PC{Addr: f.strip(ret)})
+			one := PC{Addr: f.strip(ret)}
+			if in := pcs[len(pcs)-1].Addr; f.hasRegs && in >= f.entry && in < f.entryEnd {
+				// Before 6.13 the record in the registers that an exception saved has
+				// where it stopped.
+				one.Link = f.link(l, fp-f.record, ret)
+			}
+			pcs = append(pcs, one)
 		}
 		if next <= fp {
 			if switches++; next != 0 && switches > maxSwitches {
@@ -78,6 +90,19 @@ func (f *frames) Unwind(l *kern.Look, r Regs, exact bool) []PC {
 		fp = next
 	}
 	return pcs
+}
+
+// link is the link register in a struct pt_regs of an exception that stopped code at pc, 0
+// if it is not one.
+func (f *frames) link(l *kern.Look, regs, pc uint64) uint64 {
+	if at, err := l.Pointer(regs + f.pc); err != nil || at != pc {
+		return 0
+	}
+	lr, err := l.Pointer(regs + f.lr)
+	if err != nil {
+		return 0
+	}
+	return f.strip(lr)
 }
 
 // strip removes a pointer authentication code.

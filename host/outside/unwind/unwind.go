@@ -17,6 +17,9 @@ type PC struct {
 	// stopped, and not a return address.
 	Exact bool
 	Note  string
+	// Link is the link register of a function that an exception stopped, as saved; 0
+	// if it is not known.
+	Link uint64
 }
 
 // Regs are the registers that unwinding starts from, by the names of Names.

@@ -424,7 +424,7 @@ func frameName(s *stack.Stack, i int) string {
 func insertLink(s *stack.Stack, e *event.Event) {
 	if v, ok := e.Field("lr"); ok {
 		if f, ok := stack.ParseFrame(v); ok {
-			s.InsertCaller(f)
+			s.InsertCaller(0, f)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 	}
 	if v, ok := e.Field("lr"); ok {
 		if f, ok := stack.ParseFrame(v); ok {
-			s.InsertCaller(f)
+			s.InsertCaller(0, f)
 		}
 	}
 	s.Classify()
