@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/outside"
 	"labctl/host/record"
+	"labctl/host/stack"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -42,13 +44,13 @@ func TestGuilty(t *testing.T) {
 				})
 				t.Run("PID 1", func(t *testing.T) {
 					g := stickInit(t, m)
-					g.want(t, `: labinit:\d+ keeps CPU \d, in \w+clock_settime$`, `(?m)^// labinit, pid 1, tid \d+, on CPU \d\n-000\|\w+clock_settime`)
+					g.want(t, `: labinit:\d+ keeps CPU \d, in \w+clock_settime$`, `(?m)^// labinit, pid 1, tid \d+, on CPU \d\n(-\d.*\n| -->.*\n)*?-\d+\|\w+clock_settime`)
 				})
 				return
 			}
 			t.Run("spin", func(t *testing.T) {
 				g := load(t, m, faults.Spin, "stay")
-				g.want(t, `: \[labspin\]:\d+ keeps CPU \d, in fault_spin \[labfault\]$`, `(?m)^// \[labspin\], pid \d+, on CPU \d\n-000\|fault_spin\(`, `\[kthreadd\]\n`, `\blabinit\n`)
+				g.want(t, `: \[labspin\]:\d+ keeps CPU \d, in fault_spin \[labfault\]$`, `(?m)^// \[labspin\], pid \d+, on CPU \d\n(-\d.*\n| -->.*\n)*?-\d+\|fault_spin\(`, `\[kthreadd\]\n`, `\blabinit\n`)
 			})
 			t.Run("panic in an interrupt", func(t *testing.T) {
 				g := boots(t, m)
@@ -154,7 +156,14 @@ func load(t *testing.T, m *Machine, f faults.Fault, args ...string) *guilty {
 			t.Fatal(err)
 		}
 		for _, one := range tasks.List {
-			if one.Comm == "fault" && one.State == "D" {
+			if one.Comm != "fault" || one.State != "D" {
+				continue
+			}
+			s, err := tasks.Stack(&one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(s.Frames, func(f stack.Frame) bool { return strings.HasPrefix(f.Base(), "fault_") }) {
 				return true
 			}
 		}

@@ -31,7 +31,8 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 		return a, err
 	}
 	defer g.Close()
-	first, err := settled(ctx, g)
+	var first *task.Tasks
+	err = settled(ctx, g, func(t *task.Tasks) { first = t })
 	if err != nil {
 		return a, err
 	}
@@ -40,39 +41,45 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 	case <-ctx.Done():
 		return a, context.Cause(ctx)
 	}
-	tasks, err := settled(ctx, g)
-	if err != nil {
-		return a, err
-	}
-	a.Guilty = task.Blame(first, tasks)
-	a.Text = report(image.String(), a.Guilty, tasks)
-	return a, nil
+	err = settled(ctx, g, func(t *task.Tasks) {
+		a.Guilty = task.Blame(first, t)
+		a.Text = report(image.String(), a.Guilty, t)
+	})
+	return a, err
 }
 
-// looks is how often settled looks.
-const looks = 10
+// settled looks this often, with so much time between: a guest that is put back to work
+// takes a timer's interrupt first.
+const (
+	looks = 20
+	pause = 20 * time.Millisecond
+)
 
-// settled looks at the tasks and at the stacks of what runs, of one moment. It looks again
-// when a CPU is just entering the kernel: what an interrupt has stopped there is in no
-// register that QEMU prints, and not on the stack yet.
-func settled(ctx context.Context, g *Guest) (t *task.Tasks, err error) {
-	for range looks {
+// settled looks at the tasks, and hands them on while the guest stands still. It looks
+// again when a CPU is just entering the kernel: what an interrupt has stopped there is in
+// no register that QEMU prints, and not on the stack yet.
+func settled(ctx context.Context, g *Guest, use func(*task.Tasks)) error {
+	for n := 1; ; n++ {
 		entering := false
-		err = g.Stopped(ctx, func() error {
-			if t, err = g.Tasks(ctx); err != nil {
+		err := g.Stopped(ctx, func() error {
+			t, err := g.Tasks(ctx)
+			if err != nil {
 				return err
 			}
 			for _, c := range t.CPUs {
-				_, _ = t.CPUStack(c.ID) // read now; the one who prints it has the error again
 				entering = entering || t.Entering(c)
+			}
+			if entering = entering && n < looks && ctx.Err() == nil; !entering {
+				t.KeepRunning()
+				use(t)
 			}
 			return nil
 		})
 		if err != nil || !entering {
-			break
+			return err
 		}
+		time.Sleep(pause)
 	}
-	return t, err
 }
 
 // report is the text of tasks.txt.

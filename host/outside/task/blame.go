@@ -123,9 +123,10 @@ func (b *blamer) hog() string {
 		if ok && before.User {
 			continue
 		}
-		s := fmt.Sprintf("%s keeps CPU %d, in %s", who(one), one.CPU, b.stays(one))
-		// An interrupt's handler masks interrupts for a moment only.
-		if ok && c.Masked && before.Masked {
+		masked := ok && c.Masked && before.Masked
+		moved := b.moved(one.CPU)
+		s := fmt.Sprintf("%s keeps CPU %d, in %s", who(one), one.CPU, b.stays(one, masked && moved))
+		if masked && !moved {
 			s += ", with interrupts masked"
 		}
 		return s
@@ -200,15 +201,43 @@ func (b *blamer) place(one *Task) string {
 	return b.innermost(s)
 }
 
+// moved reports whether a CPU had interrupts of its timer between the looks.
+func (b *blamer) moved(cpu int) bool {
+	first, second := b.before.running[cpu], b.t.running[cpu]
+	return first.timed && second.timed && first.ticks != second.ticks
+}
+
 // stays is the function that a running task was in at both looks: what is further in at
-// one of them alone is what it calls, or an interrupt that came at that moment.
-func (b *blamer) stays(one *Task) string {
+// one of them alone is what it calls, or an interrupt that came at that moment. ticking
+// says that both looks found interrupts masked, and that there were some in between: a
+// handler that both found ends, and is not what keeps the CPU. A busy host has a guest
+// that does little else.
+func (b *blamer) stays(one *Task, ticking bool) string {
 	first, err1 := b.before.CPUStack(one.CPU)
 	second, err2 := b.t.CPUStack(one.CPU)
 	if err1 != nil || err2 != nil {
 		return b.place(one)
 	}
-	return b.innermost(common(first, second))
+	if f := second.Frames; len(f) > 0 && f[0].Note == justStopped && len(first.Frames) > 0 {
+		return b.innermost(first)
+	}
+	both := common(first, second)
+	if ticking {
+		both = interrupted(both)
+	}
+	return b.innermost(both)
+}
+
+// interrupted is the stack that the innermost exception has stopped in the kernel, all of
+// it if there is none.
+func interrupted(s stack.Stack) stack.Stack {
+	for i, f := range s.Frames {
+		if i+1 < len(s.Frames) && f.Exception {
+			s.Frames = s.Frames[i+1:]
+			break
+		}
+	}
+	return s
 }
 
 // common is the part of the second stack, from outside in, that the first has as well; all
@@ -220,7 +249,7 @@ func common(first, second stack.Stack) stack.Stack {
 		n++
 	}
 	at := len(c) - n // the innermost frame in common
-	if n == 0 {
+	if n == 0 || a[0].Note == justStopped {
 		return second
 	}
 	if at > 0 {

@@ -37,3 +37,29 @@ func frames(names string) (s stack.Stack) {
 	}
 	return s
 }
+
+// TestInterrupted: a handler that ends is not what keeps a CPU.
+func TestInterrupted(t *testing.T) {
+	exception := func(names string) stack.Stack {
+		s := frames(names)
+		for i, f := range s.Frames {
+			s.Frames[i].Exception = strings.HasPrefix(f.Name, "irq") || f.Name == "entry"
+		}
+		return s
+	}
+	for _, tt := range []struct{ in, want string }{
+		{"tick irq f sys_a entry", "f sys_a entry"},
+		{"tick irq2 g softirq irq f sys_a entry", "g softirq irq f sys_a entry"},
+		{"f sys_a entry", "f sys_a entry"}, // from user mode
+		{"f kthread", "f kthread"},
+		{"", ""},
+	} {
+		var got []string
+		for _, f := range interrupted(exception(tt.in)).Frames {
+			got = append(got, f.Name)
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("interrupted(%q): got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}

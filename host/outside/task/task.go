@@ -66,6 +66,9 @@ type Tasks struct {
 	Modules []*kern.Module
 	CPUs    []vm.CPU // their registers, if they were read
 
+	// running is what KeepRunning has read, by CPU.
+	running map[int]running
+
 	look *kern.Look
 	unw  unwind.Unwinder
 	noUn error // why there is no unwinder
@@ -403,9 +406,48 @@ func (t *Tasks) Stack(task *Task) (stack.Stack, error) {
 	return t.frames(unwind.Regs{unwind.RegPC: c.pc, unwind.RegSP: c.sp, unwind.RegFP: c.fp}, t.starts(c.pc)), nil
 }
 
+// running is what a CPU runs, and how many interrupts of its timer it has had.
+type running struct {
+	stack stack.Stack
+	err   error
+	ticks uint64
+	timed bool // ticks is known
+}
+
+// KeepRunning reads what the CPUs run. Without it that is read when it is asked for, and a
+// guest that runs has gone on then.
+func (t *Tasks) KeepRunning() {
+	all := map[int]running{}
+	for _, c := range t.CPUs {
+		var r running
+		r.stack, r.err = t.CPUStack(c.ID)
+		r.ticks, r.timed = t.ticks(c.ID)
+		all[c.ID] = r
+	}
+	t.running = all
+}
+
+// ticks is the number of interrupts of a CPU's timer so far (hrtimer_interrupt in
+// kernel/time/hrtimer.c).
+func (t *Tasks) ticks(cpu int) (uint64, bool) {
+	at, ok := t.look.PerCPU("hrtimer_bases", cpu)
+	if !ok {
+		return 0, false
+	}
+	base := t.look.Object("hrtimer_cpu_base", at)
+	if !base.Has("nr_events") {
+		return 0, false
+	}
+	n := base.Uint("nr_events")
+	return n, base.Err() == nil
+}
+
 // CPUStack returns the stack of what a CPU runs, by its registers. A note says why there
 // is none.
 func (t *Tasks) CPUStack(cpu int) (stack.Stack, error) {
+	if r, ok := t.running[cpu]; ok {
+		return r.stack, r.err
+	}
 	if t.noUn != nil {
 		return stack.Stack{}, t.noUn
 	}
