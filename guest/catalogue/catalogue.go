@@ -48,6 +48,7 @@ func Probes() []Probe {
 		{"filemap", "map a file three times, shared and private, and look at the page frames", "child", `{}`, ""},
 		{"entries", "look at a shared page in the page tables of a parent, a child and a thread", "child", `{}`, ""},
 		{"faults", "have a child touch memory in nine ways, and look at the page faults of each", "child", `{}`, ""},
+		{"segv", "have a child do three accesses that are not allowed, and mend each", "child", `{}`, ""},
 		{"tls", "give two threads a thread pointer each, and read it by its register, by a call and as they sleep", "child", `{}`, ""},
 		{"futex", "have children and a thread wait on words of shared and private memory, and wake them", "child", `{}`, ""},
 		{"areas", "have a child split, merge and grow its memory areas, read its maps, and find a thread's stack there", "thread", `{}`, ""},

@@ -167,6 +167,16 @@ func TestFaultKinds(t *testing.T) {
 	}
 }
 
+func TestSegv(t *testing.T) {
+	faults := seen(t, segv, ``)["faults"].([]fault)
+	for i, want := range []fault{{Code: 2, Area: "r--p", Value: 7}, {Code: 2, Area: "---p", Value: 42}, {Code: 1, Value: 0}} {
+		f := faults[i]
+		if f.Code != want.Code || f.Area != want.Area || f.Value != want.Value || f.SiAddr != f.Addr || f.AsIs != "EINVAL" || !f.Done {
+			t.Errorf("%+v; want code %d in an area %q, and then the value %d", f, want.Code, want.Area, want.Value)
+		}
+	}
+}
+
 func TestLevels(t *testing.T) {
 	data := seen(t, levels, ``)
 	kb := uint64(os.Getpagesize() >> 10)
@@ -190,6 +200,7 @@ func TestBadParameters(t *testing.T) {
 		"filemap": {filemap, []string{`{"x":1}`}},
 		"futex":   {futex, []string{`{"x":1}`}},
 		"faults":  {faultKinds, []string{`{"x":1}`}},
+		"segv":    {segv, []string{`{"x":1}`}},
 		"tls":     {tls, []string{`{"x":1}`}},
 		"entries": {entries, []string{`{"x":1}`}},
 		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
