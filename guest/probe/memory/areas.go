@@ -2,14 +2,12 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,17 +26,7 @@ const vsyscall = "[vsyscall]"
 
 // areas forks a child of several kinds of mappings, which takes a page in the middle of
 // one the right to write, gives it back, and grows its heap.
-func areas(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("areas", "raw clone of a child and a thread, mprotect and brk in the child, reads of maps and status", areasOn(ctx, st))
-}
+var areas = staged("areas", "raw clone of a child and a thread, mprotect and brk in the child, reads of maps and status", areasOn)
 
 func areasOn(ctx context.Context, st *stage) error {
 	page := os.Getpagesize()

@@ -33,12 +33,7 @@ func cow(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	if p.Pages < 1 || p.Pages > 64 || p.Index < 0 || p.Index >= p.Pages {
 		return nil, probe.Paramf("pages %d, index %d: give 1 to 64 pages, and one of them", p.Pages, p.Index)
 	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("cow", "raw clone, writes in child and parent, reads of pagemap, kpagecount and kpageflags", cowOn(ctx, st, p.Pages, p.Index))
+	return perform("cow", "raw clone, writes in child and parent, reads of pagemap, kpagecount and kpageflags", func(st *stage) error { return cowOn(ctx, st, p.Pages, p.Index) })
 }
 
 func cowOn(ctx context.Context, st *stage, n, index int) error {

@@ -41,12 +41,7 @@ func demand(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error)
 	if p.Pages < samples || p.Pages > 64<<10 {
 		return nil, probe.Paramf("pages %d: give %d to %d", p.Pages, samples, 64<<10)
 	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("demand", "raw clone, reads and writes in the child, its pagemap, smaps, status and stat", demandOn(ctx, st, p.Pages))
+	return perform("demand", "raw clone, reads and writes in the child, its pagemap, smaps, status and stat", func(st *stage) error { return demandOn(ctx, st, p.Pages) })
 }
 
 func demandOn(ctx context.Context, st *stage, n int) error {

@@ -2,14 +2,12 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"sync/atomic"
 	"unsafe"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
 	"labctl/guest/rawclone"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,17 +16,7 @@ func init() { probe.Register(probe.Probe{Name: "entries", Run: entries}) }
 
 // entries has a child and a thread read and write one shared page, and looks at the page as
 // parent, child and thread have it, before the two touch it and after.
-func entries(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("entries", "raw clone of a child and a thread, reads of pagemap of all three", entriesOn(ctx, st))
-}
+var entries = staged("entries", "raw clone of a child and a thread, reads of pagemap of all three", entriesOn)
 
 func entriesOn(ctx context.Context, st *stage) error {
 	shared, err := st.pages(1, unix.MAP_SHARED)

@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"labctl/guest/probe/mm"
 	"labctl/guest/probe/procfs"
 	"labctl/guest/rawclone"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,17 +46,7 @@ type wake struct {
 }
 
 // futex has children, and a thread, wait on words of shared and of private memory, and wakes them.
-func futex(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("futex", "FUTEX_WAIT in children and a thread, FUTEX_WAKE, /proc/PID/syscall and wchan", futexOn(ctx, st))
-}
+var futex = staged("futex", "FUTEX_WAIT in children and a thread, FUTEX_WAKE, /proc/PID/syscall and wchan", futexOn)
 
 // waiter is the script of a task that waits once on a word, and what its call returned.
 type waiter struct {

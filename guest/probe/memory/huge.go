@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +12,6 @@ import (
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,29 +27,22 @@ const (
 
 // huge asks for a huge page of the pool, without one and with one, and has the kernel make
 // one of ordinary memory, split it and make it again.
-func huge(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
+var huge = staged("huge", "mmap with MAP_HUGETLB, nr_hugepages, madvise, mprotect; meminfo, smaps and pagemap", hugeOn)
+
+func hugeOn(_ context.Context, st *stage) error {
 	info, err := mm.Counters("/proc/meminfo")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	size := int(info["Hugepagesize"]) << 10
 	if size == 0 {
-		return nil, errors.New("/proc/meminfo has no Hugepagesize: the kernel has no huge pages (CONFIG_HUGETLB_PAGE)")
+		return errors.New("/proc/meminfo has no Hugepagesize: the kernel has no huge pages (CONFIG_HUGETLB_PAGE)")
 	}
 	st.data["huge_kb"] = size >> 10
-	err = poolOn(st, size)
-	if err == nil {
-		err = transparentOn(ctx, st, size)
+	if err := poolOn(st, size); err != nil {
+		return err
 	}
-	return st.result("huge", "mmap with MAP_HUGETLB, nr_hugepages, madvise, mprotect; meminfo, smaps and pagemap", err)
+	return transparentOn(st, size)
 }
 
 // pool is what /proc/meminfo says of the pool of huge pages.
@@ -162,7 +153,7 @@ type compound struct {
 	Faults int64     `json:"minflt"`
 }
 
-func transparentOn(ctx context.Context, st *stage, size int) error {
+func transparentOn(st *stage, size int) error {
 	was, err := os.ReadFile(thpFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the kernel makes no huge pages by itself (CONFIG_TRANSPARENT_HUGEPAGE): %w", err)

@@ -2,14 +2,12 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
 	"labctl/guest/probe/procfs"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,17 +27,7 @@ type kind struct {
 }
 
 // faultKinds has a child touch memory in all the ways that lead a page fault to another function.
-func faultKinds(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("faults", "raw clone, one access of the child at a time, its stat and pagemap", faultKindsOn(ctx, st))
-}
+var faultKinds = staged("faults", "raw clone, one access of the child at a time, its stat and pagemap", faultKindsOn)
 
 // fileOf makes a file of /tmp with n pages in the page cache, which is removed at once.
 func fileOf(n int) (*os.File, error) {

@@ -2,14 +2,12 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/bits"
 	"os"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,17 +16,7 @@ func init() { probe.Register(probe.Probe{Name: "levels", Run: levels}) }
 
 // levels has a child touch four pages of a large reservation, each further from the first: in
 // the same page table, in the next one, and beyond what one table of tables maps.
-func levels(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("levels", "raw clone, writes in the child, its pagemap and VmPTE", levelsOn(ctx, st))
-}
+var levels = staged("levels", "raw clone, writes in the child, its pagemap and VmPTE", levelsOn)
 
 func levelsOn(ctx context.Context, st *stage) error {
 	page := uint64(os.Getpagesize())

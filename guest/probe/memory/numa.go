@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,19 +36,9 @@ type placed struct {
 }
 
 // numa has memory placed on one node, on another and on both by turns, and moves it.
-func numa(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("numa", "mbind, get_mempolicy and numa_maps of memory of one's own", numaOn(st))
-}
+var numa = staged("numa", "mbind, get_mempolicy and numa_maps of memory of one's own", numaOn)
 
-func numaOn(st *stage) error {
+func numaOn(_ context.Context, st *stage) error {
 	cpus, distances, err := nodes()
 	if err != nil {
 		return err

@@ -47,12 +47,7 @@ func rss(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
 	if p.Pages < 2 || p.Pages > 64<<10 {
 		return nil, probe.Paramf("pages %d: give 2 to %d", p.Pages, 64<<10)
 	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("rss", "raw clone, reads and writes in the child, smaps, smaps_rollup and status of both", rssOn(ctx, st, p.Pages))
+	return perform("rss", "raw clone, reads and writes in the child, smaps, smaps_rollup and status of both", func(st *stage) error { return rssOn(ctx, st, p.Pages) })
 }
 
 func rssOn(ctx context.Context, st *stage, n int) error {

@@ -9,6 +9,7 @@ package memory
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -161,6 +162,26 @@ func enter() (*stage, func(), error) {
 		runtime.UnlockOSThread()
 	}
 	return &stage{self: probe.Self(), data: map[string]any{"page_size": os.Getpagesize()}}, leave, nil
+}
+
+// perform has a probe do what it does on a stage of its own, and gives what came of it.
+func perform(name, method string, on func(*stage) error) (*wire.ProbeResult, error) {
+	st, leave, err := enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return st.result(name, method, on(st))
+}
+
+// staged is perform for a probe that has no parameters.
+func staged(name, method string, on func(context.Context, *stage) error) func(context.Context, json.RawMessage) (*wire.ProbeResult, error) {
+	return func(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
+		if err := probe.Params(raw, &struct{}{}); err != nil {
+			return nil, err
+		}
+		return perform(name, method, func(st *stage) error { return on(ctx, st) })
+	}
 }
 
 // pages maps memory for the time of the probe.

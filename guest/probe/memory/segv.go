@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
 	"labctl/guest/rawclone"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,17 +35,7 @@ type fault struct {
 
 // segv has a child, which shares the probe's memory, do three accesses that are not allowed. The
 // probe traces it, reads the signal, mends the mapping and has the child go on without the signal.
-func segv(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("segv", "raw clone with CLONE_VM, ptrace: PTRACE_GETSIGINFO, and PTRACE_CONT without the signal", segvOn(ctx, st))
-}
+var segv = staged("segv", "raw clone with CLONE_VM, ptrace: PTRACE_GETSIGINFO, and PTRACE_CONT without the signal", segvOn)
 
 // sharing is a process that shares its maker's memory, so that the maker can mend it.
 var sharing = rawclone.Args{Flags: unix.CLONE_VM, ExitSignal: int(unix.SIGCHLD)}

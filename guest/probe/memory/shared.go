@@ -3,14 +3,12 @@ package memory
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
-	"labctl/guest/wire"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,17 +20,7 @@ func init() {
 
 // shm has a child attach a System V segment that it has from its parent a second time, at
 // another address, and write there.
-func shm(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("shm", "shmat in parent and child, reads of pagemap of both, IPC_STAT", shmOn(ctx, st))
-}
+var shm = staged("shm", "shmat in parent and child, reads of pagemap of both, IPC_STAT", shmOn)
 
 func shmOn(ctx context.Context, st *stage) (err error) {
 	id, err := unix.SysvShmGet(0, os.Getpagesize(), 0o600|unix.IPC_CREAT) // key 0 is IPC_PRIVATE
@@ -143,17 +131,7 @@ func shmOn(ctx context.Context, st *stage) (err error) {
 // filemap maps one file three times, by opens of its own: shared for the parent, shared and
 // private for the child. The child writes to its shared mapping, reads the private one and
 // writes to that.
-func filemap(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("filemap", "three mappings of a file of /tmp, writes in the child, pagemap, mincore and pread", filemapOn(ctx, st))
-}
+var filemap = staged("filemap", "three mappings of a file of /tmp, writes in the child, pagemap, mincore and pread", filemapOn)
 
 func filemapOn(ctx context.Context, st *stage) error {
 	f, err := os.CreateTemp("", "labctl-filemap-")

@@ -2,14 +2,12 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 	"sync/atomic"
 	"unsafe"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
 	"labctl/guest/rawclone"
-	"labctl/guest/wire"
 )
 
 func init() { probe.Register(probe.Probe{Name: "tls", Run: tls}) }
@@ -29,17 +27,7 @@ type thread struct {
 
 // tls has two threads write a variable each, at a place that is found by the thread pointer,
 // and looks at the thread pointers inside, outside, and at who can read what.
-func tls(ctx context.Context, raw json.RawMessage) (*wire.ProbeResult, error) {
-	if err := probe.Params(raw, &struct{}{}); err != nil {
-		return nil, err
-	}
-	st, leave, err := enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return st.result("tls", "raw clone with CLONE_SETTLS, loads through the thread pointer, arch_prctl", tlsOn(ctx, st))
-}
+var tls = staged("tls", "raw clone with CLONE_SETTLS, loads through the thread pointer, arch_prctl", tlsOn)
 
 // local is the script of a thread and the words that it reports in.
 type local struct {
