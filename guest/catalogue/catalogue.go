@@ -55,6 +55,9 @@ func Probes() []Probe {
 		{"levels", "have a child touch pages near and far, and count page tables", "child", `{}`, ""},
 		{"huge", "map huge pages without a pool and with one, and have the kernel make one, split it and make it again", "", `{}`, ""},
 		{"numa", "have memory placed on nodes of NUMA, and move it", "", `{}`, ""},
+		{"pss", "have a child share a segment and pages of its parent's, and look at Rss and Pss of both", "child", `{}`, ""},
+		{"schedfiles", "have a child and a thread sleep and wake, and read what the scheduler's files say of them", "child", `{}`, ""},
+		{"creation", "fork, vfork and make threads with more and more memory in use, and look at what the new task has of it", "thread", `{}`, ""},
 		{"kthread", "have kthreadd make a kernel thread: by huge pages, a PSI trigger, a second CPU or new pools of workers", "kthread", `{"trigger":null,"timeout_ms":10000}`, ""},
 	}
 }

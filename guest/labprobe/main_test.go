@@ -53,8 +53,8 @@ probes:
 			}
 			continue
 		}
-		if slices.Contains([]string{"huge", "numa"}, info.Name) {
-			continue // the one changes the machine's settings, the other needs one of two nodes: labs run them
+		if slices.Contains([]string{"huge", "numa", "schedfiles"}, info.Name) {
+			continue // one changes the machine's settings, others need two nodes or a file that a kernel may lack: labs run them
 		}
 		var with, without wire.ProbeResult
 		for res, args := range map[*wire.ProbeResult][]string{&with: {info.Name, info.Params}, &without: {info.Name}} {

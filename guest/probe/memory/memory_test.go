@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"testing"
@@ -186,6 +187,121 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+func TestPss(t *testing.T) {
+	data := seen(t, pss, ``)
+	kb := data["segment_kb"].(int)
+	moments := data["moments"].(map[string]holding)
+	for name, want := range map[string][4]int{ // Pss of the segment and of the private pages, of parent and child
+		"forked": {kb, kb / 2, 0, kb / 2}, "touched": {kb / 2, kb / 2, kb / 2, kb / 2}, "written": {kb / 2, kb, kb / 2, kb}, "detached": {kb, kb, 0, kb},
+	} {
+		h := moments[name]
+		got := [4]int{}
+		for i, n := range []uint64{h.Parent.Segment["Pss"], h.Parent.Private["Pss"], h.Child.Segment["Pss"], h.Child.Private["Pss"]} {
+			got[i] = int(n)
+		}
+		if got != want {
+			t.Errorf("%s: Pss %d KB; want %d", name, got, want)
+		}
+	}
+	if h := moments["touched"]; h.Row["nattch"] != 2 || h.Row["perms"] != 0o640 || int(h.Row["size"]) != kb<<10 {
+		t.Errorf("row %v; want two attachments, 640 and %d bytes", h.Row, kb<<10)
+	}
+	if n := moments["detached"].Row["nattch"]; n != 1 {
+		t.Errorf("attached %d times after shmdt; want 1", n)
+	}
+}
+
+func TestCreation(t *testing.T) {
+	res, err := creation(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := res.Data["runs"].([]born)
+	if want := len(ways) * len(creationMB); len(runs) != want {
+		t.Fatalf("%d runs; want %d", len(runs), want)
+	}
+	for i, b := range runs {
+		wantEntries := b.KB << 10 / os.Getpagesize()
+		if b.Way == "vfork" {
+			wantEntries = 0
+		}
+		least, most := int64(-1), int64(-1)
+		if b.KB == laterMB<<10 {
+			least, most = 0, 100 // the runtime's own
+			if b.Way == "fork" || b.Way == "clone3" {
+				least, most = int64(wantEntries), int64(wantEntries)+100
+			}
+		}
+		if b.Entries != wantEntries || b.Later < least || b.Later > most || res.Tasks[i+1].TID != b.TID {
+			t.Errorf("%+v; want %d entries, %d to %d faults later, and the task %+v", b, wantEntries, least, most, res.Tasks[i+1])
+		}
+	}
+}
+
+func TestSchedfiles(t *testing.T) {
+	if _, err := os.Stat("/proc/self/sched"); err != nil {
+		t.Skip("this kernel has no /proc/PID/sched")
+	}
+	res, err := schedfiles(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for role, want := range map[string]int64{"child": naps, "thread": naps / 2} {
+		a := res.Data[role].(account)
+		if a.Voluntary < want || a.Switches != a.Voluntary+a.Involuntary || a.Prio != 120 {
+			t.Errorf("%s: %+v; want %d voluntary switches or more, and priority 120", role, a, want)
+		}
+	}
+	for _, f := range res.Data["files"].([]schedFile) {
+		if f.There && f.Names == nil && f.Child != res.Data["child"].(account).Switches {
+			t.Errorf("%s has %d switches of the child; want %d", f.Path, f.Child, res.Data["child"].(account).Switches)
+		}
+	}
+}
+
+func TestParseSchedDebug(t *testing.T) {
+	for name, text := range map[string]string{
+		"by tree-key": `
+runnable tasks:
+ S            task   PID         tree-key  switches  prio     wait-time             sum-exec        sum-sleep
+-------------------------------------------------------------------------------------------------------------
+ I      kworker/0:0     5      1207.501123       166   120         0.000000         8.183376         0.000000 0 0 /
+>R         labprobe   140      1203.000517        38   120         0.000000        12.500000         0.000000 0 0 /
+
+`,
+		"by vruntime": `
+runnable tasks:
+ S            task   PID       vruntime   eligible    deadline             slice          sum-exec      switches  prio         wait-time        sum-sleep       sum-block  node   group-id  group-path
+-------------------------------------------------------------------------------------------------------------
+ I     kworker/0:0     5     1207.501123   E    1210.501123         3.000000         8.183376       166   120         0.000000         0.000000         0.000000   0      0  /
+>R  a name and 7   140     1203.000517   E    1210.501123 S       3.000000         8.183376        38   120         0.000000         0.000000         0.000000   0      0  /
+
+cpu#1, 1000.000 MHz
+  .nr_switches                   : 1234
+`,
+	} {
+		rows := parseSchedDebug(text)
+		if want := map[int]int64{5: 166, 140: 38}; !maps.Equal(rows, want) {
+			t.Errorf("%s: %v; want %v", name, rows, want)
+		}
+	}
+}
+
+func FuzzSchedFiles(f *testing.F) {
+	f.Add("nr_switches : 3\nse.sum_exec_runtime : 1.000002\n", 3)
+	f.Add(" S task PID tree-key switches\n S labprobe 3 1.5 7\n", 3)
+	f.Add("key shmid perms\n0 3 1600\n", 3)
+	f.Fuzz(func(t *testing.T, text string, id int) {
+		if row, ok := parseShm(text, id); ok && row == nil {
+			t.Error("a row, and none")
+		}
+		parseSchedDebug(text)
+		if a, err := parseSched(text); err == nil && a.Text != text {
+			t.Error("another text")
+		}
+	})
+}
+
 func TestBadParameters(t *testing.T) {
 	for name, bad := range map[string]struct {
 		run    runner
@@ -203,6 +319,7 @@ func TestBadParameters(t *testing.T) {
 		"segv":    {segv, []string{`{"x":1}`}},
 		"tls":     {tls, []string{`{"x":1}`}},
 		"entries": {entries, []string{`{"x":1}`}},
+		"pss":     {pss, []string{`{"x":1}`}},
 		"demand":  {demand, []string{`{"pages":15}`, `{"pages":65537}`}},
 		"rss":     {rss, []string{`{"pages":1}`, `{"pages":65537}`}},
 	} {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"labctl/guest/probe"
 	"labctl/guest/probe/mm"
@@ -135,6 +136,7 @@ type stage struct {
 	self    wire.Task
 	mapped  [][]byte
 	scripts []*script
+	ended   []wire.Task
 	data    map[string]any
 }
 
@@ -202,10 +204,21 @@ func (st *stage) spawn(s *script, args rawclone.Args) error {
 	return nil
 }
 
+// finish ends a child before the probe's end.
+func (st *stage) finish(s *script) error {
+	t, err := s.end()
+	if err != nil {
+		return err
+	}
+	st.ended = append(st.ended, t)
+	st.scripts = slices.DeleteFunc(st.scripts, func(one *script) bool { return one == s })
+	return nil
+}
+
 // result ends the children, unmaps the memory and gives what the probe has to say, if err
 // is nil.
 func (st *stage) result(name, method string, err error) (*wire.ProbeResult, error) {
-	tasks := []wire.Task{st.self}
+	tasks := append([]wire.Task{st.self}, st.ended...)
 	for _, s := range st.scripts {
 		t, werr := s.end()
 		if werr != nil {
