@@ -46,7 +46,7 @@ func (e *NotMappedError) Error() string {
 	if e.Level == "" {
 		return fmt.Sprintf("address %#x is not one that page tables can map", e.Addr)
 	}
-	return fmt.Sprintf("address %#x is not mapped: its %s is empty", e.Addr, e.Level)
+	return fmt.Sprintf("address %#x is not mapped: its %s is not present", e.Addr, e.Level)
 }
 
 // Outcome is BadInput.
