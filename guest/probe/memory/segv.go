@@ -117,12 +117,11 @@ func segvOn(ctx context.Context, st *stage) (err error) {
 		if _, _, errno := unix.Syscall(unix.SYS_MPROTECT, uintptr(f.SiAddr), uintptr(page), unix.PROT_READ|unix.PROT_WRITE); errno != 0 {
 			f.AsIs = unix.ErrnoName(errno)
 		}
-		start := uintptr(f.Addr) - word
 		if f.Area == "" {
-			_, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(page), unix.PROT_READ|unix.PROT_WRITE,
-				unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED, ^uintptr(0), 0)
-			if errno != 0 {
-				return fmt.Errorf("mmap: %w", errno)
+			_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(&st.mapped[i][page]), uintptr(page), unix.PROT_READ|unix.PROT_WRITE,
+				unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED)
+			if err != nil {
+				return fmt.Errorf("mmap: %w", err)
 			}
 		} else if err := unix.Mprotect(st.mapped[i], unix.PROT_READ|unix.PROT_WRITE); err != nil {
 			return fmt.Errorf("mprotect: %w", err)
