@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -85,7 +86,7 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 		// xz_wrap.sh uses 32 MiB, newer ones 128 MiB. For x86 it also uses a BCJ
 		// filter, which of the xz readers in Go only this one and its forks
 		// support.
-		z, err := xz.NewReader(bytes.NewReader(b), 256<<20)
+		z, err := xz.NewReader(bytes.NewReader(b[:xzStreamSize(b)]), 256<<20)
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +121,42 @@ func decompressMax(name string, b []byte, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// xzStreamSize returns how many bytes the first stream has, len(b) if no end of it is found.
+// The decoder takes zeros after it for padding, and the appended length may begin with some.
+// An end is a footer with an index before it that accounts for all bytes from the start
+// (https://tukaani.org/xz/xz-file-format.txt, 2.1.2 and 4).
+func xzStreamSize(b []byte) int {
+	const header, footer = 12, 12
+	le := binary.LittleEndian
+	for end := header; ; {
+		i := bytes.Index(b[min(end, len(b)):], []byte("YZ"))
+		if i < 0 {
+			return len(b)
+		}
+		end += i + 2
+		if end%4 != 0 || end < header+footer || !bytes.Equal(b[end-4:end-2], b[6:8]) || crc32.ChecksumIEEE(b[end-8:end-2]) != le.Uint32(b[end-footer:]) {
+			continue
+		}
+		index := (int64(le.Uint32(b[end-8:])) + 1) * 4
+		at := int64(end) - footer - index
+		if at < header || b[at] != 0 {
+			continue
+		}
+		records := bytes.NewReader(b[at+1 : end-footer])
+		n, err := binary.ReadUvarint(records)
+		for ; n > 0 && err == nil && at > header; n-- {
+			var size uint64
+			if size, err = binary.ReadUvarint(records); err == nil {
+				at -= int64(min(size, maxUnpacked)+3) &^ 3
+				_, err = binary.ReadUvarint(records)
+			}
+		}
+		if n == 0 && err == nil && at == header {
+			return end
+		}
+	}
 }
 
 // unzstd decodes the first frame. The decoder would continue with the next frame

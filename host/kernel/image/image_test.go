@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 
 	"labctl/host/kernel/internal/synth"
@@ -180,6 +182,86 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// xzOf compresses as xz(1) does.
+func xzOf(t testing.TB, b []byte) []byte {
+	var out bytes.Buffer
+	w, err := xz.NewWriter(&out)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// bzip2Image is arm64Image(nil) by `bzip2 -9`, base64.
+const bzip2Image = `QlpoOTFBWSZTWQ1iceQAADjfgsAQSmt9gGAGWBA+559AQAAACCAAdQ1TI0GgAaABo0B6glJMpo9T
+EMnqZkBNBppg/ZES5aIA3hEAPX8/OXgzvqTHZScvH+D1wa57VYsKDOo6wUkn1mWvZJ9eFXMR3vKQ
+eYXQzHpEDgEU4IOiPjhkUkpAA3F3JFOFCQDWJx5A`
+
+// TestBoot holds what QEMU is handed against the kernel that was wrapped: all of its
+// bytes, and none before or after.
+func TestBoot(t *testing.T) {
+	wraps := []struct {
+		name string
+		wrap func([]byte) []byte
+	}{
+		{"gzip", synth.Gzip},
+		{"xz", func(b []byte) []byte { return xzOf(t, b) }},
+		{"zstd", synth.Zstd},
+		{"lz4 legacy", func(b []byte) []byte { return lz4Legacy(t, b) }},
+		{"lz4 frame", func(b []byte) []byte { return lz4Frame(t, b) }},
+		{"lzma", func(b []byte) []byte { return lzmaAlone(t, b) }},
+		{"uImage", func(b []byte) []byte { return uimage(2, b) }},
+		{"uImage, padded", func(b []byte) []byte { return append(uimage(2, b), make([]byte, 512)...) }},
+		{"uImage of gzip", func(b []byte) []byte { return uimage(2, synth.Gzip(b)) }},
+	}
+	for _, bare := range []struct {
+		name string
+		data []byte
+	}{
+		{"bzImage", synth.BzImage(synth.Gzip(vmlinux()))},
+		{"vmlinux", vmlinux()},
+		{"Image", arm64Image(nil)},
+		{"zImage", zimage(synth.Gzip(synth.Banner("6.12.1+armmp")))},
+	} {
+		if img, err := Parse(bare.data); err != nil || img.Boot != nil {
+			t.Errorf("%s: %d bytes to boot in place of the file, %v", bare.name, len(img.Boot), err)
+		}
+		for _, w := range wraps {
+			img, err := Parse(w.wrap(bare.data))
+			if err != nil {
+				t.Errorf("%s, %s: %v", bare.name, w.name, err)
+			} else if !bytes.Equal(img.Boot, bare.data) {
+				t.Errorf("%s, %s: %d bytes to boot are not the %d of the kernel", bare.name, w.name, len(img.Boot), len(bare.data))
+			}
+		}
+	}
+	packed, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(bzip2Image, "\n", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := arm64Image(nil)
+	payloads := map[string][]byte{"bzip2": packed}
+	for _, w := range wraps[:6] {
+		if payloads[w.name] = w.wrap(image); w.name != "gzip" && w.name != "lz4 frame" {
+			payloads[w.name] = append(payloads[w.name], 0, 16, 0, 0) // the kernel's build appends the length
+		}
+	}
+	for name, payload := range payloads {
+		if img, err := Parse(zboot(payload)); err != nil || !bytes.Equal(img.Boot, image) {
+			t.Errorf("vmlinuz.efi of %s: what is to boot is not the Image: %v", name, err)
+		}
+	}
+	if img, err := Parse(packed); err != nil || !bytes.Equal(img.Boot, image) {
+		t.Errorf("Image.bz2: what is to boot is not the Image: %v", err)
+	}
+}
+
 // uimage wraps a kernel, or what type says, as mkimage does.
 func uimage(typ byte, data []byte) []byte {
 	head := make([]byte, 64)
@@ -282,6 +364,33 @@ func TestDecompressXZ(t *testing.T) {
 
 // TestZImageTries: the code before a zImage's payload may contain the magic a few
 // times.
+func TestXZStreamSize(t *testing.T) {
+	one := xzOf(t, []byte("one"))
+	nested := xzOf(t, bytes.Repeat(one, 3)) // its end is in what is not compressed
+	big := xzOf(t, vmlinux())
+	for _, tt := range []struct {
+		name string
+		data []byte
+		want int
+	}{
+		{"alone", one, len(one)},
+		{"a length after it", slices.Concat(one, []byte{0, 16, 0, 0, 7, 7}), len(one)},
+		{"zeros after it", append(bytes.Clone(one), make([]byte, 64)...), len(one)},
+		{"another after it", slices.Concat(one, big), len(one)},
+		{"one in it", slices.Concat(nested, one), len(nested)},
+		{"vmlinux", slices.Concat(big, one), len(big)},
+		{"cut", big[:len(big)-1], len(big) - 1},
+		{"a footer alone", one[len(one)-12:], 12},
+		{"a header alone", one[:12], 12},
+		{"short", one[:5], 5},
+		{"false footer", edited(one, len(one)-8, 200), len(one)},
+	} {
+		if got := xzStreamSize(tt.data); got != tt.want {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestZImageTries(t *testing.T) {
 	for n, want := range map[int]bool{60: true, 70: false} {
 		b := make([]byte, 64)
