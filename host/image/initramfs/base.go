@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/u-root/gobusybox/src/pkg/golang"
@@ -114,6 +115,29 @@ func builders(mod []byte) (versions []string, err error) {
 	return versions, nil
 }
 
+// goTemp is held while GOTMPDIR is set in this process's environment.
+var goTemp sync.Mutex
+
+// below calls f with the temporary files of go commands in dir, where those of a process that
+// was killed are found. uimage takes their environment from this process's.
+func below(dir string, f func() error) error {
+	const name = "GOTMPDIR"
+	goTemp.Lock()
+	defer goTemp.Unlock()
+	old, set := os.LookupEnv(name)
+	if err := os.Setenv(name, dir); err != nil {
+		return err
+	}
+	defer func() {
+		if set {
+			os.Setenv(name, old)
+		} else {
+			os.Unsetenv(name)
+		}
+	}()
+	return f()
+}
+
 func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch string) error {
 	folder, err := scratch.MakeFolder(b.cache.dir, tempPrefix)
 	if err != nil {
@@ -165,7 +189,7 @@ func (b *builder) buildBase(ctx context.Context, w io.Writer, r recipe, arch str
 	for file, name := range r.Links {
 		mods = append(mods, uimage.WithSymlink(file, name))
 	}
-	if err := uimage.Create(nil, mods...); err != nil {
+	if err := below(work, func() error { return uimage.Create(nil, mods...) }); err != nil {
 		return err
 	}
 	archive, err := os.Open(out)

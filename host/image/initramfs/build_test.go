@@ -280,6 +280,27 @@ func TestTwoBuildsAtOnce(t *testing.T) {
 	}
 }
 
+// TestBelow: u-root's builds have their temporary files where they are swept.
+func TestBelow(t *testing.T) {
+	for _, before := range []string{"", "/before"} {
+		t.Setenv("GOTMPDIR", before)
+		if before == "" {
+			os.Unsetenv("GOTMPDIR")
+		}
+		dir, failed := t.TempDir(), errors.New("failed")
+		err := below(dir, func() error {
+			if got := os.Getenv("GOTMPDIR"); got != dir {
+				t.Errorf("GOTMPDIR is %q, want %q", got, dir)
+			}
+			return failed
+		})
+		got, set := os.LookupEnv("GOTMPDIR")
+		if err != failed || got != before || set != (before != "") {
+			t.Errorf("below gave %v, and left GOTMPDIR %q, %v; want %v, %q", err, got, set, failed, before)
+		}
+	}
+}
+
 func TestBuildRefusesArch(t *testing.T) {
 	if _, err := Build(t.Context(), Options{Arch: "riscv64"}); err == nil || !strings.Contains(err.Error(), "riscv64") {
 		t.Errorf("Build = %v; want an error that names riscv64", err)
