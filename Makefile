@@ -145,7 +145,7 @@ soak: qemu build ## start SOAK machines in a row (200), warm and cold, and count
 	soak; warm=$$?; soak -cold && exit $$warm
 
 soak-kill: qemu ## kill labctl KILLS times (30) at random moments and look for what is left
-	@$(GO) test ./host/cmd/labctl -count 1 -run '^TestKill$$' -v -kills $(KILLS)
+	@$(GO) test ./host/cmd/labctl -count 1 -timeout 120m -run '^TestKill$$' -v -kills $(KILLS)
 
 # A command or a file, and the Debian package that has it.
 QEMU_TOOLS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-system-arm:qemu-system-arm

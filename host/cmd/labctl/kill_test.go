@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -35,15 +37,18 @@ var killKinds = []struct {
 	limit time.Duration
 	waits bool
 	args  string
+	cache string // the cache of an architecture that it has, other than that of most
 }{
-	{"warm", time.Second, true, "exec -- cat"},
-	{"making", 6 * time.Second, true, "exec --mem 256 --append labctl.test=N -- cat"}, // the template
-	{"trace", 2 * time.Second, true, "trace --event sched:sched_switch --stacks --out out -- cat"},
-	{"build", 2 * time.Second, true, "exec -- ./prog"},
-	{"lab", 4 * time.Second, false, "lab run P1 --out out"},
-	{"cold", 5 * time.Second, true, "exec --cold -- cat"},
-	{"matrix", 5 * time.Second, false, "matrix run --kernels 6.12 --labs P1,P2 --jobs 1 --out out"},
-	{"check", 4 * time.Second, false, "lab check P1 exercise"},
+	{"warm", time.Second, true, "exec -- cat", ""},
+	{"making", 6 * time.Second, true, "exec --mem 256 --append labctl.test=N -- cat", ""}, // the template
+	{"trace", 2 * time.Second, true, "trace --event sched:sched_switch --stacks --out out -- cat", ""},
+	{"build", 2 * time.Second, true, "exec -- ./prog", ""},
+	{"lab", 4 * time.Second, false, "lab run P1 --out out", ""},
+	{"cold", 5 * time.Second, true, "exec --cold -- cat", ""},
+	{"matrix", 5 * time.Second, false, "matrix run --kernels 6.12 --labs P1,P2 --jobs 1 --out out", ""},
+	{"check", 4 * time.Second, false, "lab check P1 exercise", ""},
+	{"pull", 30 * time.Second, false, "kernel pull 6.12-cloud", "pulled"},
+	{"initramfs", 15 * time.Second, true, "exec --cold -- cat", "built"},
 }
 
 // TestKill kills labctl with SIGKILL at random moments: nothing that it started
@@ -72,7 +77,7 @@ func TestKill(t *testing.T) {
 					at = len(args)
 				}
 				on := []string{"--arch", arch}
-				if kind.name != "matrix" {
+				if kind.name != "matrix" && kind.name != "pull" {
 					on = append(on, "--kernel", "6.12")
 				}
 				args = slices.Insert(args, at, on...)
@@ -81,14 +86,21 @@ func TestKill(t *testing.T) {
 						args[i] = filepath.Join(k.records, fmt.Sprint(n))
 					}
 				}
-				k.kill(t, fmt.Sprintf("%s %s after %v", arch, kind.name, wait), wait, kind.waits, args...)
+				k.ready(t, kind.cache, arch)
+				k.kill(t, fmt.Sprintf("%s %s after %v", arch, kind.name, wait), k.cacheOf(kind.cache, arch), wait, kind.waits, args...)
 			}
 		})
 	}
 	wg.Wait()
 	k.clean(t)
 	for _, arch := range arches {
-		wg.Go(func() { k.works(t, arch) })
+		wg.Go(func() {
+			k.works(t, arch)
+			if *kills >= len(arches)*len(killKinds) { // all kinds were killed
+				k.pulls(t, arch)
+				k.builds(t, arch)
+			}
+		})
 	}
 	wg.Wait()
 	k.clean(t)
@@ -101,6 +113,7 @@ func TestKill(t *testing.T) {
 // killGround is where the runs of TestKill are: directories of their own.
 type killGround struct {
 	dir, tmp, cache, records string
+	user                     string // the user's cache
 	mark                     string
 }
 
@@ -131,21 +144,124 @@ func newKillGround(t *testing.T) *killGround {
 		t.Fatalf("labctl lab solve P1: %v\n%s", err, out)
 	}
 	// Kernels and archives are the user's; templates and notes are this test's.
-	for _, name := range []string{"kernels", "apt", "initramfs"} {
-		if err := os.MkdirAll(filepath.Join(user.Dir(), name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join(user.Dir(), name), filepath.Join(k.cache, name)); err != nil {
-			t.Fatal(err)
-		}
+	k.user = user.Dir()
+	k.borrow(t, k.cache, "kernels", "apt", "initramfs")
+	for _, arch := range []string{"amd64", "arm64"} {
+		k.borrow(t, k.cacheOf("pulled", arch), "initramfs", "busybox")
+		k.borrow(t, k.cacheOf("built", arch), "kernels", "apt", "busybox")
 	}
 	return k
 }
 
+// borrow gives a cache directories of the user's.
+func (k *killGround) borrow(t *testing.T, cache string, names ...string) {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if err := os.MkdirAll(filepath.Join(k.user, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(k.user, name), filepath.Join(cache, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// cacheOf is the cache of kinds that have another than most, one for each architecture.
+func (k *killGround) cacheOf(name, arch string) string {
+	if name == "" {
+		return k.cache
+	}
+	return k.cache + "-" + name + "-" + arch
+}
+
+// ready takes from a cache what is whole, so that it is made again beside what others left
+// when they were killed.
+func (k *killGround) ready(t *testing.T, cache, arch string) {
+	like := map[string]string{"pulled": "kernels/debian/[^.]*", "built": "initramfs/*.cpio"}[cache]
+	if like == "" {
+		return
+	}
+	whole, err := filepath.Glob(filepath.Join(k.cacheOf(cache, arch), like))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, name := range whole {
+		if err := os.RemoveAll(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// pulls pulls a kernel and boots it, and looks for what pulls that were killed have left.
+func (k *killGround) pulls(t *testing.T, arch string) {
+	cache := k.cacheOf("pulled", arch)
+	out, err := k.commandWith(t, cache, "exec", "--arch", arch, "--kernel", "6.12-cloud", "--", "uname", "-r").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "-cloud-"+arch) {
+		t.Errorf("the kernel that was pulled for %s: %v\n%s", arch, err, out)
+	}
+	got := names(t, filepath.Join(cache, "kernels", "debian"))
+	if got = slices.DeleteFunc(got, func(name string) bool { return strings.HasPrefix(name, ".lock-") }); len(got) != 1 {
+		t.Errorf("left behind of pulls for %s: %q; want one kernel", arch, got)
+	}
+	if got := names(t, filepath.Join(cache, "apt")); len(got) > 0 {
+		t.Errorf("left behind of pulls for %s: %q", arch, got)
+	}
+}
+
+// builds boots an initramfs that is built beside what builds that were killed have left:
+// it has the same bytes as the user's.
+func (k *killGround) builds(t *testing.T, arch string) {
+	cache := k.cacheOf("built", arch)
+	cmd := k.commandWith(t, cache, "exec", "--cold", "--arch", arch, "--kernel", "6.12", "--", "cat")
+	cmd.Stdin = strings.NewReader("input\n")
+	if out, err := cmd.Output(); err != nil || string(out) != "input\n" {
+		t.Errorf("an initramfs that was built for %s: %q, %v", arch, out, err)
+	}
+	same := 0
+	for _, name := range names(t, filepath.Join(cache, "initramfs")) {
+		if strings.HasPrefix(name, ".") || strings.Contains(name, "tmp") {
+			t.Errorf("left behind of builds for %s: %s", arch, name)
+		}
+		if !strings.HasSuffix(name, ".cpio") {
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(cache, "initramfs", name))
+		if err != nil {
+			t.Error(err)
+		}
+		want, err := os.ReadFile(filepath.Join(k.user, "initramfs", name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has %d bytes, which are not the %d of the user's cache: %v", name, len(got), len(want), err)
+		}
+		same++
+	}
+	if same == 0 {
+		t.Errorf("no initramfs was built for %s", arch)
+	}
+}
+
+// names are those in a directory, which need not be there.
+func names(t *testing.T, dir string) (all []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
 func (k *killGround) command(t *testing.T, args ...string) *exec.Cmd {
+	return k.commandWith(t, k.cache, args...)
+}
+
+func (k *killGround) commandWith(t *testing.T, cache string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), "labctl", args...)
 	cmd.Dir = k.dir
-	cmd.Env = append(os.Environ(), "TMPDIR="+k.tmp, "LABCTL_CACHE="+k.cache, k.mark)
+	cmd.Env = append(os.Environ(), "TMPDIR="+k.tmp, "LABCTL_CACHE="+cache, k.mark)
 	cmd.WaitDelay = 20 * time.Second // go holds standard error for a while
 	return cmd
 }
@@ -165,8 +281,8 @@ func (k *killGround) works(t *testing.T, arch string) {
 }
 
 // kill starts labctl, kills it, and waits for all that it has started to end.
-func (k *killGround) kill(t *testing.T, what string, wait time.Duration, waits bool, args ...string) {
-	cmd := k.command(t, args...)
+func (k *killGround) kill(t *testing.T, what, cache string, wait time.Duration, waits bool, args ...string) {
+	cmd := k.commandWith(t, cache, args...)
 	mark := cmd.Env[len(cmd.Env)-1] + "-" + strings.ReplaceAll(what, " ", "-")
 	cmd.Env[len(cmd.Env)-1] = mark
 	in, err := cmd.StdinPipe() // the program waits for it
