@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/ulikunitz/xz"
 
 	"labctl/host/faults"
 	"labctl/host/kernel"
@@ -71,6 +74,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			"fault":      fault,
 			"noqemu":     noQEMU,
 			"terminal":   terminal,
+			"wrap":       wrap,
 		},
 	})
 }
@@ -107,6 +111,42 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(faults.WriteProgram(ts.MkAbs(args[2]), modules))
+}
+
+// wrap FORM KERNEL ARCH FILE: the image of a kernel of the cache, as it is (bare) or in
+// another form (xz, uImage), is written to a file.
+func wrap(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: wrap FORM KERNEL ARCH FILE")
+	}
+	cache, err := kernel.Open(ts.Getenv("LABCTL_CACHE"))
+	ts.Check(err)
+	ref, err := kernel.ParseRef(args[1])
+	ts.Check(err)
+	k, err := cache.Get(context.Background(), ref, args[2], nil)
+	ts.Check(err)
+	data, err := os.ReadFile(k.Image())
+	ts.Check(err)
+	var out bytes.Buffer
+	switch args[0] {
+	case "bare":
+		out.Write(data)
+	case "xz":
+		w, err := xz.NewWriter(&out)
+		ts.Check(err)
+		_, err = w.Write(data)
+		ts.Check(err)
+		ts.Check(w.Close())
+	case "uImage": // what mkimage puts before it: magic, length, and the type of a kernel
+		head := make([]byte, 64)
+		binary.BigEndian.PutUint32(head, 0x27051956)
+		binary.BigEndian.PutUint32(head[12:], uint32(len(data)))
+		head[30] = 2
+		out.Write(append(head, data...))
+	default:
+		ts.Fatalf("wrap: form %q is not known", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), out.Bytes(), 0o644))
 }
 
 // empty DIR: nothing is left in the directory.
