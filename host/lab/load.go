@@ -500,11 +500,11 @@ func (v *validator) needs() {
 		}
 	}
 	for _, c := range []struct {
-		at string
-		n  int
-	}{{"needs.cpus", n.CPUs}, {"needs.memory_mb", n.MemoryMB}, {"needs.numa_nodes", n.NUMANodes}} {
-		if c.n < 0 {
-			v.fail(c.at, 0, "%d; want at least 1", c.n)
+		at          string
+		n, min, max int
+	}{{"needs.cpus", n.CPUs, 1, targets.MaxCPUs}, {"needs.memory_mb", n.MemoryMB, targets.MinMemoryMB, targets.MaxMemoryMB}, {"needs.numa_nodes", n.NUMANodes, 1, targets.MaxCPUs}} {
+		if c.n != 0 && (c.n < c.min || c.n > c.max) {
+			v.fail(c.at, 0, "%d; want %d to %d", c.n, c.min, c.max)
 		}
 	}
 	v.privileges("needs.privileges", n.Privileges)

@@ -141,8 +141,8 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if mem := cmp.Or(spec.MemoryMB, t.MemoryMB); spec.Nodes > 1 && (mem%spec.Nodes != 0 || mem/spec.Nodes < minNode) {
 		return nil, outcome.Inputf("--numa %d: %d MB cannot be divided among so many nodes; give --mem, a multiple of %d from %d on", spec.Nodes, mem, spec.Nodes, spec.Nodes*minNode)
 	}
-	if spec.CPUs < 0 || spec.MemoryMB < 0 {
-		return nil, outcome.Inputf("--smp %d --mem %d: want numbers above 0", spec.CPUs, spec.MemoryMB)
+	if err := targets.CheckSize(spec.CPUs, spec.MemoryMB); err != nil {
+		return nil, outcome.Inputf("--%v", err)
 	}
 	// Check QEMU first: without it there is no point in downloading anything.
 	if m.QEMU, err = qemu.Version(t.Binary); err != nil {

@@ -200,8 +200,8 @@ func TestPrepareRefuses(t *testing.T) {
 	}{
 		{"board's memory", Spec{Board: "raspi3b", MemoryMB: 512}, "--board raspi3b always has 4 CPUs and 1024 MB of memory; omit --smp and --mem"},
 		{"board's CPUs", Spec{Board: "raspi3b", CPUs: 2}, "always has 4 CPUs"},
-		{"fewer than no CPUs", Spec{Arch: "arm64", CPUs: -1}, "--smp -1 --mem 0: want numbers above 0"},
-		{"less than no memory", Spec{Arch: "arm64", MemoryMB: -5}, "--smp 0 --mem -5"},
+		{"fewer than no CPUs", Spec{Arch: "arm64", CPUs: -1}, "--smp -1: want 1 to 64"},
+		{"less than no memory", Spec{Arch: "arm64", MemoryMB: -5}, "--mem -5: want 64 to 1048576"},
 		{"kernel's name", Spec{Arch: "arm64", Kernel: "six"}, "--kernel"},
 		{"no kernel", Spec{Arch: "arm64", Kernel: text}, text},
 	} {

@@ -2,7 +2,10 @@
 // else in labctl depends on a particular board; architectures are rows of host/arch.
 package targets
 
-import "runtime"
+import (
+	"fmt"
+	"runtime"
+)
 
 // Link is the connection between the agent in the guest and the host.
 type Link struct {
@@ -12,6 +15,25 @@ type Link struct {
 	TTY string
 	// Serial is the index of QEMU's -serial that a uart is wired to.
 	Serial int
+}
+
+// What a machine may be given that is not fixed.
+const (
+	MaxCPUs     = 64
+	MinMemoryMB = 64
+	MaxMemoryMB = 1 << 20
+)
+
+// CheckSize says which of a machine's CPUs and megabytes of memory is out of bounds; 0 stands
+// for the machine's own number.
+func CheckSize(cpus, memoryMB int) error {
+	switch {
+	case cpus < 0 || cpus > MaxCPUs:
+		return fmt.Errorf("smp %d: want 1 to %d", cpus, MaxCPUs)
+	case memoryMB != 0 && (memoryMB < MinMemoryMB || memoryMB > MaxMemoryMB):
+		return fmt.Errorf("mem %d: want %d to %d", memoryMB, MinMemoryMB, MaxMemoryMB)
+	}
+	return nil
 }
 
 // Target is one machine.

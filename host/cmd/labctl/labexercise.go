@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -167,6 +168,9 @@ func (o *labCheckOptions) check(l *lab.Lab) (err error) {
 	}
 	if o.watch && (o.class || o.out != "" || o.gradescope != "") {
 		return outcome.Inputf("--watch grades one submission again and again: leave --class, --out and --gradescope out")
+	}
+	if err := cmp.Or(checkOutput("--csv", o.csv), checkOutput("--moodle", o.moodle), checkOutput("--gradescope", o.gradescope)); err != nil {
+		return err
 	}
 	o.points, err = class.ParseWeights(o.weights, l)
 	return err

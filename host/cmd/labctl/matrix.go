@@ -58,8 +58,7 @@ func (f *planFlags) flags(c *cobra.Command) {
 	fl.StringSliceVar(&f.tests, "gotest", nil, "Go packages whose tests are run, a cell each: ./pkg/...")
 	fl.StringArrayVar(&f.files, "file", nil, "HOST[:GUEST]: a file or directory that the guest of a program or test gets; may be given again")
 	fl.StringVar(&f.file, "plan", "", "a plan file, instead of all these")
-	fl.IntVar(&f.smp, "smp", 0, "number of CPUs (default: the machine's)")
-	fl.IntVar(&f.mem, "mem", 0, "memory in MB (default: the machine's)")
+	sizeFlags(fl, &f.smp, &f.mem)
 	fl.StringVar(&f.shard, "shard", "", "only this part of the plan: 2/5")
 	fl.StringVar(&f.weights, "weights", cell.Builtin, "what shards are divided by: the matrix.json of a former run, builtin, or none for as many cells each")
 }
@@ -120,9 +119,6 @@ func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
 		return plan.Read(f.file)
 	}
 	s := &plan.Spec{Kernels: plan.FromFlags("--kernels", f.kernels), CPUs: f.smp, MemoryMB: f.mem}
-	if f.smp < 0 || f.mem < 0 {
-		return nil, fmt.Errorf("--smp %d --mem %d: want numbers above 0", f.smp, f.mem)
-	}
 	for _, name := range f.archs {
 		t, err := machine.FindTarget(name, "")
 		if err != nil {
@@ -140,11 +136,12 @@ func (f *planFlags) spec(argv []string) (*plan.Spec, error) {
 	if len(f.labs) > 0 {
 		s.Work = append(s.Work, plan.Work{Kind: matrix.Lab, Names: plan.FromFlags("--labs", f.labs)})
 	}
+	files := plan.FromFlags("--file", f.files)
 	if len(f.tests) > 0 {
-		s.Work = append(s.Work, plan.Work{Kind: matrix.GoTest, Names: plan.FromFlags("--gotest", f.tests), Files: f.files})
+		s.Work = append(s.Work, plan.Work{Kind: matrix.GoTest, Names: plan.FromFlags("--gotest", f.tests), Files: files})
 	}
 	if len(argv) > 0 {
-		s.Work = append(s.Work, plan.Work{Kind: matrix.Program, Names: plan.FromFlags("PROG", argv[:1]), Args: argv[1:], Files: f.files})
+		s.Work = append(s.Work, plan.Work{Kind: matrix.Program, Names: plan.FromFlags("PROG", argv[:1]), Args: argv[1:], Files: files})
 	}
 	if len(f.files) > 0 && len(f.tests)+len(argv) == 0 {
 		return nil, errors.New("--file is for a program or for --gotest, and there is neither")

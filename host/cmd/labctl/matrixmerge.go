@@ -70,7 +70,8 @@ or if the plans differ. The exit status is that of labctl matrix run.`,
 }
 
 // mergedFolder makes the directory that shards are merged into. Nothing may be in it.
-func mergedFolder(out string) (string, error) {
+func mergedFolder(out string) (_ string, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
 	if out == "" {
 		d, err := record.Create("", "matrix", time.Now())
 		return d.Path, err

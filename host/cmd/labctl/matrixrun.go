@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,13 +47,20 @@ func (o *matrixOutput) check() error {
 	if o.summary == "" {
 		o.summary = os.Getenv("GITHUB_STEP_SUMMARY")
 	}
-	for flag, name := range map[string]string{"--junit": o.junit, "--summary": o.summary} {
-		if name == "" {
-			continue
-		}
-		if dir := filepath.Dir(name); bounded.CheckDir(dir) != nil {
-			return fmt.Errorf("%s %s: %s: %w", flag, name, dir, bounded.CheckDir(dir))
-		}
+	return cmp.Or(checkOutput("--junit", o.junit), checkOutput("--summary", o.summary))
+}
+
+// checkOutput finds before a long run that a file cannot be written after it; name may be
+// empty for none.
+func checkOutput(flag, name string) error {
+	if name == "" {
+		return nil
+	}
+	if dir := filepath.Dir(name); bounded.CheckDir(dir) != nil {
+		return fmt.Errorf("%s %s: %s: %w", flag, name, dir, bounded.CheckDir(dir))
+	}
+	if bounded.CheckDir(name) == nil {
+		return outcome.Inputf("%s %s: a directory; want a file", flag, name)
 	}
 	return nil
 }
@@ -124,6 +132,9 @@ func (a *app) runMatrix(ctx context.Context, o *matrixRunOptions, argv []string)
 	}
 	p, err := a.plan(ctx, &o.plan, argv)
 	if err != nil {
+		return err
+	}
+	if err := cell.CheckFiles(p.spec, p.cells); err != nil {
 		return err
 	}
 	if o.timeout == 0 {

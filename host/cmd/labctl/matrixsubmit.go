@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"labctl/host/matrix"
+	"labctl/host/matrix/cell"
 	"labctl/host/matrix/slurm"
 	"labctl/host/outcome"
 )
@@ -43,8 +44,14 @@ submitted. See docs/ci.md for the same by hand.`,
 			case o.plan.shard != "":
 				return outcome.Inputf("all shards are submitted: leave --shard out")
 			}
+			if err := checkOutput("--junit", junit); err != nil {
+				return err
+			}
 			p, err := a.plan(c.Context(), &o.plan, argv)
 			if err != nil {
+				return err
+			}
+			if err := cell.CheckFiles(p.spec, p.cells); err != nil {
 				return err
 			}
 			if err := (matrix.Shard{Index: 1, Of: shards}).Fits(len(p.cells)); err != nil {

@@ -6,11 +6,19 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"labctl/host/targets"
 )
 
 // intFlag is a flag for a number from min to max. Left out it is 0.
 func intFlag(f *pflag.FlagSet, p *int, name string, min, max int, usage string) {
 	f.Var(&number[int]{p, min, max, "int", strconv.Itoa, strconv.Atoi}, name, usage)
+}
+
+// sizeFlags are those of a machine's CPUs and memory.
+func sizeFlags(f *pflag.FlagSet, cpus, memoryMB *int) {
+	intFlag(f, cpus, "smp", 1, targets.MaxCPUs, "number of CPUs (default: the machine's)")
+	intFlag(f, memoryMB, "mem", targets.MinMemoryMB, targets.MaxMemoryMB, "memory in MB (default: the machine's)")
 }
 
 // timeFlag is a flag for a time of at least a millisecond. Left out it is 0.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -178,6 +179,9 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) error {
 		return err
 	}
 	if err := o.refuse(argv); err != nil {
+		return err
+	}
+	if err := cmp.Or(checkOutput("--perfetto", o.perfetto), checkOutput("--folded", o.folded)); err != nil {
 		return err
 	}
 	a.quietUnlessTerminal()

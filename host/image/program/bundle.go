@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/modfile"
+	"golang.org/x/sys/unix"
 
 	"labctl/guest/wire"
 	"labctl/host/bounded"
@@ -235,6 +236,9 @@ func (e entry) size() int64 {
 func (b *Bundle) file(host, guest string, fi fs.FileInfo) error {
 	if !fi.Mode().IsRegular() {
 		return fmt.Errorf("%s: neither a file nor a directory", host)
+	}
+	if err := unix.Access(host, unix.R_OK); err != nil { // rather now than in the middle of a run
+		return fmt.Errorf("%s: %w", host, err)
 	}
 	b.entries = append(b.entries, entry{host: host, guest: guest, info: fi})
 	b.Files++

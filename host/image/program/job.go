@@ -96,14 +96,7 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		j.Bundle.AddFolder(j.Params.Dir)
 	}
 	for _, f := range o.Files {
-		host, guest, _ := strings.Cut(f, ":")
-		if host == "" {
-			return nil, fmt.Errorf("--file %s: want HOST or HOST:GUEST", f)
-		}
-		if guest == "" || strings.HasSuffix(guest, "/") {
-			guest += filepath.Base(host)
-		}
-		if err := j.Bundle.Add(host, inGuest(j.Params.Dir, guest)); err != nil {
+		if err := j.Bundle.addNamed(f, j.Params.Dir); err != nil {
 			return nil, fmt.Errorf("--file %s: %w", f, err)
 		}
 	}
@@ -137,6 +130,25 @@ func newJob(prog *Program, argv []string, o JobOptions) (*Job, error) {
 		j.Params.Env = append(j.Params.Env, kv)
 	}
 	return j, nil
+}
+
+// CheckFile says what is wrong with a file of JobOptions.Files.
+func CheckFile(file string) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
+	var b Bundle
+	return b.addNamed(file, "/")
+}
+
+// addNamed adds what HOST[:GUEST] names; dir is the guest's working directory.
+func (b *Bundle) addNamed(file, dir string) error {
+	host, guest, _ := strings.Cut(file, ":")
+	if host == "" {
+		return errors.New("want HOST or HOST:GUEST")
+	}
+	if guest == "" || strings.HasSuffix(guest, "/") {
+		guest += filepath.Base(host)
+	}
+	return b.Add(host, inGuest(dir, guest))
 }
 
 func inGuest(dir, name string) string {

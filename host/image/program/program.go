@@ -55,43 +55,63 @@ type Program struct {
 // The file of a Program that was built exists until Close.
 func Find(ctx context.Context, name, arch string) (_ *Program, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
+	p, src, err := look(name, arch)
+	if src != nil {
+		return build(ctx, name, src.dir, src.pkg, arch)
+	}
+	return p, err
+}
+
+// Check returns the error of Find as far as it is known without building anything.
+func Check(name, arch string) (err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
+	_, _, err = look(name, arch)
+	return err
+}
+
+// source is a package as go build takes it: pkg in dir.
+type source struct{ dir, pkg string }
+
+// look finds a program, or the source that it is to be built from.
+func look(name, arch string) (*Program, *source, error) {
 	if name == "" {
-		return nil, errors.New("the program's name is empty")
+		return nil, nil, errors.New("the program's name is empty")
 	}
 	if name == "." || name == ".." {
 		name += "/" // directories, never commands
 	}
 	if !strings.Contains(name, "/") {
-		return &Program{Argv0: name}, nil
+		return &Program{Argv0: name}, nil, nil
 	}
 	fi, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && isPackagePath(name):
-		return build(ctx, name, "", name, arch)
+		return nil, &source{"", name}, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s: no such file or directory on this host (for a command of the guest use its bare name)", name)
+		return nil, nil, fmt.Errorf("%s: no such file or directory on this host (for a command of the guest use its bare name)", name)
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case fi.IsDir():
-		return build(ctx, name, name, ".", arch)
+		return nil, &source{name, "."}, nil
 	case !fi.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: neither a file nor a directory", name)
+		return nil, nil, fmt.Errorf("%s: neither a file nor a directory", name)
 	case strings.HasSuffix(name, ".go"):
-		return build(ctx, name, filepath.Dir(name), filepath.Base(name), arch)
+		return nil, &source{filepath.Dir(name), filepath.Base(name)}, nil
 	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if ok, err := isScript(abs); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	} else if ok {
-		return FindScript(name)
+		p, err := FindScript(name)
+		return p, nil, err
 	}
 	if err := checkFile(abs, name, arch); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &Program{Argv0: path.Join(progDir, filepath.Base(abs)), File: abs, Test: strings.HasSuffix(abs, ".test")}, nil
+	return &Program{Argv0: path.Join(progDir, filepath.Base(abs)), File: abs, Test: strings.HasSuffix(abs, ".test")}, nil, nil
 }
 
 // isPackagePath distinguishes "example.com/x" and "./..." from "./x" and "/bin/ls".

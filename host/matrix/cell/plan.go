@@ -3,6 +3,7 @@ package cell
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/matrix/plan"
 	"labctl/host/outcome"
+	"labctl/host/targets"
 	"labctl/host/text"
 )
 
@@ -43,6 +45,46 @@ func Plan(ctx context.Context, spec *plan.Spec, labs fs.FS) ([]matrix.Cell, erro
 	}
 	cells, err := spec.Cells(known)
 	return cells, outcome.Default(outcome.BadInput, err)
+}
+
+// CheckFiles says which of the kernels, programs and other files of this host that a
+// plan names is not there, or cannot be used on any of its machines, before each cell says
+// so. Nothing is built or analysed for it.
+func CheckFiles(spec *plan.Spec, cells []matrix.Cell) error {
+	var archs []string
+	for _, c := range cells {
+		if t, _ := targets.Find(c.Target); !slices.Contains(archs, t.Arch) {
+			archs = append(archs, t.Arch)
+		}
+	}
+	bad := func(i plan.Item, err error) error { return &plan.Error{Where: i.Where, Msg: err.Error()} }
+	for _, k := range spec.Kernels {
+		if ref, err := kernel.ParseRef(k.Text); err == nil && ref.Path != "" {
+			if _, err := os.Stat(ref.Path); err != nil {
+				return bad(k, fmt.Errorf("kernel %w", err))
+			}
+		}
+	}
+	for _, w := range spec.Work {
+		for _, f := range w.Files {
+			if err := program.CheckFile(f.Text); err != nil {
+				return bad(f, err)
+			}
+		}
+		if w.Kind != matrix.Program {
+			continue
+		}
+		var err error
+		for _, arch := range archs { // another's program is a cell's failure
+			if err = program.Check(w.Names[0].Text, arch); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			return bad(w.Names[0], err)
+		}
+	}
+	return nil
 }
 
 // Builtin names the costs that labctl has, in place of a file.

@@ -47,7 +47,7 @@ type Work struct {
 	Kind  string // of host/matrix
 	Names []Item // labs as lab.MatchIDs takes them; a program; package patterns
 	Args  []string
-	Files []string // HOST[:GUEST]
+	Files []Item // HOST[:GUEST]
 }
 
 // Exclude matches the cells that all of its lists match; an empty list matches
@@ -239,7 +239,7 @@ func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.
 				return nil, err
 			}
 			for _, name := range names {
-				one := matrix.Work{Kind: w.Kind, Name: name, Args: w.Args, Files: w.Files}
+				one := matrix.Work{Kind: w.Kind, Name: name, Args: w.Args, Files: texts(w.Files)}
 				same := func(o matrix.Work) bool {
 					return o.Kind == one.Kind && o.Name == one.Name && slices.Equal(o.Args, one.Args) && slices.Equal(o.Files, one.Files)
 				}
@@ -250,6 +250,13 @@ func (s *Spec) work(targets []targets.Target, known Known) (map[string][]matrix.
 		}
 	}
 	return all, nil
+}
+
+func texts(items []Item) (out []string) {
+	for _, i := range items {
+		out = append(out, i.Text)
+	}
+	return out
 }
 
 func (w *Work) names(arch string, known Known) (names []string, err error) {

@@ -14,6 +14,7 @@ import (
 	"labctl/host/matrix"
 	"labctl/host/outcome"
 	"labctl/host/strictyaml"
+	"labctl/host/targets"
 	"labctl/host/text"
 )
 
@@ -183,8 +184,9 @@ func (f *file) spec(name string) (*Spec, error) {
 		return nil, bad(name, "kernels: missing; write kernels: [5.10, 6.12], or kernels: %s", Cached)
 	case len(f.Work) == 0:
 		return nil, bad(name, "work: missing; write a list of labs:, program: and gotest:")
-	case f.SMP < 0 || f.Mem < 0:
-		return nil, bad(name, "smp %d, mem %d: want numbers above 0", f.SMP, f.Mem)
+	}
+	if err := targets.CheckSize(f.SMP, f.Mem); err != nil {
+		return nil, bad(name, "%v", err)
 	}
 	if f.Timeout.text != "" {
 		d, err := time.ParseDuration(f.Timeout.text)
@@ -199,12 +201,9 @@ func (f *file) spec(name string) (*Spec, error) {
 		}
 	}
 	for i, w := range f.Work {
-		one := Work{}
+		one := Work{Files: items(w.Files)}
 		for _, a := range w.Args {
 			one.Args = append(one.Args, a.text)
-		}
-		for _, f := range w.Files {
-			one.Files = append(one.Files, f.text)
 		}
 		kinds := 0
 		if len(w.Labs) > 0 {
