@@ -118,7 +118,7 @@ func workName(w matrix.Work) string {
 func (o *entry) id() string { return text.Line(o.Cell.ID(), 200) }
 
 func (o *entry) reason() string {
-	return cmp.Or(text.Line(o.Reason, maxReason), string(o.Status))
+	return cmp.Or(text.Line(o.Reason, maxReason), o.status())
 }
 
 // verdict is "check failed: exit status 3".

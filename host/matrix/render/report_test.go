@@ -351,6 +351,7 @@ func FuzzReports(f *testing.F) {
 	f.Add("\ufffe]]>", "deadline")
 	f.Add(" ", "?")
 	f.Add("", "guest crashed")
+	f.Add(" ", "\xbf") // no reason: the status stands there
 	f.Fuzz(func(t *testing.T, s, status string) {
 		r := results()
 		for i := range r.Results {
