@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"labctl/guest/wire"
-	"labctl/host/kernel"
 	"labctl/host/machine"
-	"labctl/host/record"
+	"labctl/host/vm"
 )
 
 const channelBytes = 100 << 20
@@ -20,30 +19,9 @@ const channelBytes = 100 << 20
 // channel sends a file into the guest's tmpfs and brings it back, as `exec
 // --file --get` does. What carries the bytes on the host is a socket pair to
 // QEMU, so a socket pair alone is the most there can be.
-func (b *bench) channel() error {
-	cache, err := kernel.Open("")
-	if err != nil {
-		return err
-	}
-	env := machine.Env{Cache: cache, Say: func(s string) { b.say("  %s", s) }}
-	for _, arch := range b.arches {
-		if err := b.channelOf(arch, env); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (b *bench) channel() error { return b.onEach(b.channelOf) }
 
-func (b *bench) channelOf(arch string, env machine.Env) error {
-	m, err := machine.Prepare(b.ctx, env, machine.Spec{Arch: arch, Kernel: b.kernel})
-	if err != nil {
-		return err
-	}
-	v, err := m.Boot(b.ctx, env, record.Dir{}, nil)
-	if err != nil {
-		return err
-	}
-	defer v.Close()
+func (b *bench) channelOf(arch string, _ *machine.Machine, v *vm.VM) error {
 	in := row{what: arch + ": 100 MB host to guest", baseline: "socket pair on the host", unit: "MB/s"}
 	out := row{what: arch + ": 100 MB guest to host", baseline: "socket pair on the host", unit: "MB/s"}
 	rate := func(start time.Time) float64 { return float64(channelBytes) / (1 << 20) / time.Since(start).Seconds() }

@@ -86,6 +86,9 @@ func (s *Session) take(ctx context.Context, i vm.Inspector, g *outside.Guest) er
 	if !ok {
 		return outcome.Inputf("labctl debugs no kernel for %s", g.Image.Arch)
 	}
+	// The arguments at a stop need all types, whose reading takes some tens of milliseconds:
+	// it begins here, when nobody waits for it yet.
+	go func() { _, _ = g.Types() }() // what is wrong with them is told at the stop
 	conn, err := i.GDB(ctx)
 	if err != nil {
 		return err
