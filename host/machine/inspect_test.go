@@ -17,6 +17,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/kernel"
 	"labctl/host/outcome"
+	"labctl/host/outside"
 	"labctl/host/registry"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
@@ -91,6 +92,9 @@ func testInspector(ctx context.Context, t *testing.T, m *Machine, v *vm.VM, in v
 		t.Fatal(err)
 	}
 	defer mem.Close()
+	if forbidden := os.Getenv(forbiddenEnv) != ""; forbidden != (mem.File == nil) || forbidden != strings.Contains(mem.Slow, "permission denied: this user may not read") {
+		t.Fatalf("the memory is that of the file %v (%s), while this host forbids that: %t", mem.File, mem.Slow, forbidden)
+	}
 	if sum := size(mem); sum < uint64(m.Target.MemoryMB-1)<<20 || sum > uint64(m.Target.MemoryMB)<<20 {
 		t.Errorf("%d bytes of memory in %+v, want about %d MB", sum, mem.Regions, m.Target.MemoryMB)
 	}
@@ -99,12 +103,42 @@ func testInspector(ctx context.Context, t *testing.T, m *Machine, v *vm.VM, in v
 			t.Errorf("the memory does not have %q", what)
 		}
 	}
+	if _, err := mem.ReadAt(make([]byte, 16), int64(mem.Regions[len(mem.Regions)-1].Base+mem.Regions[len(mem.Regions)-1].Size-8)); err != io.EOF {
+		t.Errorf("ReadAt beyond the memory = %v, want EOF", err)
+	}
+	testTasks(ctx, t, m, in)
 	regs, err := in.Registers(ctx)
 	if err != nil || strings.Count(regs, "CPU#") != m.Target.CPUs {
 		t.Errorf("Registers = %.100q, %v; want those of %d CPUs", regs, err, m.Target.CPUs)
 	}
 	testStop(t, v, in)
 	testGDB(ctx, t, v, in)
+}
+
+// testTasks finds the kernel in the memory, and lists the tasks with their stacks.
+func testTasks(ctx context.Context, t *testing.T, m *Machine, in vm.Inspector) {
+	t.Helper()
+	start := time.Now()
+	g, err := outside.Open(ctx, in, m.Kernel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	found := time.Since(start)
+	tasks, err := g.Tasks(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed, frames := time.Since(start)-found, 0
+	for i := range tasks.List {
+		if s, err := tasks.Stack(&tasks.List[i]); err == nil {
+			frames += len(s.Frames)
+		}
+	}
+	t.Logf("the kernel is found in %v, %d tasks are listed in %v, their stacks read in %v: %d frames", found, len(tasks.List), listed, time.Since(start)-found-listed, frames)
+	if one := tasks.Find(1); one == nil || one.Comm != "labinit" || frames < 100 {
+		t.Errorf("%d tasks with %d frames; pid 1 is %+v", len(tasks.List), frames, one)
+	}
 }
 
 func size(m *vm.Memory) (sum uint64) {

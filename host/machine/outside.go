@@ -34,5 +34,8 @@ func Outside(ctx context.Context, env Env, m *registry.Machine, debuginfo string
 	if err == nil && (known == nil || *known != g.Anchor()) {
 		keep(g.Anchor())
 	}
+	if err == nil && g.Slow() != "" {
+		env.say("%s", g.Slow())
+	}
 	return g, err
 }

@@ -54,6 +54,9 @@ func Open(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *kern
 // Close closes the guest's memory.
 func (g *Guest) Close() error { return g.memory.Close() }
 
+// Slow says why the guest's memory is read slowly, and what would help; "" if it is not.
+func (g *Guest) Slow() string { return g.memory.Slow }
+
 // Node is the NUMA node that QEMU has a physical address on, false where there is no
 // memory.
 func (g *Guest) Node(phys uint64) (int, bool) { return g.memory.Node(phys) }

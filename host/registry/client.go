@@ -17,6 +17,7 @@ import (
 
 	"labctl/host/nearest"
 	"labctl/host/outcome"
+	"labctl/host/text"
 	"labctl/host/vm"
 )
 
@@ -246,6 +247,7 @@ func (m *Machine) ask(ctx context.Context, o op, v any) error {
 // memoryReply is what comes with the file of the guest's memory.
 type memoryReply struct {
 	Regions []vm.Region `json:"regions"`
+	Slow    string      `json:"slow,omitempty"` // the file is a socket, on which the memory is served
 }
 
 // Memory opens the guest's memory.
@@ -263,7 +265,15 @@ func (m *Machine) Memory(ctx context.Context) (*vm.Memory, error) {
 		closeFiles(files)
 		return nil, fmt.Errorf("the memory of %s: %w", m.Name, err)
 	}
-	return &vm.Memory{File: files[0], Regions: v.Regions}, nil
+	if v.Slow == "" {
+		return &vm.Memory{File: files[0], Regions: v.Regions}, nil
+	}
+	served, err := net.FileConn(files[0])
+	closeFiles(files)
+	if err != nil {
+		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("the memory of %s: %w", m.Name, err))
+	}
+	return vm.RemoteMemory(served, v.Regions, text.Line(v.Slow, 500)), nil
 }
 
 // Registers returns all CPUs' registers.

@@ -29,5 +29,6 @@
 //
 // A client sends a request in one line of JSON and gets a reply in one line, any number
 // of times. Unknown fields are errors, lines are bounded. Files travel beside a reply
-// (unix(7), SCM_RIGHTS). What a client has stopped goes on when its connection ends.
+// (unix(7), SCM_RIGHTS): with opMemory that of QEMU's memory or, where the host lets nobody
+// open it, a socket on which vm.Memory.Serve answers. What a client has stopped goes on when its connection ends.
 package registry

@@ -307,7 +307,13 @@ func (s *served) do(q request) (value any, files []*os.File, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return memoryReply{m.Regions}, []*os.File{m.File}, nil
+		f := m.File
+		if f == nil {
+			if f, err = s.memoryFor(m); err != nil {
+				return nil, nil, errors.Join(err, m.Close())
+			}
+		}
+		return memoryReply{m.Regions, m.Slow}, []*os.File{f}, nil
 	case opRegisters:
 		regs, err := s.vm.Registers(ctx)
 		return regs, nil, err
@@ -419,6 +425,26 @@ func (s *served) gdbFor(ctx context.Context) (*os.File, error) {
 		s.mu.Lock()
 		s.gdb--
 		s.mu.Unlock()
+	}()
+	return theirs, nil
+}
+
+// memoryFor returns an end of a socket on which memory is served that has to be asked for.
+func (s *served) memoryFor(m *vm.Memory) (*os.File, error) {
+	ours, theirs, err := qemu.SocketPair("memory")
+	if err != nil {
+		return nil, outcome.Default(outcome.HostLacks, err)
+	}
+	if !s.admit(ours) {
+		ours.Close()
+		theirs.Close()
+		return nil, outcome.Hostf("machine %s has too many connections", s.info.Name)
+	}
+	go func() {
+		defer s.wg.Done()
+		_ = m.Serve(ours) // a client that breaks the protocol is told by the end of it
+		s.dismiss(ours)
+		m.Close()
 	}()
 	return theirs, nil
 }

@@ -70,15 +70,15 @@ func (d dying) Memory(ctx context.Context) (*Memory, error) {
 	if j := d.v.joined; j != nil {
 		return j.Memory(ctx)
 	}
-	if d.v.asked.Load() == nil {
+	mon := d.v.asked.Load()
+	if mon == nil {
 		return nil, errNotUp
 	}
 	regions, err := d.v.regions(ctx)
 	if err != nil {
 		return nil, outcome.Default(outcome.GuestCrashed, err)
 	}
-	f, err := openMemory(d.v.proc.PID())
-	return &Memory{File: f, Regions: regions}, err
+	return d.v.memory(ctx, mon, regions)
 }
 
 func (d dying) Registers(ctx context.Context) (string, error) {

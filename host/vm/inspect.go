@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -50,9 +49,16 @@ type Region struct {
 // Memory is the memory of a guest. It is that of QEMU's process: a clone maps the RAM
 // of its template privately, so the file does not show what the guest has written.
 type Memory struct {
-	// File is /proc/PID/mem of QEMU, open for reading: offsets are Region.Host.
+	// File is /proc/PID/mem of QEMU, open for reading: offsets are Region.Host. It is nil
+	// where the host forbids that.
 	File    *os.File
 	Regions []Region // in ascending order of Base
+	// Slow says in a line, when File is nil, that QEMU has to be asked for what is read,
+	// and what would help.
+	Slow string
+
+	read  func(p []byte, phys uint64) error // when File is nil: at most maxRelayed bytes
+	close func() error
 }
 
 // ReadAt reads at a physical address of the guest. What is read may change meanwhile.
@@ -74,7 +80,16 @@ func (m *Memory) ReadAt(p []byte, phys int64) (n int, err error) {
 		}
 		r := m.Regions[i]
 		end := n + int(min(uint64(len(p)-n), r.Size-(at-r.Base)))
-		k, err := m.File.ReadAt(p[n:end], int64(r.Host+at-r.Base))
+		var k int
+		var err error
+		if m.File != nil {
+			k, err = m.File.ReadAt(p[n:end], int64(r.Host+at-r.Base))
+		} else {
+			part := p[n:min(end, n+maxRelayed)]
+			if err = m.read(part, at); err == nil {
+				k = len(part)
+			}
+		}
 		if n += k; err != nil {
 			return n, outcome.Default(outcome.GuestCrashed, fmt.Errorf("read the guest's memory: %w", err))
 		}
@@ -93,12 +108,15 @@ func (m *Memory) Node(phys uint64) (int, bool) {
 	return 0, false
 }
 
-// Close closes the file.
-func (m *Memory) Close() error { return m.File.Close() }
+// Close ends the reading.
+func (m *Memory) Close() error {
+	if m.File != nil {
+		return m.File.Close()
+	}
+	return m.close()
+}
 
-// Memory opens the guest's memory. QEMU is a child of this process, so even a host that
-// forbids ptrace(2) of other processes (Yama, Documentation/admin-guide/LSM/Yama.rst)
-// permits it; access is checked when the file is opened, not when it is read.
+// Memory opens the guest's memory.
 func (v *VM) Memory(ctx context.Context) (*Memory, error) {
 	if v.joined != nil {
 		return v.joined.Memory(ctx)
@@ -107,33 +125,7 @@ func (v *VM) Memory(ctx context.Context) (*Memory, error) {
 	if err != nil {
 		return nil, v.Why(fmt.Errorf("find the guest's memory: %w", err))
 	}
-	f, err := openMemory(v.proc.PID())
-	if err != nil {
-		return nil, err
-	}
-	return &Memory{File: f, Regions: regions}, nil
-}
-
-// openMemory opens the memory of QEMU's process.
-func openMemory(pid int) (*os.File, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		scope, _ := os.ReadFile(scopeFile)
-		return nil, forbidden(err, strings.TrimSpace(string(scope)))
-	}
-	return f, nil
-}
-
-// scopeFile has what Yama permits of ptrace(2): with 2 or 3 not even a parent may read the
-// memory of its child.
-const scopeFile = "/proc/sys/kernel/yama/ptrace_scope"
-
-// forbidden explains an error of openMemory by what Yama permits.
-func forbidden(err error, scope string) error {
-	if errors.Is(err, fs.ErrPermission) && (scope == "2" || scope == "3") {
-		err = fmt.Errorf("%w: this host forbids ptrace (kernel.yama.ptrace_scope = %s); permit it with: sysctl kernel.yama.ptrace_scope=1", err, scope)
-	}
-	return outcome.Default(outcome.HostLacks, fmt.Errorf("open the guest's memory: %w", err))
+	return v.memory(ctx, v.mon, regions)
 }
 
 // layout is where the guest's memory is, once it is known.

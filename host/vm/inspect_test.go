@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"labctl/host/outcome"
 )
 
 // TestParseTree reads what QEMU 7.2 prints of its machines.
@@ -117,17 +115,23 @@ func TestMemoryReadAt(t *testing.T) {
 // TestForbidden: a host that forbids reading QEMU's memory is told apart from other errors.
 func TestForbidden(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "/proc/1/mem", Err: fs.ErrPermission}
+	const said = "open /proc/1/mem: permission denied"
+	q := rules{program: "/usr/bin/qemu-system-arm", readable: true}
+	with := func(f func(*rules)) rules { r := q; f(&r); return r }
 	for _, c := range []struct {
 		err   error
-		scope string
+		rules rules
 		want  string
 	}{
-		{denied, "2", "open the guest's memory: open /proc/1/mem: permission denied: this host forbids ptrace (kernel.yama.ptrace_scope = 2); permit it with: sysctl kernel.yama.ptrace_scope=1"},
-		{denied, "1", "open the guest's memory: open /proc/1/mem: permission denied"},
-		{fs.ErrNotExist, "3", "open the guest's memory: file does not exist"},
+		{denied, with(func(r *rules) { r.scope = "2" }), said + ": this host forbids ptrace (kernel.yama.ptrace_scope = 2); permit it with: sysctl kernel.yama.ptrace_scope=1"},
+		{denied, with(func(r *rules) { r.scope = "3" }), said + ": this host forbids ptrace until its next boot (kernel.yama.ptrace_scope = 3)"},
+		{denied, with(func(r *rules) { r.readable = false }), said + ": this user may not read /usr/bin/qemu-system-arm; permit it with: chmod a+r /usr/bin/qemu-system-arm"},
+		{denied, with(func(r *rules) { r.raised = true }), said + ": /usr/bin/qemu-system-arm has rights of its own (setuid or setcap); use one without"},
+		{denied, with(func(r *rules) { r.scope = "1" }), said + "; permit labctl to ptrace its children (in a container: --cap-add SYS_PTRACE)"},
+		{fs.ErrNotExist, with(func(r *rules) { r.scope = "3" }), "file does not exist"},
 	} {
-		if got := forbidden(c.err, c.scope); got.Error() != c.want || outcome.Of(got) != outcome.HostLacks {
-			t.Errorf("scope %s: %v (%s), want %s", c.scope, got, outcome.Of(got), c.want)
+		if got := forbidden(c.err, c.rules); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.rules, got, c.want)
 		}
 	}
 }

@@ -38,6 +38,7 @@ type Joined struct {
 type joinedProcess struct{ *Joined }
 
 func (p joinedProcess) PID() int              { return p.QEMU }
+func (p joinedProcess) Program() string       { return "" }
 func (p joinedProcess) Done() <-chan struct{} { return p.Ended }
 func (p joinedProcess) Wait() error           { return p.Joined.Wait() }
 func (p joinedProcess) Kill()                 {}

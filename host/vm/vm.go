@@ -255,6 +255,7 @@ type VM struct {
 // process is QEMU.
 type process interface {
 	PID() int
+	Program() string // path; "" for a process of another one's
 	Done() <-chan struct{}
 	Wait() error // how it ended
 	Kill()

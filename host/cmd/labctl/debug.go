@@ -198,7 +198,7 @@ func (a *app) debug(ctx context.Context, o debugOptions, name string, argv []str
 		so.Spec, so.Waits = o.spec, true
 		_, err = session.Exec(ctx, env, session.ExecOptions{Options: so, Debug: func(ctx context.Context, s *session.Session, start func() <-chan struct{}) error {
 			p.name = s.Machine.Target.Name
-			g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+			g, err := a.ownGuest(ctx, s)
 			if err != nil {
 				return err
 			}
@@ -283,7 +283,7 @@ func (p *prompt) back(ctx context.Context, name string) (vm.Inspector, *outside.
 	stay := p.base // not only for as long as the command
 	go func() {
 		_, err := session.Run(stay, p.env, o, func(ctx context.Context, s *session.Session) error {
-			g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+			g, err := p.app.ownGuest(ctx, s)
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 	"labctl/host/outside/ring"
 	"labctl/host/outside/task"
 	"labctl/host/registry"
+	"labctl/host/session"
 	"labctl/host/stack"
 )
 
@@ -75,6 +76,15 @@ func (a *app) guest(ctx context.Context, m *registry.Machine, debuginfo string) 
 		return nil, err
 	}
 	return machine.Outside(ctx, env.Env, m, debuginfo)
+}
+
+// ownGuest is the guest of a session's own machine.
+func (a *app) ownGuest(ctx context.Context, s *session.Session) (*outside.Guest, error) {
+	g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+	if err == nil && g.Slow() != "" {
+		a.say(g.Slow())
+	}
+	return g, err
 }
 
 // torn says on standard error that what was read did not fit together.

@@ -17,7 +17,6 @@ import (
 	"labctl/host/bounded"
 	"labctl/host/machine"
 	"labctl/host/outcome"
-	"labctl/host/outside"
 	"labctl/host/record"
 	"labctl/host/registry"
 	"labctl/host/session"
@@ -135,7 +134,7 @@ func (a *app) keep(ctx context.Context, o upOptions, name string, parent *parent
 			ready := fmt.Sprintf("%s is up: %s on %s, in %.1f s; next: labctl sh %s, labctl exec --in %s -- PROG, labctl down %s",
 				name, info.Kernel.Release, info.Target, s.VM.BootTime().Seconds(), name, name, name)
 			if o.gdb {
-				g, err := outside.Open(ctx, s.VM, s.Machine.Kernel, nil)
+				g, err := a.ownGuest(ctx, s)
 				if err != nil {
 					return err
 				}

@@ -37,6 +37,7 @@ type Kernel struct {
 	Image *kernel.Kernel
 
 	phys    io.ReaderAt // by guest-physical addresses
+	slow    bool        // each read of it takes long
 	regions []vm.Region
 	syms    *symtab.Table
 	anchor  Anchor
@@ -53,7 +54,7 @@ type Kernel struct {
 // checked.
 func Open(ctx context.Context, image *kernel.Kernel, m *vm.Memory, known *Anchor) (_ *Kernel, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	k := &Kernel{Image: image, phys: m, regions: m.Regions, bits: arch.Bits(image.Arch)}
+	k := &Kernel{Image: image, phys: m, slow: m.Slow != "", regions: m.Regions, bits: arch.Bits(image.Arch)}
 	if k.syms, err = image.Symbols(ctx); err != nil {
 		return nil, err
 	}

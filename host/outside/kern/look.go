@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 
 	"labctl/host/outcome"
 	"labctl/host/outside/mmu"
@@ -15,6 +16,36 @@ type Look struct {
 	K     *Kernel
 	table mmu.Table
 	pages map[uint64]*page
+	walks physPages // of page tables, where each read takes long
+}
+
+// physPages is physical memory that is read by pages, once.
+type physPages struct {
+	phys  io.ReaderAt
+	pages map[uint64]*page
+}
+
+// ReadAt reads within a page.
+func (p *physPages) ReadAt(b []byte, phys int64) (int, error) {
+	number, off := uint64(phys)/pageSize, uint64(phys)%pageSize
+	if off+uint64(len(b)) > pageSize {
+		return p.phys.ReadAt(b, phys)
+	}
+	pg, ok := p.pages[number]
+	if !ok {
+		pg = new(page)
+		if n, err := p.phys.ReadAt(pg[:], phys-int64(off)); n < pageSize {
+			if err == io.EOF { // the memory may end within the page
+				return p.phys.ReadAt(b, phys)
+			}
+			return 0, err
+		}
+		if len(p.pages) >= maxPages {
+			clear(p.pages)
+		}
+		p.pages[number] = pg
+	}
+	return copy(b, pg[off:]), nil
 }
 
 type page [pageSize]byte
@@ -28,7 +59,9 @@ const maxPages = 16 << 10
 func (k *Kernel) Look() *Look { return k.In(k.table) }
 
 // In returns a look at another address space, such as that of a process.
-func (k *Kernel) In(t mmu.Table) *Look { return &Look{K: k, table: t, pages: map[uint64]*page{}} }
+func (k *Kernel) In(t mmu.Table) *Look {
+	return &Look{K: k, table: t, pages: map[uint64]*page{}, walks: physPages{k.phys, map[uint64]*page{}}}
+}
 
 // ReadError reports memory of the kernel that cannot be read.
 type ReadError struct {
@@ -66,7 +99,11 @@ func (l *Look) page(number uint64) (*page, error) {
 	if pg, ok := l.pages[number]; ok {
 		return pg, nil
 	}
-	w, err := l.table.Walk(l.K.phys, number*pageSize)
+	var tables io.ReaderAt = l.K.phys
+	if l.K.slow {
+		tables = &l.walks
+	}
+	w, err := l.table.Walk(tables, number*pageSize)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +119,10 @@ func (l *Look) page(number uint64) (*page, error) {
 }
 
 // Fresh forgets what was read.
-func (l *Look) Fresh() { clear(l.pages) }
+func (l *Look) Fresh() {
+	clear(l.pages)
+	clear(l.walks.pages)
+}
 
 // Uint reads an unsigned number of 1, 2, 4 or 8 bytes.
 func (l *Look) Uint(addr uint64, size int) (uint64, error) {

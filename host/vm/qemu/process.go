@@ -28,6 +28,7 @@ const MaxStderr = 64 << 10
 
 // Process is a running QEMU.
 type Process struct {
+	path  string
 	argv  []string
 	pid   int
 	conns map[string]net.Conn
@@ -60,7 +61,7 @@ func Start(ctx context.Context, c *Command) (*Process, error) {
 	if err != nil {
 		return nil, outcome.Default(outcome.HostLacks, fmt.Errorf("start %s: %w", c.Binary, err))
 	}
-	p := &Process{argv: c.Argv(), conns: ours, out: &bounded.Tail{Max: MaxStderr}, done: make(chan struct{})}
+	p := &Process{path: path, argv: c.Argv(), conns: ours, out: &bounded.Tail{Max: MaxStderr}, done: make(chan struct{})}
 	cmd := &exec.Cmd{
 		Path:        path,
 		Args:        p.argv,
@@ -189,6 +190,9 @@ func (p *Process) Kill() {
 
 // PID returns the ID of QEMU's process and process group.
 func (p *Process) PID() int { return p.pid }
+
+// Program returns the path of the binary.
+func (p *Process) Program() string { return p.path }
 
 // Conn returns the host's end of the chardev with that name, or nil if the command
 // has none. It is the same one each time; the caller must close it. What QEMU wrote

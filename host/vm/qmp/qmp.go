@@ -339,6 +339,23 @@ func (m *Monitor) GiveFile(ctx context.Context, name string, file *os.File) erro
 	return raw.NewMonitor(bound{m, ctx, file}).Getfd(name)
 }
 
+// AddFile passes an open file to QEMU, which keeps it until remove-fd names its set.
+// number is the descriptor's in QEMU's process. The caller may close file afterwards.
+func (m *Monitor) AddFile(ctx context.Context, file *os.File) (set, number int64, err error) {
+	msg, err := m.run(ctx, []byte(`{"execute":"add-fd"}`), file)
+	if err != nil {
+		return 0, 0, err
+	}
+	var v struct {
+		Set    int64 `json:"fdset-id"`
+		Number int64 `json:"fd"`
+	}
+	if err := json.Unmarshal(msg.ret, &v); err != nil {
+		return 0, 0, fmt.Errorf("QMP add-fd: reply: %w", err)
+	}
+	return v.Set, v.Number, nil
+}
+
 // Execute runs a command by name, for commands or arguments that go-qemu's schema
 // lacks. arguments is any JSON value, or nil for none; QEMU's return value is decoded
 // into result unless that is nil.
