@@ -140,7 +140,7 @@ func (a *app) labLs(o *labFlags) *cobra.Command {
 			if asJSON {
 				err = a.printJSON(all)
 			} else {
-				err = show.List(a.stdout, all, o.lang, chosen.Source)
+				err = show.List(a.stdout, all, o.lang, chosen.Source, a.width())
 			}
 			return errors.Join(err, a.broken(set))
 		},

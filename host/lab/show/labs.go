@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"labctl/host/lab"
@@ -202,21 +203,38 @@ type Listed struct {
 	Unknown string   `json:"unknown,omitempty"` // why nothing is known of this target
 }
 
-// List prints which labs there are, and whether they can run on a kernel. Of labs that
-// were chosen by words of their source it names the sections with these words, for a reader who
-// has the source open.
-func List(w io.Writer, all []Listed, lang, words string) error {
+// List prints which labs there are, and whether they can run on a kernel, for a terminal
+// of some width or, with 0, for other programs. Of labs that were chosen by words of their
+// source it names the sections with these words, for a reader who has the source open.
+// Where there is no room for sources, lab show names them.
+func List(w io.Writer, all []Listed, lang, words string, cells int) error {
 	head := "SOURCE"
 	if words != "" {
 		head = "SECTIONS"
 	}
-	t := table.New(0, heads(lang, "ID", "TOPIC", "TITLE", head, "STATUS")...)
-	for _, l := range all {
-		from := sourcesOf(l.Lab, lang, true)
-		if words != "" {
-			from = sectionsOf(l.Lab, lang, words)
+	rows := func(source bool) *table.Table {
+		columns := []string{"ID", "TOPIC", "TITLE", head, "STATUS"}
+		if !source {
+			columns = slices.Delete(columns, 3, 4)
 		}
-		t.Row(l.ID, l.Topic, Clean(l.Title.In(lang)), strings.Join(from, " · "), l.status(lang))
+		t := table.New(cells, heads(lang, columns...)...)
+		t.Columns[3].Wrap = true
+		for _, l := range all {
+			row := []any{l.ID, l.Topic, Clean(l.Title.In(lang))}
+			if source {
+				from := sourcesOf(l.Lab, lang, true)
+				if words != "" {
+					from = sectionsOf(l.Lab, lang, words)
+				}
+				row = append(row, strings.Join(from, " · "))
+			}
+			t.Row(append(row, l.status(lang))...)
+		}
+		return t
+	}
+	t := rows(true)
+	if cells > 0 && words == "" && t.Natural() > cells {
+		t = rows(false)
 	}
 	return t.Write(w)
 }
