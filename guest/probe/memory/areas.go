@@ -16,13 +16,14 @@ func init() { probe.Register(probe.Probe{Name: "areas", Run: areas}) }
 
 // territory is what /proc says of the areas of a process.
 type territory struct {
-	Lines  []string          `json:"lines"`  // of maps, with single blanks, without the kernel's own page of amd64
+	Lines  []string          `json:"lines"`  // of maps, with single blanks, without the kernel's own page
 	Pieces []string          `json:"pieces"` // the permissions of the areas of one mapping
 	Status map[string]uint64 `json:"status"` // VmSize, … in KB
 }
 
-// vsyscall is a page of the kernel's that maps lists and no process has.
-const vsyscall = "[vsyscall]"
+// gate reports whether a line of maps is a page of the kernel's that it lists for every process, and
+// that no process has an area for: of amd64, and of 32-bit arm.
+func gate(a mm.Area) bool { return a.Path == "[vsyscall]" || a.Path == "[vectors]" }
 
 // areas forks a child of several kinds of mappings, which takes a page in the middle of
 // one the right to write, gives it back, and grows its heap.
@@ -148,7 +149,7 @@ func territoryOf(pid int, b []byte) (t territory, err error) {
 	}
 	lines := strings.Split(text, "\n")
 	for i, a := range all {
-		if a.Path != vsyscall {
+		if !gate(a) {
 			t.Lines = append(t.Lines, strings.Join(strings.Fields(lines[i]), " "))
 		}
 		if start := uint64(mm.Addr(b)); a.Start < start+uint64(len(b)) && a.End > start {

@@ -136,7 +136,7 @@ func (b *born) look(child *rawclone.Child, used []byte) error {
 		return err
 	}
 	for _, a := range areas {
-		if a.Path != vsyscall {
+		if !gate(a) {
 			b.Areas++
 		}
 	}

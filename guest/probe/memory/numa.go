@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -38,13 +39,23 @@ type placed struct {
 // numa has memory placed on one node, on another and on both by turns, and moves it.
 var numa = staged("numa", "mbind, get_mempolicy and numa_maps of memory of one's own", numaOn)
 
-func numaOn(_ context.Context, st *stage) error {
+// balancing is where the kernel is told whether to look for pages that are on the wrong node. To find out who uses
+// them it takes entries away for a while, which would not be there when they are looked at.
+const balancing = "/proc/sys/kernel/numa_balancing"
+
+func numaOn(_ context.Context, st *stage) (err error) {
 	cpus, distances, err := nodes()
 	if err != nil {
 		return err
 	}
 	if len(cpus) < 2 {
 		return fmt.Errorf("this machine has %d NUMA node: start it with --numa 2", len(cpus))
+	}
+	if was, rerr := os.ReadFile(balancing); rerr == nil {
+		if err := os.WriteFile(balancing, []byte("0"), 0); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.WriteFile(balancing, was, 0)) }()
 	}
 	st.data["cpus"] = cpus
 	st.data["distances"] = distances

@@ -184,9 +184,8 @@ func Mincore(addr, length uintptr) ([]bool, error) {
 	return in, nil
 }
 
-// Anonymous maps pages that are in no huge page, so that each has an entry of its own:
-// flags is MAP_PRIVATE or MAP_SHARED. None of them is present. A kernel without huge pages
-// does not know the advice.
+// Anonymous maps pages that are in no huge page, so that each has an entry of its own, and that
+// are no part of the area of a neighbour: flags is MAP_PRIVATE or MAP_SHARED. None of them is present.
 func Anonymous(pages, flags int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, pages*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -195,10 +194,15 @@ func Anonymous(pages, flags int) ([]byte, error) {
 	if err := Small(b); err != nil {
 		return nil, errors.Join(err, unix.Munmap(b))
 	}
+	// Kernels without huge pages have no other difference between these pages and the runtime's.
+	if err := unix.Madvise(b, unix.MADV_DONTDUMP); err != nil {
+		return nil, errors.Join(fmt.Errorf("madvise: %w", err), unix.Munmap(b))
+	}
 	return b, nil
 }
 
-// Small keeps the kernel from making huge pages of memory.
+// Small keeps the kernel from making huge pages of memory. A kernel without huge pages does not
+// know the advice.
 func Small(b []byte) error {
 	if err := unix.Madvise(b, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("madvise: %w", err)
