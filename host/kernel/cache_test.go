@@ -74,6 +74,10 @@ func testDeb(t testing.TB, release string) []byte {
 		synth.File{Name: m + "kernel/drivers/virtio/virtio.ko", Data: synth.Module("")},
 		synth.File{Name: m + "kernel/drivers/virtio/virtio_ring.ko", Data: synth.Module("virtio")},
 		synth.File{Name: m + "kernel/drivers/virtio/virtio_pci.ko", Data: synth.Module("virtio-ring,virtio,pci-hole")},
+		synth.File{Name: m + "kernel/fs/ext4/ext4.ko", Data: synth.Module("\x00softdep=pre: crc32c pcrypt virtio gone post: orphan")},
+		synth.File{Name: m + "kernel/crypto/a_crc32c.ko", Data: synth.Module("\x00alias=crc32c")},
+		synth.File{Name: m + "kernel/crypto/crc32c_generic.ko", Data: synth.Module("\x00alias=crypto-crc32c\x00alias=crc32c")},
+		synth.File{Name: m + "kernel/crypto/pcrypt.ko", Data: synth.Module("\x00softdep=pre: pcrypt crc32c")},
 		synth.File{Name: m + "kernel/a/loop-a.ko", Data: synth.Module("loop_b")},
 		synth.File{Name: m + "kernel/a/loop_b.ko", Data: synth.Module("loop_a")},
 		synth.File{Name: m + "kernel/a/orphan.ko", Data: synth.Module("gone")},
@@ -327,6 +331,17 @@ func TestModules(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("modules (-want +got):\n%s", diff)
 	}
+	// Algorithms that ext4 wants are before it, nothing else that may be.
+	if mods, err = k.Modules("ext4"); err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	for _, m := range mods {
+		got = append(got, m.Name+" "+strings.Join(m.Needs, ","))
+	}
+	if diff := cmp.Diff([]string{"crc32c_generic ", "pcrypt crc32c_generic", "ext4 pcrypt,crc32c_generic"}, got); diff != "" {
+		t.Errorf("modules (-want +got):\n%s", diff)
+	}
 	for _, tt := range []struct {
 		name, want string
 		none       bool
@@ -345,10 +360,16 @@ func TestModules(t *testing.T) {
 
 func FuzzDependsOf(f *testing.F) {
 	f.Add(synth.Module("virtio,virtio_ring"))
+	f.Add(synth.Module("\x00softdep=pre: crc32c post: x\x00alias=fs-x"))
 	f.Add(synth.ELF(synth.Rel, synth.AArch64))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		deps, _ := dependsOf(b)
-		for _, d := range deps {
+		info, _ := readModinfo(b)
+		for _, d := range info.pre {
+			if d == "" || strings.ContainsAny(d, " \x00") {
+				t.Errorf("wanted before: %q", d)
+			}
+		}
+		for _, d := range info.depends {
 			if d == "" || strings.ContainsAny(d, "-,\x00") {
 				t.Errorf("dependency %q", d)
 			}

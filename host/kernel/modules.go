@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ var ErrNoModule = outcome.New(outcome.BadInput, "no such module")
 // Modules returns the named modules and their dependencies, in load order. Names
 // may be written with dashes or underscores. A named module that is built in is
 // returned with BuiltIn set and without data; built-in dependencies are left out.
-// Dependencies are read from the modules (depends= in .modinfo,
+// Dependencies are read from the modules (depends= and softdep= in .modinfo,
 // scripts/mod/modpost.c), because packages contain no modules.dep.
 func (k *Kernel) Modules(names ...string) (_ []Module, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
@@ -123,6 +124,7 @@ type resolver struct {
 	state   map[string]int // 0, walking or inOrder
 	order   []Module
 	needs   map[string][]string // of modules in order
+	aliases map[string]string   // of algorithms, the module with it; nil: not read yet
 }
 
 const (
@@ -153,10 +155,11 @@ func (r *resolver) add(name string, asked bool) error {
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
 	}
-	deps, err := dependsOf(data)
+	info, err := readModinfo(data)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
 	}
+	deps := append(r.algorithms(info.pre), info.depends...)
 	for _, d := range deps {
 		if err := r.add(d, false); err != nil {
 			return fmt.Errorf("module %s needs: %w", name, err)
@@ -173,6 +176,44 @@ func (r *resolver) add(name string, asked bool) error {
 	base, _, _ := strings.Cut(path.Base(f.Name), ".ko")
 	r.order = append(r.order, Module{Name: name, File: path.Join(path.Dir(f.Name), base+".ko"), Data: data, Needs: r.needs[name]})
 	return nil
+}
+
+// algorithms are the modules with what a module wants before it, as far as that is an
+// algorithm, such as crc32c of libcrc32c: it asks for one when it is inserted, and the
+// guest has no module that was not brought. Of several that have one it is the portable.
+// Others may be for a device that is not there.
+func (r *resolver) algorithms(wanted []string) (names []string) {
+	const where = "kernel/crypto/"
+	for _, alias := range wanted {
+		if f := r.files[fold(alias)]; f != nil {
+			if strings.HasPrefix(f.Name, where) && r.state[fold(alias)] != walking {
+				names = append(names, fold(alias))
+			}
+			continue
+		}
+		if r.aliases == nil {
+			r.aliases = map[string]string{}
+			for _, name := range slices.Sorted(maps.Keys(r.files)) {
+				if !strings.HasPrefix(r.files[name].Name, where) {
+					continue
+				}
+				data, err := readModule(r.files[name])
+				if err != nil {
+					continue // it is not one that was asked for
+				}
+				info, _ := readModinfo(data)
+				for _, a := range info.aliases {
+					if r.aliases[a] == "" || strings.HasSuffix(name, "_generic") {
+						r.aliases[a] = name
+					}
+				}
+			}
+		}
+		if name := r.aliases[alias]; name != "" && r.state[name] != walking {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // appendNew appends names to a list in which each is behind all that need it.
@@ -248,35 +289,51 @@ func readModule(f *zip.File) ([]byte, error) {
 	return out, err
 }
 
-// dependsOf reads depends= from a module's .modinfo section, a sequence of
+// modinfo is what a module says of itself in its .modinfo section, a sequence of
 // NUL-terminated key=value strings.
-func dependsOf(module []byte) ([]string, error) {
+type modinfo struct {
+	depends []string // names of modules
+	pre     []string // what is loaded before it where there is such: a module, or an alias of some (softdep=)
+	aliases []string
+}
+
+func readModinfo(module []byte) (info modinfo, err error) {
 	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {
-		return nil, fmt.Errorf("read ELF: %w", err)
+		return info, fmt.Errorf("read ELF: %w", err)
 	}
 	s := f.Section(".modinfo")
 	if s == nil {
-		return nil, errors.New("no .modinfo section: not a kernel module")
+		return info, errors.New("no .modinfo section: not a kernel module")
 	}
 	if s.Size > 1<<20 {
-		return nil, fmt.Errorf(".modinfo: %d bytes is too large", s.Size)
+		return info, fmt.Errorf(".modinfo: %d bytes is too large", s.Size)
 	}
-	info, err := s.Data()
+	data, err := s.Data()
 	if err != nil {
-		return nil, fmt.Errorf("read .modinfo: %w", err)
+		return info, fmt.Errorf("read .modinfo: %w", err)
 	}
-	var deps []string
-	for _, kv := range bytes.Split(info, []byte{0}) {
-		list, ok := bytes.CutPrefix(kv, []byte("depends="))
-		if !ok {
-			continue
-		}
-		for _, d := range strings.Split(string(list), ",") {
-			if d = fold(strings.TrimSpace(d)); d != "" {
-				deps = append(deps, d)
+	for _, kv := range strings.Split(string(data), "\x00") {
+		key, value, _ := strings.Cut(kv, "=")
+		switch key {
+		case "depends":
+			for _, d := range strings.Split(value, ",") {
+				if d = fold(strings.TrimSpace(d)); d != "" {
+					info.depends = append(info.depends, d)
+				}
 			}
+		case "softdep": // "pre: a b post: c"
+			pre := false
+			for _, word := range strings.Fields(value) {
+				if word == "pre:" || word == "post:" {
+					pre = word == "pre:"
+				} else if pre {
+					info.pre = append(info.pre, word)
+				}
+			}
+		case "alias":
+			info.aliases = append(info.aliases, value)
 		}
 	}
-	return deps, nil
+	return info, nil
 }
