@@ -61,7 +61,7 @@ func CheckFiles(spec *plan.Spec, cells []matrix.Cell) error {
 	for _, k := range spec.Kernels {
 		if ref, err := kernel.ParseRef(k.Text); err == nil && ref.Path != "" {
 			if _, err := os.Stat(ref.Path); err != nil {
-				return bad(k, fmt.Errorf("kernel %w", err))
+				return bad(k, fmt.Errorf("kernel %s: %w", ref.Path, errors.Unwrap(err)))
 			}
 		}
 	}
