@@ -202,12 +202,18 @@ type Step struct {
 
 // Point is a point of a step, or of a learner's program, at which the guest's kernel is
 // looked at from outside: one that the program marks by a line "@look NAME", or one that
-// is seen from outside. The guest stands still meanwhile.
+// is seen from outside: that a task sleeps somewhere, or comes to a function. The guest
+// stands still meanwhile.
 type Point struct {
 	At string `yaml:"at" json:"at" jsonschema:"pattern=^[a-z][a-z0-9_]*$,description=its name: that of the program's mark"`
 	// SleepsIn has no mark waited for, but a task of the program that sleeps in one of
 	// these functions; it is called "task".
 	SleepsIn []string `yaml:"sleeps_in" json:"sleeps_in,omitempty" jsonschema:"description=not at a mark\\, but when a task of the program sleeps in one of these kernel functions; it is called task"`
+	// Reaches has a task of the program waited for that comes to one of these functions:
+	// the first that the kernel has, at its first instruction; it is called "task".
+	Reaches []string       `yaml:"reaches" json:"reaches,omitempty" jsonschema:"description=not at a mark\\, but when a task of the program comes to this kernel function\\, the first of these that the kernel has; it is called task"`
+	Tasks   map[string]int `yaml:"tasks" json:"tasks,omitempty" jsonschema:"description=with reaches: names for tasks that the function has as arguments\\, and the arguments' numbers from 1 on: {child: 1}"`
+	Times   int            `yaml:"times" json:"times,omitempty" jsonschema:"minimum=1,maximum=32,default=1,description=with reaches: at how many of the times to look"`
 	// Asleep are tasks that must have gone to sleep first.
 	Asleep  []string      `yaml:"asleep" json:"asleep,omitempty" jsonschema:"description=tasks that are waited for until they sleep"`
 	PS      bool          `yaml:"ps" json:"ps,omitempty" jsonschema:"description=list all tasks; those that are named are listed anyhow"`
@@ -236,8 +242,14 @@ type PointStruct struct {
 // Tasks that can be named without a program's saying: those that every machine has.
 var KnownTasks = map[string]int64{"init": 1, "kthreadd": 2}
 
-// SleeperName is what the task of a point with SleepsIn is called.
+// SleeperName is what the task of a point with SleepsIn or Reaches is called.
 const SleeperName = "task"
+
+// MaxTimes bounds Point.Times.
+const MaxTimes = 32
+
+// Marked reports whether the program marks the point.
+func (p *Point) Marked() bool { return len(p.SleepsIn)+len(p.Reaches) == 0 }
 
 // Params are the probe's parameters as it takes them; nil for none.
 func (s Step) Params() json.RawMessage {

@@ -641,6 +641,7 @@ func (v *validator) points(at string, points []Point) {
 		for j, f := range p.SleepsIn {
 			v.match(fmt.Sprintf("%s.sleeps_in[%d]", at, j), f, symbol, "do_sigtimedwait")
 		}
+		v.reaches(at, p)
 		names := func(field string, list []string) {
 			if len(list) > maxPoints {
 				v.fail(at+"."+field, 0, "%d; at most %d", len(list), maxPoints)
@@ -682,6 +683,27 @@ func (v *validator) points(at string, points []Point) {
 		}
 		if !p.PS && len(p.Stacks)+len(p.Maps)+len(p.Pages)+len(p.Structs) == 0 {
 			v.fail(at, 0, "reads nothing: wants ps, stacks, maps, pages or structs")
+		}
+	}
+}
+
+// reaches checks a point that a function reaches.
+func (v *validator) reaches(at string, p *Point) {
+	for j, f := range p.Reaches {
+		v.match(fmt.Sprintf("%s.reaches[%d]", at, j), f, symbol, "wake_up_new_task")
+	}
+	switch {
+	case len(p.Reaches) == 0 && (len(p.Tasks) > 0 || p.Times != 0):
+		v.fail(at, 0, "tasks and times are for a point with reaches")
+	case len(p.Reaches) > 0 && len(p.SleepsIn)+len(p.Asleep) > 0:
+		v.fail(at, 0, "reaches goes with neither sleeps_in nor asleep: the guest stands still as it comes there")
+	case p.Times < 0 || p.Times > MaxTimes:
+		v.fail(at+".times", 0, "%d; want 1 to %d", p.Times, MaxTimes)
+	}
+	for name, n := range p.Tasks {
+		v.match(at+".tasks", name, stepID, "child")
+		if n < 1 || n > 4 { // all architectures have four in registers
+			v.fail(at+".tasks."+name, 0, "argument %d; want 1 to 4", n)
 		}
 	}
 }

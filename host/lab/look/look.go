@@ -2,7 +2,8 @@
 //
 // A program marks a point by a line of its output, wire.Look, and waits for a line of
 // input, which it gets when the guest's memory was read. The mark is no evidence: what is
-// judged is what was read, of tasks that came to be in the step.
+// judged is what was read, of tasks that came to be in the step. Other points nobody marks:
+// that a task sleeps in a function, or comes to one, is seen from outside.
 package look
 
 import (
@@ -52,6 +53,10 @@ type Watcher struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	pollers sync.WaitGroup
+
+	turn sync.Mutex // of who has the guest stopped
+	trap *armed     // waits for tasks that come to functions; nil when none does
+	left []int      // by point, how often to look where a function is reached
 }
 
 // key is a task. Its number alone may be used again.
@@ -70,7 +75,7 @@ func Begin(ctx context.Context, v *vm.VM, k *kernel.Kernel, points []lab.Point) 
 	if known == nil || *known != g.Anchor() {
 		keep(g.Anchor())
 	}
-	w := &Watcher{v: v, g: g, points: points, before: map[key]bool{}}
+	w := &Watcher{v: v, g: g, points: points, before: map[key]bool{}, left: make([]int, len(points))}
 	err = g.Stopped(ctx, func() error {
 		tasks, err := task.Read(g.Kernel, nil)
 		if err != nil {
@@ -89,6 +94,7 @@ func Begin(ctx context.Context, v *vm.VM, k *kernel.Kernel, points []lab.Point) 
 		return nil, fmt.Errorf("look from outside: %w", err)
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
+	w.arm()
 	for i := range points {
 		p := &points[i]
 		switch {
@@ -106,6 +112,7 @@ func Begin(ctx context.Context, v *vm.VM, k *kernel.Kernel, points []lab.Point) 
 func (w *Watcher) End() []result.Look {
 	w.cancel()
 	w.pollers.Wait()
+	w.disarm()
 	if w.g != nil {
 		w.g.Close()
 		w.g = nil
@@ -137,7 +144,7 @@ func (w *Watcher) mark(line string) {
 		w.keep(result.Look{At: said.Name, Error: err.Error()})
 		return
 	}
-	i := slices.IndexFunc(w.points, func(p lab.Point) bool { return p.At == said.Name && len(p.SleepsIn) == 0 })
+	i := slices.IndexFunc(w.points, func(p lab.Point) bool { return p.At == said.Name && p.Marked() })
 	if i < 0 || w.full() {
 		return
 	}
@@ -148,6 +155,7 @@ func (w *Watcher) mark(line string) {
 		w.keep(l)
 		return
 	}
+	defer w.alone()()
 	ctx, cancel := context.WithTimeout(w.ctx, w.v.Patient(settle))
 	defer cancel()
 	var seen sleepers
@@ -231,6 +239,7 @@ func (w *Watcher) poll(p *lab.Point) {
 			continue
 		}
 		done := false
+		others := w.alone()
 		_ = w.g.Stopped(w.ctx, func() error { // an error ends the context, or passes
 			var tasks *task.Tasks
 			tids := w.there(p, func() (_ *task.Tasks, err error) { tasks, err = w.g.Tasks(w.ctx); return tasks, err })
@@ -242,6 +251,7 @@ func (w *Watcher) poll(p *lab.Point) {
 			}
 			return nil
 		})
+		others()
 		if done {
 			return
 		}

@@ -94,8 +94,11 @@ func (r *reading) named(p *lab.Point) map[int64]bool {
 	for _, s := range p.Structs {
 		names = append(names, s.Task)
 	}
-	if len(p.SleepsIn) > 0 {
+	if !p.Marked() {
 		names = append(names, lab.SleeperName)
+	}
+	for name := range p.Tasks {
+		names = append(names, name)
 	}
 	tids := map[int64]bool{}
 	for _, name := range names {

@@ -12,8 +12,10 @@ import (
 // and subtract as they should.
 type Look struct {
 	At string `json:"at"`
-	// Said are the numbers that the program named, and "task" those of a step that was
-	// not asked: nothing but these is the program's word.
+	// Reached is the function that a task of the program has come to, "" at other points.
+	Reached string `json:"reached,omitempty"`
+	// Said are the numbers that the program named, and those of tasks at a point that it
+	// has not marked. At one that it has marked nothing else is the program's word.
 	Said map[string][]int64 `json:"said,omitempty"`
 	// Error says why nothing was read.
 	Error   string          `json:"error,omitempty"`
@@ -157,6 +159,9 @@ func (r *Result) Outside() string {
 func (l *Look) print(b *strings.Builder, step string) {
 	clean := func(s string) string { return text.Line(s, 500) }
 	fmt.Fprintf(b, "== step %s at %s\n", step, clean(l.At))
+	if l.Reached != "" {
+		fmt.Fprintf(b, "task %d comes to %s\n", l.Said["task"], clean(l.Reached))
+	}
 	if l.Error != "" {
 		fmt.Fprintf(b, "%s\n", clean(l.Error))
 	}
