@@ -1,6 +1,7 @@
 package debug
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"go/ast"
@@ -334,7 +335,7 @@ func (sc *scope) at(name string, t btf.Type, addr uint64) (operand, error) {
 func (sc *scope) member(x operand, name string) (operand, error) {
 	t, addr := x.typ, x.addr
 	if t == nil {
-		return x, outcome.Inputf("%s is a number, and has no member %s", text.Line(x.name, 40), text.Line(name, 40))
+		return x, outcome.Inputf("%s is a number, and has no member %s", text.Line(cmp.Or(x.name, number(x.num)), 40), text.Line(name, 40))
 	}
 	if ptr, ok := btf.UnderlyingType(t).(*btf.Pointer); ok {
 		if t, addr = ptr.Target, x.num; addr == 0 {
@@ -375,7 +376,7 @@ func (sc *scope) element(x operand, i uint64) (operand, error) {
 			return x, outcome.Inputf("%s has %d elements", text.Line(x.name, 40), u.Nelems)
 		}
 	}
-	return x, outcome.Inputf("%s is neither a pointer nor an array", text.Line(x.name, 40))
+	return x, outcome.Inputf("%s is neither a pointer nor an array", text.Line(cmp.Or(x.name, number(x.num)), 40))
 }
 
 func (sc *scope) unary(e *ast.UnaryExpr, depth int) (operand, error) {

@@ -20,6 +20,7 @@ import (
 	"labctl/host/kernel"
 	"labctl/host/machine"
 	"labctl/host/outside"
+	"labctl/host/outside/kern"
 	"labctl/host/outside/mmu"
 	"labctl/host/outside/page"
 	"labctl/host/outside/ring"
@@ -93,6 +94,10 @@ func TestOutsideAgainstInside(t *testing.T) {
 			v, g := open(t, name)
 			ctx, cancel := context.WithTimeout(v.Context(), v.Patient(time.Minute))
 			defer cancel()
+			if !g.HasTypes() {
+				testUntyped(ctx, t, v, g)
+				return
+			}
 			t.Run("tasks", func(t *testing.T) { testTasks(ctx, t, v, g) })
 			t.Run("remains", func(t *testing.T) { testRemains(ctx, t, v, g) })
 			t.Run("modules", func(t *testing.T) { testModules(ctx, t, v, g) })
@@ -103,6 +108,96 @@ func TestOutsideAgainstInside(t *testing.T) {
 			t.Run("CPUs", func(t *testing.T) { testCPUs(ctx, t, g) })
 		})
 	}
+}
+
+// testUntyped: of a kernel without types there are symbols, the kernel's own memory, and what
+// CPUs do. Its tasks, and where they sleep, are told to be unknown.
+func testUntyped(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
+	var none *kern.NoTypesError
+	if tasks, err := task.Read(g.Kernel, nil); !errors.As(err, &none) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("task.Read = %v, %v; want one line that the kernel has no types", tasks, err)
+	}
+	inside := map[string]map[uint64]bool{}
+	for line := range strings.Lines(file(ctx, t, v, "/proc/kallsyms")) {
+		f := strings.Fields(line)
+		if len(f) < 3 || len(f) == 4 {
+			continue
+		}
+		addr, err := strconv.ParseUint(f[0], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inside[f[2]] == nil {
+			inside[f[2]] = map[uint64]bool{}
+		}
+		inside[f[2]][addr] = true
+	}
+	syms, differ := g.Symbols(), 0
+	for i := range syms.Len() {
+		s := syms.Symbol(i)
+		if inside[s.Name] == nil && (s.Name == "_text" || s.Name == "linux_banner") {
+			continue // found in the image, where the kernel has symbols of functions only
+		}
+		if !inside[s.Name][g.Running(s.Addr)] {
+			if differ++; differ <= 5 {
+				t.Errorf("symbol %s is at %#x outside, at %#x inside", s.Name, g.Running(s.Addr), slices.Collect(maps.Keys(inside[s.Name])))
+			}
+		}
+	}
+	t.Logf("%d symbols, of which %d differ", syms.Len(), differ)
+	if syms.Len() < 10_000 || len(inside) < 10_000 {
+		t.Errorf("%d symbols outside, %d inside; want at least 10000", syms.Len(), len(inside))
+	}
+	banner, err := g.Look().CString(must(t, g, "linux_banner"), 300)
+	if want := file(ctx, t, v, "/proc/version"); err != nil || !strings.HasPrefix(want, strings.TrimSpace(banner)[:20]) {
+		t.Errorf("the banner is %q, %v; inside it is %q", banner, err, want)
+	}
+	// A CPU that is stopped in the middle of __switch_to has half a stack of each task.
+	for try := 1; ; try++ {
+		whole, err := untypedCPUs(ctx, t, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if whole {
+			return
+		}
+		if try == 20 {
+			t.Fatalf("the stacks of the CPUs are never whole")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// untypedCPUs reads the stacks of all CPUs, and whether all are whole.
+func untypedCPUs(ctx context.Context, t *testing.T, g *outside.Guest) (whole bool, err error) {
+	t.Helper()
+	err = g.Stopped(ctx, func() error {
+		tasks, err := g.CPUTasks(ctx)
+		if err != nil {
+			return err
+		}
+		whole = len(tasks.CPUs) >= 2
+		for _, c := range tasks.CPUs {
+			s, err := tasks.CPUStack(c.ID)
+			if err != nil {
+				return err
+			}
+			t.Logf("CPU %d: %s\n%s", c.ID, s.Note, s.TRACE32())
+			whole = whole && (s.Note != "" || !s.Truncated && len(s.Frames) > 0)
+		}
+		return nil
+	})
+	return whole, err
+}
+
+// must is the address of a symbol.
+func must(t *testing.T, g *outside.Guest, name string) uint64 {
+	t.Helper()
+	addr, err := g.MustAddr(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }
 
 func testTasks(ctx context.Context, t *testing.T, v *vm.VM, g *outside.Guest) {
@@ -419,6 +514,12 @@ func testValues(t *testing.T, g *outside.Guest) {
 	start := time.Now()
 	text := r.At(typ, at).String()
 	t.Logf("struct task_struct: %d lines in %v", strings.Count(text, "\n"), time.Since(start).Round(time.Microsecond))
+	if why := r.At(typ, at).Unread(); why != "" {
+		t.Errorf("struct task_struct of kthreadd is unread: %s", why)
+	}
+	if nowhere := r.At(typ, 0x10); nowhere.Unread() == "" {
+		t.Errorf("a task_struct at 0x10, where nothing is, reads as %s", nowhere)
+	}
 	if !strings.Contains(text, "\n  pid = 2\n") {
 		t.Errorf("struct task_struct of kthreadd:\n%s", text)
 	}

@@ -114,6 +114,11 @@ func (a *app) structs(o structFlags, g *outside.Guest, name string, members []st
 		}
 		out = append(out, v)
 	}
+	if len(out) == 1 {
+		if why := out[0].Unread(); why != "" {
+			return outcome.Inputf("%s at 0x%x: %s", out[0].Type, out[0].Addr, why)
+		}
+	}
 	if o.json {
 		return a.printJSON(out)
 	}

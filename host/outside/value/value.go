@@ -3,8 +3,10 @@
 package value
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,6 +62,24 @@ func New(l *kern.Look, find stack.Lookup) (*Reader, error) {
 		return nil, err
 	}
 	return &Reader{l: l, spec: spec, find: find}, nil
+}
+
+// Unread says why nothing of a value could be read; "" if something could.
+func (v Value) Unread() string {
+	read, why := v.read()
+	if read {
+		return ""
+	}
+	return why
+}
+
+func (v Value) read() (read bool, why string) {
+	read, why = v.Text != "", v.Error
+	for _, part := range slices.Concat(v.Members, v.Elems) {
+		ok, one := part.read()
+		read, why = read || ok, cmp.Or(why, one)
+	}
+	return read, why
 }
 
 // Type finds a type by its C name: "struct task_struct", "union thread_union", "enum
