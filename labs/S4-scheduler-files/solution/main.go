@@ -1,4 +1,4 @@
-// A thread that goes to sleep ten times, and the kernel's count of it. See TASK.md.
+// A thread that goes to sleep fifty times, and the kernel's count of it. See TASK.md.
 package main
 
 import (
@@ -34,12 +34,12 @@ func main() {
 	<-done
 }
 
-// sleeper is a thread of that name, which sleeps ten times, and then until gate is closed.
+// sleeper is a thread of that name, which sleeps fifty times, and then until gate is closed.
 func sleeper(tid chan int, gate int, done chan bool) {
 	runtime.LockOSThread()
 	check(os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", syscall.Gettid()), []byte("sleeper"), 0))
 	tid <- syscall.Gettid()
-	for range 10 {
+	for range 50 {
 		nap()
 	}
 	// Raw, and with signals blocked, so that Go's runtime does nothing beside it.
