@@ -32,6 +32,12 @@ $(VENDOR)/xterm.mjs: $(UI)/package-lock.json
 	@cp $(XTERM)/xterm/LICENSE $(VENDOR)/LICENSE.xterm
 	@cp $(XTERM)/xterm/lib/xterm.mjs $(VENDOR)
 
+AXE    := $(UI)/node_modules/axe-core/axe.min.js
+
+$(AXE): $(UI)/package-lock.json
+	@if command -v npm >/dev/null; then echo "browser-tools: npm ci in $(UI)"; cd $(UI) && npm ci --silent; \
+	else echo "browser-tools: without axe-core, for there is no npm on PATH (Debian: npm)"; fi
+
 lab: qemu build ## boot x86_64 and arm64, run every probe, print the stacks
 	@echo "lab: bin/labctl probe run --all --arch amd64,arm64"
 	@bin/labctl probe run --all --arch amd64,arm64
@@ -154,13 +160,14 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
 test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch
+browser-tools: $(AXE)
 browser-tools: TOOLS = chromium:chromium /usr/share/fonts/truetype/nanum/NanumGothic.ttf:fonts-nanum
 debian13-tools: TOOLS = debootstrap:debootstrap
 slurm-tools: TOOLS = sbatch:slurm-client /usr/sbin/slurmctld:slurm-wlm /usr/sbin/slurmd:slurm-wlm /usr/sbin/munged:munge
 
 qemu: ## install QEMU for x86 and Arm where it is missing (apt-get, as root or by sudo)
 test-tools: ## the same, trace-cmd, which tests hold trace.dat files against, and gdb-multiarch
-browser-tools: ## chromium and a Korean font, in which tests use the page of labctl serve; they are skipped without it
+browser-tools: ## chromium, a Korean font and axe-core, with which tests use the page of labctl serve; they are skipped without it
 debian13-tools: ## debootstrap, which makes the root of test-debian13
 slurm-tools: ## Slurm and munge, for test-slurm; no daemon of theirs is started by it
 kernel-tools: ## compilers and what else building kernels takes

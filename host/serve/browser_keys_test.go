@@ -99,6 +99,7 @@ func TestBrowserKeys(t *testing.T) {
 			t.Errorf("the stack of the crash: got\n%s", got)
 		}
 		b.shoot("crash.png")
+		b.accessible("a machine that crashed")
 		t.Logf("%s\n%s", says, b.textOf("#crash"))
 		b.click("#start") // and another one
 		b.until(`document.querySelector("#machine").className === "up" && document.querySelector("#crash").hidden`)

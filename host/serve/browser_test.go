@@ -19,7 +19,9 @@ import (
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"labctl/host/lab"
 	"labctl/host/machine"
+	"labctl/host/page"
 	"labctl/labs"
 )
 
@@ -80,10 +82,10 @@ func openBrowser(t *testing.T, p *site) *browser {
 	return b
 }
 
-// sent notes a request that leaves the server.
+// sent notes a request that leaves the server, and this host's files.
 func (b *browser) sent(to string) {
 	u, err := url.Parse(to)
-	if err != nil || u.Scheme != "data" && u.Scheme != "blob" && u.Host != b.site.link.Host {
+	if err != nil || u.Scheme != "data" && u.Scheme != "blob" && u.Scheme != "file" && u.Host != b.site.link.Host {
 		b.strays = append(b.strays, to)
 	}
 }
@@ -100,6 +102,21 @@ func (b *browser) do(all ...chromedp.Action) {
 func (b *browser) open(path string) {
 	b.t.Helper()
 	b.do(chromedp.Navigate("http://"+b.site.link.Host+path), chromedp.WaitReady("main"))
+}
+
+// report opens the page of a record, a file that stands by itself, and looks for words.
+func (b *browser) report(dir, words string) {
+	b.t.Helper()
+	file := filepath.Join(b.t.TempDir(), filepath.Base(dir)+".html")
+	if err := page.Write(dir, file, "en", func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) }); err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(chromedp.Navigate("file://"+file), chromedp.WaitReady("main"))
+	if got := b.textOf("main"); !strings.Contains(got, words) {
+		b.t.Errorf("the page of %s lacks %q:\n%s", dir, words, got)
+	}
+	b.accessible(dir)
+	b.fits("report-" + filepath.Base(dir))
 }
 
 // eval returns what an expression of JavaScript is.
@@ -185,7 +202,7 @@ func (b *browser) shoot(name string) {
 func (b *browser) fits(path string) {
 	b.t.Helper()
 	for _, width := range []int64{390, 1440} {
-		b.do(emulation.SetDeviceMetricsOverride(width, 900, 1, width < 600))
+		b.do(emulation.SetDeviceMetricsOverride(width, 900, 1, false))
 		b.until(fmt.Sprintf("innerWidth === %d", width))
 		if got := eval[int64](b, "document.documentElement.scrollWidth"); got > width {
 			wide := eval[string](b, fmt.Sprintf(`[...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > %d).slice(0, 5).map(e => e.outerHTML.slice(0, 80)).join("\n")`, width))
@@ -219,6 +236,8 @@ func TestBrowser(t *testing.T) {
 	b.click(`li[data-lab="P1"] a`)
 	b.until(`document.querySelector("#lesson h2, #lesson p") && document.querySelector("#connection").textContent === "connected"`)
 
+	b.accessible("a lesson")
+
 	t.Log("the live machine")
 	begun := time.Now()
 	b.click("#start")
@@ -242,6 +261,7 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("P1 shows no view:\n%s", b.textOf("#run"))
 	}
 	t.Logf("the run: %s", b.textOf("#run-says"))
+	b.accessible("a run")
 	b.shoot("run.png")
 
 	b.exercise()
@@ -275,12 +295,14 @@ func TestBrowser(t *testing.T) {
 			}
 		}
 		b.fits(path)
+		b.accessible(path)
 	}
 	b.open("/lab/P1/")
 	light := eval[string](b, "getComputedStyle(document.body).backgroundColor")
 	b.click("#theme")
 	b.until(`getComputedStyle(document.body).backgroundColor !== ` + quote(light))
 	b.shoot("dark.png")
+	b.accessible("dark")
 	b.click("#theme")
 
 	t.Log("the end of the machine")
@@ -387,6 +409,7 @@ func (b *browser) exercise() {
 	b.until(`document.querySelector("#ex-says").classList.contains("good") && document.querySelectorAll("#ex-checks > li:not(.good)").length === 0`)
 	t.Logf("solved: %s", b.textOf("#ex-says"))
 	b.shoot("green.png")
+	b.accessible("an exercise")
 
 	save("wrong/wrong-tid", func(s string) string {
 		return strings.Replace(s, "func main() {", "func main() {\n\tfmt.Println(`<img id=pwned>`)", 1)

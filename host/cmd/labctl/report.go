@@ -63,7 +63,10 @@ The exit status is 0 when the report is written, whatever it says.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if html != "" && (c.Flags().Changed("format") || out != "") {
+				return outcome.Inputf("--html FILE is a page of its own, without --format and --out; call labctl report once for each")
+			}
 			if !slices.Contains(render.Formats, format) {
 				return nearest.Unknown("--format", format, render.Formats)
 			}
