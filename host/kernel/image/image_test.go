@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -96,8 +97,14 @@ AHGT+akAAaQB8AIAAFxsWvk+MA2LAgAAAAABWVo=`
 
 // lzmaAlone compresses as lzma(1) does a pipe.
 func lzmaAlone(t testing.TB, b []byte) []byte {
+	return compress(t, b, lzma.NewWriter)
+}
+
+// compress compresses by a writer of a format.
+func compress[W io.WriteCloser](t testing.TB, b []byte, format func(io.Writer) (W, error)) []byte {
+	t.Helper()
 	var out bytes.Buffer
-	w, err := lzma.NewWriter(&out)
+	w, err := format(&out)
 	if err == nil {
 		_, err = w.Write(b)
 	}
@@ -184,18 +191,7 @@ func TestParse(t *testing.T) {
 
 // xzOf compresses as xz(1) does.
 func xzOf(t testing.TB, b []byte) []byte {
-	var out bytes.Buffer
-	w, err := xz.NewWriter(&out)
-	if err == nil {
-		_, err = w.Write(b)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
+	return compress(t, b, xz.NewWriter)
 }
 
 // bzip2Image is arm64Image(nil) by `bzip2 -9`, base64.
