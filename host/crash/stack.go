@@ -215,7 +215,7 @@ func (r *Report) Stack() stack.Stack {
 
 // firstKind returns the kind of a panic's report before it became that.
 func (r *Report) firstKind() Kind {
-	if r.Kind == Panic {
+	if r.Kind == Panic && len(r.Lines) > 0 { // without, it is not from a log
 		if st, _ := opens(parse(r.Lines[0]).msg); st != nil {
 			return st.kind
 		}

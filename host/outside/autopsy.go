@@ -8,6 +8,7 @@ import (
 
 	"labctl/host/kernel"
 	"labctl/host/outside/kern"
+	"labctl/host/outside/ring"
 	"labctl/host/outside/task"
 	"labctl/host/stack"
 	"labctl/host/ui/table"
@@ -31,6 +32,10 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 		return a, err
 	}
 	defer g.Close()
+	// First, as the tasks of a kernel that is broken may be, too.
+	if log, err := ring.Read(g.Look()); err == nil {
+		a.Log = log.Kernel().String()
+	}
 	var first *task.Tasks
 	err = settled(ctx, g, func(t *task.Tasks) { first = t })
 	if err != nil {
@@ -42,7 +47,7 @@ func Autopsy(ctx context.Context, i vm.Inspector, image *kernel.Kernel, known *k
 		return a, context.Cause(ctx)
 	}
 	err = settled(ctx, g, func(t *task.Tasks) {
-		a.Guilty = task.Blame(first, t)
+		a.Guilty, a.Panicked = task.Blame(first, t), t.Panicked()
 		a.Text = report(image.String(), a.Guilty, t)
 	})
 	return a, err

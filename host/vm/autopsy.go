@@ -15,6 +15,9 @@ import (
 type Autopsy struct {
 	Text   string // all tasks with their stacks, for TasksLog
 	Guilty string // what keeps the guest from going on, one line; "" if that cannot be told
+	Log    string // what the kernel itself has logged, as its console would show it; "" if that cannot be read
+	// Panicked is the task that made the kernel panic, and where; "" if no CPU is seen to.
+	Panicked string
 }
 
 // autopsyWait is how long a look at the tasks may take. It takes a fifth of a second, most
@@ -53,6 +56,7 @@ func (v *VM) autopsy() (guilty, file string) {
 	if f := v.cfg.TasksLog; f != "" && v.cfg.writeLog(f, r.found.Text) == nil && r.err == nil {
 		file = f
 	}
+	v.con.adopt(r.found)
 	return text.Line(r.found.Guilty, maxGuilty), file
 }
 
@@ -156,7 +160,9 @@ func (v *VM) finish(reason string) {
 		case <-v.con.reported:
 		case <-time.After(consoleWait):
 		}
-		if v.con.report() != nil {
+		// The console may have lost the panic's line, or been told to hide it: the kernel's
+		// log in memory has it.
+		if r, _ := v.con.report(); r != nil || !v.con.restarts() {
 			v.deadTasks()
 		}
 	}

@@ -55,6 +55,7 @@ type console struct {
 	taps   map[io.Writer]bool // get what comes from now on
 	before []*crash.Report    // before the snapshot that the guest starts from was saved
 	scan   crash.Scanner
+	hidden *crash.Report             // a panic that the console has not shown: see adopt
 	last   []byte
 	seen   [5]bool // which of the first five channels are closed
 	reads  bool    // ended will be closed
@@ -175,10 +176,34 @@ func (c *console) restarts() bool {
 	return bytes.Contains(c.last, []byte("reboot: Restarting system")) || bytes.Contains(c.last, []byte("Resetting"))
 }
 
-func (c *console) report() *crash.Report {
+// adopt takes the panic from the kernel's memory if the console has not shown one: from
+// its log, or, if that cannot be read, from the stack of a CPU.
+// A panicking CPU prints its first line while another may still be sending a program's
+// output: serial8250_console_write (drivers/tty/serial/8250/8250_port.c) does not wait for
+// the port's lock then, and what the two send is mixed or lost. A guest can also have set
+// its console's level to nothing (kernel.printk).
+func (c *console) adopt(found Autopsy) {
+	var scan crash.Scanner
+	scan.Write([]byte(found.Log))
+	r := scan.Panic()
+	if r == nil && found.Panicked != "" {
+		r = &crash.Report{Kind: crash.Panic, Title: "by " + text.Line(found.Panicked, maxGuilty), Count: 1}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return copyReport(c.scan.Panic())
+	if c.scan.Panic() == nil {
+		c.hidden = r
+	}
+}
+
+// report returns the panic, and whether only the kernel's memory has it.
+func (c *console) report() (r *crash.Report, hidden bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.scan.Panic(); r != nil {
+		return copyReport(r), false
+	}
+	return copyReport(c.hidden), c.hidden != nil
 }
 
 func (c *console) reports() []*crash.Report {
@@ -187,6 +212,9 @@ func (c *console) reports() []*crash.Report {
 	var all []*crash.Report
 	for _, r := range slices.Concat(c.before, c.scan.Reports()) {
 		all = append(all, copyReport(r))
+	}
+	if c.hidden != nil && c.scan.Panic() == nil {
+		all = append(all, copyReport(c.hidden))
 	}
 	return all
 }

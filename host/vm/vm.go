@@ -162,9 +162,15 @@ type CrashError struct {
 	Report *crash.Report
 	Log    string
 	Tasks  string // file with all tasks, if they could be read
+	Hidden bool   // the report is from the kernel's log in memory: its console does not show it
 }
 
-func (e *CrashError) Error() string { return e.Report.Error() }
+func (e *CrashError) Error() string {
+	if e.Hidden {
+		return e.Report.Error() + " (read from the kernel's memory: the console does not show it)"
+	}
+	return e.Report.Error()
+}
 
 // Outcome is GuestCrashed.
 func (e *CrashError) Outcome() outcome.Kind { return outcome.GuestCrashed }
@@ -172,7 +178,7 @@ func (e *CrashError) Outcome() outcome.Kind { return outcome.GuestCrashed }
 // How is the kind of the report: "panic".
 func (e *CrashError) How() outcome.How { return outcome.How(e.Report.Kind) }
 
-// Seen returns the crash report from the console.
+// Seen returns the crash report.
 func (e *CrashError) Seen() (cpus []string, report *crash.Report) { return nil, e.Report }
 
 // RefusedError reports that QEMU exited before the guest's first output: it rejects
@@ -500,8 +506,8 @@ func (v *VM) Why(err error) error {
 		return err
 	}
 	v.awaitEnd(isBoot && boot.Deadline)
-	if r := v.con.report(); r != nil {
-		return &CrashError{Report: r, Log: v.cfg.ConsoleLog, Tasks: v.deadTasks()}
+	if r, hidden := v.con.report(); r != nil {
+		return &CrashError{Report: r, Log: v.cfg.ConsoleLog, Tasks: v.deadTasks(), Hidden: hidden}
 	}
 	why := err
 	select {
@@ -570,7 +576,7 @@ func (v *VM) shutdown() string {
 // awaitEnd waits until a panic's report is complete, or QEMU has exited and its
 // console is read to the end. It does not wait for a guest that is merely late.
 func (v *VM) awaitEnd(late bool) {
-	if late && v.con.report() == nil {
+	if r, _ := v.con.report(); late && r == nil {
 		return
 	}
 	timer := time.NewTimer(settle)

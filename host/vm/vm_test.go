@@ -148,10 +148,42 @@ func TestConsoleChannels(t *testing.T) {
 	if got, want := is(c), "first init panicked reported ended "; got != want {
 		t.Errorf("after close: %s; want %s", got, want)
 	}
-	r := c.report()
+	r, _ := c.report()
 	r.Lines[0] = "changed"
-	if again := c.report(); again.Lines[0] == "changed" || again.Title != "x" || len(c.reports()) != 1 {
+	if again, _ := c.report(); again.Lines[0] == "changed" || again.Title != "x" || len(c.reports()) != 1 {
 		t.Errorf("report = %+v; want a copy of the one panic", again)
+	}
+}
+
+// TestConsoleAdopt: a panic in the kernel's memory counts when the console has none.
+func TestConsoleAdopt(t *testing.T) {
+	const panicked = "[    1.000000] Kernel panic - not syncing: "
+	for _, tt := range []struct {
+		name, console string
+		found         Autopsy
+		title         string
+		hidden        bool
+	}{
+		{name: "neither"},
+		{"both", panicked + "x\n", Autopsy{Log: panicked + "y\n", Panicked: "z:1 in f"}, "x", false},
+		{"torn", "[    1.000000] Kernel pausagenic - not\n", Autopsy{Log: panicked + "y\n", Panicked: "z:1 in f"}, "y", true},
+		{"no log", "", Autopsy{Panicked: "z\x1b:1 in f"}, "by z\ufffd:1 in f", true},
+		{"no panic", "", Autopsy{Log: "[    1.000000] hello\n"}, "", false},
+	} {
+		c, err := newConsole(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.take([]byte(tt.console))
+		c.adopt(tt.found)
+		var title string
+		r, hidden := c.report()
+		if r != nil {
+			title = r.Title
+		}
+		if all := c.reports(); title != tt.title || hidden != tt.hidden || len(all) != min(1, len(tt.title)) {
+			t.Errorf("%s: %q, hidden %t, of %d reports; want %q, %t", tt.name, title, hidden, len(all), tt.title, tt.hidden)
+		}
 	}
 }
 

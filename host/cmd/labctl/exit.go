@@ -81,7 +81,11 @@ func (a *app) print(err error) {
 		a.showCrash(dead.Report, true)
 	case errors.As(err, &crashed):
 		a.showCrash(crashed.Report, true)
-		a.showConsole("the console from the first bad line", crashed.Report.Lines, crashed.Log)
+		what := "the console from the first bad line"
+		if crashed.Hidden {
+			what = "the kernel's log from the first bad line"
+		}
+		a.showConsole(what, crashed.Report.Lines, crashed.Log)
 		if crashed.Tasks != "" {
 			fmt.Fprintf(a.stderr, "all tasks: %s\n", crashed.Tasks)
 		}

@@ -5,6 +5,7 @@ package ring
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"labctl/host/outcome"
@@ -167,6 +168,21 @@ func (r *reader) record(id uint64) (rec Record, s state) {
 // Time is the time of a record as dmesg prints it.
 func (r Record) Time() string {
 	return fmt.Sprintf("[%5d.%06d]", r.Nanos/1e9, r.Nanos%1e9/1e3)
+}
+
+// Kernel returns the records that the kernel itself has written: those of programs, which
+// come by /dev/kmsg, have a facility (kernel/printk/printk.c, devkmsg_write).
+func (l *Log) Kernel() *Log {
+	own := *l
+	own.Records = slices.DeleteFunc(slices.Clone(l.Records), func(r Record) bool { return r.Facility != 0 })
+	return &own
+}
+
+// String is the log as WriteTo writes it.
+func (l *Log) String() string {
+	var b strings.Builder
+	_, _ = l.WriteTo(&b) // to memory
+	return b.String()
 }
 
 // WriteTo writes the log as dmesg does.
