@@ -306,14 +306,11 @@ func (s *shell) runForeground(ctx context.Context, make func() *exec.Cmd, other 
 	if err != nil {
 		return 0, err
 	}
-	// Ctrl-C may have come just before there was a program to get it.
-	began := time.Now()
-	stop := context.AfterFunc(ctx, func() {
-		if time.Since(began) < time.Second && !g.isJob.Load() {
+	defer forward(ctx, func() {
+		if !g.isJob.Load() {
 			p.cmd.Process.Signal(unix.SIGINT)
 		}
-	})
-	defer stop()
+	})()
 	if g.settled(p) == stopped {
 		s.suspend(g)
 		return statusStopped, nil
@@ -325,6 +322,17 @@ func (s *shell) runForeground(ctx context.Context, make func() *exec.Cmd, other 
 		s.control.end(false) // Ctrl-C is meant for the rest of the line, too
 	}
 	return p.end, nil
+}
+
+// forward has interrupt called if the line ends within a second, until stop is called:
+// Ctrl-C may have come just before there was a program to get it.
+func forward(ctx context.Context, interrupt func()) (stop func() bool) {
+	began := time.Now()
+	return context.AfterFunc(ctx, func() {
+		if time.Since(began) < time.Second {
+			interrupt()
+		}
+	})
 }
 
 // suspend makes a job of what was stopped, and ends the line.
@@ -360,7 +368,6 @@ func (s *shell) continueJob(ctx context.Context, name string, args []string) err
 		job.group.resume(false)
 		return nil
 	}
-	fmt.Fprintln(hc.Stdout, job.source)
 	c := s.control
 	c.mu.Lock()
 	c.foreground = job.group
@@ -371,9 +378,14 @@ func (s *shell) continueJob(ctx context.Context, name string, args []string) err
 		unix.IoctlSetTermios(c.fd, unix.TCSETS, job.group.modes)
 	}
 	c.mu.Unlock()
+	// Who sees the line may type the keys that are meant for the job.
+	fmt.Fprintln(hc.Stdout, job.source)
 	s.jobs.continued(job)
+	stop := forward(ctx, func() { syscall.Kill(-job.group.id, unix.SIGINT) })
 	job.group.resume(true)
-	if job.group.settled(nil) == stopped {
+	state := job.group.settled(nil)
+	stop()
+	if state == stopped {
 		s.suspend(job.group)
 		return exitStatus(statusStopped)
 	}
