@@ -295,7 +295,7 @@ type Claim struct {
 	// what whoever breaks it has to fear.
 	NotEnforced string `yaml:"not_enforced" json:"not_enforced,omitempty" jsonschema:"description=of a rule: CEL; true when this kernel allows what the source forbids"`
 	Risk        *Text  `yaml:"risk" json:"risk,omitempty" jsonschema:"description=with not_enforced: what is at risk when the rule is broken all the same"`
-	Evidence    string `yaml:"evidence" json:"evidence" jsonschema:"minLength=1,description=CEL of type string: what was seen"`
+	Evidence    string `yaml:"evidence" json:"evidence" jsonschema:"minLength=1,description=CEL of type string: what was seen; say(\"…\"\\, \"…\") has words in English and in Korean"`
 	Why         Text   `yaml:"why" json:"why" jsonschema:"description=what is so\\, and on what it depends"`
 	// Tests are others' tests that assert the same, so that one can look them up:
 	// selftests/mm/cow.c in the kernel's tools/testing, ltp/vfork01 in LTP.

@@ -240,6 +240,9 @@ func claims(rep *judge.Report) *view.View {
 			why = said(view.Words(*c.Why))
 		}
 		seen := plain(c.Evidence)
+		if c.EvidenceKO != "" {
+			seen = said(view.Words{EN: c.Evidence, KO: c.EvidenceKO})
+		}
 		if c.Error != "" {
 			seen = view.Cell{Kind: view.Wrong, Text: c.Error}
 		}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -72,8 +73,9 @@ type claim struct {
 	ID       string    `json:"id"`
 	Verdict  string    `json:"verdict"`
 	Says     lab.Text  `json:"says"`
-	Evidence string    `json:"evidence,omitempty"`
+	Evidence *lab.Text `json:"evidence,omitempty"`
 	Why      *lab.Text `json:"why,omitempty"`
+	Risk     *lab.Text `json:"risk,omitempty"`
 }
 
 const maxLine = 400
@@ -97,11 +99,11 @@ func newReport(r *judge.Report) *report {
 		out.Checks = append(out.Checks, newCheck(&r.Checks[i]))
 	}
 	for _, c := range r.Claims {
-		evidence := c.Evidence
-		if c.Error != "" {
-			evidence = c.Error
+		evidence := lab.Text{EN: text.Line(cmp.Or(c.Error, c.Evidence), maxLine)}
+		if c.Error == "" {
+			evidence.KO = text.Line(c.EvidenceKO, maxLine)
 		}
-		out.Claims = append(out.Claims, claim{c.ID, string(c.Verdict), c.Says, text.Line(evidence, maxLine), c.Why})
+		out.Claims = append(out.Claims, claim{c.ID, string(c.Verdict), c.Says, &evidence, c.Why, c.Risk})
 	}
 	return out
 }

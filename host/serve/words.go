@@ -41,6 +41,7 @@ var words = map[string]lab.Text{
 	"js.nostack": {EN: "It has no stack.", KO: "스택이 없습니다."}, "js.taskended": {EN: "This task has ended.", KO: "이 태스크는 끝났습니다."},
 	"js.running": {EN: "running …", KO: "실행하는 중 …"}, "js.step": {EN: "step", KO: "단계"}, "js.trace": {EN: "all steps have run; reading the kernel's trace …", KO: "모든 단계를 실행했습니다. 커널의 추적을 읽는 중 …"}, "js.stopped": {EN: "stopped", KO: "중지했습니다"}, "js.pass": {EN: "holds", KO: "통과"}, "js.fail": {EN: "fails", KO: "실패"}, "js.na": {EN: "not applicable", KO: "해당 없음"}, "js.tampered": {EN: "tampered", KO: "증거 조작"},
 	"js.confirmed": {EN: "confirmed", KO: "맞음"}, "js.refuted": {EN: "refuted", KO: "틀림"}, "js.depends": {EN: "depends", KO: "경우에 따라 다름"}, "js.unknown": {EN: "unknown", KO: "알 수 없음"},
+	"js.free": {EN: "not enforced", KO: "강제하지 않음"}, "js.risk": {EN: "at risk", KO: "위험"},
 	"js.waiting": {EN: "not run yet", KO: "아직 실행하지 않음"}, "js.record": {EN: "run record", KO: "실행 기록"}, "js.seen": {EN: "seen", KO: "커널이 보여 준 것"}, "js.because": {EN: "because", KO: "이유"}, "js.hint": {EN: "hint", KO: "힌트"},
 	"js.grading": {EN: "grading …", KO: "채점하는 중 …"}, "js.solved": {EN: "Solved: all checks hold.", KO: "해결: 모든 검사를 통과했습니다."}, "js.notyet": {EN: "Not yet.", KO: "아직 아닙니다."}, "js.saw": {EN: "The kernel saw", KO: "커널이 본 것"}, "js.printed": {EN: "The program printed", KO: "프로그램의 출력"}, "js.waits": {EN: "waiting for a save in", KO: "저장을 기다리는 폴더:"},
 	"js.done": {EN: "solved", KO: "해결"}, "js.tried": {EN: "tries", KO: "번 시도"}, "js.ran": {EN: "run", KO: "실행함"}, "js.fresh": {EN: "not begun", KO: "시작 전"},

@@ -55,7 +55,7 @@ type console struct {
 	taps   map[io.Writer]bool // get what comes from now on
 	before []*crash.Report    // before the snapshot that the guest starts from was saved
 	scan   crash.Scanner
-	hidden *crash.Report             // a panic that the console has not shown: see adopt
+	hidden *crash.Report // a panic that the console has not shown: see adopt
 	last   []byte
 	seen   [5]bool // which of the first five channels are closed
 	reads  bool    // ended will be closed

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/operators"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/ext"
@@ -40,10 +41,23 @@ const Kernel = "kernel"
 // Row is the variable of a view's cells: the row that they are in.
 const Row = "row"
 
+// korean is the variable behind say: whether the reader's language is Korean.
+const korean = "korean"
+
+// say is what an expression says in the reader's language, say("3 tasks", "태스크 3개").
+var say = cel.GlobalMacro("say", 2, func(f cel.MacroExprFactory, _ ast.Expr, args []ast.Expr) (ast.Expr, *cel.Error) {
+	for _, a := range args {
+		if s, ok := literal(a); !ok || s == "" {
+			return nil, f.NewError(a.ID(), "say has two texts in quotation marks, in English and in Korean")
+		}
+	}
+	return f.NewCall(operators.Conditional, f.NewIdent(korean), args[1], args[0]), nil
+})
+
 // reserved are words that no step can be called, since CEL or this package has
 // them.
 var reserved = []string{
-	Kernel, Row, "flags", "flagText", "signal", "numbers", "number", "lines", "line",
+	Kernel, Row, korean, "say", "flags", "flagText", "signal", "numbers", "number", "lines", "line",
 	"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
 	"namespace", "null", "package", "return", "true", "var", "void", "while",
 	"has", "size", "type", "dyn", "int", "uint", "double", "string", "bool", "bytes", "list", "map", "duration",
@@ -121,7 +135,9 @@ var base = sync.OnceValues(func() (*cel.Env, error) {
 		ext.Strings(), ext.Lists(), ext.Math(), ext.Bindings(),
 		cel.EnableMacroCallTracking(),
 		cel.ParserExpressionSizeLimit(maxSource),
+		cel.Macros(say),
 		cel.Variable(Kernel, kernelType),
+		cel.Variable(korean, cel.BoolType),
 	}, functions()...)...)
 })
 
@@ -158,6 +174,8 @@ type Expr struct {
 	Asks   Asks
 	Names  []string // of the variables in it, sorted
 	Events []string // that it asks a step for by S.on("…"), sorted
+	// Says says that it has texts in both languages: its value depends on Input's Korean.
+	Says bool
 	// Signal says that it asks for the exit signal that a task was made with.
 	Signal bool
 	// Early says that it looks at nothing that comes out of the trace, which is read when
@@ -223,6 +241,8 @@ func (e *Env) Compile(source string, want Type) (*Expr, error) {
 			x.Early = false
 		}
 		switch {
+		case e.Kind() == ast.IdentKind && e.AsIdent() == korean:
+			x.Says = true
 		case e.Kind() == ast.IdentKind:
 			x.Names = append(x.Names, e.AsIdent())
 		case e.Kind() == ast.SelectKind && e.AsSelect().FieldName() == "exit_signal":
@@ -273,6 +293,7 @@ type Input struct {
 	Kernel *result.Kernel
 	Steps  []*result.Step
 	Row    *Item // where the environment has one
+	Korean bool  // the language of what the expression says
 }
 
 // Value is what came out.
@@ -328,7 +349,7 @@ func (x *Expr) Seen(in Input) []Seen {
 }
 
 func run(p cel.Program, in Input) (ref.Val, *cel.EvalDetails, error) {
-	vars := map[string]any{Kernel: in.Kernel}
+	vars := map[string]any{Kernel: in.Kernel, korean: in.Korean}
 	for _, s := range in.Steps {
 		vars[s.ID] = s
 	}

@@ -69,6 +69,7 @@ func TestEval(t *testing.T) {
 		{`fork.creation(12).flags == 0`, false, "made no task 12"},
 		{`fork.made(99) && !fork.made(12)`, true, ""},
 		{`flags("CLONE_VM|CLONE_FILES") == fork.creation(11).flags && flagText(0x500) == "CLONE_VM|CLONE_FILES"`, true, ""},
+		{`say("a task", "태스크") == "a task"`, true, ""},
 		{`fork.creation(11).exit_signal == signal("SIGCHLD")`, true, ""},
 		{`fork.creation(11).stack.calls("@creation", "@clone", "@entry")`, true, ""},
 		{`fork.creation(11).stack.calls("kernel_clone.constprop.0", "el0_svc")`, true, ""},
@@ -347,5 +348,30 @@ func TestSaw(t *testing.T) {
 	got := Saw(&result.Step{Creations: many}, nil)
 	if len(got) != maxSaw || got[maxSaw-1] != "and 31 more" {
 		t.Errorf("Saw of 50: %d lines, the last %q; want %d, \"and 31 more\"", len(got), got[len(got)-1], maxSaw)
+	}
+}
+
+// TestSay: one expression has words in two languages.
+func TestSay(t *testing.T) {
+	e := env(t)
+	x, err := e.Compile(`say("%d tasks", "태스크 %d개").format([3]) + (1 < 2 ? say(", none lost", ", 빠짐없음") : "")`, String)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !x.Says || len(x.Names) > 0 {
+		t.Errorf("it says %t, and has the names %q; want true, and none", x.Says, x.Names)
+	}
+	for _, tt := range []struct {
+		korean bool
+		want   string
+	}{{false, "3 tasks, none lost"}, {true, "태스크 3개, 빠짐없음"}} {
+		if v, err := x.Eval(Input{Korean: tt.korean}); err != nil || v.Text != tt.want {
+			t.Errorf("in Korean %t: %q, %v; want %q", tt.korean, v.Text, err, tt.want)
+		}
+	}
+	for _, source := range []string{`say("one")`, `say("one", "")`, `say("one", string(1))`} {
+		if _, err := e.Compile(source, Any); err == nil {
+			t.Errorf("%s compiles; want two texts", source)
+		}
 	}
 }

@@ -90,15 +90,22 @@ var observed = text.Lazy(`^` + lab.ProgramStep + `(\.\w+|\.on\("\w+"\))+$`)
 
 // Claim is one claim's outcome.
 type Claim struct {
-	ID       string    `json:"id"`
-	Says     lab.Text  `json:"says"`
-	Source   string    `json:"source"`
-	Verdict  Verdict   `json:"verdict"`
-	Evidence string    `json:"evidence,omitempty"`
-	Why      *lab.Text `json:"why,omitempty"`
-	Risk     *lab.Text `json:"risk,omitempty"` // of a rule that is not enforced
-	Tests    []string  `json:"tests,omitempty"`
-	Error    string    `json:"error,omitempty"`
+	ID       string   `json:"id"`
+	Says     lab.Text `json:"says"`
+	Source   string   `json:"source"`
+	Verdict  Verdict  `json:"verdict"`
+	Evidence string   `json:"evidence,omitempty"`
+	// EvidenceKO is Evidence in Korean, where that is not the same.
+	EvidenceKO string    `json:"evidence_ko,omitempty"`
+	Why        *lab.Text `json:"why,omitempty"`
+	Risk       *lab.Text `json:"risk,omitempty"` // of a rule that is not enforced
+	Tests      []string  `json:"tests,omitempty"`
+	Error      string    `json:"error,omitempty"`
+}
+
+// EvidenceIn is the evidence in a language of lab.Languages.
+func (c *Claim) EvidenceIn(lang string) string {
+	return lab.Text{EN: c.Evidence, KO: c.EvidenceKO}.In(lang)
 }
 
 // Failed counts the checks that fail, or that nothing can be told of since the
@@ -355,6 +362,14 @@ func claim(c *lab.Claim, in expr.Input, notTold untold) Claim {
 		return fail("evidence", err)
 	}
 	out.Evidence = v.Text
+	if evidence.Says {
+		in.Korean = true
+		ko, err := evidence.Eval(in)
+		if err != nil {
+			return fail("evidence", err)
+		}
+		out.EvidenceKO = ko.Text
+	}
 	switch {
 	case yes && no:
 		return fail("confirmed", fmt.Errorf("it is true, and refuted is too: the lab is wrong"))

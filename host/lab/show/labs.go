@@ -185,7 +185,7 @@ func Claims(w io.Writer, all []Claim, lang string) error {
 	t := table.New(0, heads(lang, "LAB", "CLAIM", "VERDICT", "SAYS")...)
 	for _, c := range all {
 		t.Row(c.Lab, c.ID, Word(lang, string(c.Verdict)), Clean(c.Says.In(lang)))
-		if seen := c.Evidence + c.Error; seen != "" {
+		if seen := c.EvidenceIn(lang) + c.Error; seen != "" {
 			t.Row("", "", "", "→ "+Clean(seen))
 		}
 	}

@@ -122,8 +122,8 @@ func Report(w io.Writer, r *judge.Report, lang string, cells int, answers bool) 
 	for _, c := range r.Claims {
 		p.item(c.ID, c.Verdict, c.Says.In(lang))
 		p.below(4, Word(lang, "source")+": ", Source(lang, c.Source))
-		if c.Evidence != "" {
-			p.below(4, Word(lang, "seen")+": ", c.Evidence)
+		if seen := c.EvidenceIn(lang); seen != "" {
+			p.below(4, Word(lang, "seen")+": ", seen)
 		}
 		if c.Error != "" {
 			p.below(4, "! ", c.Error)
@@ -169,7 +169,7 @@ func Verdicts(w io.Writer, r *judge.Report, o Options) error {
 	p.f("%s\n", Word(o.Lang, "VERDICT"))
 	p.widths(r)
 	for _, c := range r.Claims {
-		seen := c.Evidence
+		seen := c.EvidenceIn(o.Lang)
 		if c.Error != "" {
 			seen = "! " + c.Error
 		}

@@ -102,7 +102,7 @@ export function badge(e, p) {
 }
 
 export const verdicts = { pass: ["good", words.pass, "✓"], fail: ["bad", words.fail, "✗"], "not applicable": ["plain", words.na, "–"], tampered: ["bad", words.tampered, "!"],
-  confirmed: ["good", words.confirmed, "✓"], refuted: ["bad", words.refuted, "✗"], depends: ["mixed", words.depends, "~"], unknown: ["plain", words.unknown, "?"] };
+  confirmed: ["good", words.confirmed, "✓"], refuted: ["bad", words.refuted, "✗"], depends: ["mixed", words.depends, "~"], "not enforced": ["mixed", words.free, "!"], unknown: ["plain", words.unknown, "?"] };
 
 // judge turns the items of a list of checks or claims.
 export function judge(list, all, pending) {
@@ -114,9 +114,10 @@ export function judge(list, all, pending) {
     b.textContent = `${sign} ${said}`;
     more.replaceChildren();
     if (!c) continue;
-    if (c.evidence) more.append(el("p", {}, `${words.seen}: ${c.evidence}`));
+    if (text(c.evidence)) more.append(el("p", {}, `${words.seen}: ${text(c.evidence)}`));
     for (const s of c.seen || []) more.append(el("p", {}, `${words.seen}: ${s}`));
     if (c.why && c.verdict !== "pass" && c.verdict !== "confirmed") more.append(el("p", { class: "soft" }, `${words.because}: ${text(c.why)}`));
+    if (c.risk) more.append(el("p", { class: "soft" }, `${words.risk}: ${text(c.risk)}`));
     if (c.hint && c.verdict === "fail") more.append(el("p", { class: "soft" }, `${words.hint}: ${text(c.hint)}`));
   }
 }
