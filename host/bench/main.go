@@ -49,6 +49,7 @@ var rows = []struct {
 	{"channel", "100 MB to and from the guest, against a socket pair", (*bench).channel},
 	{"trace", "a recorded program; decoding, against trace-cmd report", (*bench).trace},
 	{"outside", "forks in a guest whose tasks are listed from outside, against forks", (*bench).outside},
+	{"page", "forks in a guest that a page of labctl serve shows, against forks; the page's first stacks, against 1 s", (*bench).page},
 	{"debug", "a breakpoint's hit to the printed stack, against 0.15 s", (*bench).debug},
 }
 

@@ -7,36 +7,42 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 )
 
 // outside measures what looking at a guest from outside costs the guest.
 func (b *bench) outside() error {
 	for _, goarch := range b.arches {
-		if err := b.watched(goarch); err != nil {
+		r := row{what: goarch + ": 400 forks while ps reads ten times a second"}
+		run, err := b.runtimeDir()
+		if err == nil {
+			err = b.watched(run, []string{"-q", "--arch", goarch, "--kernel", b.kernel}, goarch, r, b.lister)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// watched compares forks in a guest whose tasks are listed ten times a second with forks
-// when it is left alone: in the same guest, in turn, when all its code is translated.
-func (b *bench) watched(goarch string) error {
+// runtimeDir is a directory for the sockets of machines, apart from the user's others,
+// and the environment of a labctl that has it.
+func (b *bench) runtimeDir() (env []string, err error) {
+	dir, err := os.MkdirTemp(b.dir, "run-")
+	return append(os.Environ(), "XDG_RUNTIME_DIR="+dir), err
+}
+
+// watched compares forks in a guest that watch looks at with forks when it is left alone:
+// in the same guest, in turn, when all its code is translated. The guest is the one that
+// labctl exec has with the flags.
+func (b *bench) watched(env, flags []string, goarch string, r row, watch func(env []string) (stop func() error, err error)) error {
 	prog, err := b.program("forks", forks, goarch)
 	if err != nil {
 		return err
 	}
-	// Other machines of this user's have their sockets elsewhere.
-	run := filepath.Join(b.dir, "run-"+goarch)
-	if err := os.Mkdir(run, 0o700); err != nil {
-		return err
-	}
-	env := append(os.Environ(), "XDG_RUNTIME_DIR="+run)
 	const warm = 3 // rounds
 	rounds := warm + 4*b.pairs
-	cmd := exec.CommandContext(b.ctx, b.labctl, "exec", "-q", "--arch", goarch, "--kernel", b.kernel, "--", prog, strconv.Itoa(rounds))
+	cmd := exec.CommandContext(b.ctx, b.labctl, append(append([]string{"exec"}, flags...), "--", prog, strconv.Itoa(rounds))...)
 	cmd.Env = env
 	pipe, err := cmd.StderrPipe()
 	if err != nil {
@@ -63,7 +69,7 @@ func (b *bench) watched(goarch string) error {
 		stop = func() error { return nil }
 		// Of each four the two in the middle are watched, so that a trend does not count.
 		if n := len(took) - warm; n >= 0 && (n%4 == 1 || n%4 == 2) && len(took) < rounds {
-			if stop, err = b.reader(env); err != nil {
+			if stop, err = watch(env); err != nil {
 				return err
 			}
 		}
@@ -71,7 +77,7 @@ func (b *bench) watched(goarch string) error {
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("labctl exec: %w", err)
 	}
-	r := row{what: goarch + ": 400 forks while ps reads ten times a second", baseline: "400 forks", bound: "1.02", unit: "s", digits: 3}
+	r.baseline, r.bound, r.unit, r.digits = "400 forks", "1.02", "s", 3
 	for t := took[warm:]; len(t) >= 4; t = t[4:] {
 		alone, watched := (t[0]+t[3])/2, (t[1]+t[2])/2
 		r.got, r.base, r.ratios = append(r.got, watched), append(r.base, alone), append(r.ratios, watched/alone)
@@ -80,8 +86,8 @@ func (b *bench) watched(goarch string) error {
 	return nil
 }
 
-// reader lists the tasks of the only machine ten times a second, until it is stopped.
-func (b *bench) reader(env []string) (stop func() error, err error) {
+// lister lists the tasks of the only machine ten times a second, until it is stopped.
+func (b *bench) lister(env []string) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(b.ctx)
 	cmd := exec.CommandContext(ctx, b.labctl, "ps", "-q", "--watch", "--every", "100ms")
 	cmd.Env, cmd.Stdout = env, io.Discard
