@@ -33,7 +33,7 @@ const patience = 8 * time.Minute
 // browser is a browser with the page open, which notes where its requests go and what
 // its scripts complain of.
 type browser struct {
-	t    *testing.T
+	t    testing.TB
 	site *site
 	ctx  context.Context
 
@@ -42,7 +42,7 @@ type browser struct {
 	faults []string
 }
 
-func openBrowser(t *testing.T, p *site) *browser {
+func openBrowser(t testing.TB, p *site) *browser {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Skip("a browser is for people's machines, not for continuous integration")

@@ -33,6 +33,7 @@ type site struct {
 	link *url.URL
 	dir  string
 	o    Options
+	s    *Server
 	l    *cuts
 	end  func()
 }
@@ -65,10 +66,10 @@ func (l *cuts) cut() {
 }
 
 // serve serves a page until the test ends, which then is refused nothing.
-func serve(t *testing.T) *site { t.Helper(); return serveWith(t, func(*Options) {}) }
+func serve(t testing.TB) *site { t.Helper(); return serveWith(t, func(*Options) {}) }
 
 // serveWith serves a page with other options.
-func serveWith(t *testing.T, change func(*Options)) *site {
+func serveWith(t testing.TB, change func(*Options)) *site {
 	t.Helper()
 	cache, err := kernel.Open("")
 	if err != nil {
@@ -90,6 +91,7 @@ func serveWith(t *testing.T, change func(*Options)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.s = s
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", p.o.Port))
 	if err != nil {
 		t.Fatal(err)

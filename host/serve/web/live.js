@@ -107,9 +107,11 @@ export function live() {
   on("live", m => { latest = m; frame ||= requestAnimationFrame(draw); });
   on("detail", detail);
   on("stacks", all => $("paths").replaceChildren(...all.map(p => {
-    const list = el("ol", { class: "stack" });
+    const list = el("ol", { class: "stack" }), key = p.frames.join("\n");
     stackInto(list, p.frames);
-    return el("details", {}, el("summary", {}, `${p.count}× `, el("code", {}, p.frames[Math.min(2, p.frames.length - 1)]), " ", el("span", { class: "soft" }, p.who.join(", ") + (p.count > p.who.length ? " …" : ""))), list);
+    // What the reader has opened stays open.
+    const open = [...$("paths").children].some(d => d.open && d.dataset.key === key);
+    return el("details", { "data-key": key, open }, el("summary", {}, `${p.count}× `, el("code", {}, p.frames[Math.min(2, p.frames.length - 1)]), " ", el("span", { class: "soft" }, p.who.join(", ") + (p.count > p.who.length ? " …" : ""))), list);
   })));
   $("tree").addEventListener("click", e => { const row = e.target.closest("[data-tid]"); if (row) choose(Number(row.dataset.tid)); });
   $("tree").addEventListener("keydown", keys);
