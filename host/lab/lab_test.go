@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/invopop/jsonschema"
@@ -37,6 +38,53 @@ func TestLabs(t *testing.T) {
 		// Else a learner who has done nothing reads that most is done.
 		if fails, all := len(l.Exercise.Fails[Exercise]), len(l.Exercise.Checks); 2*fails <= all {
 			t.Errorf("%s: the skeleton fails %d of %d checks; want most", l.File, fails, all)
+		}
+	}
+}
+
+// Where an expression has a text in quotation marks that nobody reads: in a comparison, in
+// a list that is compared with, or as what a method is asked for.
+var (
+	bothLanguages = regexp.MustCompile(`\bsay\(\s*"(?:[^"\\]|\\.)*",\s*"(?:[^"\\]|\\.)*"\)`)
+	notShown      = regexp.MustCompile(`(?:[!=]= ?|\.\w+\()"(?:[^"\\]|\\.)*"|\bin \[[^\]]*\]`)
+	quoted        = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	englishWords  = regexp.MustCompile(`\b[a-z]{2,}[:,;]? (?:[a-z]{2,}\b|%)| [a-z]{2,}[:,;]? |%[dsx] [a-z]{2,}\b|^"[a-z]{2,}: `)
+)
+
+// oneLanguage are the texts of an expression that are English in whatever language.
+func oneLanguage(source string) (all []string) {
+	shown := notShown.ReplaceAllString(bothLanguages.ReplaceAllString(source, "x"), "x")
+	for _, s := range quoted.FindAllString(shown, -1) {
+		if englishWords.MatchString(s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// TestLanguages: what a claim shows is in the reader's language.
+func TestLanguages(t *testing.T) {
+	set, err := Load(os.DirFS(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range set.Labs {
+		for _, c := range l.Claims {
+			for _, s := range oneLanguage(c.Evidence) {
+				t.Errorf("%s, evidence of %s: %s; want say(%s, \"…\") with the same in Korean", l.File, c.ID, s, s)
+			}
+		}
+	}
+	for source, want := range map[string]int{
+		`"of %d tasks".format([1])`: 1,
+		`a.name + " by " + b.name`:  1,
+		`"refused: " + r.errno`:     1,
+		`say("two tasks", "태스크 둘") + say(": not there", ": 없음")`:                        0,
+		`rows.filter(r, r.name == "vm and sighand" || r.name in ["a file", "no file"])`: 0,
+		`line.contains("no such file") ? "NR %d (%x)" : "fs=%d, EPERM"`:                 0,
+	} {
+		if got := oneLanguage(source); len(got) != want {
+			t.Errorf("%s: found %q; want %d", source, got, want)
 		}
 	}
 }

@@ -183,10 +183,27 @@ func (m *maker) cell(f lab.Formula, row expr.Item) view.Cell {
 	if why := judge.NotTold(m.r, f.X); why != nil {
 		return view.Cell{Kind: view.Wrong, Text: why.EN}
 	}
-	v, err := f.X.Item(m.row(row))
+	in := m.row(row)
+	v, err := f.X.Item(in)
 	if err != nil {
 		return view.Cell{Kind: view.Wrong, Text: err.Error()}
 	}
+	made := cellOf(v)
+	if made.Kind != view.Text || !f.X.Says {
+		return made
+	}
+	in.Korean = true
+	if v, err = f.X.Item(in); err != nil {
+		return view.Cell{Kind: view.Wrong, Text: err.Error()}
+	}
+	if ko := v.Text(); ko != made.Text {
+		return view.Cell{Kind: view.Said, Words: view.Words{EN: made.Text, KO: ko}}
+	}
+	return made
+}
+
+// cellOf is a value in a cell.
+func cellOf(v expr.Item) view.Cell {
 	if b, ok := v.Bool(); ok {
 		if b {
 			return view.Cell{Kind: view.Yes}

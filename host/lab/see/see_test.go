@@ -82,6 +82,24 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestSay: a cell has words in both languages.
+func TestSay(t *testing.T) {
+	l, err := lab.Parse([]byte(head+`    table: {rows: [{of: "[1, 2]"}], columns: [{head: X, cell: 'row == 1 ? say("%d task", "태스크 %d개").format([row]) : "EPERM"'}]}`+"\n"), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := Views(l, &result.Result{Lab: "T1"})[0]
+	if v.Table == nil || len(v.Table.Rows) != 2 {
+		t.Fatalf("got %+v; want a table of two rows", v)
+	}
+	if got, want := v.Table.Rows[0].Cells[0], (view.Cell{Kind: view.Said, Words: view.Words{EN: "1 task", KO: "태스크 1개"}}); got != want {
+		t.Errorf("got %+v; want %+v", got, want)
+	}
+	if got, want := v.Table.Rows[1].Cells[0], (view.Cell{Kind: view.Text, Text: "EPERM"}); got != want {
+		t.Errorf("got %+v; want %+v", got, want)
+	}
+}
+
 // TestBadViews: a view that is wrong is found when the lab is loaded.
 func TestBadViews(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
