@@ -42,7 +42,7 @@ type browser struct {
 	faults []string
 }
 
-func openBrowser(t testing.TB, p *site) *browser {
+func openBrowser(t testing.TB, p *site, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Skip("a browser is for people's machines, not for continuous integration")
@@ -51,10 +51,11 @@ func openBrowser(t testing.TB, p *site) *browser {
 	if err != nil {
 		t.Skip("no chromium (make browser-tools installs it)")
 	}
-	alloc, end := chromedp.NewExecAllocator(context.Background(),
+	alloc, end := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1440, 900), chromedp.WSURLReadTimeout(patience))
+		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1440, 900), chromedp.WSURLReadTimeout(patience),
+	}, more...)...)
 	t.Cleanup(end)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(func() {
