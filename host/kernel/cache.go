@@ -103,21 +103,28 @@ func Open(dir string) (*Cache, error) {
 func (c *Cache) debianDir() string { return filepath.Join(c.dir, "kernels", "debian") }
 func (c *Cache) fileDir() string   { return filepath.Join(c.dir, "kernels", "file") }
 func (c *Cache) moduleDir() string { return filepath.Join(c.dir, "kernels", "gomod") }
+func (c *Cache) imageDir() string  { return filepath.Join(c.dir, "kernels", KindImage) }
 func (c *Cache) buildDir() string  { return filepath.Join(c.dir, "kernels", "build") }
 
 // pulledDirs returns the directories of kernels that are found by name.
-func (c *Cache) pulledDirs() []string { return []string{c.debianDir(), c.moduleDir(), c.buildDir()} }
+func (c *Cache) pulledDirs() []string {
+	return []string{c.debianDir(), c.moduleDir(), c.imageDir(), c.buildDir()}
+}
 
 // sourceDir returns the directory of the kernels from a kind of source.
 func (c *Cache) sourceDir(kind string) string {
-	if kind == KindModule {
+	switch kind {
+	case KindModule:
 		return c.moduleDir()
+	case KindImage:
+		return c.imageDir()
 	}
 	return c.debianDir()
 }
 
 // Sources lists the kernels that can be pulled, one row per series and
-// architecture, newest series last, followed by the kernels built by labctl. An
+// architecture, newest series last, followed by the kernels built by labctl, and by those
+// of container images. An
 // empty arch means all.
 func (c *Cache) Sources(arch string) ([]Row, error) {
 	kernels, err := c.List()
@@ -142,8 +149,8 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 		}
 	}
 	for _, k := range kernels {
-		if k.Source == KindBuild && (arch == "" || arch == k.Arch) {
-			rows = append(rows, Row{Ref: k.Ref, Name: k.Ref.String(), Source: KindBuild, From: KindBuild, Series: k.Series, Arch: k.Arch, Kernel: k})
+		if (k.Source == KindBuild || k.Source == KindImage) && (arch == "" || arch == k.Arch) {
+			rows = append(rows, Row{Ref: k.Ref, Name: k.Ref.String(), Source: k.Source, From: k.Source, Series: k.Series, Arch: k.Arch, Kernel: k})
 		}
 	}
 	return rows, nil
@@ -214,6 +221,8 @@ func (k *Kernel) is(ref Ref) bool {
 		return k.Release == ref.Release
 	case ref.Build != "":
 		return k.Ref.Build == ref.Build
+	case ref.Container != "":
+		return k.Source == KindImage && (k.Container == ref.Container || k.pinned() == ref.Container)
 	case ref.Module != "":
 		return k.Module == ref.Module && (ref.Version == "" || k.Version == ref.Version)
 	}
@@ -277,6 +286,8 @@ func (k *Kernel) origin() Ref {
 		return Ref{Suite: k.Suite, Flavour: k.Flavour}
 	case KindModule:
 		return Ref{Module: k.Module, Version: k.Version}
+	case KindImage:
+		return Ref{Container: k.Container}
 	}
 	return k.Ref
 }
@@ -288,13 +299,15 @@ func (c *Cache) mend(ctx context.Context, k *Kernel, err error, ref Ref, arch st
 	switch {
 	case err == nil:
 		return k, nil
+	case errors.As(err, &damaged) && k != nil && k.Source == KindImage:
+		ref = k.origin()
 	case errors.As(err, &damaged) && k != nil && k.Source == KindModule:
 		ref = k.Ref
 	case errors.As(err, &damaged) && k != nil && k.Source == KindDebian:
 		if ref.Release != "" {
 			ref = Ref{Suite: k.Suite, Flavour: k.Flavour, Release: k.Release}
 		}
-	case errors.Is(err, ErrNotCached) && (ref.Suite != "" || ref.Module != ""):
+	case errors.Is(err, ErrNotCached) && ref.remote():
 	case errors.As(err, &damaged) && k != nil && k.Source == KindBuild:
 		return nil, fmt.Errorf("%w; labctl kernel build makes it again", err)
 	default:
@@ -308,7 +321,7 @@ func (c *Cache) mend(ctx context.Context, k *Kernel, err error, ref Ref, arch st
 // for the lock, its result is used. A kernel without a source, such as a file,
 // must exist already.
 func (c *Cache) Pull(ctx context.Context, ref Ref, arch string, report func(Progress)) (*Kernel, error) {
-	if ref.Suite == "" && ref.Module == "" {
+	if !ref.remote() {
 		return c.Get(ctx, ref, arch, report)
 	}
 	began := time.Now()
@@ -351,7 +364,7 @@ func (c *Cache) remove(k *Kernel) error {
 
 // key returns the key of the kernel's source.
 func (k *Kernel) key() string {
-	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module}).key()
+	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module, Container: k.Container}).key()
 }
 
 // lock acquires the lock of a source and architecture. If it has to wait, it

@@ -106,7 +106,7 @@ func (k *Kernel) Info(ctx context.Context) (*Info, error) {
 
 // From returns the kernel's source: "debian:trixie-cloud", "build".
 func (k *Kernel) From() string {
-	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module}).ref()
+	return (&Source{Kind: k.Source, Suite: k.Suite, Flavour: k.Flavour, Module: k.Module, Container: k.Container}).ref()
 }
 
 // features checks the configuration against every feature.

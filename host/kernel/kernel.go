@@ -69,24 +69,26 @@ const (
 // Kernel is a cached kernel or one in a file. Its exported fields are the contents
 // of kernel.json.
 type Kernel struct {
-	Ref      Ref    `json:"-"` // a reference that always finds exactly this kernel
-	Dir      string `json:"-"` // directory of its files
-	say      func(string)
-	from     string           // the package or directory of packages that the user named; "" for others
-	Source   string           `json:"source"`            // KindDebian, KindModule, KindFile, KindBuild
-	Suite    string           `json:"suite"`             // "trixie"; "" if not from Debian
-	Flavour  string           `json:"flavour,omitempty"` // "cloud"
-	Module   string           `json:"module,omitempty"`  // Go module's path
-	Sum      string           `json:"sum,omitempty"`     // Go module's sum, as in go.sum: "h1:…"
-	Series   string           `json:"series"`            // "6.12", from Release
-	Arch     string           `json:"arch"`              // GOARCH
-	Release  string           `json:"release"`           // uname -r
-	Version  string           `json:"version"`           // version of the package or module; "" for a file
-	Path     string           `json:"path,omitempty"`    // path of the image, for a file
-	Packages []debian.Package `json:"packages,omitempty"`
-	Files    map[string]File  `json:"files"` // vmlinuz, config, btf, modules.zip, as far as present
-	Pulled   time.Time        `json:"pulled"`
-	Build    *Built           `json:"build,omitempty"` // for KindBuild
+	Ref     Ref    `json:"-"` // a reference that always finds exactly this kernel
+	Dir     string `json:"-"` // directory of its files
+	say     func(string)
+	from    string // the package or directory of packages that the user named; "" for others
+	Source  string `json:"source"`            // KindDebian, KindModule, KindImage, KindFile, KindBuild
+	Suite   string `json:"suite"`             // "trixie"; "" if not from Debian
+	Flavour string `json:"flavour,omitempty"` // "cloud"
+	Module  string `json:"module,omitempty"`  // Go module's path
+	Sum     string `json:"sum,omitempty"`     // Go module's sum, as in go.sum: "h1:…"
+	// Container is the container image, by the name that the user gave; Sum is its digest then.
+	Container string           `json:"container,omitempty"`
+	Series    string           `json:"series"`         // "6.12", from Release
+	Arch      string           `json:"arch"`           // GOARCH
+	Release   string           `json:"release"`        // uname -r
+	Version   string           `json:"version"`        // version of the package or module; "" for a file
+	Path      string           `json:"path,omitempty"` // path of the image, for a file
+	Packages  []debian.Package `json:"packages,omitempty"`
+	Files     map[string]File  `json:"files"` // vmlinuz, config, btf, modules.zip, as far as present
+	Pulled    time.Time        `json:"pulled"`
+	Build     *Built           `json:"build,omitempty"` // for KindBuild
 
 	debuginfo string // see SetDebuginfo
 	config    func() (map[string]string, error)
@@ -141,6 +143,8 @@ func (k *Kernel) init() {
 		k.Ref = Ref{Build: strings.TrimSuffix(filepath.Base(k.Dir), "-"+k.Arch)}
 	case k.Source == KindModule:
 		k.Ref = Ref{Module: k.Module, Version: k.Version}
+	case k.Source == KindImage:
+		k.Ref = Ref{Container: k.pinned()}
 	case k.Path != "":
 		k.Ref = Ref{Path: k.Path}
 	case k.from != "":
@@ -155,7 +159,7 @@ func (k *Kernel) String() string {
 	switch k.Source {
 	case KindDebian:
 		return fmt.Sprintf("%s (%s)", k.Release, (&Source{Kind: KindDebian, Suite: k.Suite, Flavour: k.Flavour}).ref())
-	case KindBuild, KindModule:
+	case KindBuild, KindModule, KindImage:
 		return fmt.Sprintf("%s (%s)", k.Release, k.Ref)
 	}
 	return fmt.Sprintf("%s (%s)", k.Release, cmp.Or(k.Path, k.from))

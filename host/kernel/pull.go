@@ -52,8 +52,11 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 		}
 	}
 	from := c.pullDebian
-	if src.Kind == KindModule {
+	switch src.Kind {
+	case KindModule:
 		from = c.pullModule
+	case KindImage:
+		from = c.pullImage
 	}
 	k, err := from(ctx, src, ref, arch, report, verify)
 	if err != nil {
@@ -77,6 +80,9 @@ func (c *Cache) pull(ctx context.Context, ref Ref, arch string, report func(Prog
 // sourceFor returns the source of a reference after checking that it serves the
 // architecture.
 func sourceFor(ref Ref, arch string) (*Source, error) {
+	if ref.Container != "" { // which architectures it has, its registry knows
+		return ref.source(), nil
+	}
 	for _, src := range pulled() {
 		if src.ref() != ref.source().ref() {
 			continue

@@ -12,7 +12,7 @@ import (
 	"labctl/host/outcome"
 )
 
-// Ref names a kernel without its architecture. Exactly one of Suite, Module,
+// Ref names a kernel without its architecture. Exactly one of Suite, Module, Container,
 // Release, Path and Build is set.
 type Ref struct {
 	Suite   string // Debian suite: "trixie"
@@ -20,9 +20,11 @@ type Ref struct {
 	Series  string // set with Suite when the user named the series: "6.12"
 	Module  string // Go module: "github.com/gokrazy/kernel.rpi"
 	Version string // set with Module when the user named one: "v0.0.0-20251127164438-9778ec0261de"
-	Release string // `uname -r` of a cached kernel: "6.12.107+deb13-amd64"
-	Path    string // an image file, or the directory of a kernel tree
-	Build   string // name of a kernel that labctl built: "lab-6.12"
+	// Container is a container image: "quay.io/lvh-images/kernel-images:6.6-main".
+	Container string
+	Release   string // `uname -r` of a cached kernel: "6.12.107+deb13-amd64"
+	Path      string // an image file, or the directory of a kernel tree
+	Build     string // name of a kernel that labctl built: "lab-6.12"
 }
 
 // String returns the reference in the form that ParseRef accepts.
@@ -46,16 +48,23 @@ func (r Ref) String() string {
 
 // source returns a Source with the fields that the reference names.
 func (r Ref) source() *Source {
-	if r.Module != "" {
+	switch {
+	case r.Module != "":
 		return &Source{Kind: KindModule, Module: r.Module}
+	case r.Container != "":
+		return &Source{Kind: KindImage, Container: r.Container}
 	}
 	return &Source{Kind: KindDebian, Suite: r.Suite, Flavour: r.Flavour, Series: r.Series}
 }
 
+// remote reports whether the kernel is pulled from somewhere.
+func (r Ref) remote() bool { return r.Suite != "" || r.Module != "" || r.Container != "" }
+
 // ParseRef parses the argument of `--kernel`: a series, optionally with a flavour
 // ("6.12", "6.12-cloud"), a source ("debian:trixie", "debian:trixie-cloud",
 // "gomod:github.com/gokrazy/kernel.rpi", the latter optionally with a version:
-// "…@v0.0.0-20251127164438-9778ec0261de"), a kernel built by labctl
+// "…@v0.0.0-20251127164438-9778ec0261de"), a container image
+// ("oci:quay.io/lvh-images/kernel-images:6.6-main"), a kernel built by labctl
 // ("build:lab-6.12"), the release of a cached kernel ("6.12.107+deb13-amd64") or
 // a path, which contains a slash ("./bzImage", "./linux-6.12/"). A path may be that of a
 // kernel's package, or of a directory with its packages ("./linux-image-6.8.deb",
@@ -73,6 +82,9 @@ func ParseRef(s string) (_ Ref, err error) {
 	}
 	if name, ok := strings.CutPrefix(s, KindModule+":"); ok {
 		return parseModule(s, name)
+	}
+	if name, ok := strings.CutPrefix(s, KindImage+":"); ok {
+		return parseImage(s, name)
 	}
 	for _, kind := range []string{"deb:", "rpm:"} { // files and directories that need not have a slash
 		if name, ok := strings.CutPrefix(s, kind); ok && name != "" {

@@ -33,6 +33,9 @@ type Source struct {
 	// For KindModule.
 	Module string `yaml:"module"` // "github.com/gokrazy/kernel.rpi"
 
+	// For KindImage.
+	Container string `yaml:"-"` // "quay.io/lvh-images/kernel-images:6.6-main"
+
 	Arch map[string]SourceArch `yaml:"arch"` // by GOARCH
 }
 
@@ -54,6 +57,7 @@ const (
 	KindModule = "gomod"
 	KindFile   = "file"
 	KindBuild  = "build" // built by labctl kernel build; not in the list
+	KindImage  = "oci"   // in a container image, which the user names; not in the list
 )
 
 // SourcesEnv is the environment variable that names the user's list of sources.
@@ -66,6 +70,8 @@ func (s *Source) key() string {
 	switch {
 	case s.Kind == KindModule:
 		return strings.ReplaceAll(s.Module, "/", "+")
+	case s.Kind == KindImage:
+		return strings.NewReplacer("/", "+", ":", "=", "@", "=").Replace(s.Container)
 	case s.Flavour != "":
 		return s.Suite + "-" + s.Flavour
 	}
@@ -78,6 +84,8 @@ func (s *Source) ref() string {
 	switch s.Kind {
 	case KindModule:
 		return KindModule + ":" + s.Module
+	case KindImage:
+		return KindImage + ":" + s.Container
 	case KindDebian:
 		return KindDebian + ":" + s.key()
 	}
@@ -87,7 +95,7 @@ func (s *Source) ref() string {
 // name returns the source's short name, if it has one: "6.12-cloud".
 func (s *Source) name() string {
 	switch {
-	case s.Kind == KindModule:
+	case s.Kind == KindModule, s.Kind == KindImage:
 		return s.ref()
 	case s.Flavour != "":
 		return s.Series + "-" + s.Flavour

@@ -219,7 +219,7 @@ func machineFlags(c *cobra.Command, s *machine.Spec) {
 	f := c.Flags()
 	f.StringVar(&s.Arch, "arch", "", "architecture: amd64, arm64, arm (default: the host's)")
 	f.StringVar(&s.Board, "board", "", "board: "+strings.Join(boards(), ", ")+"; it implies the architecture")
-	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, gomod:MODULE, build:NAME, deb:DIR, a path with a slash (default: the newest cached long-term series)")
+	f.StringVar(&s.Kernel, "kernel", "", "kernel: 6.12, debian:trixie, gomod:MODULE, oci:IMAGE, build:NAME, deb:DIR, a path with a slash (default: the newest cached long-term series)")
 	sizeFlags(f, &s.CPUs, &s.MemoryMB)
 	intFlag(f, &s.Nodes, "numa", 1, 8, "NUMA nodes, which share CPUs and memory equally (default 1)")
 	f.StringArrayVar(&s.Append, "append", nil, "more kernel arguments; may be given again")

@@ -60,18 +60,28 @@ func Unpack(ctx context.Context, debs []string, pkgs []Package, dir string, repo
 	for _, p := range pkgs {
 		u.total += p.Size
 	}
-	out, err := os.Create(filepath.Join(dir, "modules.zip"))
+	return u.into(func() error {
+		for i, deb := range debs {
+			if err := u.deb(deb, pkgs[i]); err != nil {
+				return fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
+			}
+		}
+		return nil
+	})
+}
+
+// into writes what read hands to file.
+func (u *unpacker) into(read func() error) (*Tree, error) {
+	out, err := os.Create(filepath.Join(u.dir, "modules.zip"))
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	buf := bufio.NewWriterSize(out, 1<<20)
 	u.zip = newZipper(buf)
-	for i, deb := range debs {
-		if err := u.deb(deb, pkgs[i]); err != nil {
-			u.zip.close()
-			return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
-		}
+	if err := read(); err != nil {
+		u.zip.close()
+		return nil, err
 	}
 	if err := u.zip.close(); err != nil {
 		return nil, fmt.Errorf("write modules.zip: %w", err)
@@ -242,6 +252,16 @@ func decompressor(suffix string, r io.Reader) (io.ReadCloser, error) {
 }
 
 func (u *unpacker) tar(r io.Reader) error {
+	return u.entries(r, func(h *tar.Header, r io.Reader) error {
+		if h.Typeflag != tar.TypeReg {
+			return nil // none of the wanted files is a link
+		}
+		return u.take(path.Clean("/" + h.Name)[1:], h.Size, r)
+	})
+}
+
+// entries hands on the entries of a tar archive.
+func (u *unpacker) entries(r io.Reader, take func(h *tar.Header, r io.Reader) error) error {
 	tr := tar.NewReader(bufio.NewReaderSize(r, 256<<10))
 	for {
 		h, err := tr.Next()
@@ -251,13 +271,12 @@ func (u *unpacker) tar(r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if h.Typeflag != tar.TypeReg {
-			continue // none of the wanted files is a link
+		if h.Typeflag == tar.TypeReg {
+			if err := u.one(h.Name, h.Size); err != nil {
+				return err
+			}
 		}
-		if err := u.one(h.Name, h.Size); err != nil {
-			return err
-		}
-		if err := u.take(path.Clean("/" + h.Name)[1:], h.Size, tr); err != nil {
+		if err := take(h, tr); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
