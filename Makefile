@@ -46,7 +46,7 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 	@echo "test: go vet"
 	@$(GO) vet ./...
 	@echo "test: go test, $(TEST_P) packages at a time"
-	@$(GO) test -p $(TEST_P) -timeout 40m -run '$(RUN)' $(PKG)
+	@$(GO) test -p $(TEST_P) -timeout 80m -run '$(RUN)' $(PKG)
 	@echo "test: all pass"
 
 test-slurm: slurm-tools qemu build ## run a matrix on a Slurm of its own, of two nodes on loopback, one of which dies; as root
