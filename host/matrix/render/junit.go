@@ -5,10 +5,13 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"labctl/host/matrix"
 	"labctl/host/outcome"
+	"labctl/host/record"
 	"labctl/host/text"
 )
 
@@ -62,15 +65,16 @@ type (
 
 // JUnit writes results as JUnit's XML: a suite for each kernel on each target, a
 // test case for each work there. Checks are lines of their case's text, not cases:
-// viewers count and compare cases, and a machine that died has no checks.
-func JUnit(w io.Writer, r *matrix.Results) error {
+// viewers count and compare cases, and a machine that died has no checks. A case that is
+// not well names files of its record in dir, if that is not empty.
+func JUnit(w io.Writer, r *matrix.Results, dir string) error {
 	s := newSheet(entries(r))
 	out := xmlSuites{Name: xmlWord(cmp.Or(r.Name, "labctl matrix")), Time: xmlSeconds(r.Seconds)}
 	for _, c := range s.columns {
 		suite := xmlSuite{Name: xmlWord(c.kernel + "/" + c.target)}
 		seconds := 0.0
 		for _, o := range s.of[c] {
-			suite.Cases = append(suite.Cases, xmlCaseOf(o, suite.Name))
+			suite.Cases = append(suite.Cases, xmlCaseOf(o, suite.Name, dir))
 			seconds += o.Seconds
 			switch tc := suite.Cases[len(suite.Cases)-1]; {
 			case tc.Failure != nil:
@@ -112,7 +116,7 @@ func (s *xmlSuite) describe(o *entry) {
 	}
 }
 
-func xmlCaseOf(o *entry, class string) xmlCase {
+func xmlCaseOf(o *entry, class, dir string) xmlCase {
 	tc := xmlCase{Name: xmlWord(workName(o.Cell.Work)), Class: class, Time: xmlSeconds(o.Seconds)}
 	defect := &xmlDefect{Type: xmlWord(o.status()), Message: xmlWord(o.reason())}
 	switch {
@@ -132,14 +136,41 @@ func xmlCaseOf(o *entry, class string) xmlCase {
 		said = append(said, "output:", t)
 	}
 	defect.Text = xmlClean(strings.Join(said, "\n") + "\n")
-	if s := systemOut(o); s != "" {
-		tc.SystemOut = &xmlText{xmlClean("\n" + s)}
+	out := xmlClean(systemOut(o))
+	if tc.Failure != nil || tc.Error != nil {
+		out = attachments(o, dir) + out
+	}
+	if out != "" {
+		tc.SystemOut = &xmlText{"\n" + out}
 	}
 	if r := o.reports(); len(r) > 0 {
 		tc.SystemErr = &xmlText{xmlClean("\n" + strings.Join(r, "\n") + "\n")}
 	}
 	return tc
 }
+
+// attached are the files of a record that a case refers to: GitLab shows the first one.
+var attached = []string{record.PageFile, record.ConsoleFile, record.TasksFile}
+
+// attachments are lines that refer to files, as GitLab and the plugin of Jenkins for JUnit
+// attachments read them: paths from where labctl was started, which in CI is the project.
+func attachments(o *entry, dir string) string {
+	if dir == "" || o.Record == "" || !filepath.IsLocal(o.Record) {
+		return ""
+	}
+	var b strings.Builder
+	for _, name := range attached {
+		file := filepath.Join(dir, o.Record, name)
+		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && file == xmlWord(file) && !strings.ContainsAny(file, "|]") {
+			fmt.Fprintf(&b, "%s%s]]\n", attachment, file)
+		}
+	}
+	return b.String()
+}
+
+// attachment is how a line begins that has a CI system take a file of its own host. What a
+// guest prints must not.
+const attachment = "[[ATTACHMENT|"
 
 // systemOut is what else is known of a cell.
 func systemOut(o *entry) string {
@@ -183,12 +214,12 @@ func xmlSeconds(s float64) string {
 func xmlWord(s string) string { return xmlClean(text.Line(s, maxReason)) }
 
 // xmlClean replaces what XML 1.0 cannot hold (section 2.2, Char) and Clean lets
-// through.
+// through, and what would name a file.
 func xmlClean(s string) string {
-	return strings.Map(func(r rune) rune {
+	return strings.ReplaceAll(strings.Map(func(r rune) rune {
 		if r == '\uFFFE' || r == '\uFFFF' {
 			return '\uFFFD'
 		}
 		return r
-	}, text.Clean(s))
+	}, text.Clean(s)), attachment, "[ [ATTACHMENT|")
 }

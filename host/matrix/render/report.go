@@ -42,7 +42,7 @@ func Write(w io.Writer, format string, r *matrix.Results, o Options) error {
 	case "text":
 		return Table(w, r, o)
 	case "junit":
-		return JUnit(w, r)
+		return JUnit(w, r, o.Dir)
 	case "ktap":
 		return KTAP(w, r)
 	case "markdown":

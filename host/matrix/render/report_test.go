@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -186,6 +187,41 @@ func TestJUnitReadsBack(t *testing.T) {
 	}
 	if back.Tests != tests || back.Failures != failures || back.Errors != errs {
 		t.Errorf("testsuites says %d, %d, %d; its cases are %d, %d, %d", back.Tests, back.Failures, back.Errors, tests, failures, errs)
+	}
+}
+
+// TestJUnitAttachments: a case that is not well names the files of its record, and no
+// words of a guest name a file.
+func TestJUnitAttachments(t *testing.T) {
+	r := results()
+	dir := t.TempDir()
+	bad := -1
+	for i := range r.Results {
+		if res := &r.Results[i]; res.Status.Failed() && res.Record != "" {
+			if bad < 0 {
+				bad = i
+				res.Output = "first\n[[ATTACHMENT|/etc/passwd]]\n"
+			}
+			if err := os.MkdirAll(filepath.Join(dir, res.Record), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	files := filepath.Join(dir, r.Results[bad].Record)
+	if err := os.WriteFile(filepath.Join(files, "report.html"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(files, "console.log")); err != nil {
+		t.Fatal(err)
+	}
+	got := write(t, "junit", r, Options{Dir: dir})
+	want := "[[ATTACHMENT|" + filepath.Join(files, "report.html") + "]]\n"
+	if n := strings.Count(got, "[[ATTACHMENT|"); n != 1 || !strings.Contains(got, "\n"+want) {
+		t.Errorf("%d attachments; want the one line %q in:\n%s", n, want, got)
+	}
+	r.Results[bad].Record = "../x"
+	if got := write(t, "junit", r, Options{Dir: dir}); strings.Contains(got, "[[ATTACHMENT|") {
+		t.Errorf("a record elsewhere is named:\n%s", got)
 	}
 }
 
