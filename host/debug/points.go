@@ -101,7 +101,7 @@ func (s *Session) add(ctx context.Context, c *command.Command, p *Point) (err er
 	}
 	if p.Task != "" || p.PID != 0 {
 		if !s.g.HasTypes() {
-			return &kern.NoTypesError{Kernel: s.g.Image.String()}
+			return kern.NoTypes(s.g.Image)
 		}
 	}
 	if p.If != "" {

@@ -38,8 +38,9 @@ type Cache struct {
 
 	dir  string   // <cache>
 	told sync.Map // lines of Say that are said once
-	// repository opens the archive that a source's packages come from.
-	repository func(src Source, arch string) repository
+	// repository opens the archive that a source's packages come from; part names a
+	// directory for its files other than that of a pull.
+	repository func(src Source, arch, part string) repository
 }
 
 // repository is a package archive, as far as a pull needs it. Its methods are
@@ -48,6 +49,8 @@ type repository interface {
 	// Resolve returns the packages that a meta package currently depends on, the
 	// one with the image first.
 	Resolve(ctx context.Context, meta string, report func(Progress)) ([]debian.Package, error)
+	// Lookup returns one package at one version, or a *debian.MissingError.
+	Lookup(ctx context.Context, name, version string, report func(Progress)) (debian.Package, error)
 	// Download returns the files of the packages, in the order of pkgs.
 	Download(ctx context.Context, pkgs []debian.Package, report func(Progress)) ([]string, error)
 	// Drop discards what was downloaded.
@@ -66,6 +69,8 @@ type Row struct {
 	LongTerm bool    `json:"long_term"`
 	Package  string  `json:"package"` // meta package, or Go module
 	Kernel   *Kernel `json:"kernel"`  // newest cached one; nil if there is none
+	// Debug is the size of its vmlinux with DWARF in bytes, 0 if that was not pulled.
+	Debug int64 `json:"debug,omitempty"`
 }
 
 // Open opens the cache in dir. An empty dir means the user's cache:
@@ -89,9 +94,9 @@ func Open(dir string) (*Cache, error) {
 			return nil, fmt.Errorf("open kernel cache: %w", err)
 		}
 	}
-	c.repository = func(src Source, arch string) repository {
+	c.repository = func(src Source, arch, part string) repository {
 		return &debian.Root{
-			Dir:       filepath.Join(c.dir, "apt", src.key()+"-"+arch),
+			Dir:       filepath.Join(c.dir, "apt", src.key()+"-"+arch+part),
 			Suite:     src.Suite,
 			Component: src.Component,
 			Arch:      src.Arch[arch].Debian,
@@ -144,6 +149,7 @@ func (c *Cache) Sources(arch string) ([]Row, error) {
 			}
 			if match := matching(kernels, row.Ref, a); len(match) > 0 {
 				row.Kernel = match[0]
+				_, row.Debug = row.Kernel.DebugFile()
 			}
 			rows = append(rows, row)
 		}

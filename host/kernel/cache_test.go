@@ -118,6 +118,10 @@ func (s *shelf) Download(ctx context.Context, _ []debian.Package, _ func(Progres
 	return []string{filepath.Join(s.dir, "x.deb")}, nil
 }
 
+func (s *shelf) Lookup(_ context.Context, name, version string, _ func(Progress)) (debian.Package, error) {
+	return debian.Package{}, &debian.MissingError{Package: name + "=" + version, Suite: "trixie"}
+}
+
 func (s *shelf) Drop() error { return nil }
 
 func openWith(t testing.TB, dir string, s repository) *Cache {
@@ -126,7 +130,7 @@ func openWith(t testing.TB, dir string, s repository) *Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.repository = func(Source, string) repository { return s }
+	c.repository = func(Source, string, string) repository { return s }
 	return c
 }
 

@@ -3,7 +3,6 @@ package kernel
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"debug/elf"
@@ -18,13 +17,16 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
-	"labctl/host/arch"
+	"labctl/host/bounded"
 	"labctl/host/cachedir"
 	"labctl/host/kernel/ctype"
+	"labctl/host/kernel/image"
 	"labctl/host/outcome"
+	"labctl/host/scratch"
+	"labctl/host/text"
 )
 
-// SetDebuginfo makes Types take the kernel's types from a vmlinux with BTF or DWARF: for a
+// SetDebuginfo makes KnownTypes take the kernel's types from a vmlinux with BTF or DWARF: for a
 // kernel that was built without BTF. It must be of this kernel.
 func (k *Kernel) SetDebuginfo(path string) error {
 	abs, err := filepath.Abs(path)
@@ -38,30 +40,13 @@ func (k *Kernel) SetDebuginfo(path string) error {
 	return nil
 }
 
-// Debuginfo returns what SetDebuginfo was given, "" if nothing.
-func (k *Kernel) Debuginfo() string { return k.debuginfo }
-
 func (k *Kernel) checkDebuginfo(path string) error {
 	if st, err := os.Stat(path); err != nil {
 		return err
 	} else if !st.Mode().IsRegular() {
 		return errors.New("not a regular file")
 	}
-	f, err := elf.Open(path)
-	if err != nil {
-		return errors.New("not an ELF file; want a vmlinux with BTF or DWARF")
-	}
-	defer f.Close()
-	if got := arch.OfELF(f.Machine, f.Class); got != k.Arch {
-		return fmt.Errorf("it is for %s, not for %s", cmp.Or(got, f.Machine.String()), k.Arch)
-	}
-	if f.Section(".BTF") == nil && f.Section(".debug_info") == nil {
-		return errors.New("it has neither BTF nor DWARF")
-	}
-	if !hasBanner(f, k.Release) {
-		return fmt.Errorf("it is not of kernel %s", k.Release)
-	}
-	return nil
+	return k.checkBuild(path, false)
 }
 
 // hasBanner reports whether a kernel is of a release.
@@ -100,7 +85,7 @@ func (k *Kernel) debuginfoTypes(ctx context.Context) (*btf.Spec, error) {
 	if s := f.Section(".BTF"); s != nil {
 		blob, err = s.Data()
 	} else {
-		blob, err = pahole(ctx, k.debuginfo)
+		blob, err = keptPahole(ctx, k.debuginfo)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("types of %s: %w", k.debuginfo, err)
@@ -108,9 +93,9 @@ func (k *Kernel) debuginfoTypes(ctx context.Context) (*btf.Spec, error) {
 	return ctype.Read(blob)
 }
 
-// pahole returns the BTF of a file with DWARF.
-func pahole(ctx context.Context, file string) ([]byte, error) {
-	base, err := cachedir.Dir()
+// keptPahole is pahole for a file of the user's: what it made is kept in the cache.
+func keptPahole(ctx context.Context, file string) ([]byte, error) {
+	dir, err := debuginfoDir()
 	if err != nil {
 		return nil, err
 	}
@@ -119,34 +104,54 @@ func pahole(ctx context.Context, file string) ([]byte, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%d\n", file, st.Size(), st.ModTime().UnixNano()))
-	dir := filepath.Join(base, "debuginfo")
-	if err := cachedir.Make(dir, 0o755); err != nil {
-		return nil, err
-	}
 	kept := filepath.Join(dir, hex.EncodeToString(sum[:12])+".btf")
 	if cachedir.Check(kept, file) == nil {
 		return os.ReadFile(kept)
 	}
-	tool, err := exec.LookPath("pahole")
-	if err != nil {
-		return nil, outcome.Hostf("it has DWARF, of which pahole makes BTF: apt-get install pahole")
+	blob, err := pahole(ctx, file)
+	if err == nil && writeFile(kept, blob) == nil {
+		_ = cachedir.Seal(kept, file) // made again the next time
 	}
-	tmp, err := os.CreateTemp(dir, ".new-*")
+	return blob, err
+}
+
+func debuginfoDir() (string, error) {
+	base, err := cachedir.Dir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(base, "debuginfo")
+	return dir, cachedir.Make(dir, 0o755)
+}
+
+// pahole returns the BTF of a file with DWARF.
+func pahole(ctx context.Context, file string) ([]byte, error) {
+	if err := needPahole(); err != nil {
+		return nil, err
+	}
+	dir, err := debuginfoDir()
 	if err != nil {
 		return nil, err
 	}
-	tmp.Close()
-	defer os.Remove(tmp.Name())
-	out, err := exec.CommandContext(ctx, tool, "--btf_encode_detached="+tmp.Name(), file).CombinedOutput()
+	folder, err := scratch.MakeFolder(dir, ".new-")
 	if err != nil {
-		return nil, outcome.Hostf("pahole: %w: %s", err, strings.Join(strings.Fields(string(out)), " "))
+		return nil, err
 	}
-	blob, err := os.ReadFile(tmp.Name())
-	if err != nil || len(blob) == 0 {
-		return nil, outcome.Hostf("pahole made no BTF: %w", errors.Join(err, errors.New("an empty file")))
+	defer folder.Close()
+	made := filepath.Join(folder.Path, "btf")
+	out, err := exec.CommandContext(ctx, "pahole", "--btf_encode_detached="+made, file).CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	if writeFile(kept, blob) == nil {
-		_ = cachedir.Seal(kept, file) // made again the next time
+	if err != nil {
+		return nil, outcome.Hostf("pahole: %w: %s", err, text.Line(strings.Join(strings.Fields(string(out)), " "), 300))
+	}
+	blob, err := bounded.ReadFile(made, image.MaxSize)
+	if err != nil {
+		return nil, outcome.Hostf("pahole made no BTF: %w", err)
+	}
+	if len(blob) == 0 {
+		return nil, outcome.Hostf("pahole made no BTF: an empty file")
 	}
 	return blob, nil
 }

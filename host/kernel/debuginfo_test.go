@@ -34,7 +34,7 @@ func TestSetDebuginfo(t *testing.T) {
 	} {
 		k := &Kernel{Arch: c.arch, Release: "6.12.0-none"}
 		err := k.SetDebuginfo(c.path)
-		if err == nil || !strings.Contains(err.Error(), c.want) || outcome.Of(err) != outcome.BadInput || k.Debuginfo() != "" {
+		if err == nil || !strings.Contains(err.Error(), c.want) || outcome.Of(err) != outcome.BadInput || k.TypesFrom() != TypesNone {
 			t.Errorf("SetDebuginfo(%s) for %s = %v (%s), want %s", c.path, c.arch, err, outcome.Of(err), c.want)
 		}
 	}

@@ -24,6 +24,7 @@ const (
 	StageDownload = debian.StageDownload
 	StageUnpack   = debian.StageUnpack
 	StageInspect  = debian.StageInspect
+	StageTypes    = debian.StageTypes
 	StageDone     = debian.StageDone
 )
 

@@ -43,7 +43,9 @@ type Info struct {
 	Features  []Feature `json:"features"`
 
 	BTF *BTFInfo `json:"btf"` // nil without BTF
-	ORC int      `json:"orc"` // number of entries of the ORC unwind table; 0 without one
+	// Debug is the path of the vmlinux of its debug package, if that was pulled.
+	Debug string `json:"debug,omitempty"`
+	ORC   int    `json:"orc"` // number of entries of the ORC unwind table; 0 without one
 	// Kallsyms is nil if the image has no readable kallsyms table; NoKallsyms is
 	// the reason.
 	Kallsyms   *KallsymsInfo `json:"kallsyms"`
@@ -86,6 +88,7 @@ func (k *Kernel) Info(ctx context.Context) (*Info, error) {
 		Kind: img.Kind, Compression: img.Compression, Unpacked: int64(len(img.Kernel)), PVH: img.HasPVH(),
 		HasConfig: k.HasConfig(), ORC: img.ORC(),
 	}
+	out.Debug, _ = k.DebugFile()
 	if out.HasConfig {
 		out.Features = k.features()
 	}

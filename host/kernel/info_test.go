@@ -296,6 +296,10 @@ func (s silent) Resolve(ctx context.Context, _ string, _ func(Progress)) ([]debi
 	return nil, err
 }
 
+func (silent) Lookup(context.Context, string, string, func(Progress)) (debian.Package, error) {
+	panic("not asked for a package")
+}
+
 func (silent) Download(context.Context, []debian.Package, func(Progress)) ([]string, error) {
 	return nil, errors.New("nothing was offered")
 }

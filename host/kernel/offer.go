@@ -118,7 +118,7 @@ func (c *Cache) asker(kind, arch string) (ask func(context.Context, Source) (ver
 	}
 	updated := ""
 	return func(ctx context.Context, src Source) (string, string, error) {
-		repo := c.repository(src, arch)
+		repo := c.repository(src, arch, "")
 		index := src.Component + " " + src.Arch[arch].Debian
 		if root, ok := repo.(*debian.Root); ok {
 			root.Dir, root.Updated = folder.Path, updated == index

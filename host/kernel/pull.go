@@ -109,7 +109,7 @@ func (c *Cache) clearStale(src *Source, arch string) error {
 }
 
 func (c *Cache) pullDebian(ctx context.Context, src *Source, ref Ref, arch string, report func(Progress), verify func(*Kernel) error) (_ *Kernel, err error) {
-	repo := c.repository(*src, arch)
+	repo := c.repository(*src, arch, "")
 	defer func() {
 		// A partial download helps the next pull, unless it is what fills the disk.
 		if errors.Is(outcome.Said(err), syscall.ENOSPC) {

@@ -3,7 +3,10 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
+	"slices"
+	"strings"
 
 	"labctl/host/kernel/symtab"
 	"labctl/host/outcome"
@@ -20,17 +23,25 @@ const (
 )
 
 // Symbols returns the kernel's symbols at their link addresses, in a form that takes
-// about a millisecond to load. A kernel without symbols of data (CONFIG_KALLSYMS_ALL) has
-// no BannerSymbol, and TextSymbol only on some architectures: they are then found in its
-// image. The error wraps image.ErrNoKallsyms if the image has no readable kallsyms table.
+// about a millisecond to load. Those of data are in kallsyms with CONFIG_KALLSYMS_ALL
+// alone; else the vmlinux of the debug package has them, see PullDebug. Without either there is
+// no BannerSymbol, and TextSymbol only on some architectures: they are found in the image. The error wraps image.ErrNoKallsyms if the image has no readable kallsyms table.
 func (k *Kernel) Symbols(ctx context.Context) (_ *symtab.Table, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	b, err := k.DerivedData(symbolsFile, func() ([]byte, error) {
+	name := symbolsFile
+	debug, _ := k.DebugFile()
+	if debug != "" { // which may be pulled, and removed, at any time
+		name = "debug-" + name
+	}
+	b, err := k.DerivedData(name, func() ([]byte, error) {
 		text, err := k.Kallsyms(ctx)
 		if err != nil {
 			return nil, err
 		}
 		more, err := k.missingSymbols(text)
+		if err == nil && debug != "" && !hasSymbol(text, BannerSymbol) {
+			more, err = dataSymbols(debug, more)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -46,9 +57,53 @@ func (k *Kernel) Symbols(ctx context.Context) (_ *symtab.Table, err error) {
 	return t, nil
 }
 
+func hasSymbol(kallsyms []byte, name string) bool {
+	return bytes.Contains(kallsyms, []byte(" "+name+"\n"))
+}
+
+// maxDataSymbols bounds the symbols of data of a vmlinux.
+const maxDataSymbols = 1 << 20
+
+// dataSymbols returns the symbols of data of a vmlinux, and those that are known already.
+func dataSymbols(vmlinux string, known []symtab.Symbol) (all []symtab.Symbol, err error) {
+	f, err := elf.Open(vmlinux)
+	if err != nil {
+		return nil, fmt.Errorf("symbols of %s: %w", vmlinux, err)
+	}
+	defer f.Close()
+	syms, err := f.Symbols()
+	if err != nil {
+		return nil, fmt.Errorf("symbols of %s: %w", vmlinux, err)
+	}
+	all = slices.Clone(known)
+	for _, s := range syms {
+		kind := elf.ST_TYPE(s.Info)
+		if int(s.Section) >= len(f.Sections) || kind != elf.STT_OBJECT && kind != elf.STT_NOTYPE || s.Name == "" ||
+			strings.ContainsAny(s.Name, "$\x00\t ") || len(all) == maxDataSymbols { // $d and the like mark what is data for disassemblers
+			continue
+		}
+		flags := f.Sections[s.Section].Flags
+		if flags&elf.SHF_ALLOC == 0 || flags&elf.SHF_EXECINSTR != 0 || slices.ContainsFunc(known, func(k symtab.Symbol) bool { return k.Name == s.Name }) {
+			continue
+		}
+		letter := byte('r')
+		switch {
+		case f.Sections[s.Section].Type == elf.SHT_NOBITS && flags&elf.SHF_WRITE != 0:
+			letter = 'b'
+		case flags&elf.SHF_WRITE != 0:
+			letter = 'd'
+		}
+		if elf.ST_BIND(s.Info) == elf.STB_GLOBAL {
+			letter -= 'a' - 'A'
+		}
+		all = append(all, symtab.Symbol{Addr: s.Value, Type: letter, Name: s.Name})
+	}
+	return all, nil
+}
+
 // missingSymbols finds in the image what its symbols do not tell.
 func (k *Kernel) missingSymbols(kallsyms []byte) (more []symtab.Symbol, err error) {
-	has := func(name string) bool { return bytes.Contains(kallsyms, []byte(" "+name+"\n")) }
+	has := func(name string) bool { return hasSymbol(kallsyms, name) }
 	if has(TextSymbol) && has(BannerSymbol) {
 		return nil, nil
 	}

@@ -12,13 +12,10 @@ import (
 	"labctl/host/outcome"
 )
 
-// Types parses all of the kernel's BTF, which is megabytes. It returns nil for a
+// Types parses all of the kernel's own BTF, which is megabytes. It returns nil for a
 // kernel without BTF.
 func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	if k.debuginfo != "" {
-		return k.debuginfoTypes(ctx)
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -31,6 +28,54 @@ func (k *Kernel) Types(ctx context.Context) (_ *btf.Spec, err error) {
 		return nil, fmt.Errorf("BTF of kernel %s: %w", k, err)
 	}
 	return spec, nil
+}
+
+// TypesFrom is where KnownTypes takes the types of a kernel from.
+type TypesFrom string
+
+const (
+	TypesNone      TypesFrom = ""
+	TypesBTF       TypesFrom = "BTF"           // its own
+	TypesPackage   TypesFrom = "debug package" // see PullDebug
+	TypesDebuginfo TypesFrom = "debuginfo"     // see SetDebuginfo
+)
+
+// TypesFrom returns where the kernel's types come from.
+func (k *Kernel) TypesFrom() TypesFrom {
+	if k.debuginfo != "" {
+		return TypesDebuginfo
+	}
+	if _, ok := k.Files[btfFile]; ok {
+		return TypesBTF
+	}
+	if path, _ := k.DebugFile(); path != "" {
+		return TypesPackage
+	}
+	return TypesNone
+}
+
+// KnownTypes returns the types by which a running kernel's memory is read: the kernel's
+// own, or those that debug information of it has. It returns nil if there are none.
+//
+// What is planned and judged knows the kernel's own alone (Types, Facts): it would depend
+// on what somebody has pulled.
+func (k *Kernel) KnownTypes(ctx context.Context) (_ *btf.Spec, err error) {
+	defer outcome.OrElse(outcome.BadInput, &err)
+	switch k.TypesFrom() {
+	case TypesDebuginfo:
+		return k.debuginfoTypes(ctx)
+	case TypesPackage:
+		blob, err := k.debugBTF(ctx, func() {})
+		if err != nil || blob == nil {
+			return nil, err
+		}
+		spec, err := ctype.Read(blob)
+		if err != nil {
+			return nil, fmt.Errorf("types of the debug package of kernel %s: %w", k, err)
+		}
+		return spec, nil
+	}
+	return k.Types(ctx)
 }
 
 // BTF returns the kernel's types as it holds them itself; nil for a kernel without.

@@ -40,10 +40,11 @@ var machines = flag.String("machines", "6.12/amd64,6.12/arm64", "KERNEL/MACHINE,
 // open boots a machine and finds its kernel from outside.
 func open(t *testing.T, name string) (*vm.VM, *outside.Guest) {
 	t.Helper()
-	ref, target, ok := strings.Cut(name, "/")
-	if !ok {
+	at := strings.LastIndex(name, "/") // a kernel may be a path
+	if at < 0 {
 		t.Fatalf("-machines %s: want KERNEL/MACHINE", name)
 	}
+	ref, target := name[:at], name[at+1:]
 	spec := machine.Spec{Kernel: ref, Arch: target}
 	if strings.HasPrefix(target, "raspi") {
 		spec.Arch, spec.Board = "", target

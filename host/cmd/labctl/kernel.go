@@ -78,18 +78,21 @@ serves. If a source does not answer, its line shows the error; the exit status i
 			if asJSON {
 				return a.printJSON(rows)
 			}
-			w := a.table("KERNEL", "ARCH", "SOURCE", "CACHED", "SIZE")
+			w := a.table("KERNEL", "ARCH", "SOURCE", "CACHED", "SIZE", "DEBUG")
 			for _, r := range rows {
 				name := r.Name
 				if r.LongTerm {
 					name += " (long-term)"
 				}
-				cached, size := "-", "-"
+				cached, size, debug := "-", "-", "-"
 				if r.Kernel != nil {
 					cached = r.Kernel.Release
 					size = megabytes(r.Kernel)
 				}
-				w.Row(name, r.Arch, r.From, cached, size)
+				if r.Debug > 0 {
+					debug = inMegabytes(r.Debug)
+				}
+				w.Row(name, r.Arch, r.From, cached, size, debug)
 			}
 			return w.Write(a.stdout)
 		},
@@ -168,19 +171,31 @@ func megabytes(k *kernel.Kernel) string {
 	for _, f := range k.Files {
 		n += f.Size
 	}
-	return fmt.Sprintf("%d MB", (n+1<<19)>>20)
+	return inMegabytes(n)
 }
+
+func inMegabytes(n int64) string { return fmt.Sprintf("%d MB", (n+1<<19)>>20) }
 
 func (a *app) kernelPull() *cobra.Command {
 	var archs []string
+	var debug bool
 	c := &cobra.Command{
 		Use:   "pull KERNEL...",
 		Short: "Download kernels into the cache",
+		Long: `Download kernels into the cache.
+
+With --debug, Debian's debug package of each kernel is downloaded, too, which is
+700 MB to 1.2 GB, and its vmlinux with DWARF is kept beside the kernel. A kernel that
+was built without BTF, as all of arm are, has types then: ps, stack, struct and debug
+find them by themselves. pahole has to be installed for that. A kernel that has BTF has
+types of its own; its package adds the symbols of variables, where they lack. kernel rm
+removes both.`,
 		Example: `  labctl kernel pull 6.12
   labctl kernel pull 5.10 7.2 --arch amd64,arm64
   labctl kernel pull 5.10..7.2 --arch arm64
   labctl kernel pull debian:trixie --arch arm64
-  labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi`,
+  labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi
+  labctl kernel pull 6.12 --arch arm --debug`,
 		Args: needArgs("a kernel: labctl kernel pull 6.12"),
 		RunE: func(c *cobra.Command, args []string) error {
 			env, err := a.env()
@@ -203,12 +218,21 @@ func (a *app) kernelPull() *cobra.Command {
 						return err
 					}
 					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", w.ref, arch, k)
+					if !debug {
+						continue
+					}
+					if err := env.Cache.PullDebug(c.Context(), k, env.PullOf(w.ref, arch)); err != nil {
+						return err
+					}
+					path, _ := k.DebugFile()
+					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", w.ref, arch, path)
 				}
 			}
 			return nil
 		},
 	}
 	c.Flags().StringSliceVar(&archs, "arch", nil, "architectures: amd64, arm64, arm (default: the kernel's only one, or the host's)")
+	c.Flags().BoolVar(&debug, "debug", false, "also its debug package: types for a kernel without BTF")
 	return c
 }
 

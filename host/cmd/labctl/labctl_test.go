@@ -61,13 +61,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			setup(env)
 			return errors.Join(os.MkdirAll(filepath.Join(env.WorkDir, "tmp"), 0o755), os.Mkdir(filepath.Join(env.WorkDir, "run"), 0o700))
 		},
-		// Of the boards, raspi4b alone is not in every QEMU.
-		Condition: func(cond string) (bool, error) {
-			if cond != "raspi4b" {
-				return false, fmt.Errorf("condition %q is not known", cond)
-			}
-			return qemu.HasMachine("qemu-system-aarch64", cond)
-		},
+		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"empty":      empty,
 			"empty-file": emptyFile,
@@ -77,6 +71,27 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 			"wrap":       wrap,
 		},
 	})
+}
+
+// condition is of what not every host has: the board raspi4b, which not every QEMU knows,
+// and the debug package of 6.12 for arm, which is 700 MB.
+func condition(cond string) (bool, error) {
+	switch cond {
+	case "raspi4b":
+		return qemu.HasMachine("qemu-system-aarch64", cond)
+	case "debug-package":
+		cache, err := kernel.Open("")
+		if err != nil {
+			return false, err
+		}
+		k, err := cache.Find(kernel.Ref{Suite: "trixie", Series: "6.12"}, "arm")
+		if err != nil {
+			return false, nil
+		}
+		path, _ := k.DebugFile()
+		return path != "", nil
+	}
+	return false, fmt.Errorf("condition %q is not known", cond)
 }
 
 func goEnv(t *testing.T, name string) string {

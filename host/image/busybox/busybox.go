@@ -57,7 +57,7 @@ type Store struct {
 
 // repository is a package archive, see debian.Root.
 type repository interface {
-	Lookup(ctx context.Context, name string, report func(debian.Progress)) (debian.Package, error)
+	Lookup(ctx context.Context, name, version string, report func(debian.Progress)) (debian.Package, error)
 	Download(ctx context.Context, pkgs []debian.Package, report func(debian.Progress)) ([]string, error)
 	Drop() error
 }
@@ -179,7 +179,7 @@ func (s *Store) pull(ctx context.Context, from Source, a arch.Arch, report func(
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	root := s.root(from, a)
-	pkg, err := root.Lookup(ctx, from.Package, report)
+	pkg, err := root.Lookup(ctx, from.Package, "", report)
 	if err != nil {
 		return nil, errors.Join(err, root.Drop())
 	}

@@ -66,7 +66,7 @@ type archive struct {
 	drops  int
 }
 
-func (a *archive) Lookup(context.Context, string, func(debian.Progress)) (debian.Package, error) {
+func (a *archive) Lookup(context.Context, string, string, func(debian.Progress)) (debian.Package, error) {
 	a.lookup++
 	return a.pkg, a.err
 }

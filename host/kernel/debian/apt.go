@@ -222,6 +222,9 @@ func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, 
 	}
 	var out bytes.Buffer
 	if err := r.apt(ctx, "apt-cache", args, nil, &out); err != nil {
+		if strings.Contains(err.Error(), "No packages found") { // of none of them
+			return nil, &MissingError{Package: deps[0].spec(), Suite: r.Suite}
+		}
 		return nil, fmt.Errorf("look up %s in %s: %w", args[len(args)-1], r.Suite, err)
 	}
 	byName := map[string]map[string]string{}
@@ -234,12 +237,22 @@ func (r *Root) show(ctx context.Context, deps []exactDep) ([]map[string]string, 
 	for i, d := range deps {
 		s := byName[d.name]
 		if s == nil || (d.version != "" && s["Version"] != d.version) {
-			return nil, fmt.Errorf("package %s is not in %s", d.spec(), r.Suite)
+			return nil, &MissingError{Package: d.spec(), Suite: r.Suite}
 		}
 		stanzas[i] = s
 	}
 	return stanzas, nil
 }
+
+// MissingError is a package that the suite's index does not have.
+type MissingError struct{ Package, Suite string }
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("package %s is not in %s", e.Package, e.Suite)
+}
+
+// Outcome is HostLacks: the archive is not what the user named.
+func (e *MissingError) Outcome() outcome.Kind { return outcome.HostLacks }
 
 // Download fetches the packages and returns their files, in the order of pkgs. It
 // resumes a partial download; if that fails, it starts again from scratch.

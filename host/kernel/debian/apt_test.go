@@ -217,7 +217,7 @@ func TestRefusalIsOfThisUpdate(t *testing.T) {
 	repo.Unsign()
 	r := newRoot(t)
 	lookup := func() error {
-		_, err := r.Lookup(t.Context(), "linux-image-arm64", func(Progress) {})
+		_, err := r.Lookup(t.Context(), "linux-image-arm64", "", func(Progress) {})
 		return err
 	}
 	if err := lookup(); err == nil || !strings.Contains(err.Error(), "not signed") {

@@ -16,6 +16,7 @@ const (
 	StageDownload Stage = "download" // fetching packages
 	StageUnpack   Stage = "unpack"   // unpacking packages; bytes of the packages read
 	StageInspect  Stage = "inspect"  // decompressing the image and reading its BTF
+	StageTypes    Stage = "types"    // making types of DWARF
 	StageDone     Stage = "done"
 )
 

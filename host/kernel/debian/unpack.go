@@ -5,6 +5,7 @@ import (
 	"archive/zip"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -31,6 +32,7 @@ const (
 	maxDeb   = 2 << 30
 	maxTotal = 8 << 30
 	maxFile  = 512 << 20
+	maxDebug = 2 << 30 // a vmlinux with DWARF
 	maxFiles = 100_000
 )
 
@@ -116,6 +118,34 @@ func Extract(ctx context.Context, deb string, pkg Package, name string, report f
 	return data, nil
 }
 
+// errEnough ends the reading of a package's files.
+var errEnough = outcome.New(outcome.OK, "what was wanted is there")
+
+// Copy writes the first regular file of a package that want accepts, by its name below
+// the root, and returns that name. What lies behind it is not unpacked. The checksum of
+// the package is verified; if the error is not nil, what was written must not be used.
+func Copy(ctx context.Context, deb string, pkg Package, want func(name string) bool, to io.Writer, report func(Progress)) (name string, err error) {
+	defer outcome.OrElse(outcome.HostLacks, &err)
+	u := &unpacker{ctx: ctx, report: report, total: pkg.Size, largest: maxDebug}
+	u.take = func(has string, size int64, r io.Reader) error {
+		if !want(has) {
+			return nil
+		}
+		name = has
+		if _, err := io.CopyBuffer(struct{ io.Writer }{to}, r, make([]byte, 1<<20)); err != nil {
+			return err
+		}
+		return errEnough
+	}
+	if err := u.deb(deb, pkg); err != nil {
+		return "", fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
+	}
+	if name == "" {
+		return "", fmt.Errorf("unpack %s: what is wanted of it is not in it", filepath.Base(deb))
+	}
+	return name, nil
+}
+
 type unpacker struct {
 	ctx         context.Context
 	dir         string
@@ -124,6 +154,7 @@ type unpacker struct {
 	zip         *zipper
 	done, total int64 // bytes of packages read
 	unpacked    int64
+	largest     int64 // of a file; 0: maxFile
 	files       int
 	haveFile    map[string]bool
 	tree        Tree
@@ -142,7 +173,7 @@ func (u *unpacker) deb(name string, pkg Package) error {
 	if magic, err := r.Peek(len(rpmMagic)); err == nil && string(magic) == rpmMagic {
 		form = u.rpm
 	}
-	if err := form(r); err != nil {
+	if err := form(r); err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
@@ -286,7 +317,7 @@ func (u *unpacker) entries(r io.Reader, take func(h *tar.Header, r io.Reader) er
 func (u *unpacker) one(name string, size int64) error {
 	u.files++
 	u.unpacked += size
-	if size < 0 || size > maxFile || u.files > maxFiles || u.unpacked > maxTotal {
+	if size < 0 || size > cmp.Or(u.largest, maxFile) || u.files > maxFiles || u.unpacked > maxTotal {
 		return fmt.Errorf("%s: the package is too large", name)
 	}
 	return nil

@@ -233,7 +233,7 @@ func (b *Builder) debian(ctx context.Context, ref kernel.Ref, fresh bool) (*tree
 		}
 	}
 	pull := func(p debian.Progress) { b.Pull(name, p) }
-	pkg, err := root.Lookup(ctx, name, pull)
+	pkg, err := root.Lookup(ctx, name, "", pull)
 	if err != nil {
 		return nil, err
 	}

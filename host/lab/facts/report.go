@@ -129,6 +129,9 @@ func (r *KernelReport) Print(out io.Writer) error {
 	} else {
 		row("BTF", "none: struct offsets and prototypes are unknown")
 	}
+	if r.Debug != "" {
+		row("debug", "%s", r.Debug)
+	}
 	if r.Kallsyms != nil {
 		row("kallsyms", "%d symbols, %d bytes as text", r.Kallsyms.Symbols, r.Kallsyms.Bytes)
 		for _, f := range ksym.CreationFamilies {

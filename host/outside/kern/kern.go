@@ -62,9 +62,9 @@ func Open(ctx context.Context, image *kernel.Kernel, m *vm.Memory, known *Anchor
 		return nil, err
 	}
 	k.types = sync.OnceValues(func() (*btf.Spec, error) {
-		spec, err := image.Types(context.WithoutCancel(ctx))
+		spec, err := image.KnownTypes(context.WithoutCancel(ctx))
 		if err == nil && spec == nil {
-			err = &NoTypesError{image.String()}
+			err = NoTypes(image)
 		}
 		return spec, err
 	})
@@ -88,11 +88,14 @@ func (k *Kernel) Phys() io.ReaderAt { return k.phys }
 // Word returns the size of the kernel's unsigned long, in bytes.
 func (k *Kernel) Word() int { return k.bits / 8 }
 
-// NoTypesError reports a kernel without BTF.
-type NoTypesError struct{ Kernel string }
+// NoTypesError reports a kernel whose types are not known.
+type NoTypesError struct{ Kernel, Hint string }
+
+// NoTypes returns the error for a kernel.
+func NoTypes(k *kernel.Kernel) *NoTypesError { return &NoTypesError{k.String(), k.TypesHint()} }
 
 func (e *NoTypesError) Error() string {
-	return fmt.Sprintf("kernel %s was built without BTF (CONFIG_DEBUG_INFO_BTF): the layout of its structures is not known, unless --debuginfo names its vmlinux with DWARF", e.Kernel)
+	return fmt.Sprintf("kernel %s was built without BTF (CONFIG_DEBUG_INFO_BTF): the layout of its structures is not known; %s", e.Kernel, e.Hint)
 }
 
 // Outcome is BadInput.
@@ -144,14 +147,23 @@ func (k *Kernel) kernelHalf(addr uint64) bool {
 // NoSymbolError reports that a kernel has no symbol of a name.
 type NoSymbolError struct {
 	Name, Kernel string
-	NoData       bool // the kernel has symbols of functions only
+	NoData       bool   // the kernel has symbols of functions only
+	Command      string // which gets the others, if there is one
 }
 
 func (e *NoSymbolError) Error() string {
 	if e.NoData {
-		return fmt.Sprintf("kernel %s has no symbol %s: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)", e.Kernel, e.Name)
+		return fmt.Sprintf("kernel %s has no symbol %s: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)%s", e.Kernel, e.Name, getsOthers(e.Command))
 	}
 	return fmt.Sprintf("kernel %s has no symbol %s", e.Kernel, e.Name)
+}
+
+// getsOthers is the end of a line that symbols of data are not there.
+func getsOthers(command string) string {
+	if command == "" {
+		return ""
+	}
+	return "; " + command + " gets the others"
 }
 
 // Outcome is BadInput.
@@ -161,7 +173,7 @@ func (e *NoSymbolError) Outcome() outcome.Kind { return outcome.BadInput }
 func (k *Kernel) MustAddr(name string) (uint64, error) {
 	addr, ok := k.Addr(name)
 	if !ok {
-		return 0, &NoSymbolError{Name: name, Kernel: k.Image.String(), NoData: k.noData()}
+		return 0, &NoSymbolError{Name: name, Kernel: k.Image.String(), NoData: k.noData(), Command: k.Image.DebugCommand()}
 	}
 	return addr, nil
 }

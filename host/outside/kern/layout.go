@@ -76,15 +76,18 @@ var wanted = map[string]string{
 }
 
 // layouts returns the offsets and sizes of the wanted members by "struct.member", and the
-// sizes of the structures by their names; none for a kernel without BTF.
+// sizes of the structures by their names; none for a kernel whose types are not known.
 func layouts(ctx context.Context, image *kernel.Kernel) (map[string]kernel.Member, error) {
-	derive := image.DerivedData
-	if image.Debuginfo() != "" { // not the kernel's own
+	derive, name := image.DerivedData, layoutsFile()
+	switch image.TypesFrom() {
+	case kernel.TypesPackage: // which may be pulled, and removed, at any time
+		name = "debug-" + name
+	case kernel.TypesDebuginfo: // not the kernel's own
 		derive = func(_ string, make func() ([]byte, error)) ([]byte, error) { return make() }
 	}
-	data, err := derive(layoutsFile(), func() ([]byte, error) {
+	data, err := derive(name, func() ([]byte, error) {
 		found := map[string]kernel.Member{}
-		spec, err := image.Types(ctx)
+		spec, err := image.KnownTypes(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +145,7 @@ func (k *Kernel) Member(typ, path string) (kernel.Member, error) {
 		return m, nil
 	}
 	if len(k.members) == 0 {
-		return kernel.Member{}, &NoTypesError{k.Image.String()}
+		return kernel.Member{}, NoTypes(k.Image)
 	}
 	if isWanted(typ, path) {
 		return kernel.Member{}, &NoMemberError{Type: typ, Member: path}
@@ -175,7 +178,7 @@ func (k *Kernel) Size(typ string) (int, error) {
 		return m.Size, nil
 	}
 	if len(k.members) == 0 {
-		return 0, &NoTypesError{k.Image.String()}
+		return 0, NoTypes(k.Image)
 	}
 	if _, ok := wanted[typ]; ok {
 		return 0, &NoMemberError{Type: typ}

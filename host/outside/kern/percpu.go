@@ -48,9 +48,9 @@ func (k *Kernel) InitTask() (uint64, error) {
 		return k.anchor.InitTask, nil
 	}
 	if !k.HasTypes() {
-		return 0, &NoTypesError{k.Image.String()}
+		return 0, NoTypes(k.Image)
 	}
-	return 0, outcome.Inputf("kernel %s: its first task is not found: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)", k.Image)
+	return 0, outcome.Inputf("kernel %s: its first task is not found: it has symbols of functions only (no CONFIG_KALLSYMS_ALL)%s", k.Image, getsOthers(k.Image.DebugCommand()))
 }
 
 // idleName is the name of the first CPU's idle task (init/init_task.c, and init_idle in

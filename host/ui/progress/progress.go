@@ -42,7 +42,7 @@ const maxLine = 100
 var stages = map[kernel.Stage]string{
 	kernel.StageWait: "waiting for another labctl that pulls it", kernel.StageDamaged: "damaged, pulling it again",
 	kernel.StageIndex: "fetching the package index", kernel.StageDownload: "downloading",
-	kernel.StageUnpack: "unpacking", kernel.StageInspect: "reading the image", kernel.StageDone: "done",
+	kernel.StageUnpack: "unpacking", kernel.StageInspect: "reading the image", kernel.StageTypes: "making types of DWARF by pahole", kernel.StageDone: "done",
 }
 
 // Say prints a line above what is drawn.
