@@ -246,6 +246,16 @@ func Create(dir, name string, now time.Time) (_ Dir, err error) {
 	return Dir{}, fmt.Errorf("create run record: %w", err)
 }
 
+// Discard removes a record that Create has placed and that cannot be completed, and
+// labctl-out if it holds no other.
+func (d Dir) Discard() error {
+	if err := os.RemoveAll(d.Path); err != nil {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("remove run record: %w", err))
+	}
+	_ = os.Remove(filepath.Dir(d.Path)) // which fails if there is something in it
+	return nil
+}
+
 // File is the path of one file of the record.
 func (d Dir) File(name string) string { return filepath.Join(d.Path, name) }
 

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"labctl/host/crash"
@@ -315,6 +316,15 @@ func (s *Session) end(ctx context.Context, err error) error {
 	s.Run.Seconds = time.Since(s.start).Seconds()
 	s.Run.Outcome = record.NewOutcome(err)
 	trouble := s.Dir.WriteRun(&s.Run)
+	if errors.Is(trouble, syscall.ENOSPC) && !unwell(err) {
+		if errors.Is(err, syscall.ENOSPC) {
+			trouble = nil // said
+		}
+		if s.o.Out == "" { // a directory of the user's may hold other things
+			trouble = errors.Join(trouble, s.Dir.Discard())
+		}
+		return s.add(err, trouble)
+	}
 	if trouble == nil && s.env.Page != nil {
 		s.env.warn(s.env.Page(s.Dir.Path))
 	}

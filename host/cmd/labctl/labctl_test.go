@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 
 	"labctl/host/faults"
 	"labctl/host/kernel"
@@ -63,6 +64,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 		},
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"disk":       disk,
 			"empty":      empty,
 			"empty-file": emptyFile,
 			"fault":      fault,
@@ -73,10 +75,12 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 	})
 }
 
-// condition is of what not every host has: the board raspi4b, which not every QEMU knows,
+// condition is of what not every host has: root, the board raspi4b, which not every QEMU knows,
 // and the debug package of 6.12 for arm, which is 700 MB.
 func condition(cond string) (bool, error) {
 	switch cond {
+	case "root": // for a file system that is full
+		return os.Geteuid() == 0, nil
 	case "raspi4b":
 		return qemu.HasMachine("qemu-system-aarch64", cond)
 	case "debug-package":
@@ -129,7 +133,7 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // wrap FORM KERNEL ARCH FILE: the image of a kernel of the cache, as it is (bare) or in
-// another form (xz, uImage), is written to a file.
+// another form (xz, uImage, nosymbols), is written to a file.
 func wrap(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 4 {
 		ts.Fatalf("usage: wrap FORM KERNEL ARCH FILE")
@@ -158,10 +162,48 @@ func wrap(ts *testscript.TestScript, neg bool, args []string) {
 		binary.BigEndian.PutUint32(head[12:], uint32(len(data)))
 		head[30] = 2
 		out.Write(append(head, data...))
+	case "nosymbols":
+		out.Write(withoutSymbols(ts, data))
 	default:
 		ts.Fatalf("wrap: form %q is not known", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), out.Bytes(), 0o644))
+}
+
+// withoutSymbols blanks the index of the tokens of kallsyms' names in a flat image: 256
+// ascending offsets of two bytes (scripts/kallsyms.c). The kernel boots, and finds no
+// symbol of its own by name.
+func withoutSymbols(ts *testscript.TestScript, image []byte) []byte {
+	rising := func(b []byte) bool {
+		for i := 2; i < 512; i += 2 {
+			if d := int(binary.LittleEndian.Uint16(b[i:])) - int(binary.LittleEndian.Uint16(b[i-2:])); d < 2 || d > 64 {
+				return false
+			}
+		}
+		return binary.LittleEndian.Uint16(b) == 0
+	}
+	blanked := 0
+	for at := 0; at+512 <= len(image); at += 4 {
+		if rising(image[at:]) {
+			clear(image[at : at+512])
+			blanked++
+		}
+	}
+	if blanked == 0 {
+		ts.Fatalf("the image has no index of tokens: is it compressed?")
+	}
+	return image
+}
+
+// disk DIR SIZE: a file system of its own, of a size as of mount(8), is at the directory.
+func disk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: disk DIR SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]))
+	ts.Defer(func() { ts.Check(unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
 // empty DIR: nothing is left in the directory.
