@@ -101,6 +101,33 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
+// An archive of the initramfs leaves its files and nothing of itself; a damaged one is an
+// error that names it.
+func TestUnpackFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "files.tar")
+	if err := UnpackFile(file, dir); err != nil {
+		t.Errorf("UnpackFile of no archive: %v", err)
+	}
+	whole := archive(t, entry{name: "run/labctl/prog", body: "one", mode: 0o755})
+	if err := os.WriteFile(file, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := UnpackFile(file, dir); err != nil {
+		t.Errorf("UnpackFile: %v", err)
+	}
+	want := []string{"drwxr-xr-x run", "drwxr-xr-x run/labctl", "-rwxr-xr-x run/labctl/prog one"}
+	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+	if err := os.WriteFile(file, whole[:514], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := UnpackFile(file, dir); err == nil || !strings.HasPrefix(err.Error(), file+": ") {
+		t.Errorf("UnpackFile of an archive that was cut = %v, want an error that names %s", err, file)
+	}
+}
+
 func testUnpack(t *testing.T, near func(int) int) {
 	dir := filepath.Join(t.TempDir(), "made", "on the way")
 	for _, step := range []struct {

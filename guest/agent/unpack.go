@@ -70,6 +70,23 @@ func (k *kept) unpack(window []byte, in io.Reader, p wire.UnpackParams) (wire.Un
 	return done, err
 }
 
+// UnpackFile makes the files of a tar archive below a directory, and removes the archive.
+// That there is none is no error.
+func UnpackFile(archive, dir string) error {
+	f, err := os.Open(archive)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := new(kept).unpack(nil, f, wire.UnpackParams{Dir: dir}); err != nil {
+		return fmt.Errorf("%s: %w", archive, err)
+	}
+	return os.Remove(archive)
+}
+
 // unpackKept makes the file of an entry that stands for a kept one.
 func (k *kept) unpackKept(root *os.Root, dir string, h *tar.Header, key string, done *wire.Unpacked) error {
 	name, err := prepare(root, h.Name)

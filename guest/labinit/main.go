@@ -73,6 +73,9 @@ func run() error {
 	}
 	notes.note("change to /", os.Chdir("/"))
 	loadModules("/labctl/modules", &notes)
+	if err := agent.UnpackFile(wire.CarriedFile, "/"); err != nil {
+		return err
+	}
 
 	window, err := openWindow("/sys/bus/pci/devices")
 	notes.note("open window", err)

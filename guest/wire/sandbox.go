@@ -6,6 +6,10 @@ import "slices"
 // to read from only.
 const ProgramDir = "/run/labctl"
 
+// CarriedFile is a tar archive in the initramfs, of files that would take long over the
+// link. labinit unpacks it below the root, and removes it.
+const CarriedFile = "/labctl/files.tar"
+
 // EndMark is what the agent leaves in the capture after ExecParams.Mark's program
 // has ended, with ExecParams.Watch.
 func EndMark(mark string) string { return mark + " end" }

@@ -5,12 +5,15 @@ package machine
 import (
 	"cmp"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"labctl/guest/wire"
 	"labctl/host/image/initramfs"
 	"labctl/host/kernel"
 	"labctl/host/kernel/check"
@@ -49,8 +52,8 @@ type Spec struct {
 	saved *warm.Checkpoint // From, once it was opened
 }
 
-// minNode is the memory of a node at least, in MB.
-const minNode = 128
+// MinNodeMB is the memory of a NUMA node at least.
+const MinNodeMB = 128
 
 // Env has the caches to use and the functions to call on progress.
 type Env struct {
@@ -138,8 +141,8 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	if cpus := cmp.Or(spec.CPUs, t.CPUs); spec.Nodes > 1 && cpus%spec.Nodes != 0 {
 		return nil, outcome.Inputf("--numa %d: %d CPUs cannot be divided among so many nodes; give --smp, a multiple of %d", spec.Nodes, cpus, spec.Nodes)
 	}
-	if mem := cmp.Or(spec.MemoryMB, t.MemoryMB); spec.Nodes > 1 && (mem%spec.Nodes != 0 || mem/spec.Nodes < minNode) {
-		return nil, outcome.Inputf("--numa %d: %d MB cannot be divided among so many nodes; give --mem, a multiple of %d from %d on", spec.Nodes, mem, spec.Nodes, spec.Nodes*minNode)
+	if mem := cmp.Or(spec.MemoryMB, t.MemoryMB); spec.Nodes > 1 && (mem%spec.Nodes != 0 || mem/spec.Nodes < MinNodeMB) {
+		return nil, outcome.Inputf("--numa %d: %d MB cannot be divided among so many nodes; give --mem, a multiple of %d from %d on", spec.Nodes, mem, spec.Nodes, spec.Nodes*MinNodeMB)
 	}
 	if err := targets.CheckSize(spec.CPUs, spec.MemoryMB); err != nil {
 		return nil, outcome.Inputf("--%v", err)
@@ -173,15 +176,79 @@ func Prepare(ctx context.Context, env Env, spec Spec) (*Machine, error) {
 	} else if m.Verdict, err = accel.Best(ctx, t.Binary, t.Arch); err != nil {
 		return nil, err
 	}
-	img, err := initramfs.Build(ctx, initramfs.Options{
-		Arch: t.Arch, Base: spec.Commands, Modules: m.modules, Files: m.bootFiles(),
-		Progress: env.Say, Pull: env.pull("busybox for " + t.Arch),
-	})
-	if err != nil {
+	if err := m.buildInitrd(ctx, env, m.bootFiles()); err != nil {
 		return nil, err
 	}
+	return m, m.checkMemory()
+}
+
+// checkMemory rejects a machine whose memory cannot hold the kernel and, twice, the
+// initramfs: it is there until all its files are.
+func (m *Machine) checkMemory() error {
+	image, err := loaded(m.image)
+	if err != nil {
+		return outcome.Default(outcome.BadInput, err)
+	}
+	initrd, err := os.Stat(m.initrd)
+	if err != nil {
+		return outcome.Default(outcome.HostLacks, err)
+	}
+	const mb = 1 << 20
+	has := int64(cmp.Or(m.spec.MemoryMB, m.Target.MemoryMB)) * mb
+	if takes := image + 2*initrd.Size(); takes > has {
+		// What is offered has room for all that a kernel makes, too.
+		return outcome.Inputf("--mem %d: too little memory: kernel %s takes %d MB and its initramfs %d until it is unpacked; give %d or more",
+			has/mb, m.Kernel, image/mb, 2*initrd.Size()/mb, (takes/mb+32+63)/64*64)
+	}
+	return nil
+}
+
+// loaded is how much memory a kernel's image takes at least, in bytes. Of an ELF file that
+// is not all of it, of one that unpacks itself it is more.
+func loaded(image string) (n int64, err error) {
+	f, err := elf.Open(image)
+	var other *elf.FormatError
+	switch {
+	case errors.As(err, &other):
+		fi, err := os.Stat(image)
+		if err != nil {
+			return 0, err
+		}
+		return fi.Size(), nil
+	case err != nil:
+		return 0, err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD {
+			n += int64(min(p.Memsz, 1<<30)) // the file is a user's
+		}
+	}
+	return n, nil
+}
+
+func (m *Machine) buildInitrd(ctx context.Context, env Env, files []initramfs.File) error {
+	img, err := initramfs.Build(ctx, initramfs.Options{
+		Arch: m.Target.Arch, Base: m.spec.Commands, Modules: m.modules, Files: files,
+		Progress: env.Say, Pull: env.pull("busybox for " + m.Target.Arch),
+	})
+	if err != nil {
+		return err
+	}
 	m.initrd = img.Path
-	return m, nil
+	return nil
+}
+
+// Carries reports whether files had better be in the initramfs than sent to the guest. A
+// UART transfers ten bytes per millisecond, and a Go program takes three minutes. A machine
+// that starts from a template has its initramfs in that.
+func (m *Machine) Carries() bool {
+	return m.Link.Kind == "uart" && !m.Warm() && m.spec.saved == nil
+}
+
+// Carry puts a tar archive of files into the initramfs of a machine that has not booted.
+func (m *Machine) Carry(ctx context.Context, env Env, archive []byte) error {
+	return m.buildInitrd(ctx, env, append(m.bootFiles(), initramfs.File{Path: wire.CarriedFile, Mode: 0o600, Data: archive}))
 }
 
 // readKernel takes what the machine needs from its kernel: image, device tree, drivers of

@@ -184,6 +184,53 @@ func TestCheckConfig(t *testing.T) {
 	}
 }
 
+// A machine that cannot hold its kernel and its files does not start.
+func TestCheckMemory(t *testing.T) {
+	dir := t.TempDir()
+	initrd := filepath.Join(dir, "initrd")
+	if err := os.WriteFile(initrd, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(initrd, 15<<20); err != nil { // as with commands
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		k := cached(t, "6.12", arch)
+		target, _ := targets.Find(arch)
+		m := &Machine{Target: target, Kernel: k, image: k.Image(), initrd: initrd}
+		if target.PVH {
+			path, ok := k.PVH(t.Context())
+			if !ok {
+				t.Fatalf("%s has no PVH entry", k)
+			}
+			m.image = path
+		}
+		for _, mb := range []int{0, 128} {
+			m.spec.MemoryMB = mb
+			if err := m.checkMemory(); err != nil {
+				t.Errorf("%s with %d MB: %v", arch, mb, err)
+			}
+		}
+		m.spec.MemoryMB = 64
+		err := m.checkMemory()
+		if err == nil || outcome.Of(err) != outcome.BadInput || !strings.HasPrefix(err.Error(), "--mem 64: too little memory: kernel 6.12") ||
+			!strings.HasSuffix(err.Error(), "give 128 or more") {
+			t.Errorf("%s with 64 MB: %v; want bad input that offers 128", arch, err)
+		}
+	}
+}
+
+// A machine that is booted each time, over a UART, has files in its initramfs.
+func TestCarries(t *testing.T) {
+	for name, want := range map[string]bool{"amd64": false, "arm64": false, "raspi3b": true, "raspi2b": true} {
+		target, _ := targets.Find(name)
+		m := &Machine{Target: target, Link: target.Links[0]}
+		if got := m.Carries(); got != want {
+			t.Errorf("%s: Carries = %t, want %t", name, got, want)
+		}
+	}
+}
+
 func TestPrepareRefuses(t *testing.T) {
 	c, err := kernel.Open(t.TempDir())
 	if err != nil {

@@ -51,10 +51,8 @@ func Exec(ctx context.Context, env Env, o ExecOptions, argv []string, std Stdio)
 		return nil, err
 	}
 	defer closeJob()
+	o.Options.Files = &job.Bundle
 	return Run(ctx, env, o.Options, func(ctx context.Context, s *Session) error {
-		if err := job.Send(ctx, s.VM.Agent()); err != nil {
-			return err
-		}
 		var res wire.ExecResult
 		var err error
 		if o.Debug != nil {

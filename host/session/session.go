@@ -9,6 +9,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"labctl/host/crash"
+	"labctl/host/image/program"
 	"labctl/host/machine"
 	"labctl/host/outcome"
 	"labctl/host/record"
@@ -96,6 +98,10 @@ type Options struct {
 	// Unprepared asks for a record even when no machine can be prepared.
 	Unprepared bool
 
+	// Files are brought into the guest before the work begins; nil for none. Prepared may
+	// still add to them.
+	Files *program.Bundle
+
 	// In is the machine to work in, in place of one of the run's own: Spec has the
 	// features that are needed alone then.
 	In *registry.Machine
@@ -134,6 +140,7 @@ type Session struct {
 	spool *vm.Spool
 	kept  bool // the spool is on disk
 
+	carried bool            // Options.Files are in the initramfs
 	program bool            // the work is a program, which has a status
 	reports []*crash.Report // once the machine is closed
 }
@@ -188,14 +195,46 @@ func Run(ctx context.Context, env Env, o Options, work func(context.Context, *Se
 			return s, err
 		}
 	}
+	if err := s.carry(ctx); err != nil {
+		return s, err
+	}
 	if err := s.boot(ctx); err != nil {
 		return s, err
 	}
 	return s, s.work(work)
 }
 
+// maxCarried are the files at most that a guest boots with, in bytes: they are in its
+// memory twice until they are unpacked.
+const maxCarried = 128 << 20
+
+// carry has the machine boot with Options.Files, where it takes long to send them.
+func (s *Session) carry(ctx context.Context) error {
+	f := s.o.Files
+	if f == nil || f.Files == 0 || f.Bytes > maxCarried || !s.Machine.Carries() {
+		return nil
+	}
+	var archive bytes.Buffer
+	if err := f.Archive(&archive); err != nil {
+		return outcome.Default(outcome.BadInput, err)
+	}
+	s.carried = true
+	return s.Machine.Carry(ctx, s.env.Env, archive.Bytes())
+}
+
+// send sends Options.Files, unless the guest has booted with them.
+func (s *Session) send(ctx context.Context) error {
+	if s.o.Files == nil || s.carried {
+		return nil
+	}
+	return s.o.Files.Send(ctx, s.VM.Agent())
+}
+
 func (s *Session) work(work func(context.Context, *Session) error) error {
-	err := work(s.VM.Context(), s)
+	err := s.send(s.VM.Context())
+	if err == nil {
+		err = work(s.VM.Context(), s)
+	}
 	if !outcome.Of(err).Broken() {
 		s.awaitReports()
 	}

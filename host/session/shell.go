@@ -58,6 +58,7 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 	if o.Console != nil {
 		o.Spec.Cold = true // a machine that was saved has said it all
 	}
+	o.Options.Files = &job.Bundle
 	return Run(ctx, env, o.Options, func(ctx context.Context, s *Session) error {
 		if o.In == nil {
 			s.env.say("%s is up in %.1f s", s.VM.Hello().Release, s.VM.BootTime().Seconds())
@@ -66,9 +67,6 @@ func Shell(ctx context.Context, env Env, o ShellOptions, std Stdio) (*Session, e
 			if err := o.Ready(ctx, s); err != nil {
 				return err
 			}
-		}
-		if err := job.Send(ctx, s.VM.Agent()); err != nil {
-			return err
 		}
 		var res wire.ExecResult
 		var err error

@@ -69,7 +69,7 @@ func Trace(ctx context.Context, env Env, o TraceOptions, argv []string, std Stdi
 	defer done()
 	ro := &r.o.Options
 	ro.Spec.Features = append(ro.Spec.Features, features(o.Request)...)
-	ro.Write = r.write
+	ro.Write, ro.Files = r.write, &r.job.Bundle
 	return Run(ctx, env, *ro, func(ctx context.Context, s *Session) error {
 		r.s = s
 		s.Run.Trace = r.trace
@@ -142,9 +142,6 @@ func features(r plan.Request) []string {
 // work sends the program, arms the trace, runs and reads.
 func (r *traceRun) work(ctx context.Context) error {
 	s, t := r.s, r.trace
-	if err := r.job.Send(ctx, s.VM.Agent()); err != nil {
-		return err
-	}
 	var p *plan.Plan
 	var err, failed error // failed: of the script; what it has armed is brought out all the same
 	if r.script != nil {

@@ -396,6 +396,9 @@ func (e entry) write(t *tar.Writer, kept bool) error {
 	return nil
 }
 
+// Archive writes the bundle as Send sends it.
+func (b *Bundle) Archive(w io.Writer) error { return writeArchive(w, b.entries, false) }
+
 // Send sends the bundle to the guest and unpacks it there.
 func (b *Bundle) Send(ctx context.Context, c *agent.Client) error {
 	if len(b.entries) == 0 {

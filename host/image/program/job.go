@@ -201,10 +201,7 @@ func (j *Job) LeftOut() error {
 // of them, a script, or a test, which may run anything.
 func (p *Program) Commands() bool { return p.File == "" || p.Test || p.Script }
 
-// Send sends the job's files to the guest.
-func (j *Job) Send(ctx context.Context, c *agent.Client) error { return j.Bundle.Send(ctx, c) }
-
-// Run runs a job that was sent, until ctx ends. If the guest cannot start the program,
+// Run runs a job whose Bundle is in the guest, until ctx ends. If the guest cannot start the program,
 // the error is an *outcome.NotRunError.
 func (j *Job) Run(ctx context.Context, c *agent.Client, std agent.IO) (wire.ExecResult, error) {
 	res, err := c.Exec(ctx, j.Params, std)

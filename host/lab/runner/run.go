@@ -31,25 +31,39 @@ import (
 	"labctl/host/vm/agent"
 )
 
-// Spec is the machine that a lab needs, on top of what the user asks for.
+// Spec is the machine that a lab needs, on top of what the user asks for. CPUs and memory
+// that the user has named stay as they are, whether they are enough or not: see tooSmall.
 func Spec(l *lab.Lab, asked machine.Spec) machine.Spec {
 	asked.Features = append(asked.Features, "trace")
 	asked.Commands = asked.Commands || l.Commands()
 	asked.Append = append(append([]string(nil), l.Needs.Append...), asked.Append...)
-	asked.CPUs, asked.MemoryMB = max(asked.CPUs, l.Needs.CPUs), max(asked.MemoryMB, l.Needs.MemoryMB)
 	if l.Needs.NUMANodes > 1 {
 		asked.Nodes = max(asked.Nodes, l.Needs.NUMANodes)
 	}
-	if t, err := machine.FindTarget(asked.Arch, asked.Board); err == nil {
-		// What the machine has anyhow is no wish: one template serves more labs.
-		if asked.CPUs == l.Needs.CPUs && l.Needs.CPUs <= t.CPUs {
-			asked.CPUs = 0
-		}
-		if asked.MemoryMB == l.Needs.MemoryMB && l.Needs.MemoryMB <= t.MemoryMB {
-			asked.MemoryMB = 0
-		}
+	// What the machine has anyhow is no wish: one template serves more labs.
+	t, err := machine.FindTarget(asked.Arch, asked.Board)
+	if asked.CPUs == 0 && (err != nil || l.Needs.CPUs > t.CPUs) {
+		asked.CPUs = l.Needs.CPUs
+	}
+	if asked.MemoryMB == 0 && (err != nil || l.Needs.MemoryMB > t.MemoryMB) {
+		asked.MemoryMB = l.Needs.MemoryMB
 	}
 	return asked
+}
+
+// minMemoryMB is for a lab that asks for no memory: a distribution's kernel, its initramfs
+// and the trace. With 64 MB they panic while they boot.
+const minMemoryMB = 128
+
+// tooSmall says what a lab needs and the user does not give it.
+func tooSmall(n lab.Needs, asked machine.Spec) (why []string) {
+	if asked.CPUs != 0 && asked.CPUs < n.CPUs {
+		why = append(why, fmt.Sprintf("it needs %d CPUs, --smp gives it %d", n.CPUs, asked.CPUs))
+	}
+	if least := max(n.MemoryMB, minMemoryMB, n.NUMANodes*machine.MinNodeMB); asked.MemoryMB != 0 && asked.MemoryMB < least {
+		why = append(why, fmt.Sprintf("it needs %d MB of memory, --mem gives it %d", least, asked.MemoryMB))
+	}
+	return why
 }
 
 // Run is a lab, or a program by the rules of its exercise, run in one machine.
@@ -84,13 +98,17 @@ func Watched(ctx context.Context, env session.Env, o session.Options, l *lab.Lab
 	}
 	var programs map[string]*program.Program
 	var lacking map[string]string
+	o.Files = new(program.Bundle)
 	return r.run(ctx, env, o, func(ctx context.Context) (done func(), err error) {
-		programs, lacking, done, err = buildSteps(ctx, l, r.arch)
-		return done, err
-	}, func(ctx context.Context, s *session.Session) error {
-		if err := send(s.VM, slices.Collect(maps.Values(programs))...); err != nil {
-			return err
+		if programs, lacking, done, err = buildSteps(ctx, l, r.arch); err != nil {
+			return done, err
 		}
+		var all []*program.Program
+		for _, name := range slices.Sorted(maps.Keys(programs)) { // the same archive each time
+			all = append(all, programs[name])
+		}
+		return done, add(o.Files, all...)
+	}, func(ctx context.Context, s *session.Session) error {
 		return r.steps(s, programs, lacking)
 	})
 }
@@ -100,6 +118,10 @@ func Watched(ctx context.Context, env session.Env, o session.Options, l *lab.Lab
 func Program(ctx context.Context, env session.Env, o session.Options, l *lab.Lab, p *program.Program) (*Run, error) {
 	r := newRun(l, l.ExerciseAsks())
 	r.Result.Exercise = true
+	o.Files = new(program.Bundle)
+	if err := add(o.Files, p); err != nil {
+		return &r.Run, err
+	}
 	return r.run(ctx, env, o, nil, func(_ context.Context, s *session.Session) error {
 		_, err := r.programs(s, []Attempt{{Program: p}})
 		return err
@@ -121,6 +143,14 @@ func Programs(ctx context.Context, env session.Env, o session.Options, l *lab.La
 	r.Result.Exercise = true
 	r.unjudged = true
 	all = []*result.Result{r.Result}
+	var files []*program.Program
+	for _, p := range programs {
+		files = append(files, p.Program)
+	}
+	o.Files = new(program.Bundle)
+	if err := add(o.Files, files...); err != nil {
+		return all, err
+	}
 	_, err = r.run(ctx, env, o, nil, func(_ context.Context, s *session.Session) (err error) {
 		all, err = r.programs(s, programs)
 		return err
@@ -151,9 +181,10 @@ func (r *run) run(ctx context.Context, env session.Env, o session.Options,
 	}
 	asked := o.Spec
 	o.Spec = Spec(r.Lab, asked)
-	if t.Fixed {
+	small := tooSmall(r.Lab.Needs, asked)
+	if t.Fixed || len(small) > 0 {
 		// A board has what it has; whether that is enough is for Missing to say.
-		o.Spec.CPUs, o.Spec.MemoryMB = asked.CPUs, asked.MemoryMB
+		o.Spec.CPUs, o.Spec.MemoryMB, o.Spec.Nodes = asked.CPUs, asked.MemoryMB, asked.Nodes
 	}
 	o.Prepared = func(ctx context.Context, s *session.Session) (err error) {
 		m := s.Machine
@@ -161,7 +192,7 @@ func (r *run) run(ctx context.Context, env session.Env, o session.Options,
 		if r.Result.Kernel, err = facts.Of(ctx, m.Kernel, m.Target, r.asks); err != nil {
 			return err
 		}
-		r.Result.Missing = facts.Missing(r.Lab.Needs, &r.Result.Kernel, m.Target)
+		r.Result.Missing = append(facts.Missing(r.Lab.Needs, &r.Result.Kernel, m.Target), small...)
 		if x := r.Lab.Exercise; r.Result.Exercise && x.Exprs() != nil {
 			v, err := x.Exprs().Eval(expr.Input{Kernel: &r.Result.Kernel})
 			if err != nil {
@@ -254,15 +285,6 @@ func (r *run) steps(s *session.Session, programs map[string]*program.Program, la
 // programs runs programs under one trace.
 func (r *run) programs(s *session.Session, programs []Attempt) (all []*result.Result, err error) {
 	all = []*result.Result{r.Result}
-	var files []*program.Program
-	for _, p := range programs {
-		if !slices.Contains(files, p.Program) {
-			files = append(files, p.Program)
-		}
-	}
-	if err := send(s.VM, files...); err != nil {
-		return all, err
-	}
 	t, err := begin(s.VM, s.Machine.Kernel, r.Lab.Exercise.Trace)
 	if err != nil {
 		return all, err
@@ -357,15 +379,17 @@ func writeProfile(ctx context.Context, k *kernel.Kernel, dir record.Dir) error {
 	return dir.WriteFile(record.KernelFile, data)
 }
 
-// send brings programs into the guest.
-func send(v *vm.VM, programs ...*program.Program) error {
-	var b program.Bundle
-	for _, p := range programs {
+// add adds programs to the files for a guest, each once.
+func add(b *program.Bundle, programs ...*program.Program) error {
+	for i, p := range programs {
+		if slices.Contains(programs[:i], p) {
+			continue
+		}
 		if err := b.AddProgram(p); err != nil {
 			return err
 		}
 	}
-	return b.Send(v.Context(), v.Agent())
+	return nil
 }
 
 // missingFiles looks for the files that the lab needs in the guest.

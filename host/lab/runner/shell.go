@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"labctl/host/image/program"
 	"labctl/host/kernel"
 	"labctl/host/lab"
 	"labctl/host/trace"
@@ -31,7 +32,11 @@ func Ready(ctx context.Context, v *vm.VM, k *kernel.Kernel, l *lab.Lab) (*Guide,
 	if err != nil {
 		return nil, err
 	}
-	if err := send(v, slices.Collect(maps.Values(programs))...); err != nil {
+	var files program.Bundle
+	if err := add(&files, slices.Collect(maps.Values(programs))...); err != nil {
+		return nil, err
+	}
+	if err := files.Send(ctx, v.Agent()); err != nil {
 		return nil, err
 	}
 	g := &Guide{}

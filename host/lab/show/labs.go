@@ -121,7 +121,7 @@ func (o *Options) lab(w io.Writer, r *Ran) error {
 	} else {
 		err = Verdicts(w, r.Report, *o)
 	}
-	if err != nil {
+	if err != nil || r.Dir.Path == "" { // a lab that was not run leaves none
 		return err
 	}
 	_, err = fmt.Fprintf(w, "%s: %s\n", Word(o.Lang, "run record"), r.Dir.Path)

@@ -286,6 +286,7 @@ func (r *Runner) runProbes(ctx context.Context, env session.Env, o session.Optio
 func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o session.Options, c matrix.Cell, res *matrix.Result) error {
 	said := &bounded.Tail{Max: maxOutput}
 	var job *program.Job
+	o.Files = new(program.Bundle)
 	before := o.Before
 	o.Before = func(ctx context.Context, spec *machine.Spec) (err error) {
 		if before != nil {
@@ -293,20 +294,19 @@ func (r *Runner) runProgram(whole, ctx context.Context, env session.Env, o sessi
 				return err
 			}
 		}
-		if job, spec.Commands, err = r.jobOf(whole, c); err == nil && env.Warn != nil {
-			if left := job.LeftOut(); left != nil {
-				env.Warn(left)
-			}
+		if job, spec.Commands, err = r.jobOf(whole, c); err != nil {
+			return err
 		}
-		return err
+		*o.Files = job.Bundle
+		if left := job.LeftOut(); left != nil && env.Warn != nil {
+			env.Warn(left)
+		}
+		return nil
 	}
 	o.Write = func(s *session.Session, err error) error {
 		return errors.Join(err, s.Dir.WriteFile(outputFile, []byte(text.Clean(said.String()))))
 	}
 	s, err := session.Run(ctx, env, o, func(ctx context.Context, s *session.Session) error {
-		if err := job.Send(ctx, s.VM.Agent()); err != nil {
-			return err
-		}
 		exit, err := job.Run(ctx, s.VM.Agent(), agent.IO{Stdout: said, Stderr: said})
 		if err != nil {
 			return err
