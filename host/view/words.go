@@ -13,7 +13,7 @@ var (
 	wordLevel   = Words{"LEVEL", "단계"}
 	wordBits    = Words{"BITS", "비트"}
 	wordIndex   = Words{"INDEX", "인덱스"}
-	wordEntry   = Words{"ENTRY", "엔트리"}
+	wordEntry   = Words{"ENTRY", "항목"}
 	wordNothing = Words{"nothing was seen", "본 것이 없습니다"}
 	wordTask    = Words{"TASK", "태스크"}
 	wordLife    = Words{"LIFE", "수명"}
@@ -34,12 +34,12 @@ var legend = []struct {
 	{Running, '█', Words{"runs", "실행 중"}},
 	{Alive, '▓', Words{"lives", "살아 있음"}},
 	{Ready, '▒', Words{"waits for a CPU", "CPU를 기다림"}},
-	{Asleep, '·', Words{"does not run (this kernel does not say why)", "실행되지 않음(이 커널은 이유를 말해 주지 않음)"}},
+	{Asleep, '·', Words{"does not run (this kernel does not say why)", "실행되지 않음(이 커널은 이유를 알려 주지 않음)"}},
 	{"S", '·', Words{"sleeps (S)", "잠듦(S)"}},
-	{"D", '━', Words{"sleeps, not to be disturbed (D)", "방해받지 않고 잠듦(D)"}},
+	{"D", '━', Words{"sleeps, uninterruptible (D)", "uninterruptible로 잠듦(D)"}},
 	{"T", '‖', Words{"stopped (T)", "멈춤(T)"}},
 	{"t", '‖', Words{"stopped by its tracer (t)", "추적기가 멈춤(t)"}},
-	{"Z", 'z', Words{"ended, not yet waited for (Z)", "끝났고 아직 wait되지 않음(Z)"}},
+	{"Z", 'z', Words{"ended, not yet waited for (Z)", "끝났지만 아직 거두지(wait) 않음(Z)"}},
 	{"X", 'x', Words{"gone (X)", "사라짐(X)"}},
 	{"I", '·', Words{"idle (I)", "쉼(I)"}},
 }
