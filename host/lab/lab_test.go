@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/invopop/jsonschema"
+
+	"labctl/host/ui/table"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -85,6 +88,40 @@ func TestLanguages(t *testing.T) {
 	} {
 		if got := oneLanguage(source); len(got) != want {
 			t.Errorf("%s: found %q; want %d", source, got, want)
+		}
+	}
+}
+
+// TestPictures: each lesson has one picture, the same in both languages, that a terminal
+// of 80 cells has room for.
+func TestPictures(t *testing.T) {
+	set, err := Load(os.DirFS(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture := regexp.MustCompile("(?ms)^```text\n(.*?)^```$")
+	for _, l := range set.Labs {
+		drawn := map[string]string{}
+		for _, name := range []string{"README.md", "README.ko.md"} {
+			file := filepath.Join(folder, filepath.Dir(l.File), name)
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := picture.FindAllStringSubmatch(string(b), -1)
+			if len(all) != 1 {
+				t.Errorf("%s: %d pictures (```text); want one", file, len(all))
+				continue
+			}
+			drawn[name] = all[0][1]
+			for line := range strings.Lines(all[0][1]) {
+				if n := table.Width(strings.TrimRight(line, "\n")); n > 76 {
+					t.Errorf("%s: a line of %d cells in the picture: %s", file, n, line)
+				}
+			}
+		}
+		if drawn["README.md"] != drawn["README.ko.md"] {
+			t.Errorf("%s: the picture in README.ko.md is not that in README.md", filepath.Dir(l.File))
 		}
 	}
 }

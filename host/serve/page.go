@@ -312,7 +312,8 @@ func (s *Server) lesson(l *lab.Lab, name string) template.HTML {
 	if err != nil {
 		return template.HTML("<p class=\"trouble\">" + template.HTMLEscapeString(text.Line(err.Error(), maxLine)) + "</p>")
 	}
-	return template.HTML(b.String())
+	// Long lines are scrolled to by keyboard, too. Text of the lesson's own is escaped.
+	return template.HTML(strings.ReplaceAll(b.String(), "<pre><code", `<pre tabindex="0"><code`))
 }
 
 // pictures are what lessons may show.

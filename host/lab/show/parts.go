@@ -166,13 +166,17 @@ func list(all []item, cells int, plain bool) string {
 }
 
 // listing lays code out for so many cells. A line that is longer goes on below,
-// further to the right.
+// further to the right. One that fits stays as it is, for it may be a picture's.
 func listing(lines []string, cells int) string {
 	var b strings.Builder
 	for _, l := range lines {
 		l = strings.TrimRight(strings.ReplaceAll(l, "\t", "    "), " ")
 		code := strings.TrimLeft(l, " ")
-		left := strings.Repeat(" ", margin+2+min(len(l)-len(code), cells/4))
+		indent := len(l) - len(code)
+		if margin+2+table.Width(l) > cells {
+			indent = min(indent, cells/4)
+		}
+		left := strings.Repeat(" ", margin+2+indent)
 		room := cells - len(left)
 		for table.Width(code) > room {
 			head := table.First(code, room)

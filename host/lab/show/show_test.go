@@ -90,7 +90,7 @@ func TestTables(t *testing.T) {
 
 // TestParts: items and code are laid out as tables are.
 func TestParts(t *testing.T) {
-	const source = "see [x](x/main.go):\n\n- an *item* whose\n  lines are joined, and `code`에서 wrapped\n  1. inner\n\n10. ten\n\n    behind ten\n\nend\n\n```\na < bb < ccc < dddd < eeeee < ffffff < ggggggg\n\n  | x |\n```\n- last"
+	const source = "see [x](x/main.go):\n\n- an *item* whose\n  lines are joined, and `code`에서 wrapped\n  1. inner\n\n10. ten\n\n    behind ten\n\nend\n\n```\na < bb < ccc < dddd < eeeee < ffffff < ggggggg\n\n  | x |\n                        +-+\n                         far and wide\n```\n- last"
 	const want = `  see x:
 
   • an item whose lines are joined,
@@ -105,6 +105,8 @@ func TestParts(t *testing.T) {
         ffffff < ggggggg
 
       | x |
+                            +-+
+             far and wide
 
   • last
 `

@@ -2,9 +2,11 @@ package show
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"labctl/host/lab"
+	"labctl/labs"
 )
 
 func TestSectionsOf(t *testing.T) {
@@ -36,6 +38,31 @@ func TestSource(t *testing.T) {
 	} {
 		if got := Source(tt.lang, tt.source); got != tt.want {
 			t.Errorf("Source(%s, %q) = %q; want %q", tt.lang, tt.source, got, tt.want)
+		}
+	}
+}
+
+// TestSections: the sections that labctl's own labs name have names in Korean.
+func TestSections(t *testing.T) {
+	set, err := lab.Load(labs.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(file, source string) {
+		for part := range strings.SplitSeq(source, ";") {
+			s := strings.TrimSpace(part)
+			if m := reference().FindStringSubmatch(s); m != nil {
+				s = m[3]
+			}
+			if s != "" && sources().Sections[s] == "" {
+				t.Errorf("%s: the section %q has no Korean name in labs/sources.yaml", file, s)
+			}
+		}
+	}
+	for _, l := range set.Labs {
+		known(l.File, l.Source.Seed)
+		for _, c := range l.Claims {
+			known(l.File, c.Source)
 		}
 	}
 }
