@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -111,7 +112,7 @@ func (m *sheet) table(t *Table) {
 			case Said:
 				row = append(row, c.Words.In(m.lang))
 			case Wrong:
-				row = append(row, "! "+c.Text)
+				row = append(row, "! "+cmp.Or(c.Words.In(m.lang), c.Text))
 			default:
 				row = append(row, c.sign())
 			}

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -174,7 +175,7 @@ func (p *page) table(t *Table) {
 				s = p.paint(s, green)
 			case Wrong:
 				s = p.paint(s, red)
-				if m := line(c.Text); !slices.Contains(wrong, m) {
+				if m := cmp.Or(p.in(c.Words), line(c.Text)); !slices.Contains(wrong, m) {
 					wrong = append(wrong, m)
 				}
 			}

@@ -81,7 +81,7 @@ const (
 	Yes    Kind = "yes"
 	No     Kind = "no"
 	None   Kind = "none"  // there is no such value
-	Wrong  Kind = "error" // it could not be found out: Text says why
+	Wrong  Kind = "error" // it could not be found out: Text says why, or Words
 	Said   Kind = "words" // Words, in both languages
 )
 
@@ -99,7 +99,7 @@ const (
 type Cell struct {
 	Kind  Kind   `json:"kind"`
 	Text  string `json:"text,omitempty"`
-	Words Words  `json:"words,omitzero"` // of Said
+	Words Words  `json:"words,omitzero"` // of Said, and of Wrong where there are such
 	Tone  Tone   `json:"tone,omitempty"`
 	Link  string `json:"link,omitempty"` // to a page beside this one, or a place in it
 }

@@ -144,7 +144,7 @@ func (m *maker) table(d *lab.TableView) (*view.Table, error) {
 	numbers := make([]int, len(d.Columns))
 	for _, rows := range d.Rows {
 		if why := judge.NotTold(m.r, rows.Of.X); why != nil {
-			r := view.Row{Cells: slices.Repeat([]view.Cell{{Kind: view.Wrong, Text: why.EN}}, len(d.Columns))}
+			r := view.Row{Cells: slices.Repeat([]view.Cell{{Kind: view.Wrong, Words: words(*why)}}, len(d.Columns))}
 			if rows.Name != nil {
 				r.Name, t.Named = words(lab.Text(*rows.Name)), true
 			}
@@ -181,7 +181,7 @@ func (m *maker) table(d *lab.TableView) (*view.Table, error) {
 // seen all the same.
 func (m *maker) cell(f lab.Formula, row expr.Item) view.Cell {
 	if why := judge.NotTold(m.r, f.X); why != nil {
-		return view.Cell{Kind: view.Wrong, Text: why.EN}
+		return view.Cell{Kind: view.Wrong, Words: words(*why)}
 	}
 	in := m.row(row)
 	v, err := f.X.Item(in)

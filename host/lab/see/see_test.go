@@ -100,6 +100,27 @@ func TestSay(t *testing.T) {
 	}
 }
 
+// TestSayWrong: why a cell has nothing is said in both languages.
+func TestSayWrong(t *testing.T) {
+	l, err := lab.Parse([]byte(head+"    table: {rows: [{name: A, of: a}, {name: B, of: b}], columns: [{head: X, cell: row.exit}]}\n"), "T1-try/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := Views(l, &result.Result{Lab: "T1", Steps: []*result.Step{{ID: "a"}, {ID: "b", NoCompiler: "gcc"}}})
+	for lang, want := range map[string]string{"en": " step b was not run", "ko": " 단계 b를 실행하지 못했습니다"} {
+		var term, page strings.Builder
+		if err := view.Terminal(&term, all, view.Options{Lang: lang, Cells: 100, Plain: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := view.Markdown(&page, all, lang); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(term.String(), want) || !strings.Contains(page.String(), want) {
+			t.Errorf("%s:\n%s\n%s\nwant %q", lang, term.String(), page.String(), want)
+		}
+	}
+}
+
 // TestBadViews: a view that is wrong is found when the lab is loaded.
 func TestBadViews(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
