@@ -187,7 +187,7 @@ func (k *Kernel) settle(a Anchor) bool {
 	if f == nil || f.Arch != k.Image.Arch || !k.bannerAt(a.Phys+banner-text) {
 		return false
 	}
-	t := mmu.Table{Format: f, Root: a.Root}
+	t := mmu.Table{Format: f, Root: a.Root, Kernel: true}
 	code, ok := k.link("_stext")
 	if !ok {
 		code = text

@@ -18,6 +18,7 @@ import (
 type Table struct {
 	Format *Format
 	Root   uint64
+	Kernel bool // it is the kernel's own
 }
 
 // Step is what a walk found at one level.
@@ -82,7 +83,9 @@ func Read(m io.ReaderAt, p []byte, addr uint64) error {
 func (t Table) Walk(m io.ReaderAt, va uint64) (Walk, error) {
 	var w Walk
 	f := t.Format
-	if !f.maps(va) {
+	// The tables of arm64 for the kernel are not those for processes: an address of the other
+	// half would find the entry of one that has the same lower bits.
+	if !f.maps(va) || t.Kernel && f.kernelHalf(va) != va {
 		return w, &NotMappedError{Addr: va}
 	}
 	at := t.Root

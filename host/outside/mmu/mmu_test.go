@@ -61,7 +61,7 @@ func build(f *Format, va, phys uint64, leaf int) (memory, Table) {
 		m.put(f, slot, tableEntry(f, next))
 		at, next = next, next+0x20000
 	}
-	return m, Table{f, root}
+	return m, Table{Format: f, Root: root}
 }
 
 // TestWalk maps an address by each format, at each level that can map memory.
@@ -84,6 +84,18 @@ func TestWalk(t *testing.T) {
 				want := phys | va&(1<<level.Shift-1)
 				if err != nil || w.Phys != want || w.Page != 1<<level.Shift || len(w.Steps) != leaf+1 || !w.Steps[leaf].Leaf {
 					t.Errorf("Walk(%#x) = %+v, %v; want %#x in a page of %#x", va, w, err, want, uint64(1)<<level.Shift)
+				}
+				// The kernel's own tables map nothing of the other half.
+				own := Table{Format: f, Root: table.Root, Kernel: true}
+				if w, err := own.Walk(bytes.NewReader(m), va); err != nil || w.Phys != want {
+					t.Errorf("Walk(%#x) of the kernel's = %+v, %v; want %#x", va, w, err, want)
+				}
+				if f.Arch == "arm64" {
+					low := va & (1<<f.VABits() - 1)
+					var no *NotMappedError
+					if w, err := own.Walk(bytes.NewReader(m), low); !errors.As(err, &no) {
+						t.Errorf("Walk(%#x) of the kernel's = %+v, %v; want that it is not mapped", low, w, err)
+					}
 				}
 				// The neighbour is not mapped.
 				w, err = table.Walk(bytes.NewReader(m), va^1<<level.Shift)
@@ -202,7 +214,7 @@ func FuzzWalk(f *testing.F) {
 			at := int(binary.LittleEndian.Uint16(words)) &^ 7
 			copy(m[at:at+8], words[2:10])
 		}
-		table := Table{&Formats[uint(format)%uint(len(Formats))], root}
+		table := Table{Format: &Formats[uint(format)%uint(len(Formats))], Root: root}
 		w, err := table.Walk(bytes.NewReader(m), va)
 		if len(w.Steps) > len(table.Format.Levels) || err == nil && w.Page == 0 {
 			t.Errorf("Walk = %+v, %v", w, err)

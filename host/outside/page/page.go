@@ -70,7 +70,7 @@ func Table(l *kern.Look, task, addr uint64) (mmu.Table, error) {
 	if err != nil {
 		return t, fmt.Errorf("page tables of the process: %w", err)
 	}
-	t.Root = w.Phys
+	t.Root, t.Kernel = w.Phys, false
 	return t, nil
 }
 
