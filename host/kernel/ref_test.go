@@ -57,7 +57,7 @@ func TestParseRef(t *testing.T) {
 		{"debian:trixy", "did you mean debian:trixie?"},
 		{"trixie", "did you mean debian:trixie?"},
 		{"bzImage", "use ./bzImage"},
-		{"", "known: 5.10, 6.1, 6.12, 7.2, 7.3, 5.10-cloud, 6.1-cloud, 6.12-cloud, 7.2-cloud, debian:bullseye"},
+		{"", "known: 5.10, 6.1, 6.12, 7.2, 7.3, 5.10-cloud, 6.1-cloud, 6.12-cloud, 7.2-cloud, 6.12-16k, 7.2-16k, debian:bullseye"},
 		{"latest", "known: 5.10"},
 		{"6.12.", "known: "},
 		{"debian:", "known: "},

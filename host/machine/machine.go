@@ -267,6 +267,12 @@ func (m *Machine) readKernel(ctx context.Context, env Env) (err error) {
 	if m.image == m.Kernel.Path && m.Kernel.IsELF() {
 		return outcome.Inputf("--kernel %s: a vmlinux without a PVH entry, which QEMU cannot boot; use the bzImage or Image built from it", m.image)
 	}
+	for _, c := range t.CPUFor {
+		if v, _ := m.Kernel.Option(c.Option); v == "y" {
+			m.Target.CPU = c.CPU
+			break
+		}
+	}
 	if t.DTB != "" {
 		if err := m.findDTB(env); err != nil {
 			return err

@@ -231,6 +231,18 @@ func TestCarries(t *testing.T) {
 	}
 }
 
+// A kernel with pages of 16 KB gets a CPU that has them.
+func TestCPUFor(t *testing.T) {
+	for config, want := range map[string]string{"CONFIG_ARM64_16K_PAGES=y\n": "cortex-a76", "CONFIG_ARM64_4K_PAGES=y\n": "cortex-a57"} {
+		m := &Machine{Kernel: file(t, "arm64", config)}
+		m.Target, _ = targets.Find("arm64")
+		// That the rest of the configuration is missing comes later.
+		if err := m.readKernel(t.Context(), Env{}); m.Target.CPU != want {
+			t.Errorf("%q: CPU %s (%v), want %s", config, m.Target.CPU, err, want)
+		}
+	}
+}
+
 func TestPrepareRefuses(t *testing.T) {
 	c, err := kernel.Open(t.TempDir())
 	if err != nil {

@@ -36,6 +36,9 @@ func CheckSize(cpus, memoryMB int) error {
 	return nil
 }
 
+// CPUFor is a CPU for kernels that set an option.
+type CPUFor struct{ Option, CPU string }
+
 // Target is one machine.
 type Target struct {
 	Name    string // "amd64", "raspi3b": the argument of --arch or --board
@@ -43,11 +46,13 @@ type Target struct {
 	Arch    string // GOARCH of guest binaries, the name of a row of host/arch
 	Board   bool   // selected with --board; the plain rows are selected with --arch
 
-	Binary    string // QEMU's binary
-	Package   string // the Debian package that contains it
-	Since     string // the first QEMU version with this machine, if labctl supports older ones
-	Machine   string // -machine
-	CPU       string // -cpu under emulation; replaced with "host" under KVM
+	Binary  string // QEMU's binary
+	Package string // the Debian package that contains it
+	Since   string // the first QEMU version with this machine, if labctl supports older ones
+	Machine string // -machine
+	CPU     string // -cpu under emulation; replaced with "host" under KVM
+	// CPUFor has other CPUs under emulation, by the first of these options that a kernel sets.
+	CPUFor    []CPUFor
 	TCGThread string // -accel tcg,thread=; empty means QEMU's default
 	// KVM reports whether the machine can run under KVM, with KVMOptions added to
 	// -machine. Boards cannot: their CPU and devices are emulated as a whole.
@@ -122,6 +127,8 @@ var All = []Target{
 		Name: "arm64", Summary: "Arm 64-bit (QEMU virt)", Arch: "arm64",
 		Binary: "qemu-system-aarch64", Package: "qemu-system-arm",
 		Machine: "virt", CPU: "cortex-a57",
+		// A Cortex-A57 has pages of 4 and 64 KB alone (ID_AA64MMFR0_EL1.TGran16).
+		CPUFor: []CPUFor{{"ARM64_16K_PAGES", "cortex-a76"}},
 		// With one thread per CPU, a tracepoint that is enabled while the other CPU's
 		// code is being translated may stay disabled there (7.2: three of some twenty
 		// first traces after a warm start had no sched_switch).
@@ -211,6 +218,20 @@ var All = []Target{
 		// No PCI, no PSCI, as on raspi3b; restoring has not been tried.
 		BootSeconds: 30, WarmSeconds: 3,
 		Features: []string{"boot", "serial-pl011", "serial-bcm2835aux"},
+	},
+	{
+		Name: "pc-la57", Summary: "x86_64 PC with page tables of 5 levels", Arch: "amd64", Board: true,
+		Binary: "qemu-system-x86_64", Package: "qemu-system-x86",
+		// QEMU's "max" has LA57, here as on amd64. But only the code that unpacks a bzImage
+		// turns it on (paging_prepare in arch/x86/boot/compressed): by PVH there are 4 levels.
+		Machine: "q35", CPU: "max,-erms,-fsrm,-cx16", TCGThread: "single", // as for amd64
+		CPUs: 2, MemoryMB: 512,
+		Console: []string{"console=ttyS0"},
+		Append:  []string{"mitigations=off", "no_timer_check"}, // as for amd64
+		Links:   []Link{{Kind: "virtio"}, {Kind: "uart", TTY: "ttyS1", Serial: 1}},
+		PCI:     true, Snapshot: true,
+		BootSeconds: 10, WarmSeconds: 2,
+		Features: []string{"boot", "serial-8250"},
 	},
 }
 

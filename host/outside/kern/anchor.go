@@ -165,7 +165,8 @@ func (k *Kernel) mappedBy(phys, text, root uint64) bool {
 
 // hasFormat reports whether the kernel may have page tables of a format, by its
 // configuration: by another, some tables can be read as well, and seem to fit. One that
-// was built for addresses of 52 bits has those of 48 on a CPU without them.
+// was built for addresses of 52 bits has those of 48 on a CPU without them, of 47 with pages
+// of 16 KB (VA_BITS_MIN in arch/arm64/include/asm/memory.h).
 func (k *Kernel) hasFormat(f *mmu.Format) bool {
 	option, ok := map[uint64]string{4 << 10: "ARM64_4K_PAGES", 16 << 10: "ARM64_16K_PAGES", 64 << 10: "ARM64_64K_PAGES"}[f.Page()]
 	if !ok || k.Image.Arch != "arm64" || !k.Image.HasConfig() {
@@ -175,7 +176,11 @@ func (k *Kernel) hasFormat(f *mmu.Format) bool {
 		return false
 	}
 	bits, ok := k.Image.Option("ARM64_VA_BITS")
-	return !ok || bits == fmt.Sprint(f.VABits()) || bits == "52" && f.VABits() == 48
+	least := uint(48)
+	if f.Page() == 16<<10 {
+		least = 47
+	}
+	return !ok || bits == fmt.Sprint(f.VABits()) || bits == "52" && f.VABits() == least
 }
 
 // settle takes an anchor if the kernel's banner is where it says, by physical and by
