@@ -45,13 +45,11 @@ func Main() {
 	// instead would pass on to every program.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
 
-	if err := run(); err != nil {
-		say(err.Error())
-		os.Exit(1)
-	}
+	say(run().Error())
+	os.Exit(1)
 }
 
-// run returns only when the guest cannot even power off.
+// run returns only when the guest cannot even power off, with the reason.
 func run() error {
 	start, err := agent.BootTime()
 	if err != nil {
