@@ -76,6 +76,10 @@ func dataSymbols(vmlinux string, known []symtab.Symbol) (all []symtab.Symbol, er
 		return nil, fmt.Errorf("symbols of %s: %w", vmlinux, err)
 	}
 	all = slices.Clone(known)
+	has := make(map[string]bool, len(known))
+	for _, k := range known {
+		has[k.Name] = true
+	}
 	for _, s := range syms {
 		kind := elf.ST_TYPE(s.Info)
 		if int(s.Section) >= len(f.Sections) || kind != elf.STT_OBJECT && kind != elf.STT_NOTYPE || s.Name == "" ||
@@ -83,7 +87,7 @@ func dataSymbols(vmlinux string, known []symtab.Symbol) (all []symtab.Symbol, er
 			continue
 		}
 		flags := f.Sections[s.Section].Flags
-		if flags&elf.SHF_ALLOC == 0 || flags&elf.SHF_EXECINSTR != 0 || slices.ContainsFunc(known, func(k symtab.Symbol) bool { return k.Name == s.Name }) {
+		if flags&elf.SHF_ALLOC == 0 || flags&elf.SHF_EXECINSTR != 0 || has[s.Name] {
 			continue
 		}
 		letter := byte('r')
