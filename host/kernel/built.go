@@ -33,6 +33,7 @@ type BuildSource struct {
 	Kind    string          `json:"kind"`              // "debian", "tarball" or "tree"
 	Path    string          `json:"path,omitempty"`    // for a tarball or tree
 	Package *debian.Package `json:"package,omitempty"` // for a Debian source
+	Signer  string          `json:"signer,omitempty"`  // of a signed tarball: user ID and fingerprint of the key
 	Hash    string          `json:"hash"`              // sha256 of the package or tarball; for a tree, of its file names, sizes and times
 	Release string          `json:"release"`           // `make kernelversion`: "6.12.107"
 }

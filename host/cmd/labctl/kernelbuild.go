@@ -17,6 +17,7 @@ import (
 
 type kernelBuildOptions struct {
 	source    string
+	keyring   string
 	archs     []string
 	profile   string
 	fragments []string
@@ -41,7 +42,8 @@ func (a *app) kernelBuild() *cobra.Command {
 NAME is its profile and series: lab-6.12.
 
 SOURCE is debian:6.12 (Debian's package linux-source-6.12), the directory of a
-kernel tree, or a tarball of one. The tree is built out of tree. The next build
+kernel tree, or a tarball of one; tar:TARBALL wants a signature beside the tarball, as
+kernel.org has, by one of the keys in --keyring. The tree is built out of tree. The next build
 with the same name reuses the objects, and a build with the same source, options
 and compiler returns the cached kernel immediately.
 
@@ -73,7 +75,8 @@ is not whole is reported, since all that labctl shows rests on stacks.
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.source, "source", "", "debian:SERIES, the directory of a tree, or a tarball")
+	f.StringVar(&o.source, "source", "", "debian:SERIES, the directory of a tree, a tarball, or tar:TARBALL")
+	f.StringVar(&o.keyring, "keyring", "", "the keys that may have signed a tar:TARBALL (default: kernel-keys.asc in labctl's configuration directory)")
 	f.StringSliceVar(&o.archs, "arch", nil, "architectures: "+strings.Join(arch.Names(), ", ")+" (default: the host's)")
 	f.StringVar(&o.profile, "profile", "", "profile (default: lab, unless --fragment is given)")
 	f.StringSliceVar(&o.fragments, "fragment", nil, "fragments: names, or files, whose names contain a slash or end in .config")
@@ -105,6 +108,10 @@ func (a *app) buildKernels(c *cobra.Command, name string, o kernelBuildOptions) 
 		o.profile = "lab"
 	}
 	source, err := kbuild.ParseSource(o.source)
+	if err == nil && o.keyring != "" && !source.Signed {
+		err = outcome.Inputf("--keyring goes with --source tar:TARBALL")
+	}
+	source.Keyring = o.keyring
 	if err != nil {
 		return outcome.Default(outcome.BadInput, err)
 	}

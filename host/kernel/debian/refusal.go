@@ -122,8 +122,11 @@ func checkSignature(signed, signature []byte, keyrings []string) error {
 		where = keyrings[0]
 	}
 	_, _, err = openpgp.VerifyDetachedSignature(keys, bytes.NewReader(signed), bytes.NewReader(signature), nil)
-	by := strings.Join(signers(signature), ", ")
-	const newer = "; a newer debian-archive-keyring may help"
+	return signatureFault(err, where, strings.Join(signers(signature), ", "), "; a newer debian-archive-keyring may help")
+}
+
+// signatureFault words what is wrong with a signature, to follow "is"; nil for other errors.
+func signatureFault(err error, where, by, newer string) error {
 	var mismatch pgp.SignatureError
 	switch {
 	case errors.Is(err, pgp.ErrUnknownIssuer):

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -269,6 +270,8 @@ func decompressor(suffix string, r io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(r), nil
 	case ".gz":
 		return gzip.NewReader(r)
+	case ".bz2":
+		return io.NopCloser(bzip2.NewReader(r)), nil
 	case ".xz":
 		z, err := xz.NewReader(r, 128<<20) // dpkg-deb -z9 asks for 64 MiB
 		return io.NopCloser(z), err

@@ -31,12 +31,27 @@ import (
 type Source struct {
 	Debian kernel.Ref // a Debian series or suite; zero for another source
 	Path   string     // a tree or a tarball
+	// Signed says of a tarball that it must be signed, by a key of Keyring, or of KeyringFile
+	// if that is empty.
+	Signed  bool
+	Keyring string
 }
 
 // ParseSource parses the argument of `--source`: debian:6.12, debian:trixie, a
-// directory or a tarball.
+// directory or a tarball, or tar: and a tarball with its signature beside it.
 func ParseSource(s string) (_ Source, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
+	if file, ok := strings.CutPrefix(s, kindSigned); ok {
+		src, err := ParseSource(file)
+		if err == nil && !tarball.MatchString(src.Path) {
+			err = fmt.Errorf("source %s: want a tarball (.tar, .tar.xz, .tar.gz, .tar.bz2, .tar.zst)", s)
+		}
+		if err != nil {
+			return Source{}, err
+		}
+		src.Signed = true
+		return src, nil
+	}
 	name, isDebian := strings.CutPrefix(s, kernel.KindDebian+":")
 	if !isDebian {
 		st, err := os.Stat(s)
@@ -85,7 +100,17 @@ func (b *Builder) open(ctx context.Context, s Source, fresh bool) (*tree, error)
 		t, err = b.debian(ctx, s.Debian, fresh)
 		err = outcome.Default(outcome.HostLacks, err)
 	case tarball.MatchString(s.Path):
-		t, err = b.tarball(ctx, s.Path)
+		by := ""
+		if s.Signed {
+			b.Say("checking the signature of " + filepath.Base(s.Path))
+			by, err = signedBy(s.Path, s.Keyring)
+		}
+		if err == nil {
+			t, err = b.tarball(ctx, s.Path)
+		}
+		if err == nil {
+			t.source.Signer = by
+		}
 	default:
 		t.source = kernel.BuildSource{Kind: "tree", Path: s.Path}
 		if err = checkTree(s.Path); err == nil {
