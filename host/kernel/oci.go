@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,9 @@ import (
 // maxImage is the size of a container image that is taken for a kernel's, compressed.
 // Those of cilium's little-vm-helper have 100 to 300 MB.
 const maxImage = 2 << 30
+
+// maxLayers is how many layers such an image has at most.
+const maxLayers = 128
 
 // parseImage parses what follows "oci:" in s: a reference to a container image, by tag or
 // digest.
@@ -73,6 +77,9 @@ func (c *Cache) pullImage(ctx context.Context, src *Source, ref Ref, arch string
 	layers, err := img.Layers()
 	if err != nil {
 		return nil, registryError(ctx, err)
+	}
+	if len(layers) > maxLayers {
+		return nil, outcome.Inputf("the image has %d layers: not one of a kernel", len(layers))
 	}
 	var total int64
 	for _, l := range layers {
@@ -163,8 +170,11 @@ func registryError(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	var said *transport.Error
-	if errors.As(err, &said) && said.StatusCode >= 400 && said.StatusCode < 500 && said.StatusCode != 429 {
+	switch {
+	case !errors.As(err, &said):
+		return err
+	case said.StatusCode >= 400 && said.StatusCode < 500 && said.StatusCode != http.StatusTooManyRequests:
 		return outcome.Inputf("the registry answers %d: %s", said.StatusCode, text.Line(err.Error(), 300))
 	}
-	return err
+	return outcome.Hostf("the registry answers %d: %s", said.StatusCode, text.Line(err.Error(), 300))
 }

@@ -28,12 +28,18 @@ import (
 type containers struct {
 	host string
 	flip atomic.Bool // a byte of each layer
+	down atomic.Bool // it answers 503, in words of its own
 }
 
 func newContainers(t *testing.T) *containers {
 	c := &containers{}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			io.WriteString(w, "{\"errors\":[{\"code\":\"X\",\"message\":\"a\\u001b[2Jb\\nc\"}]}")
+			return
+		}
 		if !c.flip.Load() || r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
 			inner.ServeHTTP(w, r)
 			return
@@ -228,6 +234,17 @@ func TestContainerFlipped(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(c.imageDir(), "[^.]*")); len(left) != 0 {
 		t.Errorf("kept: %v", left)
+	}
+}
+
+// TestContainerDown: what a registry says of its troubles is one clean line.
+func TestContainerDown(t *testing.T) {
+	reg := newContainers(t)
+	reg.down.Store(true)
+	c := openWith(t, t.TempDir(), nil)
+	_, err := c.Get(t.Context(), Ref{Container: reg.host + "/one:1"}, "amd64", nil)
+	if err == nil || outcome.Of(err) != outcome.HostLacks || strings.ContainsAny(err.Error(), "\n\x1b") {
+		t.Errorf("got %q, %v; want one clean line, of the host's", err, outcome.Of(err))
 	}
 }
 

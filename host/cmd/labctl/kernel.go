@@ -195,6 +195,7 @@ removes both.`,
   labctl kernel pull 5.10..7.2 --arch arm64
   labctl kernel pull debian:trixie --arch arm64
   labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi
+  labctl kernel pull oci:quay.io/lvh-images/kernel-images:6.6-main
   labctl kernel pull 6.12 --arch arm --debug`,
 		Args: needArgs("a kernel: labctl kernel pull 6.12"),
 		RunE: func(c *cobra.Command, args []string) error {
