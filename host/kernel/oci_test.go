@@ -250,8 +250,8 @@ func TestContainerDown(t *testing.T) {
 
 func TestParseContainer(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
-		{"oci:quay.io/lvh-images/kernel-images:6.6-main", "oci:quay.io/lvh-images/kernel-images:6.6-main"},
-		{"oci:quay.io/lvh-images/kernel-images", "oci:quay.io/lvh-images/kernel-images:latest"},
+		{"oci:registry.example/lvh-images/kernel-images:6.6-main", "oci:registry.example/lvh-images/kernel-images:6.6-main"},
+		{"oci:registry.example/lvh-images/kernel-images", "oci:registry.example/lvh-images/kernel-images:latest"},
 	} {
 		if ref, err := ParseRef(tt.in); err != nil || ref.String() != tt.want {
 			t.Errorf("%s: got %v, %v; want %s", tt.in, ref, err, tt.want)

@@ -20,7 +20,7 @@ type Ref struct {
 	Series  string // set with Suite when the user named the series: "6.12"
 	Module  string // Go module: "github.com/gokrazy/kernel.rpi"
 	Version string // set with Module when the user named one: "v0.0.0-20251127164438-9778ec0261de"
-	// Container is a container image: "quay.io/lvh-images/kernel-images:6.6-main".
+	// Container is a container image: "registry.example/lvh-images/kernel-images:6.6-main".
 	Container string
 	Release   string // `uname -r` of a cached kernel: "6.12.107+deb13-amd64"
 	Path      string // an image file, or the directory of a kernel tree
@@ -64,7 +64,7 @@ func (r Ref) remote() bool { return r.Suite != "" || r.Module != "" || r.Contain
 // ("6.12", "6.12-cloud"), a source ("debian:trixie", "debian:trixie-cloud",
 // "gomod:github.com/gokrazy/kernel.rpi", the latter optionally with a version:
 // "…@v0.0.0-20251127164438-9778ec0261de"), a container image
-// ("oci:quay.io/lvh-images/kernel-images:6.6-main"), a kernel built by labctl
+// ("oci:registry.example/lvh-images/kernel-images:6.6-main"), a kernel built by labctl
 // ("build:lab-6.12"), the release of a cached kernel ("6.12.107+deb13-amd64") or
 // a path, which contains a slash ("./bzImage", "./linux-6.12/"). A path may be that of a
 // kernel's package, or of a directory with its packages ("./linux-image-6.8.deb",

@@ -34,7 +34,7 @@ type Source struct {
 	Module string `yaml:"module"` // "github.com/gokrazy/kernel.rpi"
 
 	// For KindImage.
-	Container string `yaml:"-"` // "quay.io/lvh-images/kernel-images:6.6-main"
+	Container string `yaml:"-"` // "registry.example/lvh-images/kernel-images:6.6-main"
 
 	Arch map[string]SourceArch `yaml:"arch"` // by GOARCH
 }

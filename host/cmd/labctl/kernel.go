@@ -32,7 +32,8 @@ database, files of yours, or built with labctl kernel build.
 
 A kernel is named by its series (6.12, 6.12-cloud), its source (debian:trixie,
 gomod:github.com/gokrazy/kernel.rpi), as build:NAME, by the release of a cached
-kernel, or by a path that contains a slash, to an image or a kernel tree. Add
+kernel, as oci:IMAGE, a container image, or by a path that contains a slash, to an
+image or a kernel tree. Add
 your own sources to labctl/kernels.yaml in your configuration directory, or to
 the file that LABCTL_KERNELS names.`,
 		Args: cobra.ArbitraryArgs,
@@ -195,7 +196,7 @@ removes both.`,
   labctl kernel pull 5.10..7.2 --arch arm64
   labctl kernel pull debian:trixie --arch arm64
   labctl kernel pull 6.12-cloud gomod:github.com/gokrazy/kernel.rpi
-  labctl kernel pull oci:quay.io/lvh-images/kernel-images:6.6-main
+  labctl kernel pull oci:registry.example/lvh-images/kernel-images:6.6-main
   labctl kernel pull 6.12 --arch arm --debug`,
 		Args: needArgs("a kernel: labctl kernel pull 6.12"),
 		RunE: func(c *cobra.Command, args []string) error {
