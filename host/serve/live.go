@@ -26,6 +26,9 @@ const (
 	showEvery = 200 * time.Millisecond
 	peekEvery = 5 * time.Millisecond
 	readEvery = 40 * time.Millisecond
+	// Between two lists there is at least so many times what one has taken: the host's CPUs
+	// are the guest's as well.
+	readShare = 40
 	// A task that has ended is shown for a while, so that one is seen that lived for an
 	// instant.
 	showGone = 4 * time.Second
@@ -181,6 +184,7 @@ func (w *watcher) run(ctx context.Context) error {
 	peek := time.NewTicker(peekEvery)
 	defer peek.Stop()
 	var lastRead, lastShow time.Time
+	var took time.Duration // of the last list
 	for {
 		wants := w.wants()
 		if !wants.Live {
@@ -196,11 +200,11 @@ func (w *watcher) run(ctx context.Context) error {
 		n, ok := w.peek()
 		now := time.Now()
 		made := ok && w.counts && n != w.forks
-		if now.Sub(lastRead) >= showEvery || made && now.Sub(lastRead) >= readEvery {
+		if now.Sub(lastRead) >= showEvery || made && now.Sub(lastRead) >= max(readEvery, readShare*took) {
 			if err := w.read(now); err != nil {
 				return err
 			}
-			lastRead = now
+			lastRead, took = now, time.Since(now)
 		}
 		if now.Sub(lastShow) >= showEvery {
 			w.show(now)

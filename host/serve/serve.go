@@ -155,6 +155,9 @@ func newServer(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) start(ctx context.Context, addr net.Addr) {
 	s.ctx, s.guard = ctx, newGuard(addr)
 	s.wg.Go(s.work.watch(s))
+	if s.o.In != "" { // it runs already
+		s.live.start()
+	}
 	if s.class != nil {
 		s.wg.Go(func() { s.class.watch(ctx) })
 	}

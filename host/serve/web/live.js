@@ -14,10 +14,14 @@ function draw() {
   const tree = $("tree"), kernel = $("kthreads").checked;
   const shown = latest.tasks.filter(t => kernel || !t.kernel || t.new);
   const base = Math.min(...shown.map(t => t.depth));
+  const keyOf = t => `${t.tid}/${t.name}/${t.pid}`;
+  // First out with what has gone: a row that stays in the way has all behind it moved.
+  const wanted = new Set(shown.map(keyOf));
+  for (const [key, row] of rows) if (!wanted.has(key)) row.e.remove();
   let at = tree.firstChild;
   const keep = new Map();
   for (const t of shown) {
-    const key = `${t.tid}/${t.name}/${t.pid}`;
+    const key = keyOf(t);
     let row = rows.get(key);
     if (!row) {
       row = { e: el("div", { role: "option", class: "task", id: "task-" + t.tid }), said: "" };
