@@ -128,4 +128,3 @@ func FuzzSigned(f *testing.F) {
 		}
 	})
 }
-
