@@ -159,7 +159,7 @@ KERNEL_TOOLS := make:make gcc:gcc flex:flex bison:bison bc:bc /usr/include/gelf.
 	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu arm-linux-gnueabihf-gcc:gcc-arm-linux-gnueabihf
 qemu:       TOOLS = $(QEMU_TOOLS)
 kernel-tools: TOOLS = $(KERNEL_TOOLS)
-test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch
+test-tools: TOOLS = $(QEMU_TOOLS) trace-cmd:trace-cmd gdb-multiarch:gdb-multiarch gcc:gcc pahole:dwarves
 browser-tools: $(AXE)
 browser-tools: TOOLS = chromium:chromium /usr/share/fonts/truetype/nanum/NanumGothic.ttf:fonts-nanum
 debian13-tools: TOOLS = debootstrap:debootstrap

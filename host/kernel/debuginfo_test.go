@@ -30,7 +30,7 @@ func TestSetDebuginfo(t *testing.T) {
 		{dir, runtime.GOARCH, "not a regular file"},
 		{plain, runtime.GOARCH, "not an ELF file"},
 		{self, other, "not for " + other},
-		{self, runtime.GOARCH, "it "}, // has no types, or is of no kernel
+		{self, runtime.GOARCH, "--debuginfo "}, // it has no types, or the kernel no image
 	} {
 		k := &Kernel{Arch: c.arch, Release: "6.12.0-none"}
 		err := k.SetDebuginfo(c.path)
