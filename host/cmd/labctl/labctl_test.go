@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -75,12 +76,25 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env)) {
 	})
 }
 
-// condition is of what not every host has: root, the board raspi4b, which not every QEMU knows,
+// mounts reports whether a file system can be mounted here, by trial.
+var mounts = sync.OnceValues(func() (bool, error) {
+	dir, err := os.MkdirTemp("", "labctl-mounts-")
+	if err != nil {
+		return false, err
+	}
+	defer os.Remove(dir)
+	if unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k") != nil {
+		return false, nil
+	}
+	return true, unix.Unmount(dir, 0)
+})
+
+// condition is of what not every host has: a mount of its own, the board raspi4b, which not every QEMU knows,
 // and the debug package of 6.12 for arm, which is 700 MB.
 func condition(cond string) (bool, error) {
 	switch cond {
-	case "root": // for a file system that is full
-		return os.Geteuid() == 0, nil
+	case "mounts": // root in a container may not
+		return mounts()
 	case "raspi4b":
 		return qemu.HasMachine("qemu-system-aarch64", cond)
 	case "debug-package":
