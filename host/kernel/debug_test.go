@@ -79,10 +79,9 @@ func debugArchive(t *testing.T, img []byte, files ...synth.File) (_ *synth.Repo,
 	return synth.NewRepo(t, "trixie", row.Debian, pkgs...), name + "-dbg_6.12.107-1_" + row.Debian + ".deb"
 }
 
-// pullForDebug pulls the kernel of a debugArchive into an empty cache.
-func pullForDebug(t *testing.T) (*Cache, *Kernel) {
+// pullForDebug pulls the kernel of a debugArchive into an empty cache in dir.
+func pullForDebug(t *testing.T, dir string) (*Cache, *Kernel) {
 	t.Helper()
-	dir := t.TempDir()
 	t.Setenv(cachedir.Env, dir)
 	c, err := Open(dir)
 	if err != nil {
@@ -107,7 +106,7 @@ func debugTools(t *testing.T) bool {
 	}
 	debug, stripped := compiled(t, 1)
 	debugArchive(t, stripped, vmlinuxDebug(debug))
-	c, k := pullForDebug(t)
+	c, k := pullForDebug(t, t.TempDir())
 	if err := c.PullDebug(t.Context(), k, nil); outcome.Of(err) != outcome.HostLacks || !strings.Contains(err.Error(), "apt-get install pahole") {
 		t.Errorf("PullDebug without pahole = %v, want how to get it", err)
 	}
@@ -138,7 +137,7 @@ func TestPullDebug(t *testing.T) {
 	debug, stripped := compiled(t, 1)
 	repo, file := debugArchive(t, stripped, synth.File{Name: "./usr/share/doc/x", Data: []byte("x")}, vmlinuxDebug(debug),
 		synth.File{Name: "./usr/lib/debug/lib/modules/" + debugRelease + "/vmlinux", Data: []byte("not this one")})
-	c, k := pullForDebug(t)
+	c, k := pullForDebug(t, t.TempDir())
 	if spec, err := k.KnownTypes(t.Context()); spec != nil || err != nil {
 		t.Fatalf("KnownTypes of a kernel without = %v, %v", spec, err)
 	}
@@ -233,7 +232,7 @@ func TestPullDebugRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			repo, file := debugArchive(t, stripped, c.files...)
-			cache, k := pullForDebug(t)
+			cache, k := pullForDebug(t, t.TempDir())
 			if c.spoil != nil {
 				c.spoil(repo, file)
 			}
@@ -278,7 +277,7 @@ func TestPullDebugInterrupted(t *testing.T) {
 	for _, at := range []debian.Stage{debian.StageDownload, debian.StageUnpack, debian.StageTypes} {
 		t.Run(string(at), func(t *testing.T) {
 			debugArchive(t, stripped, vmlinuxDebug(debug))
-			c, k := pullForDebug(t)
+			c, k := pullForDebug(t, t.TempDir())
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var once atomic.Bool
@@ -317,16 +316,8 @@ func TestPullDebugFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	t.Setenv(cachedir.Env, dir)
-	c, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := c.Pull(t.Context(), trixie, runtime.GOARCH, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = c.PullDebug(t.Context(), k, nil)
+	c, k := pullForDebug(t, dir)
+	err := c.PullDebug(t.Context(), k, nil)
 	if err == nil || !errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "\n") || outcome.Of(err) != outcome.HostLacks {
 		t.Errorf("PullDebug = %v (%s), want one line that the disk is full", err, outcome.Of(err))
 	}

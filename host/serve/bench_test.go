@@ -69,22 +69,7 @@ func BenchmarkFrames(b *testing.B) {
 func BenchmarkReport(b *testing.B) {
 	for _, many := range []int{1, 100_000} {
 		b.Run(fmt.Sprintf("tasks=%d", many), func(b *testing.B) {
-			line := &tasks.Timeline{Start: 1, End: int64(1000 * many), Events: map[string]int64{"sched_process_fork": int64(many)}}
-			zero := 0
-			line.Tasks = append(line.Tasks, tasks.Task{TID: 1, Comm: "init"})
-			for i := range many {
-				born, died := int64(i*1000), int64(i*1000+500)
-				line.Tasks = append(line.Tasks, tasks.Task{TID: 2 + i, Comm: fmt.Sprintf("task-%d", i), Parent: &zero, Born: &born, Died: &died, Via: "clone", Flags: "CLONE_VM|CLONE_FS|CLONE_FILES|SIGCHLD"})
-			}
-			dir := b.TempDir()
-			r := &record.Run{Schema: record.Schema, Name: "trace", Labctl: "v1", Started: time.Now(), Outcome: record.NewOutcome(nil), Trace: &record.Trace{Timeline: line}}
-			if err := (record.Dir{Path: dir}).WriteRun(r); err != nil {
-				b.Fatal(err)
-			}
-			file := filepath.Join(b.TempDir(), "report.html")
-			if err := page.Write(dir, file, "en", func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) }); err != nil {
-				b.Fatal(err)
-			}
+			file := pageOf(b, b.TempDir(), many)
 			w := openBrowser(b, serveWith(b, func(*Options) {}))
 			var took []float64
 			for b.Loop() {
@@ -100,4 +85,26 @@ func BenchmarkReport(b *testing.B) {
 			b.ReportMetric(sum/float64(len(took)), "ms/open")
 		})
 	}
+}
+
+// pageOf makes the page of a record with so many tasks, one of which made the others, in
+// dir, and returns the page's file.
+func pageOf(t testing.TB, dir string, many int) (file string) {
+	t.Helper()
+	line := &tasks.Timeline{Start: 1, End: int64(1000 * many), Events: map[string]int64{"sched_process_fork": int64(many)}}
+	zero := 0
+	line.Tasks = append(line.Tasks, tasks.Task{TID: 1, Comm: "init"})
+	for i := range many {
+		born, died := int64(i*1000), int64(i*1000+500)
+		line.Tasks = append(line.Tasks, tasks.Task{TID: 2 + i, Comm: fmt.Sprintf("task-%d", i), Parent: &zero, Born: &born, Died: &died, Via: "clone", Flags: "CLONE_VM|CLONE_FS|CLONE_FILES|SIGCHLD"})
+	}
+	r := &record.Run{Schema: record.Schema, Name: "trace", Labctl: "v1", Started: time.Now(), Outcome: record.NewOutcome(nil), Trace: &record.Trace{Timeline: line}}
+	if err := (record.Dir{Path: dir}).WriteRun(r); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), record.PageFile)
+	if err := page.Write(dir, file, "en", func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) }); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

@@ -12,11 +12,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"labctl/host/lab"
-	"labctl/host/page"
 	"labctl/host/record"
-	"labctl/host/trace/tasks"
-	"labctl/labs"
 )
 
 // perfettoUI answers as the hosted one does (perfetto: ui/src/frontend/post_message_handler.ts),
@@ -54,19 +50,11 @@ func TestBrowserPerfetto(t *testing.T) {
 		chromedp.Flag("host-resolver-rules", "MAP ui.perfetto.dev "+ui.Listener.Addr().String()), chromedp.Flag("ignore-certificate-errors", true))
 
 	dir := t.TempDir()
-	line := &tasks.Timeline{Start: 1, End: 1000, Tasks: []tasks.Task{{TID: 1, Comm: "init"}}}
-	r := &record.Run{Schema: record.Schema, Name: "trace", Labctl: "v1", Started: time.Now(), Outcome: record.NewOutcome(nil), Trace: &record.Trace{Timeline: line}}
-	if err := (record.Dir{Path: dir}).WriteRun(r); err != nil {
-		t.Fatal(err)
-	}
 	trace := bytes.Repeat([]byte("\x0a\x02\x08\x01"), 1000)
 	if err := os.WriteFile(filepath.Join(dir, record.ViewFile), trace, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "report.html")
-	if err := page.Write(dir, file, "en", func(id string) (*lab.Lab, error) { return lab.One(labs.FS, id) }); err != nil {
-		t.Fatal(err)
-	}
+	file := pageOf(t, dir, 1)
 	b.do(chromedp.Navigate("file://"+file), chromedp.WaitReady("main"))
 	eval[bool](b, `document.getElementById("perfetto-open").closest("details")?.setAttribute("open", ""), true`)
 	b.do(chromedp.SetUploadFiles("#pftrace", []string{filepath.Join(dir, record.ViewFile)}, chromedp.ByQuery))
