@@ -2,6 +2,7 @@ package labinit
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -186,5 +187,48 @@ func TestOpenWindow(t *testing.T) {
 	}
 	if on, err := os.ReadFile(filepath.Join(devices, "0000:00:02.0/enable")); err != nil || string(on) != "1" {
 		t.Errorf("enable holds %q, %v; want 1", on, err)
+	}
+}
+
+// TestLineRate holds the rate of a mini UART against what the kernel's driver makes of it.
+func TestLineRate(t *testing.T) {
+	// The line's device is the UART's own, or one inside it.
+	line := func(driver, clock, inside string) string {
+		dir := t.TempDir()
+		device := filepath.Join(dir, "fe215040.serial", inside)
+		if err := os.MkdirAll(device, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for link, to := range map[string]string{"device": device, "fe215040.serial/driver": "../../bus/platform/drivers/" + driver} {
+			if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "uartclk"), []byte(clock), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	const mini = "bcm2835-aux-uart"
+	// The clocks of a Raspberry Pi 4, of a 3, and of a 3 with firmware's own.
+	for _, clock := range []uint32{1_125_000_000, 800_000_000, 500_000_000, 1 << 20} {
+		for _, inside := range []string{"", "fe215040.serial:0/fe215040.serial:0.0"} {
+			rate := lineRate(line(mini, fmt.Sprintf("%d\n", clock), inside))
+			// serial8250_do_get_divisor in drivers/tty/serial/8250/8250_port.c
+			if divisor := (clock + 8*rate) / (16 * rate); divisor>>8 != 1 {
+				t.Errorf("clock %d, device %q: rate %d, divisor %#x: got the high byte %#x, want 1", clock, inside, rate, divisor, divisor>>8)
+			}
+		}
+	}
+	for name, dir := range map[string]string{
+		"another driver": line("uart-pl011", "48000000\n", ""),
+		"no clock":       line(mini, "", ""),
+		"no number":      line(mini, "fast\n", ""),
+		"a clock of 0":   line(mini, "0\n", ""),
+		"no such line":   t.TempDir(),
+	} {
+		if got := lineRate(dir); got != usualRate {
+			t.Errorf("%s: got %d, want %d", name, got, usualRate)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,25 +82,69 @@ func openTTY(path string) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	if err := makeRaw(fd); err != nil {
+	if err := makeRaw(fd, lineRate("/sys/class/tty/"+filepath.Base(path))); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("set up %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// makeRaw sets 115200 8N1 without echo or translation, and drops old input.
-func makeRaw(fd int) error {
-	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+// usualRate is the rate of a line, in bits a second, of which QEMU makes nothing.
+const usualRate = 115200
+
+// lineRate returns the rate for the line that a directory of /sys/class/tty describes.
+//
+// It matters for the Raspberry Pi's mini UART alone. While the divisor latch is open,
+// the kernel writes the divisor's high byte to the register that else enables
+// interrupts; QEMU (5.2 to 11.1, hw/char/bcm2835_aux.c: "NYI") does not know the latch
+// and enables interrupts by it. At 115200 the byte is 1, receive, on a Raspberry Pi 3,
+// whose clock is 800 MHz. On a Raspberry Pi 4, of 1125 MHz, it is 2: transmit, which
+// interrupts CPU 0 without end until something is sent; a kernel that waits for CPU 0
+// before that stands still. So the rate is one whose divisor has 1 for its high byte.
+func lineRate(dir string) uint32 {
+	if !drivenBy(filepath.Join(dir, "device"), "bcm2835-aux-uart") {
+		return usualRate
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "uartclk"))
+	if err != nil {
+		return usualRate
+	}
+	clock, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil || clock < 1<<20 {
+		return usualRate
+	}
+	return uint32(clock) / 16 / 0x180
+}
+
+// drivenBy reports whether a device, or one that it is a part of, has a driver: from 6.5
+// on a serial line is two devices below the UART's own.
+func drivenBy(device, driver string) bool {
+	path, err := filepath.EvalSymlinks(device)
+	if err != nil {
+		return false
+	}
+	for range 4 {
+		if link, err := os.Readlink(filepath.Join(path, "driver")); err == nil && filepath.Base(link) == driver {
+			return true
+		}
+		path = filepath.Dir(path)
+	}
+	return false
+}
+
+// makeRaw sets a rate and 8N1 without echo or translation, and drops old input.
+func makeRaw(fd int, rate uint32) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS2)
 	if err != nil {
 		return err
 	}
 	t.Iflag = 0
 	t.Oflag = 0
 	t.Lflag = 0
-	t.Cflag = unix.B115200 | unix.CS8 | unix.CREAD | unix.CLOCAL
+	t.Cflag = unix.BOTHER | unix.CS8 | unix.CREAD | unix.CLOCAL
+	t.Ispeed, t.Ospeed = rate, rate
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS2, t); err != nil {
 		return err
 	}
 	return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIOFLUSH)
