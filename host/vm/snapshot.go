@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"os"
 	"time"
 
@@ -138,7 +140,9 @@ func (v *VM) migrated(ctx context.Context) error {
 type restore struct {
 	base  *os.File // the memory; the VM takes it
 	state *os.File
-	fd    int // descriptor of state in QEMU
+	feed  net.Conn // takes state to QEMU, which may no longer read files so (11.1)
+	inlet *os.File // QEMU's end of feed
+	fd    int      // descriptor of inlet in QEMU
 	head  *os.File
 	ram   *os.File   // a copy of the memory, if the file cannot be written
 	nodes []*os.File // copies of the parts of the memory, of a machine of several nodes
@@ -146,6 +150,10 @@ type restore struct {
 
 func (r *restore) open(cfg Config) (err error) {
 	if r.state, err = os.Open(cfg.Snapshot.State); err != nil {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
+	}
+	if r.feed, r.inlet, err = qemu.SocketPair("state"); err != nil {
+		r.close()
 		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
 	}
 	if r.base, err = os.Open(cfg.Snapshot.RAM); err != nil {
@@ -170,9 +178,23 @@ func (r *restore) open(cfg Config) (err error) {
 }
 
 func (r *restore) close() {
-	for _, f := range append([]*os.File{r.base, r.state, r.head, r.ram}, r.nodes...) {
+	for _, f := range append([]*os.File{r.base, r.state, r.inlet, r.head, r.ram}, r.nodes...) {
 		f.Close() // nothing for one that is nil
 	}
+	if r.feed != nil {
+		r.feed.Close() // ends send, too
+	}
+}
+
+// send writes the state to QEMU. What it returns is told by QEMU as well, which gets too
+// little, unless it is that the state cannot be read.
+func (r *restore) send() error {
+	defer r.feed.Close()
+	_, err := io.Copy(r.feed, r.state)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return outcome.Default(outcome.HostLacks, fmt.Errorf("start from a snapshot: %w", err))
+	}
+	return nil
 }
 
 // writable returns a copy in memory of a file that may not be written, nil for one that
@@ -340,7 +362,20 @@ const EntropyBytes = 64
 
 // restore restores the machine and sends it what it cannot know: the time, and random
 // bytes, so that its random numbers differ from those of other clones.
-func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
+func (v *VM) restore(r *restore, done func(Phase, time.Time)) (err error) {
+	r.inlet.Close() // QEMU has it; so its end ends send
+	sent := make(chan error, 1)
+	go func() {
+		defer close(sent)
+		sent <- r.send()
+	}()
+	defer func() {
+		if err == nil {
+			return
+		}
+		r.feed.Close()
+		err = cmp.Or(<-sent, err)
+	}()
 	if err := v.step(PhaseRestore, func(ctx context.Context) error {
 		if err := v.mon.Execute(ctx, "migrate-set-capabilities", ignoreShared(!v.cfg.Snapshot.Stopped), nil); err != nil {
 			return err
@@ -356,7 +391,7 @@ func (v *VM) restore(r *restore, done func(Phase, time.Time)) error {
 	}
 	done(PhaseRestore, time.Now())
 	if v.cfg.Held {
-		return nil
+		return <-sent
 	}
 	if err := v.step(PhaseResume, v.greet); err != nil {
 		return err

@@ -734,7 +734,7 @@ func command(cfg Config, r *restore, window *os.File) (*qemu.Command, error) {
 		mem := qemu.Memory{MiB: pick(cfg.MemoryMB, t.MemoryMB), Inherit: cfg.RAM, Share: cfg.RAM != nil}
 		if cfg.Snapshot != nil {
 			mem.File, mem.Inherit = cfg.Snapshot.RAM, r.ram
-			devices = append(devices, qemu.Incoming{State: r.state, FD: &r.fd})
+			devices = append(devices, qemu.Incoming{State: r.inlet, FD: &r.fd})
 		}
 		cpus := pick(cfg.CPUs, t.CPUs)
 		if cfg.Nodes > 1 {

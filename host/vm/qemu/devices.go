@@ -294,7 +294,8 @@ func (DebugExit) Args(c *Cmdline) error {
 }
 
 // Incoming makes QEMU wait for a machine's state, which QMP's migrate-incoming reads
-// from "fd:N", where N is the value that *FD is set to.
+// from "fd:N", where N is the value that *FD is set to. State is a socket or a pipe:
+// files are no longer taken so (deprecated in QEMU 9.1, refused by 11.1).
 type Incoming struct {
 	State *os.File
 	FD    *int
