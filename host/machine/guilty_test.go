@@ -44,7 +44,7 @@ func TestGuilty(t *testing.T) {
 				})
 				t.Run("PID 1", func(t *testing.T) {
 					g := stickInit(t, m)
-					g.want(t, `: labinit:\d+ keeps CPU \d, in \w+clock_settime$`, `(?m)^// labinit, pid 1, tid \d+, on CPU \d\n(-\d.*\n| -->.*\n)*?-\d+\|\w+clock_settime`)
+					g.want(t, `: labinit:\d+ keeps CPU \d, in \w+clock_settime$`, `(?m)^// labinit, pid 1(, tid \d+)?, on CPU \d\n(-\d.*\n| -->.*\n)*?-\d+\|\w+clock_settime`)
 				})
 				return
 			}
