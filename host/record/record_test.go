@@ -85,7 +85,7 @@ func full() *Run {
 				Unread: "more than 10000 names",
 			},
 			Exit:  &wire.ExecResult{PID: 10, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512, Watched: &wire.Watched{Changed: []string{"tracing_on"}, Forks: 1}},
-			Lines: []plan.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Idle: 1, Why: "renamed"}},
+			Lines: []plan.Line{{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Idle: 1, Never: []string{"kernel_clone"}, Why: "renamed"}},
 			Armed: &wire.CaptureArmed{
 				Symbols: map[string]string{"exit": "do_exit"}, Functions: []string{"kernel_clone"}, Matched: 1, Events: []string{"sched/sched_switch"},
 				Missing: []wire.CaptureMissing{{What: "event a/b", Why: "no such event"}}, Top: true, Tracer: "function", Clock: "local",
@@ -123,6 +123,9 @@ func empty(v reflect.Value, path string) (found []string) {
 			break
 		}
 		for i := range v.NumField() {
+			if v.Type().Field(i).Tag.Get("json") == "-" { // not of the record
+				continue
+			}
 			found = append(found, empty(v.Field(i), path+"."+v.Type().Field(i).Name)...)
 		}
 		return found

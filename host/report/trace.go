@@ -3,8 +3,10 @@ package report
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"labctl/guest/wire"
 	"labctl/host/record"
@@ -77,15 +79,67 @@ func (p *printer) idle(t *record.Trace) {
 	if t.Lost() > 0 || t.Damaged > 0 || t.Left > 0 || t.Truncated != "" {
 		never = "armed, no event in what is left of the trace"
 	}
+	// Those that were asked for one by one share a line.
+	single := map[string][]string{}
 	for i := range t.Lines {
-		switch l := &t.Lines[i]; {
-		case l.Missing() || l.Idle == 0:
-		case l.Idle == l.Count:
-			p.f("   %s: %s %s\n", never, Clean(l.Kind), Clean(l.Name))
-		default:
-			p.f("   %s: %d of the %d %s of %s\n", never, l.Idle, l.Count, kinds[l.Kind], Clean(l.Name))
+		if l := &t.Lines[i]; l.Idle > 0 && l.Count == 1 {
+			single[l.Kind] = append(single[l.Kind], l.Name)
 		}
 	}
+	for _, kind := range slices.Sorted(maps.Keys(single)) {
+		names, what := single[kind], kind
+		if len(names) > 1 {
+			what = kinds[kind]
+		}
+		p.names("   "+never+": "+Clean(what), " ", names, len(names))
+	}
+	for i := range t.Lines {
+		l := &t.Lines[i]
+		if l.Missing() || l.Idle == 0 || l.Count == 1 {
+			continue
+		}
+		part := fmt.Sprintf("%d of the %d", l.Idle, l.Count)
+		if l.Idle == l.Count {
+			part = fmt.Sprintf("all %d", l.Count)
+		}
+		head := fmt.Sprintf("   %s: %s %s of %s", never, part, kinds[l.Kind], Clean(l.Name))
+		p.names(head, ": ", l.Never, l.Idle)
+	}
+}
+
+// Bounds on a list of names as it is printed.
+const (
+	maxListed = 20
+	listWidth = 96
+)
+
+// names prints a head and behind it the first of count names, in lines of a width.
+func (p *printer) names(head, sep string, names []string, count int) {
+	names = names[:min(len(names), maxListed)]
+	if len(names) == 0 { // of a record that does not have them
+		p.f("%s\n", head)
+		return
+	}
+	line := head + sep
+	for i, name := range names {
+		word := Clean(name)
+		switch more := count - len(names); {
+		case i < len(names)-1:
+			word += ","
+		case more > 0:
+			word += fmt.Sprintf(" … and %d more", more)
+		}
+		if i > 0 && utf8.RuneCountInString(line+" "+word) > listWidth {
+			p.f("%s\n", line)
+			line = "      " + word
+			continue
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	p.f("%s\n", line)
 }
 
 // kinds are several of a kind of line.

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,7 +30,11 @@ func traced() *record.Run {
 			Lines: []plan.Line{
 				{Kind: "event", Name: "sched/sched_switch", Armed: []string{"sched/sched_switch"}, Count: 1},
 				{Kind: "function", Name: "_do_fork", Armed: []string{"kernel_clone"}, Count: 1, Why: "renamed"},
-				{Kind: "function", Name: "vfs_*", Armed: []string{"vfs_read", "vfs_write"}, Count: 200},
+				{Kind: "function", Name: "vfs_*", Armed: []string{"vfs_read", "vfs_write"}, Count: 200, Idle: 150, Never: numbered("vfs_never", 25)},
+				{Kind: "event", Name: "signal", Armed: []string{"signal/signal_deliver", "signal/signal_generate"}, Count: 2, Idle: 2, Never: []string{"signal/signal_deliver", "signal/signal_generate"}},
+				{Kind: "event", Name: "irq/a", Armed: []string{"irq/a"}, Count: 1, Idle: 1, Never: []string{"irq/a"}},
+				{Kind: "event", Name: "irq/b", Armed: []string{"irq/b"}, Count: 1, Idle: 1, Never: []string{"irq/b"}},
+				{Kind: "probe", Name: "exit", Armed: []string{"do_exit"}, Count: 1, Idle: 1, Never: []string{"do_exit"}},
 				{Kind: "function", Name: "nosuch", Why: "no such function"},
 				{Kind: "filter", Name: "secondary_start_kernel", Why: "not needed"},
 			},
@@ -53,6 +58,13 @@ func traced() *record.Run {
 			}},
 		},
 	}
+}
+
+func numbered(name string, n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("%s_%d", name, i))
+	}
+	return names
 }
 
 func renderTrace(t *testing.T, r *record.Run, o Options) string {
@@ -103,7 +115,7 @@ func TestTraceOfScript(t *testing.T) {
 	r.Trace.Script = &record.Script{Name: "x.sh", Exit: &wire.ExecResult{PID: 10, Exited: true, Code: 3}, Unread: "more than 10 names"}
 	got := renderTrace(t, r, Options{})
 	for _, want := range []string{
-		"\ntraced: by the script x.sh, sched/sched_switch\n",
+		"\ntraced: by the script x.sh, sched/sched_switch, irq/a, irq/b\n",
 		"\nnot all that the script asked for is known: more than 10 names\nthe script x.sh ended with exit status 3\nprog (11) ended with signal 9\n",
 	} {
 		if !strings.Contains(got, want) {
@@ -129,6 +141,9 @@ func TestTraceHostile(t *testing.T) {
 		l.Kind, l.Name, l.Why = l.Kind+bad, bad, bad
 		for j := range l.Armed {
 			l.Armed[j] = bad
+		}
+		for j := range l.Never {
+			l.Never[j] = bad
 		}
 	}
 	for i := range x.Timeline.Tasks {

@@ -2,7 +2,6 @@ package trace
 
 import (
 	"path"
-	"slices"
 	"strings"
 
 	"labctl/host/trace/decode"
@@ -42,15 +41,16 @@ func (h *hits) event(e *decode.Event) {
 	}
 }
 
-// idle puts into the lines how many of what they armed was never hit.
-func (h *hits) idle(lines []plan.Line, d *decode.Decoder) {
-	events, names := map[string]bool{}, map[string]bool{}
+// idle puts into the lines what they armed and was never hit. Of a script it is not
+// known which probe is at which function: the event of a probe has a line of its own.
+func (h *hits) idle(lines []plan.Line, d *decode.Decoder, script bool) {
+	events, functions := map[string]bool{}, map[string]bool{}
 	for f := range h.events {
 		events[f.System+"/"+f.Name] = true
 	}
 	for addr := range h.functions {
 		if s, ok := d.Symbol(addr); ok {
-			names[s.Name] = true
+			functions[s.Name] = true
 		}
 	}
 	for i := range lines {
@@ -58,36 +58,41 @@ func (h *hits) idle(lines []plan.Line, d *decode.Decoder) {
 		if l.Missing() {
 			continue
 		}
-		seen := 0
-		switch l.Kind {
-		case "event":
-			for name := range events {
-				if slices.Contains(l.Armed, name) || l.Count > len(l.Armed) && of(l.Name, name) {
-					seen++
-				}
+		var hit func(name string) bool
+		switch {
+		case l.Kind == "event":
+			hit = func(name string) bool {
+				return events[name] || (isGlob(name) || !strings.Contains(name, "/")) && has(events, name)
 			}
-		case "probe":
-			if events[plan.Instance+"/"+l.Name] {
-				seen = l.Count
-			}
-		case "function", "graph":
-			for name := range names {
-				if slices.Contains(l.Armed, name) || l.Count > len(l.Armed) && of(l.Name, name) {
-					seen++
-				}
-			}
-			if l.Armed[0] == "every function" {
-				continue
-			}
+		case l.Kind == "probe" && !script:
+			hit = func(string) bool { return events[plan.Instance+"/"+l.Name] }
+		case (l.Kind == "function" || l.Kind == "graph") && l.Armed[0] != "every function":
+			hit = func(name string) bool { return functions[name] || isGlob(name) && has(functions, name) }
 		default:
 			continue
 		}
-		l.Idle = max(l.Count-seen, 0)
+		l.Idle, l.Never = 0, nil
+		for _, name := range l.Names() {
+			if hit(name) {
+				continue
+			}
+			if l.Idle++; l.Idle <= plan.MaxNever {
+				l.Never = append(l.Never, name)
+			}
+		}
 	}
 }
 
-// of reports whether a glob, or a system of events, has a name.
-func of(asked, name string) bool {
-	ok, err := path.Match(asked, name)
-	return err == nil && ok || strings.HasPrefix(name, asked+"/")
+func isGlob(name string) bool { return strings.ContainsAny(name, "*?[") }
+
+// has reports whether any of the names is one that was asked for by a glob, by a system
+// of events or by an event of any system: as a script writes them, of which the kernel
+// had none armed any longer when it was asked.
+func has(names map[string]bool, asked string) bool {
+	for name := range names {
+		if ok, err := path.Match(asked, name); err == nil && ok || strings.HasPrefix(name, asked+"/") || strings.HasSuffix(name, "/"+asked) {
+			return true
+		}
+	}
+	return false
 }

@@ -49,7 +49,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 			}
 		}
 	}
-	seen.idle(t.Lines, r.Decoder)
+	seen.idle(t.Lines, r.Decoder, t.Script != nil)
 	if t.Timeline, _, err = b.Build(); err != nil {
 		return outcome.Default(outcome.CheckFailed, err)
 	}

@@ -146,9 +146,31 @@ type Line struct {
 	// Why says why it has another name here, or why it is missing.
 	Why string `json:"why,omitempty"`
 	// Idle is how many of Count the trace has no event of, after it was read: armed, and
-	// never hit. Of function_graph, whose functions are those that called others too, it
-	// is not known when there are several.
-	Idle int `json:"idle,omitempty"`
+	// never hit. Never are their names, at most MaxNever.
+	Idle  int      `json:"idle,omitempty"`
+	Never []string `json:"never_hit,omitempty"`
+
+	// All is what Armed has the beginning of, nil where that has all. It is not kept.
+	All []string `json:"-"`
+}
+
+// MaxNever bounds the names of one line's functions and events that were never hit.
+const MaxNever = 10_000
+
+// Names are all that the line came to, as far as it is known.
+func (l *Line) Names() []string {
+	if l.All != nil {
+		return l.All
+	}
+	return l.Armed
+}
+
+// take has the line come to these names.
+func (l *Line) take(names []string) {
+	l.Armed, l.All, l.Count = names, nil, len(names)
+	if len(names) > maxArmed {
+		l.Armed, l.All = slices.Clone(names[:maxArmed]), names
+	}
 }
 
 // Asked says that the line is for something to be traced.
@@ -267,10 +289,7 @@ type maker struct {
 }
 
 func (m *maker) line(l Line) {
-	l.Count = max(l.Count, len(l.Armed))
-	if len(l.Armed) > maxArmed {
-		l.Armed = l.Armed[:maxArmed]
-	}
+	l.take(l.Armed)
 	m.plan.Lines = append(m.plan.Lines, l)
 }
 
@@ -517,6 +536,8 @@ var configOf = map[string]string{
 func (p *Plan) Took(armed wire.CaptureArmed) {
 	if p.Params.Keep {
 		p.found(armed)
+	} else {
+		p.matched(armed)
 	}
 	for i := range p.Lines {
 		l := &p.Lines[i]
@@ -533,6 +554,37 @@ func (p *Plan) Took(armed wire.CaptureArmed) {
 			p.Lines = append(p.Lines, Line{Kind: kind, Name: name, Why: miss.Why})
 		}
 	}
+	if p.Params.Tracer == "" || armed.Tracer == p.Params.Tracer {
+		return
+	}
+	for i := range p.Lines {
+		if l := &p.Lines[i]; (l.Kind == "function" || l.Kind == "graph") && !l.Missing() {
+			l.take(nil)
+			l.Why = "the tracer was not started"
+		}
+	}
+}
+
+// matched leaves in the lines the functions that the kernel's filter has: what is known
+// beforehand may be what an image has, and not all of that can be traced.
+func (p *Plan) matched(armed wire.CaptureArmed) {
+	if armed.Matched == 0 || armed.Matched != len(armed.Functions) {
+		return
+	}
+	has := map[string]bool{}
+	for _, f := range armed.Functions {
+		has[f] = true
+	}
+	for i := range p.Lines {
+		l := &p.Lines[i]
+		if l.Kind != "function" || l.Missing() {
+			continue
+		}
+		l.take(slices.DeleteFunc(slices.Clone(l.Names()), func(f string) bool { return !has[f] }))
+		if l.Missing() {
+			l.Why = "the kernel's filter took none of it"
+		}
+	}
 }
 
 // refuse takes something out of the lines that it is armed in.
@@ -544,12 +596,12 @@ func (p *Plan) refuse(miss wire.CaptureMissing) (known bool) {
 			continue
 		}
 		if l.Name == name {
-			l.Armed, l.Count, l.Why, known = nil, 0, miss.Why, true
+			l.take(nil)
+			l.Why, known = miss.Why, true
 			continue
 		}
-		if at := slices.Index(l.Armed, name); at >= 0 {
-			l.Armed = slices.Delete(l.Armed, at, at+1)
-			l.Count--
+		if at := slices.Index(l.Names(), name); at >= 0 {
+			l.take(slices.Delete(slices.Clone(l.Names()), at, at+1))
 			l.Why, known = name+": "+miss.Why, true
 		}
 	}

@@ -338,6 +338,7 @@ func TestTook(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Took(wire.CaptureArmed{
+		Tracer:  "function",
 		Symbols: map[string]string{"_do_fork": "kernel_clone"},
 		Missing: []wire.CaptureMissing{{What: "function do_exit", Why: "no"}, {What: "event signal/signal_deliver", Why: "busy"}, {What: "event sched/sched_switch", Why: "filter"}, {What: "probe x", Why: "no such symbol"}, {What: "option y", Why: "none"}},
 	})
@@ -423,6 +424,49 @@ func TestExact(t *testing.T) {
 		want := []wire.CaptureEvent{{Name: "sched/sched_switch", Filter: "prev_pid > 1"}}
 		if !slices.Equal(p.Params.Events, want) {
 			t.Errorf("with names %v: events %v, want %v", names, p.Params.Events, want)
+		}
+	}
+}
+
+// TestTookFunctions: what the kernel's filter has is what is armed.
+func TestTookFunctions(t *testing.T) {
+	all := make([]string, 50)
+	for i := range all {
+		all[i] = fmt.Sprintf("f_%02d", i)
+	}
+	names, err := ReadNames([]byte(strings.Join(append(all, "g", "h"), "\n")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	make := func() *Plan {
+		p, err := Make(Request{Functions: []string{"f_*", "g", "h"}, Creations: NoCreations}, Kernel{Arch: "amd64", Names: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := make()
+	if l := p.Lines[0]; len(l.Armed) != maxArmed || l.Count != 50 || !slices.Equal(l.Names(), all) {
+		t.Errorf("planned %+v; want 50 functions, and %d of them as Armed", l, maxArmed)
+	}
+	// One is refused that is not among the first.
+	p.Took(wire.CaptureArmed{Tracer: "function", Matched: 2000, Functions: all[:10], Missing: []wire.CaptureMissing{{What: "function f_40", Why: "busy"}}})
+	if l := p.Lines[0]; l.Count != 49 || len(l.Names()) != 49 || slices.Contains(l.Names(), "f_40") || l.Why != "f_40: busy" || len(p.Lines) != 3 {
+		t.Errorf("after a refusal: %+v", p.Lines)
+	}
+	p = make()
+	p.Took(wire.CaptureArmed{Tracer: "function", Matched: 3, Functions: []string{"f_02", "f_30", "g"}})
+	if l := p.Lines[0]; !slices.Equal(l.Armed, []string{"f_02", "f_30"}) || l.Count != 2 {
+		t.Errorf("the kernel's filter has two, the line %+v", l)
+	}
+	if l := p.Lines[2]; !l.Missing() || l.Why == "" {
+		t.Errorf("the kernel's filter has no h, the line is %+v", l)
+	}
+	p = make()
+	p.Took(wire.CaptureArmed{Tracer: "nop", Missing: []wire.CaptureMissing{{What: "tracer function", Why: "busy"}}})
+	for _, l := range p.Lines {
+		if !l.Missing() || l.Why == "" {
+			t.Errorf("no tracer, and a line of %+v", l)
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (p *Plan) found(armed wire.CaptureArmed) {
 			}
 		}
 		if len(all) > 0 {
-			l.Armed, l.Count = all[:min(len(all), maxArmed)], len(all)
+			l.take(all)
 		}
 		for _, name := range append(all, l.Armed...) {
 			known[name] = true
