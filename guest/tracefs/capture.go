@@ -40,7 +40,8 @@ type Capture struct {
 	layout layout
 	clocks string // trace_clock
 	cpus   []int
-	events []string       // all that can be in the pages, "sched/sched_switch"
+	events []string // all that can be in the pages, "sched/sched_switch"
+	hists  []histogram
 	undo   []func() error // in reverse order, by Remove
 
 	remembered []setting // by Remember
@@ -336,6 +337,7 @@ func (r *Capture) armEvents() error {
 	for _, e := range r.params.Events {
 		r.armEvent(e)
 	}
+	r.armHists()
 	return nil
 }
 

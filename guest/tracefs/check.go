@@ -31,6 +31,9 @@ func check(p wire.CaptureParams) error {
 	if err := checkProbes(p.Probes); err != nil {
 		return err
 	}
+	if err := checkHists(p.Hists); err != nil {
+		return err
+	}
 	for _, e := range p.Events {
 		system, _, one := strings.Cut(e.Name, "/")
 		if one || !isName(system) {
@@ -70,7 +73,7 @@ func check(p wire.CaptureParams) error {
 // keepsOnly says that p asks for nothing that would change what a kept instance
 // has.
 func keepsOnly(p wire.CaptureParams) bool {
-	return p.Tracer == "" && len(p.Functions)+len(p.Graph)+len(p.Options)+len(p.Files) == 0 &&
+	return p.Tracer == "" && len(p.Functions)+len(p.Graph)+len(p.Hists)+len(p.Options)+len(p.Files) == 0 &&
 		!p.Stacks && !p.PIDOnly && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
 }
 

@@ -108,6 +108,10 @@ func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st 
 			return st, fmt.Errorf("start trace: %w", err)
 		}
 	}
+	if err := r.setHists("continue"); err != nil {
+		s.finish()
+		return st, err
+	}
 	if err := r.sendArmed(w); err != nil {
 		s.finish()
 		return st, err
@@ -116,6 +120,9 @@ func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st 
 	select {
 	case <-stop:
 	case <-s.end:
+	}
+	if err := r.setHists("pause"); err != nil {
+		s.fail(err)
 	}
 	if err := r.write("tracing_on", "0"); err != nil {
 		s.fail(fmt.Errorf("stop trace: %w", err))
@@ -126,7 +133,7 @@ func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st 
 		return st, s.failed
 	}
 	st, err = s.account()
-	return st, errors.Join(err, r.sendNames(w), w.Flush())
+	return st, errors.Join(err, r.sendHists(w), r.sendNames(w), w.Flush())
 }
 
 func (r *Capture) sendArmed(w *wire.ChunkWriter) error {

@@ -239,7 +239,14 @@ func lastError(text string) string {
 		}
 		if caret := strings.Index(line, "^"); caret >= 0 && strings.TrimSpace(line) == "^" {
 			if i := caret - len("  Command: "); command != "" && i >= 0 && i < len(command) {
-				word, _, _ := strings.Cut(command[i:], " ")
+				end := " "
+				if strings.HasPrefix(command, "hist:") {
+					end = " :,"
+				}
+				word := command[i:]
+				if j := strings.IndexAny(word, end); j > 0 {
+					word = word[:j]
+				}
 				why += " at " + word
 			}
 			continue

@@ -26,6 +26,7 @@ type fakeKernel struct {
 	tracers string            // that instances may have
 	pages   map[string][]byte // of each CPU: "cpu0"
 	busy    int               // how often an instance is busy before it goes
+	hists   bool              // events have histograms
 }
 
 func newFake(t *testing.T) (*fakeKernel, *FS) {
@@ -91,6 +92,14 @@ func (k *fakeKernel) Write(path, text string, flag int) error {
 	}
 	if _, err := os.Stat(path); err != nil {
 		return err
+	}
+	if filepath.Base(rel) == "trigger" && strings.Contains(text, "hist:") {
+		if flag != os.O_APPEND {
+			k.t.Errorf("%s opened with flag %#x: that removes all triggers", rel, flag)
+		}
+		if err := k.histTrigger(rel, text); err != nil {
+			return err
+		}
 	}
 	if rel != "error_log" {
 		k.log = append(k.log, strings.TrimPrefix(rel, "instances/lab/")+"="+strings.TrimSpace(text))

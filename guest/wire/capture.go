@@ -27,6 +27,7 @@ type CaptureParams struct {
 	Graph     []string `json:"graph,omitempty"`
 
 	Events  []CaptureEvent    `json:"events,omitempty"`
+	Hists   []CaptureHist     `json:"hists,omitempty"`
 	Probes  []Kprobe          `json:"probes,omitempty"`
 	Options map[string]bool   `json:"options,omitempty"` // options/NAME: "func_stack_trace", "userstacktrace"
 	Files   map[string]string `json:"files,omitempty"`   // other files of the instance, or of the top one: "tracing_cpumask", "max_graph_depth"
@@ -61,6 +62,17 @@ type CaptureEvent struct {
 	Name   string `json:"name"`
 	Filter string `json:"filter,omitempty"` // as in Documentation/trace/events.rst
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
+}
+
+// CaptureHist is a histogram that the kernel makes of an event, which is not recorded
+// for that (Documentation/trace/histogram.rst).
+type CaptureHist struct {
+	Name  string `json:"name"`  // by which CaptureMissing has it
+	Event string `json:"event"` // as of a CaptureEvent; one event
+	// Specs are what stands behind "hist:" in the trigger: "keys=prev_comm:sort=hitcount".
+	// The first that the kernel takes counts.
+	Specs  []string `json:"specs"`
+	Filter string   `json:"filter,omitempty"`
 }
 
 // KprobeTry is one kprobe event to try. The agent walks the alternatives of a
@@ -105,7 +117,7 @@ const MaxArmedNames = 1000
 
 // CaptureMissing is a part that was asked for and is not armed.
 type CaptureMissing struct {
-	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "tracer x", "option x", "file x", "symbols"
+	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "hist NAME", "tracer x", "option x", "file x", "symbols"
 	Why  string `json:"why"`  // the kernel's reason
 }
 

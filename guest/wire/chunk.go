@@ -24,8 +24,7 @@ import (
 // Frames are checksummed below, so chunks are not. On a slow line all that
 // follows the head is deflated (RFC 1951).
 
-// ChunkKind says what a chunk carries. Except for pages and symbols, which may
-// come in pieces, a later chunk of a kind (and CPU, and event) takes the place of
+// ChunkKind says what a chunk carries. Except for pages and for what comes in pieces, a later chunk of a kind (and CPU, and event) takes the place of
 // an earlier one.
 type ChunkKind uint8
 
@@ -42,7 +41,8 @@ const (
 	ChunkModules                          // "NAME SECTION ADDRESS" a line, of loaded modules, in pieces
 	ChunkStats                            // per_cpu/cpuN/stats, after the end
 	ChunkPages                            // whole pages of one CPU, oldest first
-	lastChunk        = ChunkPages
+	ChunkHist                             // "SYSTEM/EVENT", a NUL, events/SYSTEM/EVENT/hist, in pieces, after the end
+	lastChunk        = ChunkHist
 )
 
 // MaxChunk bounds one chunk's payload in bytes.

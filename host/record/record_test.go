@@ -22,6 +22,7 @@ import (
 	"labctl/host/outcome"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
+	"labctl/host/trace/hist"
 	"labctl/host/trace/plan"
 	"labctl/host/trace/tasks"
 )
@@ -104,6 +105,11 @@ func full() *Run {
 				},
 				Paths: []tasks.Path{{Of: "kernel_clone", Count: 2, Stack: st}},
 			},
+			Hists: []hist.Histogram{{
+				Event: "sched/sched_switch", Trigger: "hist:keys=next_comm:vals=hitcount:sort=hitcount:size=2048", Keys: []string{"next_comm"}, Values: []string{"hitcount"},
+				Rows: []hist.Row{{Keys: []hist.Key{{Text: "sh", Stack: &st}}, Values: []uint64{3}}},
+				Hits: 3, Entries: 1, Dropped: 2, Unkept: 1, Unread: 1, Disputed: "the rows come to 3 hits",
+			}},
 			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
 		},
 		Reports: []*Crash{died},

@@ -4,6 +4,7 @@ import (
 	"labctl/guest/wire"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
+	"labctl/host/trace/hist"
 	"labctl/host/trace/plan"
 	"labctl/host/trace/tasks"
 )
@@ -29,6 +30,9 @@ type Trace struct {
 	Damaged  int64           `json:"damaged,omitempty"`
 	Timeline *tasks.Timeline `json:"timeline,omitempty"`
 	Sleepers *Sleepers       `json:"sleepers,omitempty"`
+	// Hists are the kernel's histograms, in the order in which their events were first asked
+	// for.
+	Hists []hist.Histogram `json:"hists,omitempty"`
 }
 
 // Script is the shell script that armed the trace.

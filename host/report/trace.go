@@ -28,6 +28,7 @@ func Trace(w io.Writer, r *record.Run, o Options) error {
 		p.lines(t)
 		p.tree(t)
 		p.paths(t, o)
+		p.hists(t, o)
 		p.sleepers(t, o)
 		p.sums(t)
 	}
@@ -143,7 +144,7 @@ func (p *printer) names(head, sep string, names []string, count int) {
 }
 
 // kinds are several of a kind of line.
-var kinds = map[string]string{"function": "functions", "graph": "functions", "event": "events", "probe": "probes"}
+var kinds = map[string]string{"function": "functions", "graph": "functions", "event": "events", "probe": "probes", "hist": "histograms"}
 
 // Became is what one thing that was asked for came to, in a few words.
 func Became(l *plan.Line) string {

@@ -12,6 +12,7 @@ import (
 	"labctl/host/record"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
+	"labctl/host/trace/hist"
 	"labctl/host/trace/plan"
 	"labctl/host/trace/tasks"
 )
@@ -50,6 +51,18 @@ func traced() *record.Run {
 					{Of: "kernel_clone", Count: 1, Stack: clone},
 					{Of: "sched_switch", Count: 2, Stack: stack.Stack{Frames: []stack.Frame{frame("schedule")}}},
 					{Of: "sched_switch", Count: 8, Stack: stack.Stack{Frames: []stack.Frame{frame("preempt_schedule")}}},
+				},
+			},
+			Hists: []hist.Histogram{
+				{
+					Event: "sched/sched_switch", Trigger: "hist:keys=next_comm,prev_prio:vals=hitcount,x.hex:sort=hitcount:size=2048", Keys: []string{"next_comm", "prev_prio"}, Values: []string{"hitcount", "x.hex"},
+					Rows: []hist.Row{{Keys: []hist.Key{{Text: "sh"}, {Text: "120"}}, Values: []uint64{90, 255}}, {Keys: []hist.Key{{Text: "swapper/0"}, {Text: "9"}}, Values: []uint64{1, 0}}},
+					Hits: 91, Entries: 2, Dropped: 7, Unkept: 3, Disputed: "it is cut",
+				},
+				{
+					Event: "sched/sched_waking", Trigger: "hist:keys=comm,common_stacktrace:vals=hitcount:sort=hitcount:size=2048", Keys: []string{"comm", "common_stacktrace"}, Values: []string{"hitcount"},
+					Rows: []hist.Row{{Keys: []hist.Key{{Text: "sh"}, {Stack: &stack.Stack{Frames: []stack.Frame{frame("wake_up_q")}}}}, Values: []uint64{1}}},
+					Hits: 1, Entries: 1,
 				},
 			},
 			Sleepers: &record.Sleepers{Samples: 2, Moved: 1, Places: []record.Place{
@@ -155,6 +168,13 @@ func TestTraceHostile(t *testing.T) {
 		spoil(&x.Timeline.Paths[i].Stack, bad)
 	}
 	x.Timeline.Events = map[string]int64{bad: 1}
+	for i := range x.Hists {
+		h := &x.Hists[i]
+		h.Event, h.Trigger, h.Disputed, h.Keys[0], h.Values[0] = bad, bad, bad, bad, bad
+		h.Rows[0].Keys[0].Text = bad
+	}
+	x.Hists[0].Rows = append(x.Hists[0].Rows, hist.Row{})
+	spoil(x.Hists[1].Rows[0].Keys[1].Stack, bad)
 	for i := range x.Sleepers.Places {
 		p := &x.Sleepers.Places[i]
 		p.State, p.Tasks = bad, []creation.Task{{Comm: bad}}

@@ -32,6 +32,9 @@ func Views(r *record.Run) (views []*view.View) {
 			views = append(views, &view.View{ID: "sleepers", Title: view.Words{EN: "Where tasks slept", KO: "태스크가 잠든 자리"}, Stacks: sleeping(s)})
 		}
 	}
+	if r.Trace != nil {
+		views = append(views, histViews(r.Trace)...)
+	}
 	for i := range r.Probes {
 		views = append(views, probe(&r.Probes[i], i)...)
 	}

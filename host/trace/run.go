@@ -44,6 +44,7 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, plan *plan.Plan, t *re
 	}
 	res, err := rec.Stop(ctx)
 	if res != nil {
+		readHists(t, res.Hists)
 		t.Truncated, t.Left = res.Stopped.Truncated, res.Stopped.Left
 		for _, c := range res.Stopped.CPUs {
 			t.CPUs = append(t.CPUs, record.TraceCPU{CPU: c.CPU, Bytes: c.Bytes, Lost: c.Lost()})

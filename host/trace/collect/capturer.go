@@ -25,6 +25,7 @@ const (
 	maxSymbols = 64 << 20
 	maxFormats = 8192
 	maxCPUs    = 4096
+	maxHists   = 256  // events with histograms
 	maxNames   = 1000 // of each list in wire.CaptureArmed
 )
 
@@ -40,6 +41,14 @@ type capturer struct {
 	cpus    map[int]*spool
 	stats   map[int][]byte
 	pages   int64
+	hists   []Hist
+	histed  int // bytes
+}
+
+// Hist is the text of an event's histograms, as the kernel has it: package hist reads it.
+type Hist struct {
+	Event string // "sched/sched_switch"
+	Text  []byte
 }
 
 // image is what is known of the guest's kernel without the guest.
@@ -77,6 +86,8 @@ func (c *capturer) take(k wire.Chunk) (err error) {
 		c.stats[k.CPU] = bytes.Clone(k.Payload)
 	case wire.ChunkFormat:
 		return c.takeFormat(k.Payload)
+	case wire.ChunkHist:
+		return c.takeHist(k.Payload)
 	case wire.ChunkSymbols, wire.ChunkModules, wire.ChunkPrintk, wire.ChunkCmdlines, wire.ChunkTgids:
 		c.texts[k.Kind] = append(c.texts[k.Kind], k.Payload...)
 	default:
@@ -148,17 +159,46 @@ func (c *capturer) takePages(k wire.Chunk) error {
 	return s.append(k.Payload)
 }
 
+// eventOf takes the name of an event off.
+func eventOf(p []byte) (name string, rest []byte, err error) {
+	b, rest, ok := bytes.Cut(p, []byte{0})
+	name = string(b)
+	system, event, ok2 := strings.Cut(name, "/")
+	if !ok || !ok2 || system == "" || event == "" || len(name) > 200 || text.Clean(name) != name {
+		return "", nil, fmt.Errorf("guest: %.80q is no event", name)
+	}
+	return name, rest, nil
+}
+
+func (c *capturer) takeHist(p []byte) error {
+	name, piece, err := eventOf(p)
+	if err != nil {
+		return err
+	}
+	if c.histed += len(piece); c.histed > maxText {
+		return fmt.Errorf("guest: histograms of more than %d bytes", maxText)
+	}
+	i := slices.IndexFunc(c.hists, func(h Hist) bool { return h.Event == name })
+	if i < 0 {
+		if i = len(c.hists); i == maxHists {
+			return fmt.Errorf("guest: histograms of more than %d events", maxHists)
+		}
+		c.hists = append(c.hists, Hist{Event: name})
+	}
+	c.hists[i].Text = append(c.hists[i].Text, piece...)
+	return nil
+}
+
 func (c *capturer) takeFormat(p []byte) error {
-	name, format, ok := bytes.Cut(p, []byte{0})
-	system, event, ok2 := strings.Cut(string(name), "/")
-	if !ok || !ok2 || system == "" || event == "" || len(name) > 200 || text.Clean(string(name)) != string(name) {
-		return fmt.Errorf("guest: %.80q is no event", name)
+	name, format, err := eventOf(p)
+	if err != nil {
+		return err
 	}
 	c.bytes += int64(len(format))
 	if c.bytes > maxText || len(c.formats) >= maxFormats {
 		return fmt.Errorf("guest: more than %d formats of %d bytes together", maxFormats, maxText)
 	}
-	c.formats[string(name)] = bytes.Clone(format)
+	c.formats[name] = bytes.Clone(format)
 	return nil
 }
 

@@ -50,6 +50,9 @@ func TestCapturer(t *testing.T) {
 		chunk(wire.ChunkSymbols, 0, "ffffffff81000000 T "),
 		chunk(wire.ChunkSymbols, 0, "_text\n"),
 		chunk(wire.ChunkCmdlines, 0, "7 labprobe\n"),
+		chunk(wire.ChunkHist, 0, "a/b\x00one "),
+		chunk(wire.ChunkHist, 0, "c/d\x00three"),
+		chunk(wire.ChunkHist, 0, "a/b\x00two"),
 	} {
 		if err := c.take(k); err != nil {
 			t.Fatal(err)
@@ -83,6 +86,9 @@ func TestCapturer(t *testing.T) {
 	if len(got.CPUs) != 2 || got.CPUs[0].ID != 0 || got.CPUs[1].ID != 2 || got.CPUs[1].Size != 3*4096 {
 		t.Errorf("CPUs %+v, pages %.40q", got.CPUs, pages)
 	}
+	if diff := cmp.Diff([]Hist{{"a/b", []byte("one two")}, {"c/d", []byte("three")}}, c.hists); diff != "" {
+		t.Errorf("histograms (-want +got):\n%s", diff)
+	}
 	st := c.checked(wire.CaptureStopped{Bytes: 1 << 60, Truncated: "\x1b[2Jx", CPUs: []wire.CaptureCPU{{CPU: 2, Bytes: 1 << 60, Overrun: -5, Dropped: 3}, {CPU: -1}}})
 	want := wire.CaptureStopped{Bytes: 4 * 4096, Truncated: st.Truncated, CPUs: []wire.CaptureCPU{{CPU: 0, Bytes: 4096}, {CPU: 2, Bytes: 3 * 4096, Dropped: 3}}}
 	if diff := cmp.Diff(want, st); diff != "" || strings.Contains(st.Truncated, "\x1b") {
@@ -109,6 +115,8 @@ func TestCapturerRefuses(t *testing.T) {
 		{"CPU 65535", []wire.Chunk{begun, chunk(wire.ChunkStats, 65535, "")}, "more than a machine has"},
 		{"format without a name", []wire.Chunk{chunk(wire.ChunkFormat, 0, "name: x\n")}, "is no event"},
 		{"format with a bad name", []wire.Chunk{chunk(wire.ChunkFormat, 0, "a/\x1b\x00x")}, "is no event"},
+		{"histogram of no event", []wire.Chunk{chunk(wire.ChunkHist, 0, "# event histogram\n")}, "is no event"},
+		{"endless histograms", repeat(chunk(wire.ChunkHist, 0, "a/b\x00"+strings.Repeat("x", 1<<19)), 33), "histograms of more than"},
 		{"endless text", repeat(chunk(wire.ChunkCmdlines, 0, strings.Repeat("x", 1<<20)), 17), "more than"},
 		{"endless formats", repeat(chunk(wire.ChunkFormat, 0, "a/b\x00"+strings.Repeat("x", 1<<19)), 33), "together"},
 	} {

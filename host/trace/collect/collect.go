@@ -32,6 +32,7 @@ type Result struct {
 	Capture *capture.Capture
 	Armed   wire.CaptureArmed
 	Stopped wire.CaptureStopped
+	Hists   []Hist // of events, in the order in which they were asked for
 
 	spools []*spool
 }
@@ -155,5 +156,5 @@ func (r *Collection) Stop(ctx context.Context) (*Result, error) {
 		r.cap.close()
 		return nil, errors.Join(err, cerr)
 	}
-	return &Result{Capture: capt, Armed: *r.cap.armed, Stopped: r.cap.checked(st), spools: r.cap.spools()}, err
+	return &Result{Capture: capt, Armed: *r.cap.armed, Stopped: r.cap.checked(st), Hists: r.cap.hists, spools: r.cap.spools()}, err
 }

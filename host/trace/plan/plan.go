@@ -37,6 +37,7 @@ type Request struct {
 	Functions []string
 	Graph     []string // functions whose calls are to be traced: tracer function_graph
 	Events    []Event
+	Hists     []string // histograms that the kernel makes of events: see parseHist
 	Probes    []string // see parseProbe
 	Entries   []Entry
 	Options   []string // options/NAME
@@ -107,14 +108,14 @@ func (r *Request) Add(p preset.Preset) {
 
 // Empty says that nothing was asked to be traced.
 func (r *Request) Empty() bool {
-	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Probes)+len(r.Entries) == 0 && !r.Tasks
+	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Hists)+len(r.Probes)+len(r.Entries) == 0 && !r.Tasks
 }
 
 // NeedsFunctions reports whether Make wants to know the kernel's functions.
 func (r *Request) NeedsFunctions() bool { return len(r.Functions)+len(r.Graph) > 0 }
 
 // NeedsEvents is the same for its events.
-func (r *Request) NeedsEvents() bool { return len(r.Events) > 0 && !r.Exact }
+func (r *Request) NeedsEvents() bool { return len(r.Events)+len(r.Hists) > 0 && !r.Exact }
 
 // Kernel is the kernel at hand.
 type Kernel struct {
@@ -134,7 +135,7 @@ type Kernel struct {
 // Line says what became of one thing that was asked for. It is part of the run
 // record, schema labctl/run/v2.
 type Line struct {
-	// Kind is "function", "graph", "event" or "probe"; "tracer", "option" and the
+	// Kind is "function", "graph", "event", "probe" or "hist"; "tracer", "option" and the
 	// like for what these need and did not get; "filter" for a function that a
 	// preset names only to trace nothing.
 	Kind string `json:"kind"`
@@ -176,7 +177,7 @@ func (l *Line) take(names []string) {
 // Asked says that the line is for something to be traced.
 func (l *Line) Asked() bool {
 	switch l.Kind {
-	case "function", "graph", "event", "probe":
+	case "function", "graph", "event", "probe", "hist":
 		return true
 	}
 	return false
@@ -230,10 +231,11 @@ func (p *Plan) Nothing(r Request, k *Names) error {
 		hint := ""
 		if k != nil {
 			known := k.functions
-			if l.Kind == "event" {
+			if l.Kind == "event" || l.Kind == "hist" {
 				known = k.events
 			}
-			hint = nearest.Hint(l.Name, known)
+			name, _, _ := strings.Cut(l.Name, " ") // of a histogram its event
+			hint = nearest.Hint(name, known)
 		}
 		why = append(why, fmt.Sprintf("%s %s: %s%s", l.Kind, text.Line(l.Name, 80), l.Why, hint))
 	}
@@ -256,6 +258,11 @@ func (m *maker) request(r Request) error {
 	}
 	for _, e := range r.Events {
 		if err := m.event(e); err != nil {
+			return err
+		}
+	}
+	for _, h := range r.Hists {
+		if err := m.hist(h); err != nil {
 			return err
 		}
 	}
