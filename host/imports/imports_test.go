@@ -35,11 +35,11 @@ var tiers = [][]string{
 	{"host/vm", "host/vm/warm", "host/kernel"},
 	{"host/image/busybox"}, // commands for the guest, from the archive that kernels come from
 	{"host/image/initramfs"},
-	{"host/registry"},                                             // machines that run, and their names
-	{"host/outside"},                                              // a guest's kernel, seen from outside it
-	{"host/debug"},                                                // a guest, stopped and stepped
-	{"host/image/program"},                                        // what a guest is to run, and its files
-	{"host/trace/capture", "host/trace/event", "host/trace/hist"}, // a trace's bytes; its events; the kernel's histograms of them
+	{"host/registry"},      // machines that run, and their names
+	{"host/outside"},       // a guest's kernel, seen from outside it
+	{"host/debug"},         // a guest, stopped and stepped
+	{"host/image/program"}, // what a guest is to run, and its files
+	{"host/trace/capture", "host/trace/event", "host/trace/hist", "host/trace/syscalls"}, // a trace's bytes; its events; histograms of them; numbers of system calls
 	{"host/trace/format", "host/trace/internal/kerneltext"},
 	{"host/trace/printfmt"},                                 // how events are laid out, and how the kernel prints them
 	{"host/trace/decode", "host/trace/internal/sample"},     // from one to the other

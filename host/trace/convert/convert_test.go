@@ -174,3 +174,27 @@ func TestStats(t *testing.T) {
 		}
 	}
 }
+
+// TestRawSyscalls: every form has the names of system calls beside their numbers, of any
+// capture that tells its architecture by its machine, or by its symbols.
+func TestRawSyscalls(t *testing.T) {
+	forms := map[string]*regexp.Regexp{
+		"text":     regexp.MustCompile(`sys_enter: NR \d+ (write|close) \(`),
+		"json":     regexp.MustCompile(`"system":"raw_syscalls","event":"sys_enter","fields":\{"id":\d+,"args":\[[\d,]+\],"syscall":"(write|close)"\}`),
+		"firefox":  regexp.MustCompile(`NR \d+ (write|close) \(`),
+		"perfetto": regexp.MustCompile("\x05(write|close)"), // a text of five bytes,
+	}
+	for _, boot := range sample.Boots(t) {
+		for _, uname := range []bool{true, false} {
+			s := sample.Load(t, boot+"/syscalls")
+			if !uname {
+				s.Capture.Uname = ""
+			}
+			for form, want := range forms {
+				if b, _, _ := written(t, s, form); !want.Match(b) {
+					t.Errorf("%s, uname known: %t: %s has no %s", s.Name, uname, form, want)
+				}
+			}
+		}
+	}
+}

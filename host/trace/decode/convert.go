@@ -33,6 +33,9 @@ func (d *Decoder) Event(e *Event) event.Event {
 			out.Fields = append(out.Fields, event.Field{Key: f.Name, Value: e.plain(f)})
 		}
 	}
+	if _, name, ok := e.Syscall(); ok {
+		out.Fields = append(out.Fields, event.Field{Key: "syscall", Value: name})
+	}
 	out.Text = d.Text(e)
 	if e.Stack != nil {
 		out.Stack = &stack.Stack{Frames: d.Frames(e.Stack), Origin: e.Name()}

@@ -17,6 +17,7 @@ import (
 
 	"labctl/host/trace/capture"
 	"labctl/host/trace/format"
+	"labctl/host/trace/syscalls"
 )
 
 const (
@@ -47,6 +48,7 @@ type Decoder struct {
 	syms       func() Lookup
 	kernelFrom func() uint64 // lowest address that may be the kernel's
 	strings    func() map[uint64]string
+	calls      func() *syscalls.Table
 	texts      map[*format.Event]*printer
 }
 
@@ -122,6 +124,12 @@ func open(c *capture.Capture) (*Decoder, error) {
 	d.syms = sync.OnceValue(func() Lookup { return SymbolsOf(c.Kallsyms).Find })
 	d.kernelFrom = sync.OnceValue(func() uint64 { return SymbolsOf(c.Kallsyms).lowest(d.longSize) })
 	d.strings = sync.OnceValue(func() map[uint64]string { return parseStrings(c.Printk) })
+	d.calls = sync.OnceValue(func() *syscalls.Table {
+		if t := syscalls.Of(c.Uname); t != nil {
+			return t
+		}
+		return syscalls.OfSymbols(c.Kallsyms)
+	})
 	d.stats = make([]Stats, len(c.CPUs))
 	for i := range c.CPUs {
 		d.stats[i] = parseStats(c.CPUs[i])

@@ -50,6 +50,8 @@ var (
 	pointer   = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 	hidden    = regexp.MustCompile(`\[unknown/kretprobe'd\]|arch_rethook_trampoline|(__)?kretprobe_trampoline`)
 	page      = regexp.MustCompile(`^page=[0-9a-f]+`)
+	callName  = regexp.MustCompile(`^(NR \d+) \w+`)
+	errorName = regexp.MustCompile(`( = -\d+) E\w+$`)
 	zeros     = regexp.MustCompile(`\b(?:0x)?0*([0-9a-f]+)\b`)
 )
 
@@ -81,6 +83,9 @@ func TestKernelText(t *testing.T) {
 			}
 			if strings.HasPrefix(f.Text, "page=?") { // an address that is not in the record
 				text.Events[i].Text = page.ReplaceAllString(text.Events[i].Text, "page=?")
+			}
+			if e.Format.System == "raw_syscalls" { // the kernel has numbers alone
+				f.Text = callName.ReplaceAllString(errorName.ReplaceAllString(f.Text, "$1"), "$1")
 			}
 			if strings.HasPrefix(f.Name, "sys_") {
 				f.Text = plain(f.Text)
@@ -228,21 +233,39 @@ func graph(t *testing.T, d *Decoder, events []*Event) []string {
 	return out
 }
 
-// TestSystemCalls: events whose text has no key=value have the record's fields.
+// handlers are calls whose function in the kernel, and so its events, have another name
+// than their number has for programs.
+var handlers = map[string]string{
+	"fstat": "newfstat", "stat": "newstat", "lstat": "newlstat", "uname": "newuname", "umount2": "umount",
+	"sendfile": "sendfile64",
+}
+
+// TestSystemCalls: events whose text has no key=value have the record's fields, and the
+// name of the call by its number. The kernel's events of single calls, which have its
+// names, are the witness for those of raw_syscalls, too.
 func TestSystemCalls(t *testing.T) {
-	enter, exit := 0, 0
+	enter, exit, raw := 0, 0, 0
 	for _, s := range sample.All(t) {
 		d := open1(t, s)
-		for _, e := range all(t, s.Name, d) {
+		numbers := map[int]string{} // what the kernel calls them
+		events := all(t, s.Name, d)
+		for _, e := range events {
 			if e.Format.System != "syscalls" {
 				continue
 			}
 			f := d.Event(e)
-			if len(f.Fields) != len(e.Format.Fields) {
-				t.Fatalf("%s: %s has fields %v; want those of its format", s.Name, f.Name, f.Fields)
+			if len(f.Fields) != len(e.Format.Fields)+1 {
+				t.Fatalf("%s: %s has fields %v; want those of its format, and its name", s.Name, f.Name, f.Fields)
 			}
-			if nr, err := f.Int("__syscall_nr"); err != nil || nr < 0 {
+			nr, err := f.Int("__syscall_nr")
+			if err != nil || nr < 0 {
 				t.Errorf("%s: %s: number %d, %v", s.Name, f.Name, nr, err)
+			}
+			_, kernels, _ := strings.Cut(strings.TrimPrefix(f.Name, "sys_"), "_")
+			numbers[nr] = kernels
+			name, _ := f.Field("syscall")
+			if name != kernels && handlers[name] != kernels {
+				t.Errorf("%s: call %d is %q; the kernel calls it %s", s.Name, nr, name, kernels)
 			}
 			if _, ok := f.Field("ret"); ok != strings.HasPrefix(f.Name, "sys_exit_") {
 				t.Errorf("%s: %s has a result: %t", s.Name, f.Name, ok)
@@ -252,8 +275,28 @@ func TestSystemCalls(t *testing.T) {
 				enter++
 			}
 		}
+		for _, e := range events {
+			if e.Format.System != "raw_syscalls" {
+				continue
+			}
+			f := d.Event(e)
+			nr, err := f.Int("id")
+			name, _ := f.Field("syscall")
+			if kernels := numbers[nr]; err != nil || kernels != "" && name != kernels && handlers[name] != kernels {
+				t.Errorf("%s: %s of %d is %q, %v; the kernel calls it %s", s.Name, f.Name, nr, name, err, kernels)
+			}
+			if nr == -1 { // the return of a call that is none any more
+				name = "="
+			}
+			if want := fmt.Sprintf("NR %d %s ", nr, name); !strings.HasPrefix(f.Text, want) {
+				t.Errorf("%s: %s: text %q; want it to begin with %q", s.Name, f.Name, f.Text, want)
+			}
+			if numbers[nr] != "" {
+				raw++
+			}
+		}
 	}
-	if enter == 0 || exit == 0 {
-		t.Errorf("%d calls and %d returns in all samples; want some", enter, exit)
+	if enter == 0 || exit == 0 || raw == 0 {
+		t.Errorf("%d calls, %d returns, %d raw ones in all samples; want some", enter, exit, raw)
 	}
 }

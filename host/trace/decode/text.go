@@ -28,6 +28,8 @@ func (d *Decoder) Text(e *Event) string {
 	switch {
 	case p.special != nil:
 		return p.special(d, e)
+	case p.prog != nil && e.Format.System == "raw_syscalls" && callField(e.Format) != nil:
+		return d.withCall(e, p.prog.Text(e.Data))
 	case p.prog != nil:
 		return p.prog.Text(e.Data)
 	}

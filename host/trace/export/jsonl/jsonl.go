@@ -7,7 +7,8 @@
 // Times are nanoseconds. tgid, instance, lost (events lost on this CPU just before),
 // stack and user_stack (innermost first) are there when there is something to say.
 // A field is a number, a text or a list of numbers, as the event's format has it; numbers
-// of 64 bits may be more than 2^53. Fields of an event without a format are not known:
+// of 64 bits may be more than 2^53. Beside the number of a system call its name is
+// "syscall". Fields of an event without a format are not known:
 // its bytes are "raw", in hexadecimal.
 package jsonl
 
@@ -109,6 +110,9 @@ func (w *writer) fields(e *decode.Event) {
 		if !w.value(e, f) {
 			w.b = w.b[:at]
 		}
+	}
+	if _, name, ok := e.Syscall(); ok && e.Format.Field("syscall") == nil {
+		w.name("syscall", name)
 	}
 	w.b = append(w.b, '}')
 }

@@ -383,6 +383,9 @@ func (w *writer) args(e *decode.Event) {
 		f := &e.Format.Fields[i]
 		w.argument(f.Name, func(b []byte) []byte { return w.value(b, e, f) })
 	}
+	if _, name, ok := e.Syscall(); ok {
+		w.argument("syscall", func(b []byte) []byte { return appendString(b, annotationString, name) })
+	}
 }
 
 // value appends a field's value as a DebugAnnotation has it; nothing when the
