@@ -593,3 +593,30 @@ func FuzzParseLayout(f *testing.F) {
 		l.scrub(p) // must stay inside
 	})
 }
+
+// A probe at a function's return goes to dynamic_events, comes back with the function that
+// the kernel took, and leaves with the capture.
+func TestArmFprobe(t *testing.T) {
+	k, fsys := captureFake(t)
+	k.symbols["kernel_clone%return"] = true
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Probes: []wire.Kprobe{{Event: "r", Optional: true, Fprobe: true, Alternatives: []wire.KprobeTry{
+		{Symbol: "_do_fork%return", Args: []string{"ret=$retval"}},
+		{Symbol: "kernel_clone%return", Args: []string{"ret=$retval"}},
+	}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.armed.Symbols["r"]; got != "kernel_clone%return" {
+		t.Errorf("armed %q; want kernel_clone%%return", got)
+	}
+	const command = "f:labctl_lab/r kernel_clone%return ret=$retval"
+	if !slices.Contains(k.log, command) {
+		t.Errorf("log %q; want %q", k.log, command)
+	}
+	if err := r.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(k.log, "-:labctl_lab/r") || len(k.probes) > 0 {
+		t.Errorf("probes %v, log %q; want none left", k.probes, k.log)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,9 +89,9 @@ func (kernelFiles) Rmdir(path string) error { return syscall.Rmdir(path) }
 type instance struct {
 	fs      *FS
 	dir     string
-	group   string   // of its kprobe events
-	enabled []string // directories under events/
-	probes  []string // kprobe events in group
+	group   string        // of its kprobe events
+	enabled []string      // directories under events/
+	probes  []wire.Kprobe // events in group
 }
 
 // plainProbes has probes not optimised, which truncates the stacks taken in them
@@ -161,9 +162,9 @@ func (in *instance) disable() error {
 
 func (in *instance) removeProbes() error {
 	var errs []error
-	for _, e := range in.probes {
-		if err := in.fs.kprobe("-:" + in.group + "/" + e); err != nil {
-			errs = append(errs, fmt.Errorf("remove probe %s: %w", e, err))
+	for _, p := range in.probes {
+		if err := in.fs.probe(p, "-:"+in.group+"/"+p.Event); err != nil {
+			errs = append(errs, fmt.Errorf("remove probe %s: %w", p.Event, err))
 		}
 	}
 	in.probes = nil
@@ -175,31 +176,41 @@ func (in *instance) removeProbes() error {
 func (in *instance) probe(p wire.Kprobe) (symbol string, err error) {
 	name := in.group + "/" + p.Event
 	if _, err := os.Stat(filepath.Join(in.dir, "events", name)); err == nil {
-		if err := in.fs.kprobe("-:" + name); err != nil {
+		if err := in.fs.probe(p, "-:"+name); err != nil {
 			return "", fmt.Errorf("remove the old one: %w", err)
 		}
 	}
 	var refused []string
+	kind := "p:"
+	if p.Fprobe {
+		kind = "f:"
+	}
 	for _, a := range p.Alternatives {
-		cmd := strings.Join(append([]string{"p:" + name, a.Symbol}, a.Args...), " ")
-		err := in.fs.kprobe(cmd)
+		cmd := strings.Join(append([]string{kind + name, a.Symbol}, a.Args...), " ")
+		err := in.fs.probe(p, cmd)
 		if err == nil {
 			if err = in.enable(name); err == nil {
-				in.probes = append(in.probes, p.Event)
+				in.probes = append(in.probes, p)
 				return a.Symbol, nil
 			}
-			err = errors.Join(err, in.fs.kprobe("-:"+name))
+			err = errors.Join(err, in.fs.probe(p, "-:"+name))
 		}
-		refused = append(refused, fmt.Sprintf("%s: %v", a.Symbol, err))
+		if why := fmt.Sprintf("%s: %v", a.Symbol, err); !slices.Contains(refused, why) {
+			refused = append(refused, why)
+		}
 	}
 	return "", fmt.Errorf("no alternative taken (%s)", strings.Join(refused, "; "))
 }
 
-// kprobe gives one command to kprobe_events. Opening it to truncate would remove
-// all probes, those of others too.
-func (fsys *FS) kprobe(cmd string) error {
+// probe gives one command on p to the file that has probes of its kind. Opening that to
+// truncate would remove all probes, those of others too.
+func (fsys *FS) probe(p wire.Kprobe, cmd string) error {
+	file := "kprobe_events"
+	if p.Fprobe {
+		file = "dynamic_events"
+	}
 	return explained(fsys.root, func() error {
-		return fsys.files.Write(filepath.Join(fsys.root, "kprobe_events"), cmd+"\n", os.O_APPEND)
+		return fsys.files.Write(filepath.Join(fsys.root, file), cmd+"\n", os.O_APPEND)
 	}, fsys.files)
 }
 

@@ -84,9 +84,12 @@ func (k *fakeKernel) Write(path, text string, flag int) error {
 	if err := k.fail[rel]; err != nil {
 		return err
 	}
-	if rel == "kprobe_events" {
+	if rel == "kprobe_events" || rel == "dynamic_events" {
 		if flag != os.O_APPEND {
-			k.t.Errorf("kprobe_events opened with flag %#x: that removes all probes", flag)
+			k.t.Errorf("%s opened with flag %#x: that removes all probes", rel, flag)
+		}
+		if f := strings.HasPrefix(text, "f:"); f != (rel == "dynamic_events") && !strings.HasPrefix(text, "-:") {
+			k.t.Errorf("%s got %q", rel, text)
 		}
 		return k.kprobe(strings.TrimSpace(text))
 	}
@@ -123,7 +126,7 @@ func (k *fakeKernel) kprobe(cmd string) error {
 		return nil
 	}
 	words := strings.Fields(cmd)
-	name := strings.TrimPrefix(words[0], "p:")
+	name := strings.TrimPrefix(strings.TrimPrefix(words[0], "p:"), "f:")
 	if !k.symbols[words[1]] {
 		k.file("error_log", fmt.Sprintf("[    1.5] trace_kprobe: error: Invalid probed address or symbol\n  Command: %s\n%s^\n",
 			cmd, strings.Repeat(" ", len("  Command: ")+strings.Index(cmd, words[1]))))

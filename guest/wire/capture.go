@@ -88,6 +88,9 @@ type Kprobe struct {
 	Event        string      `json:"event"` // event name in the group "labctl"
 	Alternatives []KprobeTry `json:"alternatives"`
 	Optional     bool        `json:"optional,omitempty"` // nothing taken is a note, not an error
+	// Fprobe says that it is an fprobe event (Documentation/trace/fprobetrace.rst), of
+	// which the symbols are "kernel_clone%return".
+	Fprobe bool `json:"fprobe,omitempty"`
 }
 
 // CaptureArmed says what the kernel took, just before the capture begins.

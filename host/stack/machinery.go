@@ -24,7 +24,7 @@ var machinery = []string{
 	// Probes: kernel/trace/trace_kprobe.c, kernel/kprobes.c, arch/*/kernel/kprobes/.
 	"kprobe_trace_func", "__kprobe_trace_func", "kprobe_dispatcher", "kretprobe_dispatcher", "kretprobe_trace_func", "__kretprobe_trace_func", "aggr_pre_handler",
 	"kprobe_ftrace_handler", "kprobe_breakpoint_", "kprobe_handler", "kprobe_int3_handler", "optimized_callback", "opt_pre_handler", "optprobe_template_",
-	"fprobe_", "__fprobe_", "fentry_",
+	"fprobe_", "__fprobe_", "fentry_", "fexit_", "__fexit_", "rethook_", "arch_rethook_", "ftrace_return_to_handler", "__ftrace_return_to_handler", "return_to_handler",
 	// The breakpoint that a probe is.
 	"int3", "do_int3", "exc_int3", "asm_exc_int3", "brk_handler", "call_break_hook", "do_debug_exception", "call_el1_break_hook", "do_el1_brk64", "el1_brk64", "el1_dbg", "el1_breakpt",
 }
@@ -71,6 +71,20 @@ func (s *Stack) TrimTraced(function, caller Frame) {
 		}
 	}
 	s.TrimMachinery("")
+}
+
+// Returned takes off what a probe on function's return put above caller, to which it
+// returned, and puts function there, which is no longer on the stack. Where the kernel left
+// out caller, whose frame the probe's own code stands in for (arm64), it comes from the event.
+func (s *Stack) Returned(function, caller Frame) {
+	s.TrimMachinery("")
+	function.Note = "has returned"
+	top := []Frame{function}
+	if len(s.Frames) == 0 || s.Frames[0].Base() != caller.Base() {
+		caller.Note = "from the event"
+		top = append(top, caller)
+	}
+	s.Frames = append(top, s.Frames...)
 }
 
 func isMachinery(name string) bool {

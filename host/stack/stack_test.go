@@ -269,3 +269,21 @@ func FuzzParseFrame(f *testing.F) {
 		}
 	})
 }
+
+// A function that has returned stands above its caller, which the kernel may leave out.
+func TestReturned(t *testing.T) {
+	function, _ := ParseFrame("path_openat")
+	caller, _ := ParseFrame("do_file_open+0xb4/0x180")
+	want := frames(t, "path_openat", "do_file_open+0xb4/0x180", "do_sys_openat2+0x98/0x100")
+	for _, lines := range [][]string{
+		// 6.12 on amd64, 7.2 on arm64
+		{"do_file_open+0xb4/0x180", "do_sys_openat2+0x98/0x100"},
+		{"fexit_dispatcher+0x1/0x2", "fprobe_return+0x1/0x2", "ftrace_return_to_handler+0x1/0x2", "return_to_handler+0x1/0x2", "do_sys_openat2+0x98/0x100"},
+	} {
+		s := frames(t, lines...)
+		s.Returned(function, caller)
+		if same, at := SameCalls(&s, &want); !same || len(s.Frames) != 3 || s.Frames[0].Note != "has returned" {
+			t.Errorf("%q: differs at frame %d:\n%s", lines, at, s.Ftrace())
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,8 +20,12 @@ import (
 const (
 	functionsFile = "available_filter_functions"
 	eventsFile    = "available_events"
+	helpFile      = "README"
 	maxFile       = 16 << 20
 )
+
+// fprobeHelp is in the help of kernels that have fprobe events.
+const fprobeHelp = "f[:["
 
 // Look asks a guest what planning r has to know of its kernel.
 func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan.Kernel, error) {
@@ -51,8 +56,15 @@ func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan
 		return t, outcome.Default(outcome.GuestCrashed, fmt.Errorf("guest: %w", err))
 	}
 	t.Symbol = func(name string) bool { return symbols()[name] }
-	if len(r.Probes) > 0 {
-		known, err := k.Prototypes(ctx, plan.Symbols(r.Probes)...)
+	if len(r.Fprobes) > 0 {
+		help, err := read(ctx, v, path.Join(v.Hello().Tracefs, helpFile))
+		if err != nil {
+			return t, err
+		}
+		t.NoFprobes = !bytes.Contains(help, []byte(fprobeHelp))
+	}
+	if probes := slices.Concat(r.Probes, r.Fprobes); len(probes) > 0 {
+		known, err := k.Prototypes(ctx, plan.Symbols(probes)...)
 		if err != nil {
 			return t, err
 		}

@@ -69,6 +69,7 @@ The exit status is the program's, as with exec.`,
   labctl trace --func vfs_read,vfs_write --stacks -- ./prog
   labctl trace --event sched:sched_switch --filter 'prev_prio < 100' --pid-only -- ./prog
   labctl trace --kprobe 'do_sys_openat2 dfd filename:ustring' --events -- cat /proc/version
+  labctl trace --kernel 7.2 --fprobe kernel_clone --fprobe 'do_filp_open $retval dfd' --events -- ls /nosuch
   labctl trace --graph ksys_read -- cat /proc/version
   labctl trace --hist 'sched:sched_waking key=comm,common_stacktrace' -- ./prog
   labctl trace --kernel 7.2 --graph kernel_clone --args --returns --events -- labprobe fork
@@ -104,6 +105,7 @@ The exit status is the program's, as with exec.`,
 	f.Var((*filterFlag)(&o.events), "filter", "record the --event before it only when this holds: 'prev_pid == 1'")
 	f.StringArrayVar(&o.request.Hists, "hist", nil, "'SYSTEM:EVENT key=FIELD [val=...] [sort=...] [size=N] [if FILTER]': a table of counts that the kernel makes of an event (kernels with HIST_TRIGGERS); may be given again")
 	f.StringArrayVar(&o.request.Probes, "kprobe", nil, "[NAME=]SYMBOL [ARG...]: an event at a kernel function, with arguments by their C names or as in kprobe_events")
+	f.StringArrayVar(&o.request.Fprobes, "fprobe", nil, "[NAME=]SYMBOL [ARG...]: an event where a kernel function returns, with what it returns (kernels with FPROBE_EVENTS)")
 	f.BoolVar(&o.request.Args, "args", false, "with --func or --graph: what the functions are called with, as registers have it (kernels with FUNCTION_TRACE_ARGS)")
 	f.BoolVar(&o.request.Returns, "returns", false, "with --graph: what the functions return (kernels with FUNCTION_GRAPH_RETVAL)")
 	f.BoolVar(&o.request.PIDOnly, "pid-only", false, "record the program and its children alone")

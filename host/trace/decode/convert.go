@@ -36,6 +36,9 @@ func (d *Decoder) Event(e *Event) event.Event {
 	if _, name, ok := e.Syscall(); ok {
 		out.Fields = append(out.Fields, event.Field{Key: "syscall", Value: name})
 	}
+	if name, ok := e.Error(); ok {
+		out.Fields = append(out.Fields, event.Field{Key: "error", Value: name})
+	}
 	out.Text = d.Text(e)
 	if e.Stack != nil {
 		out.Stack = &stack.Stack{Frames: d.Frames(e.Stack), Origin: e.Name()}

@@ -41,7 +41,7 @@ func (e *Event) Syscall() (field, name string, ok bool) {
 // raw_syscalls, and that of the error behind its result:
 //
 //	NR 257 openat (ffffff9c, …)
-//	NR 257 openat = -2 ENOENT
+//	NR 257 openat = -2 (-ENOENT)
 func (d *Decoder) withCall(e *Event, text string) string {
 	field := callField(e.Format)
 	number, rest, ok := strings.Cut(strings.TrimPrefix(text, "NR "), " ")
@@ -51,10 +51,41 @@ func (d *Decoder) withCall(e *Event, text string) string {
 	if _, name, ok := e.Syscall(); ok {
 		text = "NR " + number + " " + name + " " + rest
 	}
-	if result, err := e.Int("ret"); err == nil && strings.HasPrefix(rest, "= ") {
-		if name, ok := d.calls().Error(result); ok {
-			text += " " + name
-		}
+	if name, ok := e.Error(); ok && strings.HasPrefix(rest, "= ") {
+		text += " (-" + name + ")"
 	}
 	return text
+}
+
+// Error is the name of the error that a system call or a function returned, "ENOENT",
+// where the event has such a result in its field "ret"; false when it is none.
+func (e *Event) Error() (name string, ok bool) {
+	f := e.Format.Field("ret")
+	if f == nil || callField(e.Format) == nil && e.Format.Field("__probe_ret_ip") == nil {
+		return "", false
+	}
+	v, ok := e.UintOf(f)
+	// A pointer, and an unsigned long, may be one too (IS_ERR).
+	if !ok || !f.Signed && f.Size != e.dec.longSize {
+		return "", false
+	}
+	return e.dec.calls().Error(extend(v, f.Size))
+}
+
+// withError puts the name of an error behind it in the text of a return probe's event:
+// "(do_sys_openat2+0x5f/0xd0 <- do_filp_open) ret=0xfffffffffffffffe (-ENOENT)".
+func (e *Event) withError(text string) string {
+	name, ok := e.Error()
+	if !ok {
+		return text
+	}
+	before, after, ok := strings.Cut(text, " ret=")
+	if !ok {
+		return text
+	}
+	value, rest, more := strings.Cut(after, " ")
+	if more {
+		rest = " " + rest
+	}
+	return before + " ret=" + value + " (-" + name + ")" + rest
 }

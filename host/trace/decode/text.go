@@ -30,6 +30,8 @@ func (d *Decoder) Text(e *Event) string {
 		return p.special(d, e)
 	case p.prog != nil && e.Format.System == "raw_syscalls" && callField(e.Format) != nil:
 		return d.withCall(e, p.prog.Text(e.Data))
+	case p.prog != nil && e.Format.Field("__probe_ret_ip") != nil:
+		return e.withError(p.prog.Text(e.Data))
 	case p.prog != nil:
 		return p.prog.Text(e.Data)
 	}

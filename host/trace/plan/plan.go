@@ -39,6 +39,7 @@ type Request struct {
 	Events    []Event
 	Hists     []string // histograms that the kernel makes of events: see parseHist
 	Probes    []string // see parseProbe
+	Fprobes   []string // see parseFprobe
 	Entries   []Entry
 	Options   []string // options/NAME
 	Creations Creations
@@ -108,7 +109,7 @@ func (r *Request) Add(p preset.Preset) {
 
 // Empty says that nothing was asked to be traced.
 func (r *Request) Empty() bool {
-	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Hists)+len(r.Probes)+len(r.Entries) == 0 && !r.Tasks
+	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Hists)+len(r.Probes)+len(r.Fprobes)+len(r.Entries) == 0 && !r.Tasks
 }
 
 // NeedsFunctions reports whether Make wants to know the kernel's functions.
@@ -128,6 +129,8 @@ type Kernel struct {
 	// Prototype returns a function's parameters; nil, or an empty list, when they
 	// are not known.
 	Prototype func(function string) []kernel.Param
+	// NoFprobes says that the kernel has no fprobe events.
+	NoFprobes bool
 	// Guesses says that the kernel guesses its stacks (kernel.GuessesStacks).
 	Guesses bool
 }
@@ -266,7 +269,10 @@ func (m *maker) request(r Request) error {
 			return err
 		}
 	}
-	return m.probes(r)
+	if err := m.probes(r); err != nil {
+		return err
+	}
+	return m.fprobes(r)
 }
 
 // Check is the error of a request that no kernel could take.
@@ -283,7 +289,12 @@ func Check(r Request) error {
 			return outcome.Inputf("probe %q: %w", spec, err)
 		}
 	}
-	r.Probes = nil
+	for _, spec := range r.Fprobes {
+		if _, _, _, err := splitFprobe(spec); err != nil {
+			return outcome.Inputf("fprobe %q: %w", spec, err)
+		}
+	}
+	r.Probes, r.Fprobes = nil, nil
 	_, err := Make(r, Kernel{Arch: "amd64"})
 	return err
 }

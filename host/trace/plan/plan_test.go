@@ -253,13 +253,19 @@ func TestMakeRefuses(t *testing.T) {
 		{Request{Events: []Event{{Name: "../x"}}}, `event "../x": want SYSTEM:EVENT or SYSTEM, * in them for several`},
 		{Request{Events: []Event{{Name: "labctl:clone"}}}, `event "labctl:clone": the system labctl is for probes: use --kprobe`},
 		{Request{Probes: []string{""}}, `probe "": want [NAME=]SYMBOL [ARG...]`},
-		{Request{Probes: []string{"r:x do_exit"}}, `probe "r:x do_exit": return probes are not supported: on a function that creates tasks they damage other events' stacks`},
+		{Request{Probes: []string{"r:x do_exit"}}, `probe "r:x do_exit": return probes damage other events' stacks, on a function that creates tasks: use --fprobe, which does not`},
 		{Request{Probes: []string{"clone=vfs_read"}}, `probe "clone=vfs_read": clone is a probe of labctl's own: write another NAME=vfs_read`},
 		{Request{Probes: []string{"a-b=vfs_read"}}, `probe "a-b=vfs_read": "a-b" is not an event name: want a C identifier`},
 		{Request{Probes: []string{"/x"}}, `probe "/x": "/x" is not a kernel symbol`},
 		{Request{Probes: []string{"vfs_read x;y"}}, `probe "vfs_read x;y": "x;y" is neither a parameter's name nor a fetch argument of kprobe_events`},
 		{Request{Probes: []string{"vfs_read buf"}}, `probe "vfs_read buf": vfs_read has no parameter buf (it has file)`},
 		{Request{Probes: []string{"vfs_read+4 file"}}, `probe "vfs_read+4 file": the parameters of vfs_read are not known here: write NAME=%di for the first one`},
+		{Request{Fprobes: []string{""}}, `fprobe "": want [NAME=]SYMBOL [ARG...]`},
+		{Request{Fprobes: []string{"vfs_read+4"}}, `fprobe "vfs_read+4": "vfs_read+4" is not a kernel function`},
+		{Request{Fprobes: []string{"clone=vfs_read"}}, `fprobe "clone=vfs_read": clone is a probe of labctl's own: write another NAME=vfs_read`},
+		{Request{Fprobes: []string{"vfs_read x;y"}}, `fprobe "vfs_read x;y": "x;y" is neither $retval, a parameter's name, nor a fetch argument of dynamic_events`},
+		{Request{Fprobes: []string{"vfs_read buf"}}, `fprobe "vfs_read buf": vfs_read has no parameter buf (it has file)`},
+		{Request{Fprobes: []string{"vfs_read", "vfs_read%return"}}, `fprobe "vfs_read%return": there is a probe called vfs_read__exit already; write NAME=SYMBOL`},
 		{Request{Probes: []string{"vfs_read", "vfs_read"}}, `probe "vfs_read": there is one called vfs_read already; write NAME=vfs_read`},
 	} {
 		if _, err := Make(c.r, k); err == nil || err.Error() != c.want {
@@ -468,5 +474,44 @@ func TestTookFunctions(t *testing.T) {
 		if !l.Missing() || l.Why == "" {
 			t.Errorf("no tracer, and a line of %+v", l)
 		}
+	}
+}
+
+func TestFprobes(t *testing.T) {
+	k := Kernel{Arch: "amd64", Prototype: func(f string) []kernel.Param {
+		if f == "vfs_read" {
+			return []kernel.Param{{Name: "file", Type: "struct file *"}, {Name: "buf", Type: "char *"}}
+		}
+		return nil
+	}}
+	for _, c := range []struct{ spec, want string }{
+		{"vfs_read", "vfs_read__exit: vfs_read%return ret=$retval | vfs_read%return"},
+		{"_do_fork", "_do_fork__exit: _do_fork%return ret=$retval | _do_fork%return | kernel_clone%return ret=$retval | kernel_clone%return | do_fork%return ret=$retval | do_fork%return"},
+		{"f:r vfs_read%return $retval buf:ustring", "r: vfs_read%return ret=$retval buf=buf:ustring"},
+		{"r=vfs_read ret=$retval:x64 file comm=$comm", "r: vfs_read%return ret=$retval:x64 file=file comm=$comm"},
+	} {
+		p, err := Make(Request{Creations: NoCreations, Fprobes: []string{c.spec}}, k)
+		if err != nil {
+			t.Errorf("%s: %v", c.spec, err)
+			continue
+		}
+		probe := p.Params.Probes[0]
+		var tries []string
+		for _, a := range probe.Alternatives {
+			tries = append(tries, strings.Join(append([]string{a.Symbol}, a.Args...), " "))
+		}
+		if got := probe.Event + ": " + strings.Join(tries, " | "); got != c.want || !probe.Fprobe || !probe.Optional {
+			t.Errorf("%s is %s, %+v; want %s", c.spec, got, probe, c.want)
+		}
+	}
+	k.NoFprobes = true
+	r := Request{Creations: NoCreations, Fprobes: []string{"vfs_read"}}
+	p, err := Make(r, k)
+	if err != nil || len(p.Params.Probes) != 0 {
+		t.Fatalf("Make without fprobe events: %+v, %v", p, err)
+	}
+	const want = "nothing to trace: probe vfs_read__exit: this kernel has no fprobe events: it is built without FPROBE_EVENTS"
+	if err := p.Nothing(r, nil); err == nil || err.Error() != want {
+		t.Errorf("Nothing = %v; want %s", err, want)
 	}
 }

@@ -162,7 +162,7 @@ func splitProbe(spec string) (event, base, offset string, args []string, err err
 		event = strings.TrimPrefix(strings.TrimPrefix(words[0], "p"), ":")
 		words = words[1:]
 	} else if len(words) > 0 && (words[0] == "r" || strings.HasPrefix(words[0], "r:") || strings.HasPrefix(words[0], "r1")) {
-		return "", "", "", nil, errors.New("return probes are not supported: on a function that creates tasks they damage other events' stacks")
+		return "", "", "", nil, errors.New("return probes damage other events' stacks, on a function that creates tasks: use --fprobe, which does not")
 	}
 	if len(words) == 0 {
 		return "", "", "", nil, errors.New("want [NAME=]SYMBOL [ARG...]")
@@ -222,9 +222,7 @@ func (m *maker) fetches(words []string, function, offset string, at arch.Entry) 
 
 // byName fetches a parameter by its name in C.
 func byName(name, typ, function string, params []kernel.Param, at arch.Entry) (string, error) {
-	var known []string
 	for i, p := range params {
-		known = append(known, p.Name)
 		switch {
 		case p.Name != name:
 		case i >= len(at.Args):
@@ -237,10 +235,10 @@ func byName(name, typ, function string, params []kernel.Param, at arch.Entry) (s
 			return name + "=" + at.Args[i] + ":" + fetchType(p.Type, at.Word), nil
 		}
 	}
-	if len(known) == 0 {
+	if len(params) == 0 {
 		return "", fmt.Errorf("the parameters of %s are not known here: write NAME=%s for the first one", function, at.Args[0])
 	}
-	return "", fmt.Errorf("%s has no parameter %s (it has %s)", function, name, strings.Join(known, ", "))
+	return "", noParameter(function, name, params)
 }
 
 // fetchTypes are the types of kprobe_events for C's integers; whatever else is in
@@ -265,13 +263,13 @@ func fetchType(c, word string) string {
 func Symbols(probes []string) (names []string) {
 	for _, spec := range probes {
 		for _, word := range strings.Fields(spec) {
-			if word == "p" || strings.HasPrefix(word, "p:") {
+			if word == "p" || strings.HasPrefix(word, "p:") || word == "f" || strings.HasPrefix(word, "f:") {
 				continue
 			}
 			if _, rest, ok := strings.Cut(word, "="); ok {
 				word = rest
 			}
-			if m := symbol.FindStringSubmatch(word); m != nil {
+			if m := symbol.FindStringSubmatch(strings.TrimSuffix(word, returned)); m != nil {
 				for _, c := range ksym.FunctionCandidates(m[1]) {
 					if !strings.Contains(c.Name, "*") {
 						names = append(names, c.Name)

@@ -3,6 +3,7 @@ package tasks
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"labctl/guest/ksym"
 	"labctl/host/stack"
@@ -92,7 +93,12 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 	}
 	s = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
 	at := e.Symbol()
-	if function.Name != "" {
+	if to, from, ok := strings.Cut(e.At, " <- "); ok {
+		caller, _ = stack.ParseFrame(to)
+		function, _ = stack.ParseFrame(from)
+		s.Returned(function, caller)
+		at = function.Name
+	} else if function.Name != "" {
 		s.TrimTraced(function, caller)
 	} else {
 		s.TrimMachinery(at)

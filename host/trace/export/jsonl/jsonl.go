@@ -8,7 +8,7 @@
 // stack and user_stack (innermost first) are there when there is something to say.
 // A field is a number, a text or a list of numbers, as the event's format has it; numbers
 // of 64 bits may be more than 2^53. Beside the number of a system call its name is
-// "syscall". Fields of an event without a format are not known:
+// "syscall", and beside a result that is an error its name is "error". Fields of an event without a format are not known:
 // its bytes are "raw", in hexadecimal.
 package jsonl
 
@@ -113,6 +113,9 @@ func (w *writer) fields(e *decode.Event) {
 	}
 	if _, name, ok := e.Syscall(); ok && e.Format.Field("syscall") == nil {
 		w.name("syscall", name)
+	}
+	if name, ok := e.Error(); ok && e.Format.Field("error") == nil {
+		w.name("error", name)
 	}
 	w.b = append(w.b, '}')
 }

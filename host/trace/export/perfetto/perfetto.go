@@ -386,6 +386,9 @@ func (w *writer) args(e *decode.Event) {
 	if _, name, ok := e.Syscall(); ok {
 		w.argument("syscall", func(b []byte) []byte { return appendString(b, annotationString, name) })
 	}
+	if name, ok := e.Error(); ok {
+		w.argument("error", func(b []byte) []byte { return appendString(b, annotationString, name) })
+	}
 }
 
 // value appends a field's value as a DebugAnnotation has it; nothing when the

@@ -19,7 +19,11 @@ func Of(d *decode.Decoder, e *decode.Event) stack.Stack {
 		calls := d.Frames([]uint64{ip, by})
 		function, caller = calls[0], calls[1]
 	}
-	if function.Name != "" {
+	if fn, err := e.Uint("__probe_func"); err == nil && e.Format.Field("__probe_ret_ip") != nil {
+		to, _ := e.Uint("__probe_ret_ip")
+		calls := d.Frames([]uint64{fn, to})
+		s.Returned(calls[0], calls[1])
+	} else if function.Name != "" {
 		s.TrimTraced(function, caller)
 	} else {
 		s.TrimMachinery("")
