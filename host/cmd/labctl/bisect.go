@@ -61,7 +61,7 @@ the kernel does not boot, the claim does not apply, or a flag is wrong.
 Exit status with --kernels: 0 when the change is found; 1 when there is none.`,
 		Example: `  labctl bisect --kernels 5.10..7.2 --claim K2/born-as-kthreadd
   labctl bisect --kernels 5.10,6.1,./bzImage --check K1/agree --arch arm64 --json
-  git bisect run sh -c 'labctl kernel build --source . --name b || exit 125; labctl bisect --kernel build:b --claim K2/born-as-kthreadd'`,
+  git bisect run sh -c 'labctl kernel build b --source . || exit 125; labctl bisect --kernel build:b --claim K2/born-as-kthreadd'`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.kernel == "" {

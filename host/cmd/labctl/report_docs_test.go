@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
 	"mvdan.cc/sh/v3/syntax"
 
 	"labctl/host/matrix"
@@ -52,6 +53,60 @@ func TestRecipes(t *testing.T) {
 	}
 }
 
+// TestCalls: so is every call of labctl in a shell's block of any page, also below a prompt, and in the
+// examples of --help, those of scripts within scripts too.
+func TestCalls(t *testing.T) {
+	root := filepath.Join("..", "..", "..")
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	check := func(t *testing.T, script string) {
+		for _, args := range labctlCalls(t, script) {
+			seen[args[0]]++
+			checkCall(t, args)
+		}
+	}
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		t.Run(filepath.Base(page), func(t *testing.T) {
+			doc, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, block := range strings.Split("\n"+string(doc), "\n```") {
+				language, text, _ := strings.Cut(block, "\n")
+				switch {
+				case i%2 == 0: // what is between blocks
+				case language == "sh":
+					check(t, text)
+				case language == "" || language == "text":
+					for line := range strings.Lines(text) {
+						if call, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
+							check(t, call)
+						}
+					}
+				}
+			}
+		})
+	}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Example != "" {
+			t.Run(c.CommandPath(), func(t *testing.T) { check(t, c.Example) })
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}).root())
+	for _, name := range []string{"bisect", "kernel", "matrix", "report", "trace"} {
+		if seen[name] < 5 {
+			t.Errorf("labctl %s is called %d times in all pages and examples", name, seen[name])
+		}
+	}
+}
+
 // yamlScripts are the texts in a YAML document that could be a shell's.
 func yamlScripts(t *testing.T, text string) (scripts []string) {
 	t.Helper()
@@ -90,6 +145,16 @@ func labctlCalls(t *testing.T, script string) (calls [][]string) {
 		return nil
 	}
 	syntax.Walk(f, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.SglQuoted:
+			if strings.Contains(n.Value, "labctl ") {
+				calls = append(calls, labctlCalls(t, n.Value)...)
+			}
+		case *syntax.Redirect:
+			if n.Hdoc != nil {
+				calls = append(calls, labctlCalls(t, word(n.Hdoc.Parts))...)
+			}
+		}
 		call, ok := n.(*syntax.CallExpr)
 		if !ok || len(call.Args) < 3 || filepath.Base(call.Args[0].Lit()) != "labctl" {
 			return true
@@ -130,7 +195,7 @@ func checkCall(t *testing.T, args []string) {
 	if err == nil {
 		err = c.ValidateArgs(c.Flags().Args())
 	}
-	if err == nil && c.HasSubCommands() {
+	if err == nil && c.HasSubCommands() && c.Flags().Lookup("kernel") == nil { // that of trace runs by itself
 		err = needSubcommand(c, rest)
 	}
 	if f := c.Flags().Lookup("shard"); err == nil && f != nil && strings.Contains(f.Value.String(), "/") {
