@@ -18,9 +18,9 @@ import (
 	"labctl/host/scratch"
 )
 
-// planFile has what is to be done in a directory: Results without results. It is
+// PlanFile, in the directory of a matrix, has what is to be done: Results without results. It is
 // there from the start.
-const planFile = "plan.json"
+const PlanFile = "plan.json"
 
 const lockFile = ".lock"
 
@@ -53,19 +53,46 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 			f.Close()
 		}
 	}()
-	for _, name := range []string{planFile, File} {
+	for _, name := range []string{PlanFile, File} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("create matrix: %s already holds one; continue it with --resume, or give another --out", dir)
 		}
 	}
 	b, err := Encode(r)
 	if err == nil {
-		err = scratch.Write(filepath.Join(dir, planFile), b, 0o644)
+		err = scratch.Write(filepath.Join(dir, PlanFile), b, 0o644)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create matrix: %w", err)
 	}
 	return f, nil
+}
+
+// Resumable says why the directory of a matrix cannot be taken up with the plan r, nil if it can.
+func Resumable(dir string, r *Results) error {
+	_, err := resumable(dir, r, false)
+	return outcome.Default(outcome.BadInput, err)
+}
+
+// resumable returns the plan of a directory that may be taken up with the plan r.
+func resumable(dir string, r *Results, changes bool) (old *Results, err error) {
+	if err := bounded.CheckDir(dir); err != nil {
+		return nil, fmt.Errorf("resume matrix %s: %w; leave --resume out", dir, err)
+	}
+	b, err := bounded.ReadFile(filepath.Join(dir, PlanFile), format.Max)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
+	}
+	if err == nil {
+		old, err = Decode(b)
+	}
+	if err == nil {
+		err = samePlan(old, r, changes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resume matrix %s: %w", dir, err)
+	}
+	return old, nil
 }
 
 // Resume takes up the directory of a matrix, whose plan must be r's, and returns the
@@ -75,25 +102,12 @@ func Create(dir string, r *Results) (_ *Folder, err error) {
 // not returned.
 func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err error) {
 	defer outcome.OrElse(outcome.BadInput, &err)
-	if err := bounded.CheckDir(dir); err != nil {
-		return nil, nil, fmt.Errorf("resume matrix %s: %w; leave --resume out", dir, err)
-	}
-	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("resume matrix: %s holds none; leave --resume out", dir)
-	}
-	var old *Results
-	if err == nil {
-		old, err = Decode(b)
-	}
-	if err == nil {
-		err = samePlan(old, r, changes)
-	}
-	if err == nil && !changes {
-		r.Costs = old.Costs
-	}
+	old, err := resumable(dir, r, changes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("resume matrix %s: %w", dir, err)
+		return nil, nil, err
+	}
+	if !changes {
+		r.Costs = old.Costs
 	}
 	f, err := open(dir)
 	if err != nil {
@@ -102,7 +116,7 @@ func Resume(dir string, r *Results, changes bool) (_ *Folder, done []Result, err
 	if changes {
 		b, err := Encode(r)
 		if err == nil {
-			err = scratch.Write(filepath.Join(dir, planFile), b, 0o644)
+			err = scratch.Write(filepath.Join(dir, PlanFile), b, 0o644)
 		}
 		if err != nil {
 			f.Close()
@@ -288,7 +302,7 @@ func SoFar(dir string) (_ *Results, err error) {
 	if err := bounded.CheckDir(dir); err != nil {
 		return nil, fmt.Errorf("read matrix %s: %w", dir, err)
 	}
-	b, err := bounded.ReadFile(filepath.Join(dir, planFile), format.Max)
+	b, err := bounded.ReadFile(filepath.Join(dir, PlanFile), format.Max)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read matrix: %s holds none", dir)
 	}

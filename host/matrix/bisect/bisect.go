@@ -34,6 +34,11 @@ func (s *Search) Next() (place int, ok bool) {
 		}
 		return s.first(first)
 	}
+	// The old is thought to be at the first place. Until that is found to be wrong, to look
+	// behind it tells more than to look at it.
+	if place, ok := s.middle(s.oldest(first), first); ok {
+		return place, true
+	}
 	if place, ok := s.middle(-1, first); ok {
 		return place, true
 	}
@@ -78,6 +83,16 @@ func (s *Search) known() (first, last int) {
 		}
 	}
 	return first, last
+}
+
+// oldest is the first place at which something can be told, as far as is known.
+func (s *Search) oldest(before int) int {
+	for i := range before {
+		if what, looked := s.seen[i]; !looked || what != "" {
+			return i
+		}
+	}
+	return before
 }
 
 // middle is the place between two that was not looked at, nearest to the middle.

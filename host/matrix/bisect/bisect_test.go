@@ -37,7 +37,8 @@ func TestSearch(t *testing.T) {
 		list, want string
 		looks      int // at most
 	}{
-		{"aabb", "1-2", 2}, // the four kernels of a claim that flips in the middle
+		{"aabb", "1-2", 2},  // the four kernels of a claim that flips in the middle
+		{"aabbb", "1-2", 2}, // and with one more that the list's range has
 		{"abbb", "0-1", 2}, {"aaab", "2-3", 3},
 		{"ab", "0-1", 2}, {"a", "none", 1}, {"b", "none", 1}, {"", "none", 0}, {"-", "none", 1},
 		{"aaaa", "none", 4}, {"bbbb", "none", 4},

@@ -133,7 +133,7 @@ func (r *Runner) Bisect(ctx context.Context, o Options, p Point, old string) (*B
 		all.Plan = append(all.Plan, res.Cell)
 	}
 	if len(all.Plan) > 0 {
-		if werr := matrix.Write(dir.Path, all); werr != nil && err == nil {
+		if werr := r.leave(dir.Path, all); werr != nil && err == nil {
 			err = werr
 		}
 	}

@@ -96,18 +96,26 @@ func (r *Runner) Matrix(ctx context.Context, o Options) (*Matrix, error) {
 	}
 	all.Results = matrix.Sorted(o.Plan, append(good, ran...))
 	m := &Matrix{dir.Path, all}
-	if werr := matrix.Write(dir.Path, all); werr != nil {
+	if werr := r.leave(dir.Path, all); werr != nil {
 		return m, errors.Join(err, werr)
-	}
-	if r.Env.Page != nil {
-		if perr := r.Env.Page(dir.Path); perr != nil && r.Env.Warn != nil {
-			r.Env.Warn(perr)
-		}
 	}
 	if err != nil && r.Env.Say != nil && o.Again != "" {
 		r.Env.Say(fmt.Sprintf("%d of %d cells are done; %s --resume --out %s continues", len(all.Results), len(mine), o.Again, dir.Path))
 	}
 	return m, err
+}
+
+// leave writes what a matrix came to into its directory, and its page.
+func (r *Runner) leave(dir string, all *matrix.Results) error {
+	if err := matrix.Write(dir, all); err != nil {
+		return err
+	}
+	if r.Env.Page != nil {
+		if err := r.Env.Page(dir); err != nil && r.Env.Warn != nil {
+			r.Env.Warn(err)
+		}
+	}
+	return nil
 }
 
 // directory makes the directory of a matrix, or takes one up.

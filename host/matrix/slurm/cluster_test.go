@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"labctl/host/matrix"
+	"labctl/host/outcome"
+	"labctl/host/record"
 )
 
 var labctl = flag.String("labctl", "", "the labctl that TestCluster submits with, on a Slurm of its own")
@@ -29,6 +32,19 @@ const (
 	mark = "LABCTL_TEST_CLUSTER="
 	node = "LABCTL_TEST_NODE="
 )
+
+// reap is a variable of a process that outlives the test, however that ends, and then ends
+// the cluster whose directory it has.
+const reap = "LABCTL_TEST_REAP"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(reap); dir != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test's process
+		end(nil, mark+dir)
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // cluster is a Slurm on loopback: munged, slurmctld and two slurmd. All that it is has
 // its place in dir, and all that it started is ended with the test.
@@ -126,26 +142,51 @@ func processes(variables ...string) (pids []int) {
 	return pids
 }
 
-// kill ends processes as a power cut does.
-func (c *cluster) kill(variables ...string) {
+// end ends processes as a power cut does, those of ends too, and returns what lives on.
+func end(ends map[string]*exec.Cmd, variables ...string) (left []int) {
 	for range 100 {
-		pids := processes(variables...)
-		if len(pids) == 0 {
-			return
+		if left = processes(variables...); len(left) == 0 {
+			return nil
 		}
-		for _, pid := range pids {
+		for _, pid := range left {
 			if pid != os.Getpid() {
 				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
 			}
 		}
-		for _, cmd := range c.ends {
-			if slices.Contains(pids, cmd.Process.Pid) {
+		for _, cmd := range ends {
+			if slices.Contains(left, cmd.Process.Pid) {
 				_ = cmd.Wait()
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	c.t.Errorf("processes of %q live on: %v", variables, processes(variables...))
+	return left
+}
+
+func (c *cluster) kill(variables ...string) {
+	if left := end(c.ends, variables...); len(left) > 0 {
+		c.t.Errorf("processes of %q live on: %v", variables, left)
+	}
+}
+
+// reaper starts what ends the cluster when the test is killed.
+func (c *cluster) reaper() {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), reap+"="+c.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		hold.Close()
+		if err := cmd.Wait(); err != nil {
+			c.t.Errorf("what ends a cluster that was left: %v", err)
+		}
+	})
 }
 
 // ports are so many that are free side by side, as far as is known.
@@ -208,6 +249,7 @@ func newCluster(t *testing.T) *cluster {
 		}
 		c.kill(mark + c.dir)
 	})
+	c.reaper()
 	key := make([]byte, 1024)
 	if _, err := rand.Read(key); err != nil {
 		t.Fatal(err)
@@ -260,16 +302,98 @@ func TestCluster(t *testing.T) {
 		t.Skip("it needs Slurm, munge and -labctl: make test-slurm")
 	}
 	c := newCluster(t)
-	out := filepath.Join(c.dir, "out")
-	text, err := c.run(*labctl, "matrix", "submit", "--slurm", "--json", "--shards", "4", "--kernels", "6.12", "--arch", "amd64",
-		"--labs", "P*,C1,C2,C3,C7,K1", "--jobs", "1", "--retry", "3", "--patience", "4", "--out", out, "--sbatch=--exclusive")
+	c.nodeDies(filepath.Join(c.dir, "out"))
+	c.cancelled(filepath.Join(c.dir, "out2"))
+}
+
+// submit submits a matrix of so many tasks.
+func (c *cluster) submit(tasks int, args ...string) (jobs Jobs) {
+	c.t.Helper()
+	text, err := c.run(append([]string{*labctl, "matrix", "submit", "--slurm", "--json", "--shards", fmt.Sprint(tasks), "--kernels", "6.12", "--arch", "amd64",
+		"--jobs", "1", "--retry", "3", "--patience", "4", "--sbatch=--exclusive"}, args...)...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(text), &jobs); err != nil || jobs.Tasks != tasks {
+		c.t.Fatalf("submitted: %q, %v", text, err)
+	}
+	return jobs
+}
+
+// ended waits until no job is left.
+func (c *cluster) ended() {
+	c.t.Helper()
+	c.await("the end of all jobs", func() bool {
+		left, err := c.run("squeue", "-h", "-o", "%i %T %r")
+		return err == nil && strings.TrimSpace(left) == ""
+	})
+}
+
+// cancelled: what scancel has ended says how far it came, the merge says what is missing,
+// and a submission that resumes does that alone.
+func (c *cluster) cancelled(out string) {
+	t := c.t
+	args := []string{"--labs", "P1,P2,P3,P6", "--out", out}
+	jobs := c.submit(2, args...)
+	done := func() []string {
+		names, _ := filepath.Glob(filepath.Join(out, "shard-*", matrix.CellDir, "*.json"))
+		return names
+	}
+	c.await("a cell that is done", func() bool { return len(done()) > 0 })
+	if _, err := c.run("scancel", jobs.Array); err != nil {
+		t.Fatal(err)
+	}
+	c.ended()
+	before := results(t, done())
+	if len(before) == 4 {
+		t.Fatal("all cells were done before scancel")
+	}
+	log, err := os.ReadFile(filepath.Join(out, "merge.log"))
+	if err != nil || !strings.HasPrefix(string(log), "labctl: merge: ") && !strings.HasPrefix(string(log), "labctl: merge "+out) {
+		t.Errorf("the merge of what was cancelled: %q, %v", log, err)
+	}
+	if _, err := os.Stat(jobs.Merged); err == nil {
+		t.Errorf("%s is there, of %d cells", jobs.Merged, len(before))
+	}
+	jobs = c.submit(2, append(args, "--resume")...)
+	c.ended()
+	all, err := matrix.Read(jobs.Merged)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var jobs Jobs
-	if err := json.Unmarshal([]byte(text), &jobs); err != nil || jobs.Tasks != 4 {
-		t.Fatalf("submitted: %q, %v", text, err)
+	if by, _ := all.Count(); by[outcome.OK] != 4 {
+		t.Errorf("resumed: %v, want 4 ok", by)
 	}
+	unchanged(t, before)
+}
+
+// results are the results of cells, by their files.
+func results(t *testing.T, names []string) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = b
+	}
+	return all
+}
+
+func unchanged(t *testing.T, before map[string][]byte) {
+	t.Helper()
+	for name, b := range before {
+		if after, err := os.ReadFile(name); err != nil || !bytes.Equal(b, after) {
+			t.Errorf("%s was done before and was run again: %v", filepath.Base(name), err)
+		}
+	}
+}
+
+// nodeDies: TestCluster's first half.
+func (c *cluster) nodeDies(out string) {
+	t := c.t
+	jobs := c.submit(4, "--labs", "P*,C1,C2,C3,C7,K1", "--out", out)
 	shard := func(i int) string { return filepath.Join(out, fmt.Sprint("shard-", i)) }
 	cells := func(i int) []string {
 		names, _ := filepath.Glob(filepath.Join(shard(i), matrix.CellDir, "*.json"))
@@ -287,22 +411,12 @@ func TestCluster(t *testing.T) {
 	})
 	c.kill(node + c.dir + "n1")              // slurmd
 	c.kill(mark+c.dir, "SLURMD_NODENAME=n1") // slurmstepd and what runs under it
-	before := map[string][]byte{}
-	for _, name := range cells(task) {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		before[name] = b
-	}
+	before := results(t, cells(task))
 	if _, err := os.Stat(filepath.Join(shard(task), matrix.File)); err == nil {
 		t.Fatalf("task %d was over before its node died", task)
 	}
 	t.Logf("n1 died in task %d, %d of its cells done", task, len(before))
-	c.await("the end of all jobs", func() bool {
-		left, err := c.run("squeue", "-h", "-o", "%i %T %r")
-		return err == nil && strings.TrimSpace(left) == ""
-	})
+	c.ended()
 
 	log, err := os.ReadFile(shard(task) + ".log")
 	if err != nil {
@@ -311,17 +425,16 @@ func TestCluster(t *testing.T) {
 	if want := fmt.Sprintf("%d of 4 cells are done\n", len(before)); !strings.Contains(string(log), want) {
 		t.Errorf("the task did not go on where it was: no %q in its log:\n%s", want, log)
 	}
-	for name, b := range before {
-		if after, err := os.ReadFile(name); err != nil || !bytes.Equal(b, after) {
-			t.Errorf("%s was done before and was run again: %v", filepath.Base(name), err)
-		}
-	}
+	unchanged(t, before)
 	all, err := matrix.Read(filepath.Join(out, "merged"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(all.Plan) != 16 || len(all.Results) != 16 {
 		t.Errorf("merged: %d results of %d cells, want 16", len(all.Results), len(all.Plan))
+	}
+	if page, err := os.ReadFile(filepath.Join(out, "merged", record.PageFile)); err != nil || !bytes.Contains(page, []byte("P11")) {
+		t.Errorf("the page of the whole: %d bytes, %v", len(page), err)
 	}
 	for _, r := range all.Results {
 		if r.Status.Failed() {

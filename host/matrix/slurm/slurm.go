@@ -4,6 +4,7 @@ package slurm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type Array struct {
 	Labctl string   // the path of labctl on the nodes
 	Dir    string   // absolute; has shard-1, shard-2, … and merged
 	Shards int      // tasks of the array
+	Whole  string   // the directory in Dir of what is merged; merged if empty
 	Args   []string // of labctl matrix run, without --shard, --out and --resume
 	Merge  []string // of labctl matrix merge, without --out
 	Sbatch []string // more of sbatch's, for the array
@@ -30,11 +32,15 @@ type Array struct {
 
 // Jobs are what was submitted.
 type Jobs struct {
-	Array string `json:"array"`
-	Merge string `json:"merge"`
-	Tasks int    `json:"tasks"`
-	Dir   string `json:"dir"`
+	Array  string `json:"array"`
+	Merge  string `json:"merge"`
+	Tasks  int    `json:"tasks"`
+	Dir    string `json:"dir"`
+	Merged string `json:"merged"`
 }
+
+// Merged is the name in Dir of what is merged.
+func (a *Array) Merged() string { return cmp.Or(a.Whole, "merged") }
 
 // Script is what a task of the array runs. A task that Slurm has started before, on a
 // node that failed, goes on where it was.
@@ -50,7 +56,7 @@ exec %s matrix run --shard "$SLURM_ARRAY_TASK_ID/%d" --out "$shard" $resume %s
 // MergeScript is what runs when all tasks have ended, however they did. A shard that is
 // not whole fails it.
 func (a *Array) MergeScript() string {
-	return fmt.Sprintf("#!/bin/sh\nexec %s matrix merge --out %s/merged %s %s/shard-*/\n", quote(a.Labctl), quote(a.Dir), quoteAll(a.Merge), quote(a.Dir))
+	return fmt.Sprintf("#!/bin/sh\nexec %s matrix merge --out %s/%s %s %s/shard-*/\n", quote(a.Labctl), quote(a.Dir), quote(a.Merged()), quoteAll(a.Merge), quote(a.Dir))
 }
 
 // Options are sbatch's for the array, MergeOptions for what follows the job id array.
@@ -83,7 +89,7 @@ func (a *Array) Submit(ctx context.Context) (*Jobs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; job %s runs all the same: scancel %s ends it", err, array, array)
 	}
-	return &Jobs{array, merge, a.Shards, a.Dir}, nil
+	return &Jobs{array, merge, a.Shards, a.Dir, filepath.Join(a.Dir, a.Merged())}, nil
 }
 
 // jobID is what sbatch --parsable prints: a job id, and of a federation the cluster.

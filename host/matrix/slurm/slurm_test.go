@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,10 @@ func TestScript(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"[matrix]", "[merge]", "[--out]", "[" + dir + "/merged]", "[--junit=a b.xml]", "[" + shard + "/]"}, run(a.MergeScript())); d != "" {
 		t.Errorf("the merge (-want +got):\n%s", d)
+	}
+	a.Whole = "merged-2"
+	if got := run(a.MergeScript()); !slices.Contains(got, "["+dir+"/merged-2]") {
+		t.Errorf("the merge of what was resumed: %q", got)
 	}
 	if got := (&Array{Dir: "/a%b", Shards: 2}).Options(); !strings.Contains(strings.Join(got, " "), "--output=/a%%b/shard-%a.log") {
 		t.Errorf("Options = %q", got)
