@@ -4,6 +4,7 @@
 //
 //	bench [-rows start,warm,…] [-pairs N] [-out FILE]   the table
 //	bench -peers                                        other tools, where installed
+//	bench -rows qemu -qemu DIR,…                        other QEMUs, in directories
 //	bench -soak N [-arch A] [-kernel K] [-cold]         N starts in a row, counted,
 //	      [-state FILE [-batch M]]                      M in one go
 package main
@@ -34,7 +35,8 @@ type bench struct {
 	dir    string // scratch
 	table  *table
 	say    func(format string, args ...any)
-	fresh  int // counts the directories handed out
+	others []string // directories with other QEMUs
+	fresh  int      // counts the directories handed out
 }
 
 // rows are the parts of the table in order.
@@ -51,6 +53,7 @@ var rows = []struct {
 	{"outside", "forks in a guest whose tasks are listed from outside, against forks", (*bench).outside},
 	{"page", "forks in a guest that a page of labctl serve shows, against forks; the page's first stacks, against 1 s", (*bench).page},
 	{"debug", "a breakpoint's hit to the printed stack, against 0.15 s", (*bench).debug},
+	{"qemu", "other QEMUs, of -qemu, against the one that is installed", (*bench).qemus},
 }
 
 func main() {
@@ -76,6 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	pairs := fs.Int("pairs", 5, "how many times each pair is measured")
 	only := fs.String("rows", strings.Join(names, ","), "parts of the table")
 	out := fs.String("out", "", "a `file` that gets the table too")
+	others := fs.String("qemu", "", "`directories` of other QEMUs to measure, with qemu-system-x86_64 and qemu-system-aarch64")
 	peers := fs.Bool("peers", false, "measure other tools instead, where they are installed")
 	soak := fs.Int("soak", 0, "start this many machines in a row and count what goes wrong")
 	cold := fs.Bool("cold", false, "with -soak: boot from the kernel on")
@@ -102,6 +106,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	b := &bench{
 		ctx: ctx, labctl: path, kernel: *kernel, arches: strings.Split(*arch, ","), pairs: *pairs, dir: dir, table: &table{},
 		say: func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) },
+	}
+	if *others != "" {
+		b.others = strings.Split(*others, ",")
 	}
 	switch {
 	case *soak > 0:
@@ -158,8 +165,12 @@ func (b *bench) command(args ...string) func() error {
 	return func() error { return b.labctlRun(args...) }
 }
 
-func (b *bench) labctlRun(args ...string) error {
+func (b *bench) labctlRun(args ...string) error { return b.labctlIn(nil, args...) }
+
+// labctlIn runs it with an environment, nil for this program's own.
+func (b *bench) labctlIn(env []string, args ...string) error {
 	cmd := exec.CommandContext(b.ctx, b.labctl, args...)
+	cmd.Env = env
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
