@@ -620,3 +620,53 @@ func TestArmFprobe(t *testing.T) {
 		t.Errorf("probes %v, log %q; want none left", k.probes, k.log)
 	}
 }
+
+// A live capture sends what names the pages before them, and all that is in the buffers in
+// one round, with the names that are new.
+func TestLiveRounds(t *testing.T) {
+	_, fsys := captureFake(t)
+	r, err := fsys.Arm(wire.CaptureParams{Instance: "lab", Live: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, in := io.Pipe()
+	w := wire.NewChunkWriter(in, 4096, false)
+	stop := make(chan struct{})
+	go func() {
+		_, err := r.Run(stop, w, 1<<20)
+		in.CloseWithError(errors.Join(err, w.Close()))
+	}()
+	var got []string
+	for cr := wire.NewChunkReader(out); ; {
+		c, err := cr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch c.Kind {
+		case wire.ChunkModules, wire.ChunkArmed, wire.ChunkPages:
+			got = append(got, fmt.Sprintf("%d/%d %d bytes", c.Kind, c.CPU, len(c.Payload)/4096*4096))
+		case wire.ChunkRound:
+			if got = append(got, fmt.Sprintf("round %q", c.Payload)); len(c.Payload) == 0 {
+				select {
+				case <-stop:
+				default:
+					close(stop)
+				}
+			}
+		}
+	}
+	want := []string{
+		fmt.Sprintf("%d/0 0 bytes", wire.ChunkModules), fmt.Sprintf("%d/0 0 bytes", wire.ChunkArmed),
+		fmt.Sprintf("%d/0 8192 bytes", wire.ChunkPages), fmt.Sprintf("%d/1 4096 bytes", wire.ChunkPages),
+		`round "7 labprobe\n"`, `round ""`,
+	}
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		t.Errorf("chunks %q; want %q first", got, want)
+	}
+	if err := r.Remove(); err != nil {
+		t.Fatal(err)
+	}
+}

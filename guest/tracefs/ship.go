@@ -99,7 +99,10 @@ func (r *Capture) Run(stop <-chan struct{}, w *wire.ChunkWriter, max int64) (st 
 	if err := s.open(); err != nil {
 		return st, err
 	}
-	if !r.params.Hold {
+	switch {
+	case r.params.Live:
+		s.startLive()
+	case !r.params.Hold:
 		s.start()
 	}
 	if !r.params.Keep {
@@ -189,7 +192,7 @@ func (s *shipment) open() error {
 		}
 		c := &cpu{id: id, raw: raw, pipe: [2]int{-1, -1}}
 		s.cpus = append(s.cpus, c)
-		if s.r.params.Hold {
+		if s.r.params.Hold || s.r.params.Live {
 			continue
 		}
 		// Blocking: a pipe that does not would keep splice from waiting, too.
@@ -481,7 +484,15 @@ func (r *Capture) sendLayout(w *wire.ChunkWriter) error {
 			return fmt.Errorf("send format of %s: %w", name, err)
 		}
 	}
+	if r.params.Live {
+		if err := w.Write(wire.ChunkModules, 0, r.modules()); err != nil {
+			return err
+		}
+	}
 	if r.params.Symbols {
+		if r.params.Live {
+			return sendFile(w, wire.ChunkSymbols, filepath.Join(r.fs.proc, "kallsyms"))
+		}
 		return nil
 	}
 	line, err := r.anchor()
@@ -524,7 +535,7 @@ func (r *Capture) sendNames(w *wire.ChunkWriter) error {
 		{wire.ChunkTgids, filepath.Join(r.fs.root, "saved_tgids")},
 		{wire.ChunkPrintk, filepath.Join(r.fs.root, "printk_formats")},
 	}
-	if r.params.Symbols {
+	if r.params.Symbols && !r.params.Live {
 		texts = append(texts, struct {
 			kind wire.ChunkKind
 			path string

@@ -50,6 +50,9 @@ type CaptureParams struct {
 	// Hold ships nothing before the end: the buffers are the bound. For a link
 	// that is slower than the trace, and for the least disturbance.
 	Hold bool `json:"hold,omitempty"`
+	// Live ships what there is ten times a second, pages that are not full too, in
+	// rounds of all CPUs (ChunkRound), and what names it in advance.
+	Live bool `json:"live,omitempty"`
 	// Symbols asks for all of /proc/kallsyms. Without it the capture has the
 	// address of one symbol and the places of modules, and the host takes the
 	// rest from the kernel's image.

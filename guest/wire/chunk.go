@@ -42,7 +42,8 @@ const (
 	ChunkStats                            // per_cpu/cpuN/stats, after the end
 	ChunkPages                            // whole pages of one CPU, oldest first
 	ChunkHist                             // "SYSTEM/EVENT", a NUL, events/SYSTEM/EVENT/hist, in pieces, after the end
-	lastChunk        = ChunkHist
+	ChunkRound                            // of a live capture: all that any CPU had recorded when the round began has been sent; lines of saved_cmdlines that are new
+	lastChunk        = ChunkRound
 )
 
 // MaxChunk bounds one chunk's payload in bytes.

@@ -51,6 +51,7 @@ var tiers = [][]string{
 	{"host/trace/tasks", "host/trace/stats"}, // the lives of tasks in a trace; its events, counted
 	{"host/trace/listing"},                   // its events, printed
 	{"host/trace/convert"},                   // forms of a trace, by their names
+	{"host/trace/live"},                      // a trace as it comes
 	{"host/record"},                          // what a run leaves on disk
 	{"host/view"},                            // what there is to see of a run, and how it is drawn
 	{"host/report"},                          // pages out of records

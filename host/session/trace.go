@@ -37,11 +37,16 @@ type TraceOptions struct {
 	Script   string
 	Sleepers bool // look at the stacks of sleeping tasks, too
 
+	Live Live // is shown every event as it comes; nil for none
+
 	Log      io.Writer // gets every event, in the order of time; nil for none
 	Style    stack.Style
 	Perfetto string // files to write the trace to, beside the record's; empty for none
 	Folded   string
 }
+
+// Live makes what shows a trace as it comes. It tells failed when nobody looks any more.
+type Live func(failed func(error)) collect.Follower
 
 // Trace runs one program under a trace. Run.Trace of the Session has what was
 // traced. The error of a program that ran to its end with another status than 0 is
@@ -152,7 +157,11 @@ func (r *traceRun) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := trace.Run(ctx, s.VM, s.Machine.Kernel, p, t, r.o.Sleepers, func() (wire.ExecResult, error) {
+	var live collect.Follower
+	if r.o.Live != nil {
+		live = r.o.Live(r.limit.leave)
+	}
+	res, err := trace.Run(ctx, s.VM, s.Machine.Kernel, p, t, r.o.Sleepers, live, func() (wire.ExecResult, error) {
 		switch {
 		case failed != nil:
 			return wire.ExecResult{}, failed
@@ -305,6 +314,7 @@ type traceLimit struct {
 	mu      sync.Mutex
 	program context.CancelCauseFunc
 	grace   time.Duration
+	left    error // why nobody wants the program
 }
 
 // traceGrace is for a trace to be stopped and shipped on a machine that boots in
@@ -322,6 +332,17 @@ func (l *traceLimit) passed() {
 	time.AfterFunc(l.grace, func() { l.end(outcome.ErrTimeout) })
 }
 
+// leave ends the program for another reason.
+func (l *traceLimit) leave(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.program == nil {
+		l.left = why
+		return
+	}
+	l.program(why)
+}
+
 // of is the context of the program that runs from now on in a guest whose own is
 // ctx.
 func (l *traceLimit) of(ctx context.Context, grace time.Duration) (context.Context, context.CancelCauseFunc) {
@@ -329,5 +350,8 @@ func (l *traceLimit) of(ctx context.Context, grace time.Duration) (context.Conte
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.program, l.grace = cancel, grace
+	if l.left != nil { // before the program began
+		cancel(l.left)
+	}
 	return ctx, cancel
 }

@@ -69,7 +69,7 @@ func Try(ctx context.Context, v *vm.VM, k *kernel.Kernel, p preset.Preset) (Chec
 		params.Instance = plan.Instance
 	}
 	var t record.Trace
-	res, err := Run(ctx, v, k, planned, &t, false, func() (wire.ExecResult, error) {
+	res, err := Run(ctx, v, k, planned, &t, false, nil, func() (wire.ExecResult, error) {
 		return v.Agent().Exec(ctx, params, agent.IO{})
 	})
 	if res != nil {

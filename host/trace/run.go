@@ -19,9 +19,10 @@ import (
 // Run records while program runs in v, whose kernel is k. What the capture
 // took goes into plan and t. The program's own error comes back beside what was
 // recorded until then; the Result is nil when nothing was, and has else to be
-// closed.
-func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, plan *plan.Plan, t *record.Trace, sleepers bool, program func() (wire.ExecResult, error)) (*collect.Result, error) {
-	rec, err := collect.Start(ctx, v.Agent(), k, plan.Params)
+// closed. live is shown the trace as it comes, nil for nobody.
+func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, plan *plan.Plan, t *record.Trace, sleepers bool, live collect.Follower, program func() (wire.ExecResult, error)) (*collect.Result, error) {
+	plan.Params.Live = live != nil
+	rec, err := collect.Follow(ctx, v.Agent(), k, plan.Params, live)
 	if err != nil {
 		return nil, err
 	}

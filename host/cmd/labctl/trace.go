@@ -29,6 +29,7 @@ type traceOptions struct {
 	style    string
 	raw      bool
 	log      bool
+	live     bool
 	asJSON   bool
 	quiet    bool // the program's own output
 	sleepers bool
@@ -75,6 +76,8 @@ The exit status is the program's, as with exec.`,
   labctl trace --kernel 7.2 --graph kernel_clone --args --returns --events -- labprobe fork
   labctl trace --preset book/4.4.1 -- ls
   labctl trace --in lab -- ./prog
+  labctl trace --live --in lab --event sched:sched_process_exec -- sleep 100
+  labctl trace --live --json --event signal -- ./prog | jq .event
   labctl trace --script ./clone_debug.sh -- ./prog
   labctl trace convert someones-trace.dat --to firefox
   labctl trace --list-presets
@@ -120,7 +123,8 @@ The exit status is the program's, as with exec.`,
 	f.StringVar(&o.style, "style", report.TRACE32, "how stacks are printed: "+strings.Join(stackStyles(), ", "))
 	f.BoolVar(&o.raw, "raw", false, "show the frames of the tracing machinery that were trimmed, too")
 	f.BoolVar(&o.log, "events", false, "print every event, before the tree")
-	f.BoolVar(&o.asJSON, "json", false, "print the run record's JSON")
+	f.BoolVar(&o.live, "live", false, "print every event as it comes, and the tree at the end; the program's output goes to standard error")
+	f.BoolVar(&o.asJSON, "json", false, "print the run record's JSON; with --live one object for each event")
 	f.BoolVar(&o.quiet, "quiet-prog", false, "drop the program's output")
 	f.StringVar(&o.perfetto, "perfetto", "", "write the trace for ui.perfetto.dev to this file, too")
 	f.StringVar(&o.folded, "folded", "", "write folded stacks, for flame graphs, to this file")
@@ -168,6 +172,12 @@ func (o *traceOptions) refuse(argv []string) error {
 		return outcome.Inputf("which program? write labctl trace [flags] -- PROG [ARGS]")
 	case !slices.Contains(stackStyles(), o.style):
 		return nearest.Unknown("--style", o.style, stackStyles())
+	case o.live && o.log:
+		return outcome.Inputf("--live prints every event: leave out --events")
+	case o.live && o.request.Hold:
+		return outcome.Inputf("--live and --hold: one of them; what is held cannot be shown")
+	case o.live && o.script != "":
+		return outcome.Inputf("--live and --script: one of them; what a script has armed is brought out at the end")
 	case o.log && o.asJSON:
 		return outcome.Inputf("--events and --json: one of them; trace.dat in the record has every event")
 	case o.script != "" && !o.onlyScript():
@@ -208,8 +218,12 @@ func (a *app) trace(ctx context.Context, o traceOptions, argv []string) error {
 	if o.log {
 		to.Log = page
 	}
+	var live liveTrace
+	if o.live {
+		defer live.begin(a.stdout, &to, o.asJSON)()
+	}
 	s, err := session.Trace(ctx, env, to, argv, a.traced(&o, page))
-	if s != nil {
+	if s != nil && !live.closed.Load() && !(o.live && o.asJSON) {
 		if perr := a.printTrace(&o, s, page); err == nil {
 			err = perr
 		}
@@ -223,7 +237,7 @@ func (a *app) traced(o *traceOptions, page *tracePage) session.Stdio {
 	switch {
 	case o.quiet:
 		std.Out, std.Err = io.Discard, io.Discard
-	case o.asJSON:
+	case o.asJSON, o.live:
 		std.Out = std.Err
 	case !isTerminal(a.stdout):
 		std.Out = programOutput{page}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -43,6 +44,9 @@ type capturer struct {
 	pages   int64
 	hists   []Hist
 	histed  int // bytes
+
+	follower Follower
+	shown    map[int]int64 // bytes of each CPU that the follower has been shown
 }
 
 // Hist is the text of an event's histograms, as the kernel has it: package hist reads it.
@@ -57,14 +61,14 @@ type image struct {
 	modules func(names ...string) ([]kernel.Module, error)
 }
 
-func newCapturer(m image, max int64) *capturer {
+func newCapturer(m image, max int64, f Follower) *capturer {
 	if max <= 0 {
 		max = wire.MaxPages
 	}
 	return &capturer{
 		image: m, max: max,
 		texts: map[wire.ChunkKind][]byte{}, formats: map[string][]byte{},
-		cpus: map[int]*spool{}, stats: map[int][]byte{},
+		cpus: map[int]*spool{}, stats: map[int][]byte{}, follower: f, shown: map[int]int64{},
 	}
 }
 
@@ -84,6 +88,11 @@ func (c *capturer) take(k wire.Chunk) (err error) {
 			return fmt.Errorf("guest: the statistics of CPU %d have %d bytes", k.CPU, len(k.Payload))
 		}
 		c.stats[k.CPU] = bytes.Clone(k.Payload)
+	case wire.ChunkRound:
+		if c.follower != nil && c.armed != nil {
+			c.follower.Round(c.unshown(), k.Payload)
+		}
+		return nil
 	case wire.ChunkFormat:
 		return c.takeFormat(k.Payload)
 	case wire.ChunkHist:
@@ -121,7 +130,33 @@ func (c *capturer) begin(p []byte) error {
 	}
 	clean(&a)
 	c.armed = &a
-	return nil
+	if c.follower == nil {
+		return nil
+	}
+	described, err := c.capture()
+	if err == nil {
+		c.follower.Begin(described)
+	}
+	return err
+}
+
+// unshown are the pages that the follower has not been shown.
+func (c *capturer) unshown() (pages []capture.CPU) {
+	for _, id := range slices.Sorted(maps.Keys(c.cpus)) {
+		s, from := c.cpus[id], c.shown[id]
+		if s.size > from {
+			pages = append(pages, capture.CPU{ID: id, Pages: io.NewSectionReader(s.file, from, s.size-from), Size: s.size - from})
+			c.shown[id] = s.size
+		}
+	}
+	return pages
+}
+
+// ended shows the follower the rest.
+func (c *capturer) ended() {
+	if c.follower != nil && c.armed != nil {
+		c.follower.End(c.unshown())
+	}
 }
 
 // clean makes all texts fit for a terminal.

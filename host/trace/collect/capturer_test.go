@@ -3,7 +3,9 @@ package collect
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 
 	"labctl/guest/wire"
 	"labctl/host/kernel"
+	"labctl/host/trace/capture"
 )
 
 const headerPage = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n" +
@@ -33,7 +36,7 @@ func chunk(kind wire.ChunkKind, cpu int, payload string) wire.Chunk {
 
 func TestCapturer(t *testing.T) {
 	page := func(b byte) string { return strings.Repeat(string(b), 4096) }
-	c := newCapturer(image{}, 1<<20)
+	c := newCapturer(image{}, 1<<20, nil)
 	t.Cleanup(c.close)
 	for _, k := range []wire.Chunk{
 		chunk(wire.ChunkHeaderPage, 0, headerPage),
@@ -96,6 +99,60 @@ func TestCapturer(t *testing.T) {
 	}
 }
 
+// following keeps what it was shown.
+type following struct{ shown []string }
+
+func (f *following) show(what string, pages []capture.CPU) {
+	for _, p := range pages {
+		b, _ := io.ReadAll(io.NewSectionReader(p.Pages, 0, p.Size))
+		what += fmt.Sprintf(" %d:", p.ID)
+		for page := range slices.Chunk(b, 4096) {
+			what += string(page[:1])
+		}
+	}
+	f.shown = append(f.shown, what)
+}
+
+func (f *following) Begin(c *capture.Capture) {
+	f.show(fmt.Sprintf("begin %d formats", len(c.Formats)), c.CPUs)
+}
+
+func (f *following) Round(pages []capture.CPU, cmdlines []byte) {
+	f.show(fmt.Sprintf("round %q", cmdlines), pages)
+}
+
+func (f *following) End(pages []capture.CPU) { f.show("end", pages) }
+
+// A follower is shown each page once, when its round is over.
+func TestFollower(t *testing.T) {
+	page := func(b byte) string { return strings.Repeat(string(b), 4096) }
+	var f following
+	c := newCapturer(image{}, 1<<20, &f)
+	t.Cleanup(c.close)
+	for _, k := range []wire.Chunk{
+		chunk(wire.ChunkRound, 0, "1 early\n"), // nothing is armed yet
+		chunk(wire.ChunkHeaderPage, 0, headerPage),
+		chunk(wire.ChunkFormat, 0, "ftrace/print\x00name: print\n"),
+		{Kind: wire.ChunkArmed, Payload: armed(t, wire.CaptureArmed{PageSize: 4096, CPUs: 2})},
+		chunk(wire.ChunkPages, 1, page('a')),
+		chunk(wire.ChunkPages, 0, page('b')+page('c')),
+		chunk(wire.ChunkRound, 0, "7 x\n"),
+		chunk(wire.ChunkRound, 0, ""),
+		chunk(wire.ChunkPages, 1, page('d')),
+		chunk(wire.ChunkRound, 0, ""),
+		chunk(wire.ChunkPages, 0, page('e')),
+	} {
+		if err := c.take(k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.ended()
+	want := []string{"begin 1 formats", `round "7 x\n" 0:bc 1:a`, `round ""`, `round "" 1:d`, "end 0:e"}
+	if diff := cmp.Diff(want, f.shown); diff != "" {
+		t.Errorf("shown (-want +got):\n%s", diff)
+	}
+}
+
 // What no guest of ours sends is an error, in one line.
 func TestCapturerRefuses(t *testing.T) {
 	begun := wire.Chunk{Kind: wire.ChunkArmed, Payload: armed(t, wire.CaptureArmed{PageSize: 4096, CPUs: 1})}
@@ -121,7 +178,7 @@ func TestCapturerRefuses(t *testing.T) {
 		{"endless formats", repeat(chunk(wire.ChunkFormat, 0, "a/b\x00"+strings.Repeat("x", 1<<19)), 33), "together"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newCapturer(image{}, 8192)
+			c := newCapturer(image{}, 8192, nil)
 			defer c.close()
 			var err error
 			for _, k := range tt.chunks {
@@ -134,7 +191,7 @@ func TestCapturerRefuses(t *testing.T) {
 			}
 		})
 	}
-	c := newCapturer(image{}, 0)
+	c := newCapturer(image{}, 0, nil)
 	if _, err := c.capture(); err == nil || !strings.Contains(err.Error(), "has not begun") {
 		t.Errorf("capture of nothing = %v", err)
 	}
@@ -183,11 +240,13 @@ func FuzzCapturer(f *testing.F) {
 	w.Write(wire.ChunkModules, 0, []byte("virtio .text 0xffffffffc0000000\n"))
 	w.Write(wire.ChunkArmed, 0, armed(f, wire.CaptureArmed{PageSize: 4096, CPUs: 2, Missing: []wire.CaptureMissing{{What: "event x", Why: "y"}}}))
 	w.Write(wire.ChunkPages, 1, make([]byte, 4096))
+	w.Write(wire.ChunkRound, 0, []byte("7 x\n"))
 	w.Close()
 	f.Add(out.Bytes())
 	f.Fuzz(func(t *testing.T, in []byte) {
-		c := newCapturer(image{[]byte("ffffffff81000000 T startup_64\n"), noModules}, 8192)
+		c := newCapturer(image{[]byte("ffffffff81000000 T startup_64\n"), noModules}, 8192, &following{})
 		defer c.close()
+		defer c.ended()
 		r := wire.NewChunkReader(bytes.NewReader(in))
 		for {
 			k, err := r.Next()

@@ -59,6 +59,20 @@ func (r *Result) Close() error {
 // the image of k where it has a table that can be read, and else, as when k is
 // nil, from the guest, which takes seconds. Stop must follow.
 func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.CaptureParams) (*Collection, error) {
+	return Follow(ctx, c, k, p, nil)
+}
+
+// Follower is shown a capture while it is recorded, by the goroutine that takes its bytes:
+// one that is slow slows down the guest's reading of its buffers. Pages can be read until
+// the method returns.
+type Follower interface {
+	Begin(c *capture.Capture)                   // what describes the pages, and no pages
+	Round(pages []capture.CPU, cmdlines []byte) // see wire.ChunkRound
+	End(pages []capture.CPU)                    // the last ones
+}
+
+// Follow is Start of a capture that f is shown; nil for nobody.
+func Follow(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.CaptureParams, f Follower) (*Collection, error) {
 	var m image
 	if !p.Symbols && k != nil {
 		var err error
@@ -72,7 +86,7 @@ func Start(ctx context.Context, c *agent.Client, k *kernel.Kernel, p wire.Captur
 	if err != nil {
 		return nil, err
 	}
-	r := &Collection{call: call, cap: newCapturer(m, p.Max), done: make(chan struct{})}
+	r := &Collection{call: call, cap: newCapturer(m, p.Max, f), done: make(chan struct{})}
 	armed := make(chan struct{})
 	go r.read(call.Extra(), armed)
 	select {
@@ -110,9 +124,11 @@ func (r *Collection) read(stream io.Reader, armed chan<- struct{}) {
 			err = r.cap.take(c)
 		}
 		if err == io.EOF {
+			r.cap.ended()
 			return
 		}
 		if err != nil {
+			r.cap.ended()
 			r.err = err
 			r.call.Control(wire.Control{Stop: true})
 			io.Copy(io.Discard, stream)

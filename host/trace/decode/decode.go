@@ -247,6 +247,9 @@ func (d *Decoder) format(id int) *format.Event {
 func (d *Decoder) Events() iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		var h heap
+		if len(d.stats) != len(d.capture.CPUs) {
+			d.stats = make([]Stats, len(d.capture.CPUs))
+		}
 		for i := range d.capture.CPUs {
 			st := parseStats(d.capture.CPUs[i])
 			d.stats[i] = st

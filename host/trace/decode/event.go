@@ -31,6 +31,15 @@ type Event struct {
 	stackBuf, userBuf []uint64
 }
 
+// Clone is the event to keep: an iteration overwrites its own.
+func (e *Event) Clone() *Event {
+	c := *e
+	c.Data = slices.Clone(e.Data)
+	c.Stack, c.UserStack = slices.Clone(e.Stack), slices.Clone(e.UserStack)
+	c.stackBuf, c.userBuf = nil, nil
+	return &c
+}
+
 // Flags are common_flags (include/linux/trace_events.h, enum trace_flag_type).
 type Flags uint8
 

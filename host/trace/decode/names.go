@@ -32,6 +32,16 @@ func parseNames(c *capture.Capture) *names {
 	return n
 }
 
+// Learn takes names of tasks that have come since, lines of saved_cmdlines.
+func (d *Decoder) Learn(cmdlines []byte) {
+	n := d.names()
+	for pid, comm := range pairs(cmdlines) {
+		if len(n.comms) < maxNames {
+			n.comms[pid] = strings.ReplaceAll(text.Clean(comm), "\n", "\uFFFD")
+		}
+	}
+}
+
 // pairs goes through lines of "NUMBER WORDS"; others are passed over.
 func pairs(b []byte) func(yield func(int, string) bool) {
 	return func(yield func(int, string) bool) {

@@ -36,6 +36,9 @@ func New(w io.Writer, d *decode.Decoder, style stack.Style) *Writer {
 	return &Writer{w: w, dec: d, style: style, ticks: d.Ticks(), names: map[int]string{}, stacks: map[string]string{}}
 }
 
+// Renamed has names of tasks looked up again.
+func (l *Writer) Renamed() { clear(l.names) }
+
 // Write prints all events of d. Places that cannot be read are a line each, and the
 // first is returned after all is written.
 func Write(w io.Writer, d *decode.Decoder, style stack.Style) error {

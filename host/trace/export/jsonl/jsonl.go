@@ -35,8 +35,7 @@ const (
 // Write writes all events of d. Damage to the trace does not end it: the first is
 // returned after all is written.
 func Write(out io.Writer, d *decode.Decoder) error {
-	w := &writer{dec: d, quoted: map[string]string{}, stacks: map[string]string{}}
-	buf := bufio.NewWriterSize(out, 64<<10)
+	w := New(out, d)
 	var damage error
 	for e, err := range d.Events() {
 		if err != nil {
@@ -45,21 +44,20 @@ func Write(out io.Writer, d *decode.Decoder) error {
 			}
 			continue
 		}
-		w.b = w.b[:0]
-		w.event(e)
-		w.b = append(w.b, '\n')
-		if _, err := buf.Write(w.b); err != nil {
+		if err := w.Event(e); err != nil {
 			return err
 		}
 	}
-	if err := buf.Flush(); err != nil {
+	if err := w.Flush(); err != nil {
 		return err
 	}
 	return damage
 }
 
-type writer struct {
+// Writer writes events one by one.
+type Writer struct {
 	dec    *decode.Decoder
+	buf    *bufio.Writer
 	b      []byte
 	quoted map[string]string // names, as JSON
 	stacks map[string]string // members of an object, by where they were taken
@@ -67,7 +65,27 @@ type writer struct {
 	addr   []byte
 }
 
-func (w *writer) event(e *decode.Event) {
+// New makes a writer for the events of d. Flush must follow the last of them.
+func New(out io.Writer, d *decode.Decoder) *Writer {
+	return &Writer{dec: d, buf: bufio.NewWriterSize(out, 64<<10), quoted: map[string]string{}, stacks: map[string]string{}}
+}
+
+// Event writes one event.
+func (w *Writer) Event(e *decode.Event) error {
+	w.b = w.b[:0]
+	w.event(e)
+	w.b = append(w.b, '\n')
+	_, err := w.buf.Write(w.b)
+	return err
+}
+
+// Renamed is for names of tasks that have changed: none are kept here.
+func (w *Writer) Renamed() {}
+
+// Flush hands on what is held back.
+func (w *Writer) Flush() error { return w.buf.Flush() }
+
+func (w *Writer) event(e *decode.Event) {
 	w.b = append(w.b, '{')
 	w.number("time", e.Time)
 	w.number("cpu", uint64(e.CPU))
@@ -96,7 +114,7 @@ func (w *writer) event(e *decode.Event) {
 	w.b = append(w.b, '}')
 }
 
-func (w *writer) fields(e *decode.Event) {
+func (w *Writer) fields(e *decode.Event) {
 	if len(e.Format.Fields) == 0 {
 		w.name("raw", hex.EncodeToString(e.Data))
 		return
@@ -121,7 +139,7 @@ func (w *writer) fields(e *decode.Event) {
 }
 
 // value is false when the field is not in the record.
-func (w *writer) value(e *decode.Event, f *format.Field) bool {
+func (w *Writer) value(e *decode.Event, f *format.Field) bool {
 	switch {
 	case f.IsText():
 		s, err := e.String(f.Name)
@@ -159,7 +177,7 @@ func (w *writer) value(e *decode.Event, f *format.Field) bool {
 }
 
 // kernelStack writes the stack that was taken with the event. Most come again.
-func (w *writer) kernelStack(e *decode.Event) {
+func (w *Writer) kernelStack(e *decode.Event) {
 	if len(e.Stack) == 0 {
 		return
 	}
@@ -195,7 +213,7 @@ func addresses(pcs []uint64) (out []string) {
 	return out
 }
 
-func (w *writer) stack(key string, frames []string) {
+func (w *Writer) stack(key string, frames []string) {
 	if len(frames) == 0 {
 		return
 	}
@@ -210,7 +228,7 @@ func (w *writer) stack(key string, frames []string) {
 	w.b = append(w.b, ']')
 }
 
-func (w *writer) key(name string) {
+func (w *Writer) key(name string) {
 	if w.b[len(w.b)-1] != '{' {
 		w.b = append(w.b, ',')
 	}
@@ -218,18 +236,18 @@ func (w *writer) key(name string) {
 	w.b = append(w.b, ':')
 }
 
-func (w *writer) number(key string, v uint64) {
+func (w *Writer) number(key string, v uint64) {
 	w.key(key)
 	w.b = strconv.AppendUint(w.b, v, 10)
 }
 
-func (w *writer) name(key, v string) {
+func (w *Writer) name(key, v string) {
 	w.key(key)
 	w.word(v)
 }
 
 // word writes a text that comes again.
-func (w *writer) word(s string) {
+func (w *Writer) word(s string) {
 	q, ok := w.quoted[s]
 	if !ok {
 		at := len(w.b)
@@ -242,7 +260,7 @@ func (w *writer) word(s string) {
 	w.b = append(w.b, q...)
 }
 
-func (w *writer) text(s string) {
+func (w *Writer) text(s string) {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			b, _ := json.Marshal(s) // a text always can be
