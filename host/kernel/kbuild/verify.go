@@ -84,17 +84,37 @@ func (k *rules) offered(name string) bool {
 // verify compares a configuration with the requested options.
 func verify(k *rules, cfg values, options []Option) []Lost {
 	var lost []Lost
-	for _, o := range options {
+	for i, o := range options {
 		got, ok := cfg[o.Name]
 		if !ok {
 			got = "n"
 		}
-		if sameValue(o.Value, got) {
+		if sameValue(o.Value, got) || k.overruled(cfg, o, options[i+1:]) {
 			continue
 		}
 		lost = append(lost, Lost{Option: o, Got: got, Why: k.why(cfg, o, got)})
 	}
 	return lost
+}
+
+// overruled reports whether a later request has chosen another of the choice that an
+// option belongs to: pages of 64 KB, where a fragment before has those of 4 KB.
+func (k *rules) overruled(cfg values, o Option, later []Option) bool {
+	s := k.symbols[o.Name]
+	if s == nil || o.Value != "y" {
+		return false
+	}
+	for _, d := range s.defs {
+		if d.choice == nil {
+			continue
+		}
+		for _, m := range d.choice.members {
+			if m != s && cfg[m.name] == "y" && slices.ContainsFunc(later, func(l Option) bool { return l.Name == m.name && l.Value == "y" }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sameValue reports whether got is the requested value or better: y for m.

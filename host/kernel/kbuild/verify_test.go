@@ -144,6 +144,13 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%s=%s: got %v\nwant %s, %s", tt.name, tt.asked, lost, tt.got, tt.why)
 		}
 	}
+	one, two := Option{Name: "ONE", Value: "y"}, Option{Name: "TWO", Value: "y"}
+	if lost := verify(k, cfg, []Option{two, one}); len(lost) != 0 {
+		t.Errorf("a later request chose ONE: lost %v, want none", lost)
+	}
+	if lost := verify(k, cfg, []Option{one, two}); len(lost) != 1 || lost[0].Name != "TWO" {
+		t.Errorf("the last request is TWO, and the configuration has ONE: lost %v, want TWO", lost)
+	}
 	options := []Option{{Name: "GONE", Value: "y", IfKnown: true}, {Name: "BASE", Value: "y", IfKnown: true}}
 	if got := applicable(k, options); len(got) != 1 || got[0].Name != "BASE" {
 		t.Errorf("applicable: got %v, want BASE alone", got)
