@@ -338,6 +338,7 @@ func (r *Capture) armEvents() error {
 		r.armEvent(e)
 	}
 	r.armHists()
+	r.armWakeup()
 	return nil
 }
 

@@ -74,7 +74,7 @@ func check(p wire.CaptureParams) error {
 // has.
 func keepsOnly(p wire.CaptureParams) bool {
 	return p.Tracer == "" && len(p.Functions)+len(p.Graph)+len(p.Hists)+len(p.Options)+len(p.Files) == 0 &&
-		!p.Stacks && !p.PIDOnly && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
+		!p.Stacks && !p.PIDOnly && !p.Wakeup && p.BufferKB == 0 && !p.Overwrite && p.Clock == ""
 }
 
 // ownFiles are the files that a capture is made of.

@@ -136,14 +136,19 @@ func (in *instance) create(probes []wire.Kprobe) error {
 const busyFor = 10 * time.Second
 
 func (in *instance) rmdir() error {
+	if err := whileBusy(func() error { return in.fs.files.Rmdir(in.dir) }); err != nil {
+		return fmt.Errorf("remove trace instance: %w", err)
+	}
+	return nil
+}
+
+// whileBusy does again what the kernel refuses as busy, for busyFor.
+func whileBusy(do func() error) error {
 	deadline := time.Now().Add(busyFor)
 	for pause := time.Millisecond; ; pause *= 2 {
-		err := in.fs.files.Rmdir(in.dir)
-		if err == nil {
-			return nil
-		}
+		err := do()
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
-			return fmt.Errorf("remove trace instance: %w", err)
+			return err
 		}
 		time.Sleep(pause)
 	}

@@ -27,6 +27,9 @@ type fakeKernel struct {
 	pages   map[string][]byte // of each CPU: "cpu0"
 	busy    int               // how often an instance is busy before it goes
 	hists   bool              // events have histograms
+	more    map[string]string // files of a new instance
+	// busyEvents is how often a synthetic event cannot be removed yet.
+	busyEvents int
 }
 
 func newFake(t *testing.T) (*fakeKernel, *FS) {
@@ -63,6 +66,9 @@ func (k *fakeKernel) Mkdir(path string) error {
 		k.file(rel+"/"+f, "")
 	}
 	k.captureFiles(rel)
+	for name, text := range k.more {
+		k.file(rel+"/"+name, text)
+	}
 	for e := range k.probes { // instances have all probes
 		k.file(rel+"/events/"+e+"/enable", "0")
 	}
@@ -95,6 +101,15 @@ func (k *fakeKernel) Write(path, text string, flag int) error {
 	}
 	if _, err := os.Stat(path); err != nil {
 		return err
+	}
+	if rel == "synthetic_events" {
+		if flag != os.O_APPEND {
+			k.t.Errorf("synthetic_events opened with flag %#x: that removes all events", flag)
+		}
+		if strings.HasPrefix(text, "!") && k.busyEvents > 0 {
+			k.busyEvents--
+			return syscall.EBUSY
+		}
 	}
 	if filepath.Base(rel) == "trigger" && strings.Contains(text, "hist:") {
 		if flag != os.O_APPEND {

@@ -26,8 +26,13 @@ type CaptureParams struct {
 	Functions []string `json:"functions,omitempty"`
 	Graph     []string `json:"graph,omitempty"`
 
-	Events  []CaptureEvent    `json:"events,omitempty"`
-	Hists   []CaptureHist     `json:"hists,omitempty"`
+	Events []CaptureEvent `json:"events,omitempty"`
+	Hists  []CaptureHist  `json:"hists,omitempty"`
+	// Wakeup has the kernel measure the latency of wake-ups and record it, as events whose
+	// names begin with WakeupEvent in the system "synthetic", with the fields lat, in
+	// nanoseconds, pid and prio. It takes the clock "global" where Clock says nothing.
+	Wakeup bool `json:"wakeup,omitempty"`
+
 	Probes  []Kprobe          `json:"probes,omitempty"`
 	Options map[string]bool   `json:"options,omitempty"` // options/NAME: "func_stack_trace", "userstacktrace"
 	Files   map[string]string `json:"files,omitempty"`   // other files of the instance, or of the top one: "tracing_cpumask", "max_graph_depth"
@@ -66,6 +71,9 @@ type CaptureEvent struct {
 	Filter string `json:"filter,omitempty"` // as in Documentation/trace/events.rst
 	Stack  bool   `json:"stack,omitempty"`  // a stacktrace trigger on it
 }
+
+// WakeupEvent is what the events of CaptureParams.Wakeup are called.
+const WakeupEvent = "wakeup_lat"
 
 // CaptureHist is a histogram that the kernel makes of an event, which is not recorded
 // for that (Documentation/trace/histogram.rst).
@@ -123,7 +131,7 @@ const MaxArmedNames = 1000
 
 // CaptureMissing is a part that was asked for and is not armed.
 type CaptureMissing struct {
-	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "hist NAME", "tracer x", "option x", "file x", "symbols"
+	What string `json:"what"` // "event sched/nosuch", "function foo*", "graph foo", "probe clone", "hist NAME", "wakeup wakeup_lat", "tracer x", "option x", "file x", "symbols"
 	Why  string `json:"why"`  // the kernel's reason
 }
 

@@ -79,7 +79,7 @@ func full() *Run {
 			Findings: []Finding{{What: "flags of child 11", OK: true, Got: "0x100", Want: "0x100"}},
 		}},
 		Trace: &Trace{
-			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"},
+			Preset: "book/4.4.1", Argv: []string{"labprobe", "fork"}, PIDOnly: true,
 			Script: &Script{
 				Name: "x.sh", Exit: &wire.ExecResult{PID: 9, Errno: 2, Exited: true, Code: 1, Signaled: true, Signal: 2, Core: true, Tainted: 512, Watched: &wire.Watched{Changed: []string{"tracing_on"}, Forks: 1}},
 				Names:  []wire.TraceName{{File: "set_ftrace_filter", Asked: "_do_fork", Became: "kernel_clone", Why: "renamed"}},
@@ -110,6 +110,12 @@ func full() *Run {
 				Rows: []hist.Row{{Keys: []hist.Key{{Text: "sh", Stack: &st}}, Values: []uint64{3}}},
 				Hits: 3, Entries: 1, Dropped: 2, Unkept: 1, Unread: 1, Disputed: "the rows come to 3 hits",
 			}},
+			Wakeups: &Wakeups{
+				Kernel: 5, Reckoned: 5, Agree: 4, Differ: 1, Differing: []string{"task 7: 3 ns by the kernel"}, Lost: true,
+				Count: 1, Before: 1, Running: 1, Others: 1, Unkept: 1, Median: 1500, P90: 1500, P99: 1500, Max: 1500,
+				Ranges: []WakeupRange{{From: 1000, To: 2000, Count: 1}},
+				Worst:  []WakeupLatency{{Latency: 1500, Time: 1e9, CPU: 1, Task: creation.Task{TID: 11, Comm: "sh"}, Prio: 120, By: &creation.Task{TID: 9, Comm: "init"}, WokenOn: 1, Interrupt: true}},
+			},
 			Sleepers: &Sleepers{Samples: 2, Moved: 1, Places: []Place{{Count: 3, State: "S", Kernel: true, Stack: st, Tasks: []creation.Task{{TID: 11, Comm: "sh"}}}}},
 		},
 		Reports: []*Crash{died},

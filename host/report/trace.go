@@ -29,6 +29,7 @@ func Trace(w io.Writer, r *record.Run, o Options) error {
 		p.tree(t)
 		p.paths(t, o)
 		p.hists(t, o)
+		p.wakeups(t)
 		p.sleepers(t, o)
 		p.sums(t)
 	}

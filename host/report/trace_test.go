@@ -65,6 +65,16 @@ func traced() *record.Run {
 					Hits: 1, Entries: 1,
 				},
 			},
+			Wakeups: &record.Wakeups{
+				Kernel: 5, Reckoned: 6, Agree: 4, Differ: 1, Differing: []string{"task 7, which ran at 5: 3 ns by the kernel, and none by the events"},
+				Count: 3, Before: 1, Running: 2, Others: 3, Unkept: 4, Median: 900, P90: 3e6, P99: 5e9, Max: 5e9,
+				Ranges: []record.WakeupRange{{From: 0, To: 1000, Count: 2}, {From: 1000, To: 2000}, {From: 1024e3, To: 2048e3, Count: 1}, {From: 4194304e3, To: 8388608e3, Count: 1}},
+				Worst: []record.WakeupLatency{
+					{Latency: 5e9, Time: 12345678901, CPU: 1, Task: creation.Task{TID: 11, Comm: "prog"}, Prio: 120, By: &creation.Task{TID: 1, Comm: "init"}, WokenOn: 2, Interrupt: true},
+					{Latency: 3e6, Time: 1e9, CPU: 0, Task: creation.Task{TID: 12, Comm: "x"}, Prio: 98, By: &creation.Task{TID: 1, Comm: "init"}},
+					{Latency: 900, Time: 1e9, CPU: 0, Task: creation.Task{TID: 12, Comm: "x"}, Prio: 98},
+				},
+			},
 			Sleepers: &record.Sleepers{Samples: 2, Moved: 1, Places: []record.Place{
 				{Count: 3, State: "S", Stack: stack.Stack{Frames: []stack.Frame{frame("do_wait")}}, Tasks: []creation.Task{{TID: 1, Comm: "init"}}},
 				{Count: 1, State: "I", Kernel: true, Stack: stack.Stack{Frames: []stack.Frame{frame("worker_thread")}}, Tasks: []creation.Task{{TID: 9, Comm: "kworker/0:0"}}},
@@ -105,6 +115,20 @@ func TestTraceOfNothing(t *testing.T) {
 	r.Trace.Exit = &wire.ExecResult{Exited: true}
 	if got := renderTrace(t, r, Options{}); !strings.Contains(got, "no task was made and none ended\n") {
 		t.Errorf("no word of it in\n%s", got)
+	}
+}
+
+// TestWakeupNotes: what two sources say of each other.
+func TestWakeupNotes(t *testing.T) {
+	for want, w := range map[string]record.Wakeups{
+		"two witnesses: the kernel measured 7 by ":                   {Kernel: 7, Reckoned: 7, Agree: 7},
+		"reckoned from sched_waking and sched_switch alone":          {Reckoned: 7},
+		"not to be relied on: the kernel measured 7, ":               {Kernel: 7, Reckoned: 7, Agree: 6, Differ: 1},
+		"the kernel measured 7; 6 of them are what sched_waking and": {Kernel: 7, Reckoned: 6, Agree: 6, Differ: 1, Lost: true},
+	} {
+		if notes := wakeupNotes(&w); !strings.HasPrefix(notes[0], want) {
+			t.Errorf("%+v: %q; want %q", w, notes, want)
+		}
 	}
 }
 
@@ -168,6 +192,7 @@ func TestTraceHostile(t *testing.T) {
 		spoil(&x.Timeline.Paths[i].Stack, bad)
 	}
 	x.Timeline.Events = map[string]int64{bad: 1}
+	x.Wakeups.Differing[0], x.Wakeups.Worst[0].Task.Comm, x.Wakeups.Worst[0].By.Comm = bad, bad, bad
 	for i := range x.Hists {
 		h := &x.Hists[i]
 		h.Event, h.Trigger, h.Disputed, h.Keys[0], h.Values[0] = bad, bad, bad, bad, bad

@@ -34,6 +34,7 @@ func Views(r *record.Run) (views []*view.View) {
 	}
 	if r.Trace != nil {
 		views = append(views, histViews(r.Trace)...)
+		views = append(views, wakeupViews(r.Trace)...)
 	}
 	for i := range r.Probes {
 		views = append(views, probe(&r.Probes[i], i)...)

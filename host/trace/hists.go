@@ -2,6 +2,8 @@ package trace
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"labctl/host/record"
 	"labctl/host/trace/collect"
@@ -20,6 +22,8 @@ func readHists(t *record.Trace, files []collect.Hist) {
 			}
 		}
 		hists, err := hist.Parse(f.Event, string(f.Text))
+		// Those of --wakeup have variables, which no other can have.
+		hists = slices.DeleteFunc(hists, func(h hist.Histogram) bool { return strings.Contains(h.Trigger, ":labctl_") })
 		switch {
 		case err != nil:
 			hists = append(hists, hist.Histogram{Event: f.Event, Disputed: "it cannot be read: " + err.Error()})

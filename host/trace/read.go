@@ -24,10 +24,11 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 	}
 	b := tasks.Builder{Stacks: asked(t)}
 	out := listing.New(log, r.Decoder, style)
-	seen := hits{}
+	seen, waking := hits{}, wakeupsOf(t)
 	for e := range r.Events() {
 		name := e.Name()
 		seen.event(e)
+		waking.event(e)
 		if log == nil && !b.Wants(name, e.Stack != nil) {
 			b.Count(name, int64(e.Time))
 			continue
@@ -53,6 +54,7 @@ func Read(t *record.Trace, c *capture.Capture, log io.Writer, style stack.Style)
 	if t.Timeline, _, err = b.Build(); err != nil {
 		return outcome.Default(outcome.CheckFailed, err)
 	}
+	waking.end(t, r.Decoder)
 	if t.Script != nil && t.Armed != nil && t.Armed.Symbols[creation.EventClone] == "" {
 		for i := range t.Timeline.Tasks {
 			k := &t.Timeline.Tasks[i]

@@ -27,7 +27,7 @@ func Run(ctx context.Context, v *vm.VM, k *kernel.Kernel, plan *plan.Plan, t *re
 		return nil, err
 	}
 	plan.Took(rec.Armed)
-	t.Lines, t.Armed = plan.Lines, &rec.Armed
+	t.Lines, t.Armed, t.PIDOnly = plan.Lines, &rec.Armed, plan.Params.PIDOnly
 
 	var look *watch
 	if sleepers {

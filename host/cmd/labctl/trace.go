@@ -72,6 +72,7 @@ The exit status is the program's, as with exec.`,
   labctl trace --kprobe 'do_sys_openat2 dfd filename:ustring' --events -- cat /proc/version
   labctl trace --kernel 7.2 --fprobe kernel_clone --fprobe 'do_filp_open $retval dfd' --events -- ls /nosuch
   labctl trace --graph ksys_read -- cat /proc/version
+  labctl trace --wakeup --pid-only -- ./prog
   labctl trace --hist 'sched:sched_waking key=comm,common_stacktrace' -- ./prog
   labctl trace --kernel 7.2 --graph kernel_clone --args --returns --events -- labprobe fork
   labctl trace --preset book/4.4.1 -- ls
@@ -106,6 +107,7 @@ The exit status is the program's, as with exec.`,
 	f.StringSliceVar(&o.request.Graph, "graph", nil, "trace these functions with all that they call, and how long it takes; --func then says what is shown")
 	f.Var(&o.events, "event", "SYSTEM:EVENT, or a SYSTEM with all its events; may be given again")
 	f.Var((*filterFlag)(&o.events), "filter", "record the --event before it only when this holds: 'prev_pid == 1'")
+	f.BoolVar(&o.request.Wakeup, "wakeup", false, "how long tasks wait from their wake-up to their run: a table, and the longest (kernels with SYNTH_EVENTS measure it themselves)")
 	f.StringArrayVar(&o.request.Hists, "hist", nil, "'SYSTEM:EVENT key=FIELD [val=...] [sort=...] [size=N] [if FILTER]': a table of counts that the kernel makes of an event (kernels with HIST_TRIGGERS); may be given again")
 	f.StringArrayVar(&o.request.Probes, "kprobe", nil, "[NAME=]SYMBOL [ARG...]: an event at a kernel function, with arguments by their C names or as in kprobe_events")
 	f.StringArrayVar(&o.request.Fprobes, "fprobe", nil, "[NAME=]SYMBOL [ARG...]: an event where a kernel function returns, with what it returns (kernels with FPROBE_EVENTS)")

@@ -37,6 +37,7 @@ type Request struct {
 	Functions []string
 	Graph     []string // functions whose calls are to be traced: tracer function_graph
 	Events    []Event
+	Wakeup    bool     // how long tasks wait from their wake-up to their run
 	Hists     []string // histograms that the kernel makes of events: see parseHist
 	Probes    []string // see parseProbe
 	Fprobes   []string // see parseFprobe
@@ -109,7 +110,7 @@ func (r *Request) Add(p preset.Preset) {
 
 // Empty says that nothing was asked to be traced.
 func (r *Request) Empty() bool {
-	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Hists)+len(r.Probes)+len(r.Fprobes)+len(r.Entries) == 0 && !r.Tasks
+	return len(r.Functions)+len(r.Graph)+len(r.Events)+len(r.Hists)+len(r.Probes)+len(r.Fprobes)+len(r.Entries) == 0 && !r.Tasks && !r.Wakeup
 }
 
 // NeedsFunctions reports whether Make wants to know the kernel's functions.
@@ -138,7 +139,7 @@ type Kernel struct {
 // Line says what became of one thing that was asked for. It is part of the run
 // record, schema labctl/run/v2.
 type Line struct {
-	// Kind is "function", "graph", "event", "probe" or "hist"; "tracer", "option" and the
+	// Kind is "function", "graph", "event", "probe", "hist" or "wakeup"; "tracer", "option" and the
 	// like for what these need and did not get; "filter" for a function that a
 	// preset names only to trace nothing.
 	Kind string `json:"kind"`
@@ -180,7 +181,7 @@ func (l *Line) take(names []string) {
 // Asked says that the line is for something to be traced.
 func (l *Line) Asked() bool {
 	switch l.Kind {
-	case "function", "graph", "event", "probe", "hist":
+	case "function", "graph", "event", "probe", "hist", "wakeup":
 		return true
 	}
 	return false
@@ -264,6 +265,11 @@ func (m *maker) request(r Request) error {
 			return err
 		}
 	}
+	if r.Wakeup {
+		if err := m.wakeup(); err != nil {
+			return err
+		}
+	}
 	for _, h := range r.Hists {
 		if err := m.hist(h); err != nil {
 			return err
@@ -305,6 +311,29 @@ type maker struct {
 	armed map[string]bool // events and probes that are in the plan
 	exact bool            // see Request
 }
+
+// wakeup plans the kernel's measure of wake-ups, and the events that it is of, from which
+// labctl reckons the same.
+func (m *maker) wakeup() error {
+	p := &m.plan.Params
+	p.Wakeup = true
+	for _, name := range WakeupEvents {
+		if !m.armed[name] {
+			m.armed[name] = true
+			p.Events = append(p.Events, wire.CaptureEvent{Name: name})
+		}
+	}
+	for _, e := range p.Events {
+		if e.Filter != "" && slices.Contains(WakeupEvents, e.Name) {
+			return outcome.Inputf("--wakeup is reckoned from all of %s: leave out its --filter", e.Name)
+		}
+	}
+	m.line(Line{Kind: "wakeup", Name: wire.WakeupEvent, Armed: []string{"a synthetic event of " + strings.Join(WakeupEvents, " and ")}})
+	return nil
+}
+
+// WakeupEvents are those that a wake-up begins and ends with.
+var WakeupEvents = []string{"sched/sched_waking", "sched/sched_switch"}
 
 func (m *maker) line(l Line) {
 	l.take(l.Armed)

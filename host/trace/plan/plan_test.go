@@ -515,3 +515,27 @@ func TestFprobes(t *testing.T) {
 		t.Errorf("Nothing = %v; want %s", err, want)
 	}
 }
+
+// TestWakeup: what the kernel measures, and what labctl reckons the same from.
+func TestWakeup(t *testing.T) {
+	k := names(t, "", "sched:sched_switch sched:sched_waking sched:sched_process_exit")
+	p, err := Make(Request{Wakeup: true, Events: []Event{{Name: "sched"}}, Creations: NoCreations}, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Params.Wakeup || len(p.Params.Events) != 3 || len(p.Lines) != 2 || p.Lines[1].Kind != "wakeup" {
+		t.Errorf("params %+v, lines %+v", p.Params, p.Lines)
+	}
+	p.Took(wire.CaptureArmed{Missing: []wire.CaptureMissing{{What: "wakeup wakeup_lat", Why: "no"}}})
+	if l := p.Lines[1]; !l.Missing() || l.Why != "no" || len(p.Lines) != 2 {
+		t.Errorf("refused: %+v", p.Lines)
+	}
+	for _, name := range []string{"sched:sched_waking", "sched_switch", "sched"} {
+		if _, err := Make(Request{Wakeup: true, Events: []Event{{Name: name, Filter: "pid > 1"}}}, k); err == nil || !strings.Contains(err.Error(), "leave out its --filter") {
+			t.Errorf("a filter on %s: %v; want an error", name, err)
+		}
+	}
+	if r := (Request{Wakeup: true}); r.Empty() {
+		t.Error("a request of wake-ups is called empty")
+	}
+}
