@@ -10,7 +10,7 @@ RUN     ?= .
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: build ui browser-tools slurm-tools lab test test-slurm test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
+.PHONY: build ui browser-tools slurm-tools lab test test-slurm test-debian13 cover race fuzz deadcode check presets verdicts drift matrix bench bench-peers bench-go bench-slurm labs-full soak soak-kill qemu test-tools debian13-tools kernel-tools kernel-lab clean help need-go generated
 
 build: need-go ## build bin/labctl, with the terminal of labctl serve where npm is
 	@if command -v npm >/dev/null; then $(MAKE) ui || echo "build: without the terminal of labctl serve; make ui says why"; fi
@@ -51,6 +51,9 @@ test: need-go test-tools ## run all tests, those that boot machines too (PKG=./h
 
 test-slurm: slurm-tools qemu build ## run a matrix on a Slurm of its own, of two nodes on loopback, one of which dies; as root
 	@$(GO) test ./host/matrix/slurm -count 1 -timeout 60m -run '^TestCluster$$' -v -labctl '$(CURDIR)/bin/labctl'
+
+bench-slurm: slurm-tools qemu build ## measure a matrix by Slurm against the same without, on such a Slurm
+	@$(GO) test ./host/matrix/slurm -timeout 60m -run '^$$' -bench '^BenchmarkCluster$$' -benchtime 3x -labctl '$(CURDIR)/bin/labctl'
 
 test-debian13: need-go debian13-tools ## run all tests in a root of Debian 13, as root (PKG and RUN narrow it)
 	@GO='$(GO)' exec .ci/debian13 PKG='$(PKG)' RUN='$(RUN)' TEST_P='$(TEST_P)'

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 // cluster is a Slurm on loopback: munged, slurmctld and two slurmd. All that it is has
 // its place in dir, and all that it started is ended with the test.
 type cluster struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	env  []string
 	ends map[string]*exec.Cmd
@@ -85,9 +85,9 @@ func (c *cluster) start(name string, env []string, argv ...string) {
 	c.ends[name] = cmd
 }
 
-// run runs one of Slurm's commands.
-func (c *cluster) run(argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+// run runs a command with the cluster's environment, Slurm's own or labctl.
+func (c *cluster) run(limit time.Duration, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = c.env
@@ -105,8 +105,10 @@ func (c *cluster) await(what string, there func() bool) {
 	c.t.Helper()
 	c.t.Logf("%s waiting for %s", time.Now().Format(time.TimeOnly), what)
 	end := time.Now().Add(time.Hour)
-	if d, ok := c.t.Deadline(); ok {
-		end = d.Add(-time.Minute)
+	if t, ok := c.t.(*testing.T); ok {
+		if d, ok := t.Deadline(); ok {
+			end = d.Add(-time.Minute)
+		}
 	}
 	for !there() {
 		if time.Now().After(end) {
@@ -190,7 +192,7 @@ func (c *cluster) reaper() {
 }
 
 // ports are so many that are free side by side, as far as is known.
-func ports(t *testing.T, n int) int {
+func ports(t testing.TB, n int) int {
 	t.Helper()
 next:
 	for first := 20000 + os.Getpid()%10000; first < 60000; first += n {
@@ -233,7 +235,7 @@ NodeName=n[1-2] NodeHostname=%[1]s NodeAddr=127.0.0.1 Port=[%[4]d-%[5]d] CPUs=%[
 PartitionName=labs Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 `
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t testing.TB) *cluster {
 	if os.Getuid() != 0 {
 		t.Fatal("a Slurm of this kind runs as root")
 	}
@@ -288,7 +290,7 @@ func newCluster(t *testing.T) *cluster {
 		c.start(name, []string{node + c.dir + name}, "slurmd", "-D", "-N", name)
 	}
 	c.await("two idle nodes", func() bool {
-		out, err := c.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N")
+		out, err := c.run(2*time.Minute, "sinfo", "-h", "-N", "-t", "idle", "-o", "%N")
 		return err == nil && len(strings.Fields(out)) == 2
 	})
 	return c
@@ -306,10 +308,47 @@ func TestCluster(t *testing.T) {
 	c.cancelled(filepath.Join(c.dir, "out2"))
 }
 
+// BenchmarkCluster compares a matrix of all labs, in four tasks on two nodes, with the same
+// on the host alone, two cells at a time as well. The bound is 1.15.
+func BenchmarkCluster(b *testing.B) {
+	if *labctl == "" {
+		b.Skip("it needs Slurm, munge and -labctl: make bench-slurm")
+	}
+	c := newCluster(b)
+	args := []string{"--labs", "*", "--out"}
+	alone := func(out string) {
+		if _, err := c.run(time.Hour, append([]string{*labctl, "matrix", "run", "-q", "--kernels", "6.12", "--arch", "amd64",
+			"--jobs", "2", "--retry", "3", "--patience", "4"}, append(args, out)...)...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	alone(filepath.Join(c.dir, "first")) // boots, builds and saves what is used again
+	var ratios []float64
+	for b.Loop() {
+		i := len(ratios)
+		start := time.Now()
+		alone(filepath.Join(c.dir, fmt.Sprint("alone-", i)))
+		plain := time.Since(start)
+		start = time.Now()
+		jobs := c.submit(4, append(args, filepath.Join(c.dir, fmt.Sprint("slurm-", i)))...)
+		c.ended()
+		took := time.Since(start)
+		if m, err := matrix.Read(jobs.Merged); err != nil {
+			b.Fatal(err)
+		} else if w := m.Worst(); w != outcome.OK {
+			b.Fatalf("the worst cell is %v", w)
+		}
+		b.Logf("alone %.1f s, by Slurm %.1f s", plain.Seconds(), took.Seconds())
+		ratios = append(ratios, took.Seconds()/plain.Seconds())
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], "times-alone")
+}
+
 // submit submits a matrix of so many tasks.
 func (c *cluster) submit(tasks int, args ...string) (jobs Jobs) {
 	c.t.Helper()
-	text, err := c.run(append([]string{*labctl, "matrix", "submit", "--slurm", "--json", "--shards", fmt.Sprint(tasks), "--kernels", "6.12", "--arch", "amd64",
+	text, err := c.run(2*time.Minute, append([]string{*labctl, "matrix", "submit", "--slurm", "--json", "--shards", fmt.Sprint(tasks), "--kernels", "6.12", "--arch", "amd64",
 		"--jobs", "1", "--retry", "3", "--patience", "4", "--sbatch=--exclusive"}, args...)...)
 	if err != nil {
 		c.t.Fatal(err)
@@ -324,7 +363,7 @@ func (c *cluster) submit(tasks int, args ...string) (jobs Jobs) {
 func (c *cluster) ended() {
 	c.t.Helper()
 	c.await("the end of all jobs", func() bool {
-		left, err := c.run("squeue", "-h", "-o", "%i %T %r")
+		left, err := c.run(2*time.Minute, "squeue", "-h", "-o", "%i %T %r")
 		return err == nil && strings.TrimSpace(left) == ""
 	})
 }
@@ -340,7 +379,7 @@ func (c *cluster) cancelled(out string) {
 		return names
 	}
 	c.await("a cell that is done", func() bool { return len(done()) > 0 })
-	if _, err := c.run("scancel", jobs.Array); err != nil {
+	if _, err := c.run(2*time.Minute, "scancel", jobs.Array); err != nil {
 		t.Fatal(err)
 	}
 	c.ended()
@@ -368,7 +407,7 @@ func (c *cluster) cancelled(out string) {
 }
 
 // results are the results of cells, by their files.
-func results(t *testing.T, names []string) map[string][]byte {
+func results(t testing.TB, names []string) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
 	for _, name := range names {
@@ -381,7 +420,7 @@ func results(t *testing.T, names []string) map[string][]byte {
 	return all
 }
 
-func unchanged(t *testing.T, before map[string][]byte) {
+func unchanged(t testing.TB, before map[string][]byte) {
 	t.Helper()
 	for name, b := range before {
 		if after, err := os.ReadFile(name); err != nil || !bytes.Equal(b, after) {
@@ -402,7 +441,7 @@ func (c *cluster) nodeDies(out string) {
 	// A task on n1 that has done a cell and not all of them.
 	task := 0
 	c.await("a task on n1 in its middle", func() bool {
-		on, err := c.run("squeue", "-h", "-t", "R", "-w", "n1", "-j", jobs.Array, "-o", "%K")
+		on, err := c.run(2*time.Minute, "squeue", "-h", "-t", "R", "-w", "n1", "-j", jobs.Array, "-o", "%K")
 		if err != nil {
 			return false
 		}
