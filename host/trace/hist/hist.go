@@ -8,6 +8,7 @@
 package hist
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -103,7 +104,8 @@ func Parse(event, file string) ([]Histogram, error) {
 
 type parser struct {
 	Histogram
-	tail   *regexp.Regexp // of a row, from its brace on
+	tail   *regexp.Regexp // a row: its keys, and its values behind the brace
+	end    *regexp.Regexp // of a row's last line: the same without the keys
 	sum    uint64         // of hits of all rows
 	rows   uint64         // with those that are not kept
 	totals bool
@@ -183,7 +185,7 @@ func (p *parser) trigger(s string) error {
 		return fmt.Errorf("its trigger %q has no keys and values that can be read", text.Line(s, 200))
 	}
 	var tail strings.Builder
-	tail.WriteString(`^(?s)(.*?) ?\}`)
+	tail.WriteString(` ?\}`)
 	for i, v := range p.Values {
 		name, mod, _ := strings.Cut(v, ".")
 		between, digits := "  ", `[0-9]{1,20}`
@@ -201,32 +203,30 @@ func (p *parser) trigger(s string) error {
 			return fmt.Errorf("its trigger %q has no keys that can be read", text.Line(s, 200))
 		}
 	}
-	var err error
-	p.tail, err = regexp.Compile(tail.String() + `$`)
-	return err
+	var err, terr error
+	p.end, err = regexp.Compile(tail.String() + `$`)
+	p.tail, terr = regexp.Compile(`^(?s)(.*?)` + tail.String() + `$`)
+	return cmp.Or(err, terr)
 }
 
 // row reads the row that begins in the first line, and says how many lines it has. It is
 // one, but for stacks.
 func (p *parser) row(lines []string) (n int) {
-	row, ended := "", false
+	size, ended := 0, false
 	for n < len(lines) && !ended {
 		line := lines[n]
 		if n > 0 && (!p.HasStack() || strings.HasPrefix(line, "{ ") || line == "") {
 			break
 		}
-		if n > 0 {
-			row += "\n"
-		}
 		n++
-		if row += line; len(row) > maxRow {
+		if size += len(line) + 1; size > maxRow {
 			break
 		}
-		ended = p.tail.MatchString(row)
+		ended = p.end.MatchString(line)
 	}
 	r, ok := Row{}, false
 	if ended {
-		r, ok = p.fields(row)
+		r, ok = p.fields(strings.Join(lines[:n], "\n"))
 	}
 	switch {
 	case !ok:

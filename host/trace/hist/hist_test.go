@@ -175,3 +175,15 @@ func FuzzParse(f *testing.F) {
 		check(t, hists)
 	})
 }
+
+// TestParseLong: a text of many lines that end no row costs no more than its length.
+func TestParseLong(t *testing.T) {
+	begin := head + "\n" + info + "hist:keys=stacktrace:vals=hitcount:sort=hitcount:size=2048 [active]\n#\n\n"
+	for name, line := range map[string]string{"words": "a\n", "braces": "} hitcount: x\n", "rows": "{ stacktrace: }\n"} {
+		text := begin + "{ stacktrace:\n" + strings.Repeat(line, 4<<20/len(line))
+		got, err := Parse("sched/sched_switch", text)
+		if err != nil || len(got) != 1 || len(got[0].Rows) != 0 || got[0].Disputed == "" {
+			t.Errorf("%s: got %d histograms, %v; want one without rows, and disputed", name, len(got), err)
+		}
+	}
+}
