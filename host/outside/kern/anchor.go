@@ -151,8 +151,10 @@ func (k *Kernel) mappedBy(phys, text, root uint64) bool {
 			at = t.Executable(k.phys, phys+code-text)
 		}
 		for _, va := range at {
+			// It may be negative: of a flat image the link address is assumed, and that of
+			// 6.1 on arm64 is below. The banner must be there, too.
 			slide := va - code
-			if int64(slide) < 0 || slide%smallStep != 0 {
+			if slide%smallStep != 0 {
 				continue
 			}
 			if k.settle(Anchor{Phys: phys, Slide: slide, Root: root, Format: f.Name}) {
