@@ -121,6 +121,8 @@ func TestTraceOfNothing(t *testing.T) {
 // TestWakeupNotes: what two sources say of each other.
 func TestWakeupNotes(t *testing.T) {
 	for want, w := range map[string]record.Wakeups{
+		// What the events show, and of which the kernel says nothing, is a contradiction.
+		"not to be relied on: the kernel measured 0":                 {Reckoned: 3, Differ: 3},
 		"two witnesses: the kernel measured 7 by ":                   {Kernel: 7, Reckoned: 7, Agree: 7},
 		"reckoned from sched_waking and sched_switch alone":          {Reckoned: 7},
 		"not to be relied on: the kernel measured 7, ":               {Kernel: 7, Reckoned: 7, Agree: 6, Differ: 1},

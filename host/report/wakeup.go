@@ -35,7 +35,7 @@ func (p *printer) wakeups(t *record.Trace) {
 func wakeupNotes(w *record.Wakeups) (notes []string) {
 	say := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	switch {
-	case w.Kernel == 0:
+	case w.Kernel == 0 && w.Differ == 0:
 		say("reckoned from sched_waking and sched_switch alone: the kernel has not measured")
 	case w.Differ > 0 && w.Lost:
 		say("the kernel measured %d; %d of them are what sched_waking and sched_switch come to, and events were lost, so that not all can be compared", w.Kernel, w.Agree)
