@@ -24,7 +24,8 @@ import (
 // Frames are checksummed below, so chunks are not. On a slow line all that
 // follows the head is deflated (RFC 1951).
 
-// ChunkKind says what a chunk carries. Except for pages and for what comes in pieces, a later chunk of a kind (and CPU, and event) takes the place of
+// ChunkKind says what a chunk carries. Except for pages and for what comes in pieces, a
+// later chunk of a kind (and CPU, and event) takes the place of
 // an earlier one.
 type ChunkKind uint8
 

@@ -167,6 +167,13 @@ func (b *bench) command(args ...string) func() error {
 
 func (b *bench) labctlRun(args ...string) error { return b.labctlIn(nil, args...) }
 
+// down ends a machine that up keeps, after Ctrl-C, too.
+func (b *bench) down(name string) error {
+	cp := *b
+	cp.ctx = context.WithoutCancel(b.ctx)
+	return cp.labctlRun("down", "-q", name)
+}
+
 // labctlIn runs it with an environment, nil for this program's own.
 func (b *bench) labctlIn(env []string, args ...string) error {
 	cmd := exec.CommandContext(b.ctx, b.labctl, args...)

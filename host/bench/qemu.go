@@ -76,7 +76,7 @@ func (b *bench) qemu(arch, dir string, env []string) error {
 		if err := b.labctlIn(env, append([]string{"up", name, "--detach"}, where...)...); err != nil {
 			return err
 		}
-		defer b.labctlRun("down", "-q", name)
+		defer b.down(name)
 	}
 	return errors.Join(
 		both("exec --in of it, not the first time", func(up string) []string {

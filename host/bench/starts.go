@@ -83,7 +83,7 @@ func (b *bench) hot(arch, prog string, warm func() error) error {
 	if err == nil {
 		err = b.compare(arch+": exec --in of a static hello, not the first time", "the same in a warm machine of its own", hotBound, hot, warm)
 	}
-	return errors.Join(err, b.labctlRun("down", "-q", name))
+	return errors.Join(err, b.down(name))
 }
 
 // row20 times warm starts one after the other between two cold ones.
