@@ -216,7 +216,7 @@ func TestText(t *testing.T) {
 		`[1, 2, 3, 4, 5, 6, 7, 8]`:    "[1, 2, 3, 4, 5, 6, … 2 more]",
 		`fork.events[0].fields`:       `{"addr": "0xffffffffffffffff", "next_comm": "a b", "prev_pid": "10"}`,
 		`fork.others.map(c, c.flags)`: "[-1, 0]",
-		`fork.others`:                 "[(-0 makes -99 by : flags not traced), (-0 makes -98 by : SIGCHLD)]",
+		`fork.others`:                 "[(-0 makes -99: flags not traced), (-0 makes -98: SIGCHLD)]",
 		`fork.creations[0]`:           "(labprobe-10 makes labprobe-11 by clone: CLONE_VM|CLONE_FILES|SIGCHLD)",
 		`fork.creations[0].requester`: "labprobe-10",
 		`fork.others[0].stack`:        "no stack",

@@ -193,7 +193,7 @@ func showCreation(c *result.Creation) string {
 	if c.Flags >= 0 {
 		flags = clone.Text(clone.Flags(c.Flags), clone.Signal(max(c.ExitSignal, 0)))
 	}
-	return fmt.Sprintf("(%s-%d makes %s-%d by %s: %s)", c.Requester.Comm, c.Requester.TID, c.Child.Name, c.Child.TID, c.Via, flags)
+	return fmt.Sprintf("(%s-%d makes %s-%d%s: %s)", c.Requester.Comm, c.Requester.TID, c.Child.Name, c.Child.TID, c.Way(), flags)
 }
 
 func showEvent(e *result.Event) string {

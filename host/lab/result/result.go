@@ -132,6 +132,14 @@ type Creation struct {
 	AskStack Stack  `json:"ask_stack"`
 }
 
+// Way is " by clone", for a sentence; empty when the stack does not show the way in.
+func (c *Creation) Way() string {
+	if c.Via == "" {
+		return ""
+	}
+	return " by " + c.Via
+}
+
 // Who is a task by its number and its names.
 type Who struct {
 	TID  int64  `json:"tid"`

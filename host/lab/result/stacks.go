@@ -34,8 +34,8 @@ func printStacks(b *strings.Builder, step string, all []Creation) {
 	clean := func(s string) string { return text.Line(s, 500) }
 	for i := range all {
 		c := &all[i]
-		fmt.Fprintf(b, "// step %s: %s-%d makes %s-%d by %s\n", step, clean(c.Requester.Comm), c.Requester.TID,
-			clean(c.Child.Name), c.Child.TID, clean(c.Via))
+		fmt.Fprintf(b, "// step %s: %s-%d makes %s-%d%s\n", step, clean(c.Requester.Comm), c.Requester.TID,
+			clean(c.Child.Name), c.Child.TID, clean(c.Way()))
 		printed := c.Stack.Print()
 		b.WriteString(printed.TRACE32())
 		if c.Asked {
