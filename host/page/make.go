@@ -178,7 +178,8 @@ func quoted(argv []string) string {
 // lab adds what a lab's result shows.
 func (p *Page) lab(d record.Dir, find judge.FindLab) error {
 	r, err := judge.Read(d.Path, find)
-	if err != nil {
+	var unfinished *judge.UnfinishedError
+	if err != nil && !errors.As(err, &unfinished) {
 		return err
 	}
 	p.Title = view.Words{EN: r.Lab.ID + " " + r.Lab.Title.In("en"), KO: r.Lab.ID + " " + r.Lab.Title.In("ko")}
@@ -188,6 +189,11 @@ func (p *Page) lab(d record.Dir, find judge.FindLab) error {
 	if r.Report != nil && !r.Result.Exercise {
 		p.add("claims", "What is claimed", "주장", claims(rep))
 		p.add("see", "What there is to see", "볼 것", see.Views(r.Lab, r.Result)...)
+	}
+	if unfinished != nil {
+		p.add("checks", "Checks", "검사", notJudged("unfinished", view.Words{
+			EN: "the run ended before step " + unfinished.Step, KO: "단계 " + unfinished.Step + " 전에 실행이 끝났습니다",
+		}))
 	}
 	p.add("checks", "Checks", "검사", checks(rep, r.Result.Exercise)...)
 	all, program := see.Tasks(r.Result)
@@ -259,8 +265,7 @@ func checks(rep *judge.Report, exercise bool) (views []*view.View) {
 		return nil
 	}
 	for i, m := range slices.Concat(rep.Missing, rep.Tampered) {
-		why := view.Same(m)
-		views = append(views, &view.View{ID: fmt.Sprintf("not%d", i), Title: view.Words{EN: "Not judged", KO: "판정하지 않음"}, Absent: &why})
+		views = append(views, notJudged(fmt.Sprintf("not%d", i), view.Same(m)))
 	}
 	t := &view.Table{Columns: []view.Column{
 		{Head: view.Words{EN: "CHECK", KO: "검사"}}, {Head: view.Words{EN: "EXPECTED", KO: "기대"}}, {Head: view.Words{EN: "VERDICT", KO: "판정"}}, {Head: view.Words{EN: "SEEN", KO: "관찰"}},
@@ -287,6 +292,10 @@ func checks(rep *judge.Report, exercise bool) (views []*view.View) {
 		views = append(views, &view.View{ID: "checks", Title: view.Words{EN: "What must hold", KO: "성립해야 하는 것"}, Table: t})
 	}
 	return views
+}
+
+func notJudged(id string, why view.Words) *view.View {
+	return &view.View{ID: id, Title: view.Words{EN: "Not judged", KO: "판정하지 않음"}, Absent: &why}
 }
 
 func orNone(s string) view.Cell {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/html"
 
 	"labctl/host/lab"
+	"labctl/host/lab/result"
 	"labctl/host/matrix"
 	"labctl/host/outcome"
 	"labctl/host/record"
@@ -120,6 +121,35 @@ func TestPage(t *testing.T) {
 		}
 		if n := strings.Count(source, "://"); n != 1 { // Perfetto's, behind a click
 			t.Errorf("%s: %d addresses", id, n)
+		}
+	}
+}
+
+// TestUnfinished: a run that ended in its second step has a page of the first, which
+// judges nothing.
+func TestUnfinished(t *testing.T) {
+	dir := aLab(t, "K2")
+	file := filepath.Join(dir, result.File)
+	r, err := result.Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := r.Steps[len(r.Steps)-1].ID
+	r.Steps = r.Steps[:len(r.Steps)-1]
+	data, err := result.Encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, string(data))
+	got := pageOf(t, dir)
+	for _, want := range []string{"the run ended before step " + cut, "qemu-system-x86_64", `id="tasks"`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in the page", want)
+		}
+	}
+	for _, no := range []string{"What is claimed", "What must hold"} {
+		if strings.Contains(got, no) {
+			t.Errorf("%q in the page of a run that was not judged", no)
 		}
 	}
 }

@@ -138,7 +138,20 @@ func (r *Report) Verdict() Verdict {
 	return NotApplicable
 }
 
-// Judge judges a result of the lab, or of its exercise.
+// UnfinishedError is a result that cannot be judged, since the run ended too early.
+type UnfinishedError struct {
+	Lab, Step string // the first step that is not in the result
+}
+
+func (e *UnfinishedError) Error() string {
+	return fmt.Sprintf("judge lab %s: the run ended before step %s; run the lab again", e.Lab, e.Step)
+}
+
+// Outcome is that of bad input: the record's own outcome says how the run ended.
+func (e *UnfinishedError) Outcome() outcome.Kind { return outcome.BadInput }
+
+// Judge judges a result of the lab, or of its exercise. The error is an *UnfinishedError
+// when steps are not in the result.
 func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	if r.Lab != l.ID {
 		return nil, outcome.Inputf("judge lab %s: the result is of lab %s", l.ID, text.Line(r.Lab, 40))
@@ -159,7 +172,7 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	}
 	for _, id := range want {
 		if r.Step(id) == nil {
-			return nil, outcome.Inputf("judge lab %s: step %s is not in the result; run the lab again", l.ID, id)
+			return nil, &UnfinishedError{Lab: l.ID, Step: id}
 		}
 	}
 	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}

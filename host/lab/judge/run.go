@@ -24,7 +24,8 @@ type Run struct {
 // FindLab finds a lab by its id.
 type FindLab func(id string) (*lab.Lab, error)
 
-// Read judges the record of a run again, by the lab as it is now.
+// Read judges the record of a run again, by the lab as it is now. With an
+// *UnfinishedError there is a Run nevertheless, with what the record has.
 func Read(dir string, find FindLab) (*Run, error) {
 	r := &Run{Dir: record.Dir{Path: dir}}
 	var err error
