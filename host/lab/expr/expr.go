@@ -313,6 +313,9 @@ func (s Seen) String() string { return s.Expr + " = " + s.Value }
 // ErrWork is an expression that is too much work.
 var ErrWork = outcome.New(outcome.BadInput, "it is too much work: look at fewer events, or without a loop in a loop")
 
+// errNothing is the error of an expression over a list that the evidence does not have.
+var errNothing = errors.New("the list that it looks at is not there")
+
 // errTime is the cause when an evaluation took too long.
 var errTime = fmt.Errorf("%w (time)", ErrWork)
 
@@ -364,6 +367,10 @@ func run(p cel.Program, in Input) (ref.Val, *cel.EvalDetails, error) {
 		return nil, details, errTime
 	case err != nil && strings.Contains(err.Error(), "cost limit exceeded"):
 		return nil, details, ErrWork
+	case err != nil && strings.Contains(err.Error(), "*types.Err is not"):
+		// cel-go reckons the cost of a list without a look at whether it is one
+		// (trackListSelfCompare in ext/lists.go), and tells of its own panic.
+		return nil, details, errNothing
 	case err != nil:
 		return nil, details, errors.New(readable(err.Error()))
 	}

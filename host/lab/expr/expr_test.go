@@ -83,6 +83,8 @@ func TestEval(t *testing.T) {
 		{`fork.data.returned == 11 && fork.data.rows.all(r, r.same) && fork.data.part < 1.0`, true, ""},
 		{`has(fork.data) && !has(fork.data.missing)`, true, ""},
 		{`fork.data.missing == 1`, false, "no such key"},
+		{`fork.data.missing.map(x, x).distinct().size() == 1`, false, "the list that it looks at is not there"},
+		{`fork.data.missing.sort() == [1]`, false, "no such key"},
 		{`numbers(fork.stdout) == [11, 7, -3] && lines(fork.stdout) == ["child 11", "7 -3 x9"]`, true, ""},
 		{`number("child 11 or 11") == 11 && line(fork.stdout, "child ") == "child 11"`, true, ""},
 		{`number(fork.stdout) == 11`, false, "it prints 3 different whole numbers; want one"},
