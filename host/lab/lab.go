@@ -127,7 +127,15 @@ type Needs struct {
 	// Privileges are what the programs of steps and of the exercise may do beyond an
 	// ordinary user in a sandbox.
 	Privileges []string `yaml:"privileges" json:"privileges,omitempty" jsonschema:"enum=namespaces,enum=kernel_stacks,enum=realtime,enum=pid_max,enum=workqueues,enum=cpu_hotplug,enum=root,description=what the lab's and the learner's programs may do beyond an ordinary user in a sandbox"`
+	// When is for needs that the others have no words for.
+	When   string `yaml:"when" json:"when,omitempty" jsonschema:"description=CEL over kernel alone; where it is false the lab cannot run"`
+	WhyNot *Text  `yaml:"why_not" json:"why_not,omitempty" jsonschema:"description=with when: the reason why it cannot run"`
+
+	when *expr.Expr
 }
+
+// Exprs is the compiled When; nil where there is none.
+func (n *Needs) Exprs() (when *expr.Expr) { return n.when }
 
 // Trace is what is traced while a step runs, beside the creation of tasks.
 type Trace struct {

@@ -450,6 +450,9 @@ func (l *Lab) needsAsks() (a expr.Asks) {
 		a.Config = append(a.Config, p.Config...)
 	}
 	a.Symbols, a.Members = slices.Clone(l.Needs.Symbols), slices.Clone(l.Needs.Members)
+	if when := l.Needs.when; when != nil {
+		a.Add(when.Asks)
+	}
 	return a
 }
 
@@ -508,6 +511,7 @@ func (v *validator) needs() {
 		}
 	}
 	v.privileges("needs.privileges", n.Privileges)
+	v.l.Needs.when = v.when("needs", n.When, n.WhyNot, new(expr.Asks)) // see needsAsks
 	for i, b := range n.NotOn {
 		if t, ok := targets.Find(b); !ok || !t.Board {
 			v.fail(fmt.Sprintf("needs.not_on[%d]", i), 0, "%q is no board", b)

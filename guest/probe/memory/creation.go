@@ -53,7 +53,8 @@ func creationOn(ctx context.Context, st *stage) error {
 	page := os.Getpagesize()
 	table := page * page / 8 // what the last table of page tables maps
 	most := creationMB[len(creationMB)-1] << 20
-	all, err := unix.Mmap(-1, 0, most+table, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	// With pages of 64 KB a table maps more than the machine has memory.
+	all, err := unix.Mmap(-1, 0, most+table, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return fmt.Errorf("map %d MB: %w", most>>20, err)
 	}

@@ -54,12 +54,7 @@ func segvOn(ctx context.Context, st *stage) (err error) {
 		}
 		at[i] = mm.Addr(b)
 	}
-	// The third is a hole between two pages, too small for what others may map meanwhile: the stack of
-	// the child, for one.
 	at[2] += uintptr(page)
-	if _, _, errno := unix.Syscall(unix.SYS_MUNMAP, at[2], uintptr(page), 0); errno != 0 {
-		return fmt.Errorf("munmap: %w", errno)
-	}
 	word := uintptr(8)
 	faults := []fault{
 		{Name: "read-only", Addr: uint64(at[0] + word), Write: true, Repair: "mprotect(PROT_READ|PROT_WRITE)"},
@@ -86,6 +81,11 @@ func segvOn(ctx context.Context, st *stage) (err error) {
 	}
 	if err := st.spawn(s, sharing); err != nil {
 		return err
+	}
+	// The third is a hole between two pages. It is made when the child has its stack, which may
+	// be of one page: the kernel would put it there.
+	if _, _, errno := unix.Syscall(unix.SYS_MUNMAP, at[2], uintptr(page), 0); errno != 0 {
+		return fmt.Errorf("munmap: %w", errno)
 	}
 	child := s.child.TID
 	defer func() {

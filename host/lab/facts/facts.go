@@ -190,6 +190,14 @@ func Missing(n lab.Needs, k *result.Kernel, t targets.Target) (why []string) {
 	if n.NUMANodes > 1 && t.Fixed {
 		add("it needs %d NUMA nodes, %s has one", n.NUMANodes, t.Name)
 	}
+	if when := n.Exprs(); when != nil {
+		switch v, err := when.Eval(expr.Input{Kernel: k}); {
+		case err != nil:
+			add("needs.when: %v", err)
+		case !v.True:
+			add("%s", n.WhyNot.In("en"))
+		}
+	}
 	return why
 }
 

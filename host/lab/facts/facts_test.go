@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -17,6 +18,7 @@ import (
 	"labctl/host/lab/expr"
 	"labctl/host/lab/result"
 	"labctl/host/targets"
+	"labctl/labs"
 )
 
 // fake is a kernel with three symbols and one structure:
@@ -105,6 +107,26 @@ func TestOfErrors(t *testing.T) {
 	var damaged *kernel.CorruptError
 	if _, err := Of(t.Context(), k, arm64, expr.Asks{Members: []string{"a.b"}}); !errors.As(err, &damaged) || damaged.File != btf {
 		t.Errorf("Of with a broken BTF = %v, want %s named as damaged", err, btf)
+	}
+}
+
+// TestMissingWhen: a need in the words of an expression, of a lab that has one.
+func TestMissingWhen(t *testing.T) {
+	l, err := lab.One(labs.FS, "M10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asks := l.Asks().Config; !slices.Contains(asks, "ARM64_64K_PAGES") {
+		t.Fatalf("the lab asks for %q; want ARM64_64K_PAGES among them", asks)
+	}
+	arm64, _ := targets.Find("arm64")
+	all := map[string]string{"PROC_PAGE_MONITOR": "y", "HUGETLBFS": "y", "TRANSPARENT_HUGEPAGE": "y", "ARM64_64K_PAGES": ""}
+	if got := Missing(l.Needs, &result.Kernel{Config: all}, arm64); got != nil {
+		t.Errorf("missing with pages of 4 KB: %q; want nothing", got)
+	}
+	all["ARM64_64K_PAGES"] = "y"
+	if got := Missing(l.Needs, &result.Kernel{Config: all}, arm64); len(got) != 1 || got[0] != l.Needs.WhyNot.EN {
+		t.Errorf("missing with pages of 64 KB: %q; want %q", got, l.Needs.WhyNot.EN)
 	}
 }
 
