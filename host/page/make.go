@@ -192,7 +192,7 @@ func (p *Page) lab(d record.Dir, find judge.FindLab) error {
 	}
 	if unfinished != nil {
 		p.add("checks", "Checks", "검사", notJudged("unfinished", view.Words{
-			EN: "the run ended before step " + unfinished.Step, KO: "단계 " + unfinished.Step + " 전에 실행이 끝났습니다",
+			EN: "the run failed: " + unfinished.Why, KO: "실행이 실패했습니다: " + unfinished.Why,
 		}))
 	}
 	p.add("checks", "Checks", "검사", checks(rep, r.Result.Exercise)...)

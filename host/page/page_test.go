@@ -142,7 +142,7 @@ func TestUnfinished(t *testing.T) {
 	}
 	write(t, file, string(data))
 	got := pageOf(t, dir)
-	for _, want := range []string{"the run ended before step " + cut, "qemu-system-x86_64", `id="tasks"`} {
+	for _, want := range []string{"the run failed: step " + cut + " is not in the result", "qemu-system-x86_64", `id="tasks"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in the page", want)
 		}

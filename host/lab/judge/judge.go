@@ -138,20 +138,20 @@ func (r *Report) Verdict() Verdict {
 	return NotApplicable
 }
 
-// UnfinishedError is a result that cannot be judged, since the run ended too early.
+// UnfinishedError is a result that cannot be judged, since the run failed.
 type UnfinishedError struct {
-	Lab, Step string // the first step that is not in the result
+	Lab, Why string
 }
 
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("judge lab %s: the run ended before step %s; run the lab again", e.Lab, e.Step)
+	return fmt.Sprintf("judge lab %s: the run failed: %s; run the lab again", e.Lab, e.Why)
 }
 
 // Outcome is that of bad input: the record's own outcome says how the run ended.
 func (e *UnfinishedError) Outcome() outcome.Kind { return outcome.BadInput }
 
 // Judge judges a result of the lab, or of its exercise. The error is an *UnfinishedError
-// when steps are not in the result.
+// when the run failed: what it lacks might be what a check fails by.
 func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	if r.Lab != l.ID {
 		return nil, outcome.Inputf("judge lab %s: the result is of lab %s", l.ID, text.Line(r.Lab, 40))
@@ -159,6 +159,9 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	rep := &Report{Lab: l.ID, Title: l.Title, Missing: r.Missing, Changed: r.SHA256 != l.SHA256}
 	if len(r.Missing) > 0 {
 		return rep, nil
+	}
+	if r.Unfinished != "" {
+		return nil, &UnfinishedError{Lab: l.ID, Why: text.Line(r.Unfinished, 300)}
 	}
 	checks, want := l.Checks, []string{}
 	for _, s := range l.Steps {
@@ -172,7 +175,7 @@ func Judge(l *lab.Lab, r *result.Result) (*Report, error) {
 	}
 	for _, id := range want {
 		if r.Step(id) == nil {
-			return nil, &UnfinishedError{Lab: l.ID, Step: id}
+			return nil, &UnfinishedError{Lab: l.ID, Why: fmt.Sprintf("step %s is not in the result", id)}
 		}
 	}
 	in := expr.Input{Kernel: &r.Kernel, Steps: r.Steps}

@@ -170,9 +170,10 @@ func TestNothingIsTold(t *testing.T) {
 	}{
 		{"lost events", func(r *result.Result) { r.Steps[0].Lost = 1 }, "trace-fork", ""},
 		{"probe failed", func(r *result.Result) { r.Steps[0].Exit = 1 }, "step-fork", ""},
-		{"step missing", func(r *result.Result) { r.Steps = nil }, "", "ended before step fork"},
+		{"crashed", func(r *result.Result) { r.Unfinished = "guest crashed:\x1b[2J\npanic" }, "", "the run failed: guest crashed"},
+		{"step missing", func(r *result.Result) { r.Steps = nil }, "", "step fork is not in the result"},
 		{"another lab's", func(r *result.Result) { r.Lab = "T2" }, "", "is of lab T2"},
-		{"exercise without its step", func(r *result.Result) { r.Exercise = true }, "", "ended before step program"},
+		{"exercise without its step", func(r *result.Result) { r.Exercise = true }, "", "step program is not"},
 	} {
 		r := good(l)
 		tt.spoil(r)

@@ -28,6 +28,9 @@ type Result struct {
 	Steps    []*Step `json:"steps"`
 	// Missing says why the lab was not run here; empty when it was.
 	Missing []string `json:"missing,omitempty"`
+	// Unfinished is the error by which the run failed, if it did. The steps are what it came
+	// to, and cannot be judged.
+	Unfinished string `json:"unfinished,omitempty"`
 }
 
 // Kernel is what is known of the kernel and the machine. Of configuration,

@@ -27,6 +27,7 @@ import (
 	"labctl/host/probe"
 	"labctl/host/record"
 	"labctl/host/session"
+	"labctl/host/text"
 	"labctl/host/vm"
 	"labctl/host/vm/agent"
 )
@@ -318,6 +319,9 @@ func recordOf(s *session.Session) record.Dir {
 
 // write judges the run and writes the record's files.
 func (r *run) write(ctx context.Context, s *session.Session, err error) error {
+	if err != nil {
+		r.Result.Unfinished = text.Line(err.Error(), 300)
+	}
 	if s.Recorded() && (s.VM != nil || len(r.Result.Missing) > 0) {
 		err = errors.Join(err, r.writeFiles(ctx, s))
 	}
