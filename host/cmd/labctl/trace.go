@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"labctl/guest/wire"
 	"labctl/host/nearest"
 	"labctl/host/outcome"
 	"labctl/host/report"
@@ -118,7 +119,7 @@ The exit status is the program's, as with exec.`,
 	f.Var(&o.bufferKB, "buffer", "ring buffer of each CPU: 4M (default: the guest's choice)")
 	f.BoolVar(&o.request.Overwrite, "overwrite", false, "when the buffer is full lose the oldest events, not the newest")
 	f.StringVar(&o.request.Clock, "clock", "", "trace clock: local, global, mono, boot (default: the kernel's)")
-	f.Var(&o.max, "max", "stop recording after this much: 256M (default: 1 GB, less on a slow line)")
+	f.Var(&o.max, "max", fmt.Sprintf("stop recording after this much: 1G (default: %d MB, less on a slow line)", wire.MaxPages>>20))
 	f.BoolVar(&o.request.Hold, "hold", false, "ship nothing before the end: least disturbance, bounded by --buffer")
 	f.BoolVar(&o.sleepers, "sleepers", false, "look at the stacks of sleeping tasks, ten times a second")
 	f.StringVar(&o.script, "script", "", "a shell script that arms the trace by writing to tracefs, in place of the options above")
