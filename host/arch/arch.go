@@ -59,7 +59,30 @@ type Entry struct {
 	// function's entry lacks the direct caller: on arm64 and arm the frame record
 	// that leads to it is not written yet when the probe fires. Otherwise empty.
 	Link string
+	// FrameLink is Link for kernels that walk frame pointers and have another way
+	// (FRAME_POINTER without UNWINDER_ORC): the place of the return address on the stack.
+	FrameLink string
 }
+
+// EntryOf returns the registers at a function's entry on an architecture, with the Link of
+// a kernel that walks frame pointers or of another.
+func EntryOf(goarch string, framePointers bool) (Entry, bool) {
+	row, ok := Find(goarch)
+	e := row.Entry
+	if framePointers && e.FrameLink != "" {
+		e.Link = e.FrameLink
+	}
+	return e, ok
+}
+
+// Names of the fields that Caller fetches.
+const (
+	LinkField  = "lr" // from the link register
+	FrameField = "ra" // from the stack
+)
+
+// IsCaller reports whether a field of a probe's event is what Caller fetches.
+func IsCaller(field string) bool { return field == LinkField || field == FrameField }
 
 // Caller returns fetch arguments for the return address at a function's entry, best
 // first: "lr=%x30:symbol". It returns none if stack traces include the direct caller.
@@ -68,7 +91,11 @@ func (e Entry) Caller() []string {
 	if e.Link == "" {
 		return nil
 	}
-	return []string{"lr=" + e.Link + ":symbol", "lr=" + e.Link + ":" + e.Word}
+	at := LinkField + "=" + e.Link
+	if e.Link == e.FrameLink {
+		at = FrameField + "=" + e.Link
+	}
+	return []string{at + ":symbol", at + ":" + e.Word}
 }
 
 // All lists the architectures that labctl builds guests for and boots.
@@ -81,7 +108,7 @@ var All = []Arch{
 			ARCH: "x86_64", Source: "x86",
 			Target: "bzImage", Images: []string{"arch/x86/boot/bzImage"}, Objtool: true,
 		},
-		Entry: Entry{Args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, Word: "x64"},
+		Entry: Entry{Args: []string{"%di", "%si", "%dx", "%cx", "%r8", "%r9"}, Word: "x64", FrameLink: "$stack0"},
 		ORC:   true, Unwinders: []string{"UNWINDER_ORC", "FRAME_POINTER"},
 	},
 	{

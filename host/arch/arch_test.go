@@ -96,4 +96,13 @@ func TestCaller(t *testing.T) {
 			t.Errorf("%s: Caller = %q, want %q", name, got, want)
 		}
 	}
+	for name, want := range map[string]string{"arm64": "lr=%x30:symbol lr=%x30:x64", "amd64": "ra=$stack0:symbol ra=$stack0:x64"} {
+		e, ok := EntryOf(name, true)
+		if got := strings.Join(e.Caller(), " "); !ok || got != want {
+			t.Errorf("%s with frame pointers: Caller = %q, %t; want %q", name, got, ok, want)
+		}
+	}
+	if _, ok := EntryOf("riscv64", true); ok {
+		t.Error("EntryOf(riscv64) = true; want false")
+	}
 }

@@ -305,3 +305,26 @@ func (silent) Download(context.Context, []debian.Package, func(Progress)) ([]str
 }
 
 func (silent) Drop() error { return nil }
+
+func TestUnwinder(t *testing.T) {
+	for _, tt := range []struct {
+		name, arch      string
+		config          string
+		frames, guesses bool
+	}{
+		{"tables", "amd64", "CONFIG_UNWINDER_ORC=y\n", false, false},
+		{"tables, as 4.14 calls them", "amd64", "CONFIG_ORC_UNWINDER=y\nCONFIG_FRAME_POINTER=y\n", false, false},
+		{"frame pointers", "amd64", "CONFIG_FRAME_POINTER=y\nCONFIG_UNWINDER_FRAME_POINTER=y\n", true, false},
+		{"frame pointers, before there was a choice", "amd64", "CONFIG_FRAME_POINTER=y\n", true, false},
+		{"neither", "amd64", "CONFIG_UNWINDER_GUESS=y\n", false, true},
+		{"arm64", "arm64", "CONFIG_FRAME_POINTER=y\n", true, false},
+		{"arm's tables", "arm", "CONFIG_ARM_UNWIND=y\n", false, false},
+		{"arm with neither", "arm", "CONFIG_SMP=y\n", false, true},
+		{"not known", "amd64", "", false, false},
+	} {
+		k := &Kernel{Arch: tt.arch, config: func() (map[string]string, error) { return parseConfig([]byte(tt.config)), nil }}
+		if got := [2]bool{k.WalksFrames(), k.GuessesStacks()}; got != [2]bool{tt.frames, tt.guesses} {
+			t.Errorf("%s: walks frames, guesses = %v; want %t, %t", tt.name, got, tt.frames, tt.guesses)
+		}
+	}
+}

@@ -304,6 +304,15 @@ func (k *Kernel) GuessesStacks() bool {
 	})
 }
 
+// WalksFrames reports whether the kernel unwinds its stacks by frame pointers. At a
+// function's first instruction the register has the caller's, and the trace lacks the
+// direct caller.
+func (k *Kernel) WalksFrames() bool {
+	frames, _ := k.Option("FRAME_POINTER")
+	orc, _ := k.Option("UNWINDER_ORC")
+	return frames == "y" && orc != "y"
+}
+
 // formerly maps options to what they were called, or part of, in older trees. A tree
 // with both never has the second without the first.
 var formerly = map[string]string{

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -97,17 +98,22 @@ func (s *Stack) TrimToCreation() bool {
 
 // InsertCaller puts the direct caller of frame i after it, unless it is there. A stack
 // that was taken at a function's first instruction lacks it where the caller's frame
-// record is not written yet (arm64): the link register has it.
+// record is not written yet (arm64): the link register has it. A caller without a note is
+// from there.
 func (s *Stack) InsertCaller(i int, caller Frame) {
 	if len(s.Frames) <= i || len(s.Frames) > i+1 && s.Frames[i+1].Base() == caller.Base() {
 		return
 	}
-	caller.Note = FromLinkRegister
+	caller.Note = cmp.Or(caller.Note, FromLinkRegister)
 	s.Frames = slices.Insert(slices.Clone(s.Frames), i+1, caller)
 }
 
 // FromLinkRegister marks a caller that a register tells, and not the stack.
 const FromLinkRegister = "from the link register"
+
+// FromReturnAddress marks one that a probe read from the top of the stack, where the
+// unwinder does not look.
+const FromReturnAddress = "from the return address"
 
 // startOfSymbol marks a return address that is the first byte of a symbol. The
 // instruction before it is the call, so the caller is the symbol before: a

@@ -29,7 +29,7 @@ const fprobeHelp = "f[:["
 
 // Look asks a guest what planning r has to know of its kernel.
 func Look(ctx context.Context, v *vm.VM, k *kernel.Kernel, r plan.Request) (plan.Kernel, error) {
-	t := plan.Kernel{Arch: v.Hello().Arch, Guesses: k.GuessesStacks()}
+	t := plan.Kernel{Arch: v.Hello().Arch, Guesses: k.GuessesStacks(), FramePointers: k.WalksFrames()}
 	var err error
 	if t.Facts, err = k.Facts(ctx); err != nil {
 		return t, err

@@ -497,6 +497,15 @@ func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
 			s.Frames[0].Note = justStopped
 		}
 	}
+	if exact && len(s.Frames) > 0 {
+		if at := t.returnAddress(s.Frames[0], r[unwind.RegSP]); at != 0 {
+			if ret, err := t.look.Pointer(at); err == nil {
+				caller := stack.At(t.find, ret, false)
+				caller.Note = stack.FromReturnAddress
+				s.InsertCaller(0, caller)
+			}
+		}
+	}
 	return s
 }
 
@@ -534,6 +543,56 @@ func (t *Tasks) unframed(f stack.Frame) bool {
 		}
 	}
 	return true
+}
+
+// returnAddress is where on the stack the return address of a function is that has not made
+// its frame yet, in a kernel for amd64 that walks frame pointers; 0 of others. The frame
+// pointer is its caller's still, whose record leads past the caller.
+func (t *Tasks) returnAddress(f stack.Frame, sp uint64) uint64 {
+	if _, orc := t.look.K.Addr("__start_orc_unwind_ip"); t.look.K.Image.Arch != "amd64" || orc || f.Name == "" {
+		return 0
+	}
+	var code [prologue]byte
+	if f.Offset > prologue || t.look.Read(code[:], f.PC-f.Offset) != nil {
+		return 0
+	}
+	if pushed, ok := unmade(code, f.Offset); ok {
+		return sp + pushed
+	}
+	return 0
+}
+
+// prologue is how much of a function's code unmade looks at, in bytes.
+const prologue = 10
+
+// unmade reports whether a function for amd64 that has come to an offset has not set the
+// frame pointer yet, and how many bytes it has pushed. Functions of C begin with endbr64
+// and the call of __fentry__, or what was put in their places, if at all, and then with
+// push %rbp and mov %rsp,%rbp.
+func unmade(code [prologue]byte, offset uint64) (pushed uint64, ok bool) {
+	const (
+		endbr64 = "\xf3\x0f\x1e\xfa"
+		fentry  = 5 // a call, a jump, a NOP of five bytes, or a breakpoint in its first
+		pushBP  = 0x55
+	)
+	push := uint64(0)
+	if string(code[:len(endbr64)]) == endbr64 {
+		push = uint64(len(endbr64))
+	}
+	if code[push] != pushBP {
+		push += fentry
+	}
+	switch {
+	case offset == 0:
+		return 0, true
+	case code[push] != pushBP:
+		return 0, false
+	case offset <= push:
+		return 0, true
+	case offset == push+1:
+		return 8, true
+	}
+	return 0, false
 }
 
 // starts reports whether an address is where new tasks start.

@@ -317,7 +317,9 @@ func (c *Creation) takeCall(entry *call, word *uint64) {
 			// 3.19 begins the stack of a probe with the caller of its function.
 			seen.Frames = slices.Insert(seen.Frames, 0, at)
 		}
-		insertLink(&seen, e)
+		if f, ok := e.DirectCaller(); ok {
+			seen.InsertCaller(0, f)
+		}
 		seen.Classify()
 		seen.DropUser()
 		c.takeEntryStack(seen)
@@ -419,16 +421,6 @@ func frameName(s *stack.Stack, i int) string {
 	return s.Frames[i].String()
 }
 
-// insertLink puts the caller that a probe fetched from the link register into
-// the stack that was taken with it.
-func insertLink(s *stack.Stack, e *event.Event) {
-	if v, ok := e.Field("lr"); ok {
-		if f, ok := stack.ParseFrame(v); ok {
-			s.InsertCaller(0, f)
-		}
-	}
-}
-
 // arguments reads flags and exit signal by the names of the fields (see Probes).
 func arguments(e *event.Event) (*Args, error) {
 	word, errWord := e.Uint("clone_flags")
@@ -515,7 +507,9 @@ func (j *joiner) answer(c *Creation, entry *call) {
 	if e.Stack != nil {
 		r.Stack = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
 		r.Stack.Trim(func(f stack.Frame) bool { return f.Base() == ksym.Strip(e.Symbol()) })
-		insertLink(&r.Stack, e)
+		if f, ok := e.DirectCaller(); ok {
+			r.Stack.InsertCaller(0, f)
+		}
 		r.Stack.Classify()
 		if len(r.Stack.Frames) > 0 && r.Stack.Frames[0].Base() == ksym.Strip(e.Symbol()) {
 			r.Stack.Frames[0].Args = []stack.Arg{{Name: "threadfn", Value: r.Function}, {Name: "data", Value: p.data}, {Name: "namefmt", Value: strconv.Quote(r.Format)}}

@@ -36,12 +36,13 @@ var Events = []string{
 // Probes are what to put at the creation function and at the request for a kernel
 // thread in a guest of the architecture arch (a GOARCH), so that Join can tell its
 // task creations. The first must be there, the second may be missing. Facts come
-// from the kernel's image; without BTF in it less is fetched.
+// from the kernel's image; without BTF in it less is fetched. A kernel that walks frame
+// pointers may need the direct caller told (arch.Entry.FrameLink).
 //
 // No kretprobe is ever among them: on a creation function it damages the stacks of
 // other events (5.10, arm). The child is told by sched_process_fork.
-func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
-	row, ok := arch.Find(goarch)
+func Probes(goarch string, f *kernel.Facts, framePointers bool) ([]wire.Kprobe, error) {
+	entry, ok := arch.EntryOf(goarch, framePointers)
 	if !ok {
 		return nil, fmt.Errorf("plan the trace: no calling convention for architecture %q", goarch)
 	}
@@ -49,8 +50,8 @@ func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
 		f = &kernel.Facts{}
 	}
 	probes := []wire.Kprobe{
-		{Event: EventClone, Alternatives: andOlder(cloneProbes(row.Entry, f))},
-		{Event: EventKthread, Alternatives: andOlder(kthreadProbes(row.Entry)), Optional: true},
+		{Event: EventClone, Alternatives: andOlder(cloneProbes(entry, f))},
+		{Event: EventKthread, Alternatives: andOlder(kthreadProbes(entry)), Optional: true},
 	}
 	if !knowsSignal(f) {
 		call := wire.Kprobe{Event: EventCall, Optional: true}
@@ -58,7 +59,7 @@ func Probes(goarch string, f *kernel.Facts) ([]wire.Kprobe, error) {
 		// inlined, the others have, but on those that pass them in struct pt_regs,
 		// which call the function otherwise.
 		for _, symbol := range []string{"__do_sys_clone", "__se_sys_clone", "SyS_clone", "sys_clone"} {
-			call.Alternatives = append(call.Alternatives, wire.KprobeTry{Symbol: symbol, Args: []string{"clone_flags=" + row.Entry.Args[0] + ":u32"}})
+			call.Alternatives = append(call.Alternatives, wire.KprobeTry{Symbol: symbol, Args: []string{"clone_flags=" + entry.Args[0] + ":u32"}})
 		}
 		probes = append(probes, call)
 	}

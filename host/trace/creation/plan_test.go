@@ -124,7 +124,7 @@ func TestProbeOfTheCreationFunction(t *testing.T) {
 			"do_fork clone_flags=%di:x64",
 		}},
 	} {
-		probes, err := Probes(c.arch, c.facts)
+		probes, err := Probes(c.arch, c.facts, false)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -151,7 +151,7 @@ func TestProbeOfTheRequest(t *testing.T) {
 			"kthread_create_on_node threadfn=%x0:x64 data=%x1:x64 namefmt=+0(%x3):string lr=%x30:x64",
 		},
 	} {
-		probes, err := Probes(arch, facts612)
+		probes, err := Probes(arch, facts612, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestProbeOfTheRequest(t *testing.T) {
 }
 
 func TestNoProbesOfAnUnknownArchitecture(t *testing.T) {
-	_, err := Probes("riscv64", facts612)
+	_, err := Probes("riscv64", facts612, false)
 	want := `plan the trace: no calling convention for architecture "riscv64"`
 	if err == nil || err.Error() != want {
 		t.Errorf("Probes(riscv64): %v, want %s", err, want)
@@ -185,7 +185,7 @@ func TestTracesHaveTheFields(t *testing.T) {
 		} else if strings.HasPrefix(name, "6.1.") {
 			continue // its offsets are not among the facts here
 		}
-		probes, err := Probes(arch, facts)
+		probes, err := Probes(arch, facts, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package decode
 import (
 	"strconv"
 
+	"labctl/host/arch"
 	"labctl/host/stack"
 	"labctl/host/trace/event"
 	"labctl/host/trace/format"
@@ -54,7 +55,7 @@ func (e *Event) nameAddresses(fields []event.Field) []event.Field {
 		addr, err := strconv.ParseUint(f.Value, 0, 64)
 		switch {
 		case err != nil:
-		case f.Key == "lr":
+		case arch.IsCaller(f.Key):
 			f.Value = e.dec.function(addr, true)
 		case f.Key == "threadfn" && e.Format.Field("threadfn_sym") == nil:
 			fields = append(fields, event.Field{Key: "threadfn_sym", Value: e.dec.function(addr, true)})

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labctl/host/arch"
 	"labctl/host/stack"
 )
 
@@ -48,6 +49,20 @@ func (e *Event) Field(key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// DirectCaller is the function that has called the one at whose first instruction a probe
+// fired, if the probe has fetched it (arch.Entry.Caller).
+func (e *Event) DirectCaller() (f stack.Frame, ok bool) {
+	for key, note := range map[string]string{arch.LinkField: stack.FromLinkRegister, arch.FrameField: stack.FromReturnAddress} {
+		if v, there := e.Field(key); there {
+			if f, ok = stack.ParseFrame(v); ok {
+				f.Note = note
+				return f, true
+			}
+		}
+	}
+	return f, false
 }
 
 // Uint is a field as a number: decimal, or hexadecimal behind "0x". A fetch

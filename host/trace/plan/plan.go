@@ -134,6 +134,8 @@ type Kernel struct {
 	NoFprobes bool
 	// Guesses says that the kernel guesses its stacks (kernel.GuessesStacks).
 	Guesses bool
+	// FramePointers says that it walks them (kernel.WalksFrames).
+	FramePointers bool
 }
 
 // Line says what became of one thing that was asked for. It is part of the run
@@ -531,7 +533,7 @@ func (m *maker) creations(r Request) error {
 	if r.Creations == NoCreations {
 		return nil
 	}
-	probes, err := creation.Probes(m.k.Arch, m.k.Facts)
+	probes, err := creation.Probes(m.k.Arch, m.k.Facts, m.k.FramePointers)
 	if err != nil {
 		return err
 	}

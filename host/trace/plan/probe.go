@@ -79,10 +79,10 @@ func (m *maker) probe(p wire.Kprobe) {
 }
 
 // atEntry is a probe at a function's first instruction, where a stack may lack the
-// direct caller, and the link register has it.
+// direct caller, and the link register or the top of the stack has it.
 func (m *maker) atEntry(symbol string, args []string, stacks bool) (tries []wire.KprobeTry) {
-	row, _ := arch.Find(m.k.Arch)
-	callers := row.Entry.Caller()
+	entry, _ := arch.EntryOf(m.k.Arch, m.k.FramePointers)
+	callers := entry.Caller()
 	if !stacks || len(callers) == 0 {
 		return []wire.KprobeTry{{Symbol: symbol, Args: args}}
 	}
@@ -196,7 +196,7 @@ func (m *maker) fetches(words []string, function, offset string, at arch.Entry) 
 	}
 	if len(words) == 0 {
 		for i, p := range params {
-			if i < len(at.Args) && p.Name != "" && p.Name != "lr" {
+			if i < len(at.Args) && p.Name != "" && !arch.IsCaller(p.Name) {
 				args = append(args, p.Name+"="+at.Args[i]+":"+fetchType(p.Type, at.Word))
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"labctl/guest/ksym"
+	"labctl/host/arch"
 	"labctl/host/stack"
 	"labctl/host/trace/creation"
 	"labctl/host/trace/event"
@@ -103,16 +104,14 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 	} else {
 		s.TrimMachinery(at)
 	}
-	if v, ok := e.Field("lr"); ok {
-		if f, ok := stack.ParseFrame(v); ok {
-			s.InsertCaller(0, f)
-		}
+	if f, ok := e.DirectCaller(); ok {
+		s.InsertCaller(0, f)
 	}
 	s.Classify()
 	s.DropUser()
 	if e.At != "" && len(s.Frames) > 0 && s.Frames[0].Base() == ksym.Strip(at) {
 		for _, f := range e.Fields {
-			if f.Key != "lr" {
+			if !arch.IsCaller(f.Key) {
 				s.Frames[0].Args = append(s.Frames[0].Args, stack.Arg{Name: f.Key, Value: f.Value})
 			}
 		}

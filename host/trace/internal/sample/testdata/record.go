@@ -195,7 +195,7 @@ func probes() {
 			}
 		}
 	}
-	wanted, err := creation.Probes(runtime.GOARCH, facts)
+	wanted, err := creation.Probes(runtime.GOARCH, facts, false)
 	check(err)
 	for _, p := range wanted {
 		for _, a := range p.Alternatives {
