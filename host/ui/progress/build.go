@@ -51,8 +51,8 @@ func (b *build) made(p kbuild.Progress) {
 // words is "building for arm64: 612 of about 1480 objects, 4m10s".
 func (b *build) words(p kbuild.Progress) string {
 	s := fmt.Sprintf("building for %s: %d objects", p.Arch, p.Done)
-	if p.Total > 0 {
-		s = fmt.Sprintf("building for %s: %d of about %d objects", p.Arch, p.Done, max(p.Total, p.Done))
+	if p.Total > 0 && p.Done <= p.Total { // it may become more than was thought
+		s = fmt.Sprintf("building for %s: %d of about %d objects", p.Arch, p.Done, p.Total)
 	}
 	return s + ", " + cmp.Or(time.Since(b.began).Truncate(time.Second), time.Second).String()
 }
