@@ -438,7 +438,9 @@ func (j *job) make(ctx context.Context, cfg values) error {
 		goals = append(goals, "modules")
 	}
 	goals = append(goals, j.deviceTrees(cfg)...)
-	whole := !isFile(filepath.Join(j.obj, "vmlinux"))
+	// kernel/bounds.s is the first file that the build of any tree makes: with it, and
+	// without vmlinux, one goes on that was interrupted.
+	whole := !isFile(filepath.Join(j.obj, "vmlinux")) && !isFile(filepath.Join(j.obj, "kernel/bounds.s"))
 	done, total := 0, 0
 	if whole { // for an incremental build the number of objects cannot be estimated
 		total = estimateOf(j.Arch, len(cfg))

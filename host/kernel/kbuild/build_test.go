@@ -178,6 +178,18 @@ func TestBuildEstimates(t *testing.T) {
 	if _, err := b.Build(t.Context(), req); err != nil || total != 2 {
 		t.Errorf("the second build: total %d, %v; want the 2 objects of the first", total, err)
 	}
+	// One that was interrupted makes the rest only, which says nothing of a whole one.
+	req.Name = "third"
+	begun := filepath.Join(b.objects, "third-arm64", "kernel")
+	if err := os.MkdirAll(begun, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(begun, "bounds.s"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Build(t.Context(), req); err != nil || total != 0 {
+		t.Errorf("a build that goes on: total %d, %v; want 0", total, err)
+	}
 }
 
 func TestBuildFails(t *testing.T) {

@@ -174,9 +174,9 @@ var follows = map[string]string{
 // notThere are options that the labs use and an architecture does not have, or that a
 // fragment beside the profile adds (numa); the labs' checks take that into account.
 var notThere = map[string][]string{
-	"amd64": {"NUMA", "ARM_LPAE"},
-	"arm64": {"NUMA", "ARM_LPAE"},
-	"arm":   {"NUMA", "ARM_LPAE", "TIME_NS", "HUGETLBFS", "TRANSPARENT_HUGEPAGE"},
+	"amd64": {"NUMA", "ARM_LPAE", "ARM64_64K_PAGES"},
+	"arm64": {"NUMA", "ARM_LPAE", "ARM64_64K_PAGES"},
+	"arm":   {"NUMA", "ARM_LPAE", "ARM64_64K_PAGES", "TIME_NS", "HUGETLBFS", "TRANSPARENT_HUGEPAGE"},
 }
 
 // TestLabProfile compares the options requested by the lab profile with its features
