@@ -317,9 +317,7 @@ func (c *Creation) takeCall(entry *call, word *uint64) {
 			// 3.19 begins the stack of a probe with the caller of its function.
 			seen.Frames = slices.Insert(seen.Frames, 0, at)
 		}
-		if f, ok := e.DirectCaller(); ok {
-			seen.InsertCaller(0, f)
-		}
+		e.Complete(&seen)
 		seen.Classify()
 		seen.DropUser()
 		c.takeEntryStack(seen)
@@ -507,9 +505,7 @@ func (j *joiner) answer(c *Creation, entry *call) {
 	if e.Stack != nil {
 		r.Stack = stack.Stack{Frames: slices.Clone(e.Stack.Frames), Origin: e.Stack.Origin}
 		r.Stack.Trim(func(f stack.Frame) bool { return f.Base() == ksym.Strip(e.Symbol()) })
-		if f, ok := e.DirectCaller(); ok {
-			r.Stack.InsertCaller(0, f)
-		}
+		e.Complete(&r.Stack)
 		r.Stack.Classify()
 		if len(r.Stack.Frames) > 0 && r.Stack.Frames[0].Base() == ksym.Strip(e.Symbol()) {
 			r.Stack.Frames[0].Args = []stack.Arg{{Name: "threadfn", Value: r.Function}, {Name: "data", Value: p.data}, {Name: "namefmt", Value: strconv.Quote(r.Format)}}

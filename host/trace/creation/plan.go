@@ -50,8 +50,8 @@ func Probes(goarch string, f *kernel.Facts, framePointers bool) ([]wire.Kprobe, 
 		f = &kernel.Facts{}
 	}
 	probes := []wire.Kprobe{
-		{Event: EventClone, Alternatives: andOlder(cloneProbes(entry, f))},
-		{Event: EventKthread, Alternatives: andOlder(kthreadProbes(entry)), Optional: true},
+		{Event: EventClone, Alternatives: AndOlder(cloneProbes(entry, f))},
+		{Event: EventKthread, Alternatives: AndOlder(kthreadProbes(entry)), Optional: true},
 	}
 	if !knowsSignal(f) {
 		call := wire.Kprobe{Event: EventCall, Optional: true}
@@ -78,9 +78,9 @@ func knowsSignal(f *kernel.Facts) bool {
 	})
 }
 
-// andOlder appends the probes without the fetch types x8 to x64, which kernels have from
+// AndOlder appends the probes without the fetch types x8 to x64, which kernels have from
 // 4.9 on (17ce3dc7e5a0); u8 to u64 are the same numbers in decimal.
-func andOlder(specs []wire.KprobeTry) []wire.KprobeTry {
+func AndOlder(specs []wire.KprobeTry) []wire.KprobeTry {
 	for _, s := range slices.Clone(specs) {
 		if s.Symbol == "kernel_clone" {
 			continue // it is younger
@@ -92,7 +92,9 @@ func andOlder(specs []wire.KprobeTry) []wire.KprobeTry {
 			}
 			older.Args = append(older.Args, arg)
 		}
-		specs = append(specs, older)
+		if !slices.Equal(older.Args, s.Args) {
+			specs = append(specs, older)
+		}
 	}
 	return specs
 }

@@ -6,6 +6,7 @@ package event
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,18 +52,26 @@ func (e *Event) Field(key string) (string, bool) {
 	return "", false
 }
 
-// DirectCaller is the function that has called the one at whose first instruction a probe
-// fired, if the probe has fetched it (arch.Entry.Caller).
-func (e *Event) DirectCaller() (f stack.Frame, ok bool) {
-	for key, note := range map[string]string{arch.LinkField: stack.FromLinkRegister, arch.FrameField: stack.FromReturnAddress} {
-		if v, there := e.Field(key); there {
-			if f, ok = stack.ParseFrame(v); ok {
-				f.Note = note
-				return f, true
-			}
+// Complete puts into a stack of the event what it lacks for being taken at a function's
+// first instruction: the direct caller, if the probe has fetched it (arch.Entry.Caller).
+func (e *Event) Complete(s *stack.Stack) {
+	if v, ok := e.Field(arch.LinkField); ok {
+		if f, ok := stack.ParseFrame(v); ok {
+			s.InsertCaller(0, f)
 		}
 	}
-	return f, false
+	if v, ok := e.Field(arch.FrameField); ok {
+		f, ok := stack.ParseFrame(v)
+		if !ok {
+			return
+		}
+		if at, ok := stack.ParseFrame(e.At); ok && len(s.Frames) > 0 && s.Frames[0].Base() != at.Base() {
+			// 3.19 leaves out the function, too.
+			s.Frames = slices.Insert(slices.Clone(s.Frames), 0, at)
+		}
+		f.Note = stack.FromReturnAddress
+		s.InsertCaller(0, f)
+	}
 }
 
 // Uint is a field as a number: decimal, or hexadecimal behind "0x". A fetch

@@ -206,11 +206,11 @@ func TestMake(t *testing.T) {
   event     no/such                            - (this kernel has no such event)
 `},
 		{"a probe with all its arguments", Request{Probes: []string{"do_sys_openat2"}}, "", "|", nil,
-			[]string{"do_sys_openat2: do_sys_openat2 dfd=%di:s32 filename=%si:x64 how=%dx:x64"}, `
+			[]string{"do_sys_openat2: do_sys_openat2 dfd=%di:s32 filename=%si:x64 how=%dx:x64", "do_sys_openat2: do_sys_openat2 dfd=%di:s32 filename=%si:u64 how=%dx:u64"}, `
   probe     do_sys_openat2                    
 `},
 		{"probes", Request{Probes: []string{"o=do_sys_openat2 filename:ustring how", "p:x vfs_read+0x10 a=%ax", "_do_fork"}}, "", "|", nil,
-			[]string{"o: do_sys_openat2 filename=+0(%si):ustring how=%dx:x64", "x: vfs_read+0x10 a=%ax", "_do_fork: _do_fork", "_do_fork: kernel_clone", "_do_fork: do_fork"}, `
+			[]string{"o: do_sys_openat2 filename=+0(%si):ustring how=%dx:x64", "o: do_sys_openat2 filename=+0(%si):ustring how=%dx:u64", "x: vfs_read+0x10 a=%ax", "_do_fork: _do_fork", "_do_fork: kernel_clone", "_do_fork: do_fork"}, `
   probe     o                                  do_sys_openat2
   probe     x                                  vfs_read+0x10
   probe     _do_fork                          

@@ -84,12 +84,13 @@ func (m *maker) atEntry(symbol string, args []string, stacks bool) (tries []wire
 	entry, _ := arch.EntryOf(m.k.Arch, m.k.FramePointers)
 	callers := entry.Caller()
 	if !stacks || len(callers) == 0 {
-		return []wire.KprobeTry{{Symbol: symbol, Args: args}}
+		tries = []wire.KprobeTry{{Symbol: symbol, Args: args}}
+	} else {
+		for _, caller := range callers {
+			tries = append(tries, wire.KprobeTry{Symbol: symbol, Args: append(slices.Clone(args), caller)})
+		}
 	}
-	for _, caller := range callers {
-		tries = append(tries, wire.KprobeTry{Symbol: symbol, Args: append(slices.Clone(args), caller)})
-	}
-	return tries
+	return creation.AndOlder(tries)
 }
 
 var (

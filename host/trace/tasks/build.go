@@ -104,9 +104,7 @@ func Place(e *event.Event) (of string, s stack.Stack) {
 	} else {
 		s.TrimMachinery(at)
 	}
-	if f, ok := e.DirectCaller(); ok {
-		s.InsertCaller(0, f)
-	}
+	e.Complete(&s)
 	s.Classify()
 	s.DropUser()
 	if e.At != "" && len(s.Frames) > 0 && s.Frames[0].Base() == ksym.Strip(at) {

@@ -279,6 +279,7 @@ func TestPlace(t *testing.T) {
 		{"a trace point", event.Event{Name: "x", Stack: s, Fields: args[:1]}, "x", "f.part.0(...) h(...)"},
 		{"a probe", event.Event{Name: "p", At: "f+0x0/0x8", Stack: s, Fields: args}, "p", "f.part.0(a = 1, b = 2, ...) g(...)  // from the link register h(...)"},
 		{"a probe where frame pointers are walked", event.Event{Name: "p", At: "f+0x0/0x8", Stack: s, Fields: []event.Field{{Key: "ra", Value: "g+0x4/0x8"}}}, "p", "f.part.0(...) g(...)  // from the return address h(...)"},
+		{"the same, of a kernel that leaves out the function", event.Event{Name: "p", At: "k+0x0/0x8", Stack: &stack.Stack{Frames: []stack.Frame{{Name: "h"}}}, Fields: []event.Field{{Key: "ra", Value: "g+0x4/0x8"}}}, "p", "k(...) g(...)  // from the return address h(...)"},
 		{"a probe whose stack begins elsewhere", event.Event{Name: "p", At: "k+0x0/0x8", Stack: s, Fields: args[:1]}, "p", "f.part.0(...) h(...)"},
 		{"a probe without frames", event.Event{Name: "p", At: "f+0x0/0x8", Stack: &stack.Stack{}, Fields: args[:1]}, "p", ""},
 		{"a function", event.Event{Name: "function", Stack: s, Fields: []event.Field{{Key: "function", Value: "h+0x4/0x8"}}}, "h", "h(...)"},
