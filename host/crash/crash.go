@@ -73,7 +73,7 @@ func (k Kind) sanitizer() bool {
 type Report struct {
 	Kind   Kind
 	Title  string   // "Attempted to kill init! exitcode=0x00000200"
-	Cause  string   // cause of a panic, if known: "init died"
+	Cause  string   // cause of a panic, if known: "init died", and what labinit said of it
 	Victim *Task    // of an OOM report: the killed task
 	Lines  []string // the console from the first line of the report, cleaned, at most 400 lines of at most 1 KiB
 
@@ -105,10 +105,15 @@ func (r *Report) Outcome() outcome.Kind {
 	return outcome.KernelReported
 }
 
+const initDied = "init died"
+
+// labinitSays begins the line by which labinit says why it ends (guest/labinit).
+var labinitSays = []byte("labinit: ")
+
 // causes maps texts of common panics to short causes. The first one contained in the
 // panic's text wins.
 var causes = []struct{ text, cause, source string }{
-	{"Attempted to kill init!", "init died", "kernel/exit.c"},
+	{"Attempted to kill init!", initDied, "kernel/exit.c"},
 	{"Requested init ", "no init", "init/main.c"},
 	{"No working init found", "no init", "init/main.c"},
 	{"Unable to mount root fs", "no root file system", "init/do_mounts.c"},
@@ -144,7 +149,8 @@ type Scanner struct {
 	// caller still belong there.
 	before       *Report
 	beforeCaller string
-	ended        bool // the panic's last line has been seen
+	ended        bool   // the panic's last line has been seen
+	lastWords    string // of labinit, which says in one line why it cannot go on
 }
 
 // Write never fails.
@@ -179,6 +185,9 @@ func (s *Scanner) Write(p []byte) (int, error) {
 func (s *Scanner) raw(b []byte) {
 	for len(b) > 0 && b[len(b)-1] == '\r' {
 		b = b[:len(b)-1]
+	}
+	if i := bytes.Index(b, labinitSays); i == 0 || i > 0 && b[0] == '[' && bytes.HasSuffix(b[:i], []byte("] ")) {
+		s.lastWords = clip(text.Lines(string(b[i+len(labinitSays):])))
 	}
 	if !s.open && plain(b) && !mayOpen(b) {
 		s.since++
@@ -340,6 +349,9 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		s.add(&Report{Kind: kind, Title: title, Count: 1})
 		if kind == Panic {
 			s.current().Cause = cause(title)
+			if s.current().Cause == initDied && s.lastWords != "" {
+				s.current().Cause += ": " + s.lastWords
+			}
 		}
 	}
 	s.open, s.stamped, s.last, s.nmi, s.caller = true, l.stamped, l.at, false, l.caller

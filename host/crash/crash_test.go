@@ -688,3 +688,23 @@ func FuzzScanner(f *testing.F) {
 		}
 	})
 }
+
+// TestLastWords: the console is that of a kernel for arm without CONFIG_COMPAT_32BIT_TIME.
+func TestLastWords(t *testing.T) {
+	const died = "[    1.650469] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\r\n"
+	for _, tt := range []struct{ name, in, want string }{
+		{"before there is /dev/kmsg", "[    0.880795] Run /labctl/labinit as init process\r\nlabinit: read boot time: function not implemented\r\n" + died,
+			"init died: read boot time: function not implemented"},
+		{"by /dev/kmsg", "[    0.900000][    T1] labinit: open \x1b[2J/dev/x\r\n" + died, "init died: open \ufffd[2J/dev/x"},
+		{"a program's", "# labinit: not so\n" + died, "init died"},
+		{"nothing", died, "init died"},
+		{"another panic", "labinit: x\n[    1.000000] Kernel panic - not syncing: sysrq triggered crash\n", "sysrq"},
+	} {
+		var s Scanner
+		s.Write([]byte(tt.in))
+		all := s.Reports()
+		if len(all) != 1 || all[0].Cause != tt.want {
+			t.Errorf("%s: %d reports, %q; want one, %q", tt.name, len(all), all[0].Cause, tt.want)
+		}
+	}
+}
