@@ -155,10 +155,11 @@ func (r *reading) task(t *task.Task) result.OutsideTask {
 	return out
 }
 
-// signed makes addresses of the kernel's half negative on all kernels.
+// signed is an address as a number of an expression: negative in the kernel's half of 64
+// bits. Of 32 bits it is what a pointer's value is, which nothing extends.
 func signed(l *kern.Look, addr uint64) int64 {
 	if l.K.Word() == 4 {
-		return int64(int32(uint32(addr)))
+		return int64(uint32(addr))
 	}
 	return int64(addr)
 }
@@ -223,8 +224,8 @@ func (r *reading) page(one lab.PointPage, tid int64, t *task.Task, err error, ad
 			return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(e.Flags, n) })
 		}
 		// Of arm64 DBM is the kernel's word for writable: an entry that was not written yet
-		// has RO, too (arch/arm64/include/asm/pgtable.h, pte_write).
-		out.Bits, out.Writable, out.User, out.Accessed = e.Flags, has("RW", "DBM"), has("USER"), has("AF", "ACCESSED")
+		// has RO, too (arch/arm64/include/asm/pgtable.h, pte_write). So it is with WRITE on arm.
+		out.Bits, out.Writable, out.User, out.Accessed = e.Flags, has("RW", "DBM", "WRITE"), has("USER"), has("AF", "ACCESSED", "YOUNG")
 	}
 	if f := walked.Frame; f != nil {
 		out.PFN, out.Refs, out.Maps, out.Flags = int64(f.PFN), f.RefCount, f.MapCount, f.Flags

@@ -12,8 +12,9 @@ type Flag struct {
 	Mask  uint64
 	Value uint64 // of the bits under Mask when the flag is set
 	Name  string
-	Leaf  bool // only in an entry that maps memory, not in one that points to a table
-	Table bool // only in an entry that points to a table
+	Leaf  bool   // only in an entry that maps memory, not in one that points to a table
+	Table bool   // only in an entry that points to a table
+	Level string // only at the level of that name, if it has one
 }
 
 // Format is how one architecture, in one configuration, lays out page tables.
@@ -33,6 +34,12 @@ type Format struct {
 	next func(entry uint64, level, levels int) (e explained)
 	// noExec are the bits of which one forbids the kernel to execute the memory.
 	noExec uint64
+	// Own are the flags of the kernel's own entries. It has some where the hardware's have
+	// no bits for accessed and dirty: so many bytes before each of the lowest level. own
+	// tells whether such an entry maps memory, and which.
+	Own       []Flag
+	ownBefore uint64
+	own       func(entry uint64) (phys uint64, ok bool)
 }
 
 type explained struct {
@@ -50,16 +57,16 @@ func (f *Format) VABits() uint { return f.Levels[0].Shift + f.Levels[0].Bits }
 
 var x86Flags = []Flag{
 	// arch/x86/include/asm/pgtable_types.h
-	{1 << 0, 1 << 0, "PRESENT", false, false},
-	{1 << 1, 1 << 1, "RW", false, false},
-	{1 << 1, 0, "RO", false, false},
-	{1 << 2, 1 << 2, "USER", false, false},
-	{1 << 3, 1 << 3, "PWT", false, false},
-	{1 << 4, 1 << 4, "PCD", false, false},
-	{1 << 5, 1 << 5, "ACCESSED", false, false},
-	{1 << 6, 1 << 6, "DIRTY", true, false},
-	{1 << 8, 1 << 8, "GLOBAL", true, false},
-	{1 << 63, 1 << 63, "NX", false, false},
+	{1 << 0, 1 << 0, "PRESENT", false, false, ""},
+	{1 << 1, 1 << 1, "RW", false, false, ""},
+	{1 << 1, 0, "RO", false, false, ""},
+	{1 << 2, 1 << 2, "USER", false, false, ""},
+	{1 << 3, 1 << 3, "PWT", false, false, ""},
+	{1 << 4, 1 << 4, "PCD", false, false, ""},
+	{1 << 5, 1 << 5, "ACCESSED", false, false, ""},
+	{1 << 6, 1 << 6, "DIRTY", true, false, ""},
+	{1 << 8, 1 << 8, "GLOBAL", true, false, ""},
+	{1 << 63, 1 << 63, "NX", false, false, ""},
 }
 
 // x86 explains an entry of x86-64 (Intel SDM volume 3, 4.5): bit 7 of a PUD or PMD makes
@@ -75,20 +82,20 @@ func x86(entry uint64, level, levels int) (e explained) {
 
 var armFlags = []Flag{
 	// arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h
-	{1, 1, "VALID", false, false},
-	{1 << 6, 1 << 6, "USER", true, false},
-	{1 << 7, 1 << 7, "RO", true, false},
-	{1 << 7, 0, "RW", true, false},
-	{3 << 8, 3 << 8, "SHARED", true, false},
-	{1 << 10, 1 << 10, "AF", true, false},
-	{1 << 11, 1 << 11, "NG", true, false},
-	{1 << 51, 1 << 51, "DBM", true, false},
-	{1 << 52, 1 << 52, "CONT", true, false},
-	{1 << 53, 1 << 53, "PXN", true, false},
-	{1 << 54, 1 << 54, "UXN", true, false},
-	{1 << 55, 1 << 55, "DIRTY", true, false},
-	{1 << 59, 1 << 59, "PXNTable", false, true},
-	{1 << 60, 1 << 60, "UXNTable", false, true},
+	{1, 1, "VALID", false, false, ""},
+	{1 << 6, 1 << 6, "USER", true, false, ""},
+	{1 << 7, 1 << 7, "RO", true, false, ""},
+	{1 << 7, 0, "RW", true, false, ""},
+	{3 << 8, 3 << 8, "SHARED", true, false, ""},
+	{1 << 10, 1 << 10, "AF", true, false, ""},
+	{1 << 11, 1 << 11, "NG", true, false, ""},
+	{1 << 51, 1 << 51, "DBM", true, false, ""},
+	{1 << 52, 1 << 52, "CONT", true, false, ""},
+	{1 << 53, 1 << 53, "PXN", true, false, ""},
+	{1 << 54, 1 << 54, "UXN", true, false, ""},
+	{1 << 55, 1 << 55, "DIRTY", true, false, ""},
+	{1 << 59, 1 << 59, "PXNTable", false, true, ""},
+	{1 << 60, 1 << 60, "UXNTable", false, true, ""},
 }
 
 // arm64 explains an entry of VMSAv8-64 and of LPAE (Arm ARM, D8.3): of the two lowest
@@ -137,10 +144,39 @@ func armShort(entry uint64, level, levels int) (e explained) {
 	return explained{}
 }
 
+// arch/arm/include/asm/pgtable-2level-hwdef.h
 var shortFlags = []Flag{
-	{3, 1, "TABLE", false, true},
-	{1 << 2, 1 << 2, "B", true, false},
-	{1 << 3, 1 << 3, "C", true, false},
+	{Mask: 3, Value: 1, Name: "TABLE", Table: true},
+	{Mask: 1 << 5, Value: 1 << 5, Name: "USER", Leaf: true, Level: "PTE"},
+	{Mask: 1 << 11, Value: 1 << 11, Name: "USER", Leaf: true, Level: "PGD"},
+	{Mask: 1 << 9, Value: 1 << 9, Name: "RO", Leaf: true, Level: "PTE"},
+	{Mask: 1 << 9, Name: "RW", Leaf: true, Level: "PTE"},
+	{Mask: 1 << 15, Value: 1 << 15, Name: "RO", Leaf: true, Level: "PGD"},
+	{Mask: 1 << 15, Name: "RW", Leaf: true, Level: "PGD"},
+	{Mask: 1 << 2, Value: 1 << 2, Name: "B", Leaf: true},
+	{Mask: 1 << 3, Value: 1 << 3, Name: "C", Leaf: true},
+	{Mask: 1 << 10, Value: 1 << 10, Name: "SHARED", Leaf: true, Level: "PTE"},
+	{Mask: 1 << 11, Value: 1 << 11, Name: "NG", Leaf: true, Level: "PTE"},
+	{Mask: 1<<15 | 3, Value: 1<<15 | 1, Name: "XN", Leaf: true, Level: "PTE"}, // of 64 KB
+	{Mask: 3, Value: 3, Name: "XN", Leaf: true, Level: "PTE"},
+	{Mask: 1 << 4, Value: 1 << 4, Name: "XN", Leaf: true, Level: "PGD"},
+}
+
+// The kernel's own entries, "Linux PTEs", are in the lower half of the page that has the
+// hardware's (arch/arm/include/asm/pgtable-2level.h). The hardware's is empty as long as the
+// page is old, and allows writing when it is dirty.
+const ownShortBefore = 2048
+
+var ownShortFlags = []Flag{
+	{Mask: 1 << 1, Value: 1 << 1, Name: "YOUNG"},
+	{Mask: 1 << 1, Name: "OLD"},
+	{Mask: 1 << 6, Value: 1 << 6, Name: "DIRTY"},
+	{Mask: 1 << 7, Name: "WRITE"},
+}
+
+func ownShort(entry uint64) (phys uint64, ok bool) {
+	const present, none = 1 << 0, 1 << 11 // none: PROT_NONE
+	return entry & 0xfffff000, entry&present != 0 && entry&none == 0
 }
 
 // Formats lists what is known, for each architecture the most likely first. Names of
@@ -171,7 +207,7 @@ var Formats = []Format{
 	{Name: "arm64, 64 KB pages, 2 levels", Arch: "arm64", Entry: 8, Flags: armFlags, next: arm64(16, nil), noExec: 1 << 53,
 		Levels: []Level{{"PGD", 29, 13}, {"PTE", 16, 13}}},
 
-	{Name: "arm, short descriptors", Arch: "arm", Entry: 4, Sign: true, Flags: shortFlags, next: armShort,
+	{Name: "arm, short descriptors", Arch: "arm", Entry: 4, Sign: true, Flags: shortFlags, next: armShort, Own: ownShortFlags, ownBefore: ownShortBefore, own: ownShort,
 		Levels: []Level{{"PGD", 20, 12}, {"PTE", 12, 8}}},
 	{Name: "arm, long descriptors", Arch: "arm", Entry: 8, Sign: true, Flags: armFlags, next: arm64(12, nil), noExec: 1 << 53,
 		Levels: []Level{{"PGD", 30, 2}, {"PMD", 21, 9}, {"PTE", 12, 9}}},
@@ -198,11 +234,16 @@ func Find(name string) *Format {
 	return nil
 }
 
-// Names returns the names of the flags that are set in an entry.
-func (f *Format) Names(entry uint64, leaf bool) []string {
+// Names returns the names of the flags that are set in the entry that a walk found.
+func (f *Format) Names(s Step) []string {
 	var names []string
 	for _, fl := range f.Flags {
-		if entry&fl.Mask == fl.Value && (!fl.Leaf || leaf) && (!fl.Table || !leaf) {
+		if s.Entry&fl.Mask == fl.Value && s.Entry != 0 && (!fl.Leaf || s.Leaf) && (!fl.Table || !s.Leaf) && (fl.Level == "" || fl.Level == s.Level) {
+			names = append(names, fl.Name)
+		}
+	}
+	for _, fl := range f.Own {
+		if s.Own != 0 && s.Own&fl.Mask == fl.Value {
 			names = append(names, fl.Name)
 		}
 	}

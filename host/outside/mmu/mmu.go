@@ -28,6 +28,9 @@ type Step struct {
 	Index int    `json:"index"` // of the entry in its table
 	Entry uint64 `json:"entry"`
 	Leaf  bool   `json:"leaf"` // it maps memory
+	// Own is the kernel's own entry for the same memory, where it has some (Format.Own); 0
+	// otherwise. It says what is mapped where the hardware's is empty, until an access.
+	Own uint64 `json:"own,omitempty"`
 }
 
 // Walk is the translation of an address.
@@ -97,6 +100,15 @@ func (t Table) Walk(m io.ReaderAt, va uint64) (Walk, error) {
 			return w, fmt.Errorf("page table of %#x: %s: %w", va, l.Name, err)
 		}
 		e := f.next(s.Entry, i, len(f.Levels))
+		if f.own != nil && i == len(f.Levels)-1 && s.At >= f.ownBefore && (e.valid || s.Entry == 0) {
+			own, err := f.read(m, s.At-f.ownBefore)
+			if phys, ok := f.own(own); err == nil && ok {
+				s.Own = own
+				if !e.valid {
+					e = explained{valid: true, leaf: true, phys: phys}
+				}
+			}
+		}
 		s.Leaf = e.valid && e.leaf
 		w.Steps = append(w.Steps, s)
 		if !e.valid {

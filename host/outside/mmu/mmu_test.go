@@ -175,15 +175,22 @@ func TestNames(t *testing.T) {
 	for _, c := range []struct {
 		format string
 		entry  uint64
+		own    uint64
+		level  string
 		leaf   bool
 		want   string
 	}{
-		{"x86-64, 4 levels", 0x8000000000000063, true, "PRESENT RW ACCESSED DIRTY NX"},
-		{"x86-64, 4 levels", 0x25, false, "PRESENT RO USER ACCESSED"},
-		{"arm64, 4 KB pages, 4 levels", 0x0020000044460fc3, true, "VALID USER RO SHARED AF NG PXN"},
-		{"arm64, 4 KB pages, 4 levels", 0x0800000048949003, false, "VALID PXNTable"},
+		{"x86-64, 4 levels", 0x8000000000000063, 0, "PTE", true, "PRESENT RW ACCESSED DIRTY NX"},
+		{"x86-64, 4 levels", 0x25, 0, "PTE", false, "PRESENT RO USER ACCESSED"},
+		{"arm64, 4 KB pages, 4 levels", 0x0020000044460fc3, 0, "PTE", true, "VALID USER RO SHARED AF NG PXN"},
+		{"arm64, 4 KB pages, 4 levels", 0x0800000048949003, 0, "PTE", false, "VALID PXNTable"},
+		{"arm, short descriptors", 0x4849dc7f, 0x4849d75f, "PTE", true, "USER RW B C SHARED NG XN YOUNG DIRTY WRITE"},
+		{"arm, short descriptors", 0x4849de7f, 0x4849d71f, "PTE", true, "USER RO B C SHARED NG XN YOUNG WRITE"},
+		{"arm, short descriptors", 0, 0x4849d7dd, "PTE", true, "OLD DIRTY"},
+		{"arm, short descriptors", 0x4284dc35, 0, "PGD", false, "TABLE"},
+		{"arm, short descriptors", 0x4201141e, 0, "PGD", true, "RW B C XN"},
 	} {
-		if diff := cmp.Diff(c.want, strings.Join(Find(c.format).Names(c.entry, c.leaf), " ")); diff != "" {
+		if diff := cmp.Diff(c.want, strings.Join(Find(c.format).Names(Step{Level: c.level, Entry: c.entry, Leaf: c.leaf, Own: c.own}), " ")); diff != "" {
 			t.Errorf("%s: %#x (-want +got):\n%s", c.format, c.entry, diff)
 		}
 	}

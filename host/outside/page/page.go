@@ -79,7 +79,7 @@ func Walk(l *kern.Look, t mmu.Table, addr uint64) (Result, error) {
 	r := Result{Addr: addr, Format: t.Format.Name, Entries: []Entry{}}
 	w, err := t.Walk(l.K.Phys(), addr)
 	for _, s := range w.Steps {
-		r.Entries = append(r.Entries, Entry{s, t.Format.Names(s.Entry, s.Leaf)})
+		r.Entries = append(r.Entries, Entry{s, t.Format.Names(s)})
 	}
 	var no *mmu.NotMappedError
 	switch {
@@ -140,19 +140,23 @@ func headOf(p *kern.Object, base, size uint64) uint64 {
 	if p.Err() != nil || info&1 == 0 {
 		return p.Addr
 	}
-	if head := info - 1; head >= base && head < p.Addr && (head-base)%size == 0 {
+	below := func(head uint64) bool { return head-base < p.Addr-base } // base may lie before address 0
+	if head := info - 1; below(head) && (head-base)%size == 0 {
 		return head
 	}
-	if head := p.Addr & info; head >= base && head < p.Addr {
+	if head := p.Addr & info; below(head) {
 		return head
 	}
 	return p.Addr
 }
 
-// memmap returns the address of the struct page of frame 0: with
+// memmap returns the address that the struct page of frame 0 has or would have: with
 // CONFIG_SPARSEMEM_VMEMMAP that to which all sections' maps are relative
 // (mm/sparse.c, sparse_encode_mem_map).
 func memmap(l *kern.Look) (uint64, error) {
+	if base, err := flat(l); base != 0 || err != nil {
+		return base, err
+	}
 	at, err := l.K.MustAddr("mem_section")
 	if err != nil {
 		return 0, err
@@ -186,6 +190,29 @@ func memmap(l *kern.Look) (uint64, error) {
 		}
 	}
 	return 0, outcome.New(outcome.BadInput, "the kernel's map of memory is not found")
+}
+
+// flat is memmap where one array has all (CONFIG_FLATMEM), 0 elsewhere. On 32-bit arm it
+// begins with the frame of a variable (arch/arm/include/asm/memory.h, PHYS_PFN_OFFSET).
+func flat(l *kern.Look) (uint64, error) {
+	all, ok1 := l.K.Addr("mem_map")
+	first, ok2 := l.K.Addr("__pv_phys_pfn_offset")
+	if !ok1 || !ok2 {
+		return 0, nil
+	}
+	base, err := l.Pointer(all)
+	if err != nil {
+		return 0, err
+	}
+	pfn, err := l.Pointer(first)
+	if err != nil {
+		return 0, err
+	}
+	size, err := l.K.Size("page")
+	if err != nil {
+		return 0, err
+	}
+	return base - pfn*uint64(size), nil
 }
 
 // flagNames names the flags of a page by enum pageflags.
