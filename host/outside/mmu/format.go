@@ -57,16 +57,16 @@ func (f *Format) VABits() uint { return f.Levels[0].Shift + f.Levels[0].Bits }
 
 var x86Flags = []Flag{
 	// arch/x86/include/asm/pgtable_types.h
-	{1 << 0, 1 << 0, "PRESENT", false, false, ""},
-	{1 << 1, 1 << 1, "RW", false, false, ""},
-	{1 << 1, 0, "RO", false, false, ""},
-	{1 << 2, 1 << 2, "USER", false, false, ""},
-	{1 << 3, 1 << 3, "PWT", false, false, ""},
-	{1 << 4, 1 << 4, "PCD", false, false, ""},
-	{1 << 5, 1 << 5, "ACCESSED", false, false, ""},
-	{1 << 6, 1 << 6, "DIRTY", true, false, ""},
-	{1 << 8, 1 << 8, "GLOBAL", true, false, ""},
-	{1 << 63, 1 << 63, "NX", false, false, ""},
+	{Mask: 1 << 0, Value: 1 << 0, Name: "PRESENT"},
+	{Mask: 1 << 1, Value: 1 << 1, Name: "RW"},
+	{Mask: 1 << 1, Name: "RO"},
+	{Mask: 1 << 2, Value: 1 << 2, Name: "USER"},
+	{Mask: 1 << 3, Value: 1 << 3, Name: "PWT"},
+	{Mask: 1 << 4, Value: 1 << 4, Name: "PCD"},
+	{Mask: 1 << 5, Value: 1 << 5, Name: "ACCESSED"},
+	{Mask: 1 << 6, Value: 1 << 6, Name: "DIRTY", Leaf: true},
+	{Mask: 1 << 8, Value: 1 << 8, Name: "GLOBAL", Leaf: true},
+	{Mask: 1 << 63, Value: 1 << 63, Name: "NX"},
 }
 
 // x86 explains an entry of x86-64 (Intel SDM volume 3, 4.5): bit 7 of a PUD or PMD makes
@@ -82,20 +82,20 @@ func x86(entry uint64, level, levels int) (e explained) {
 
 var armFlags = []Flag{
 	// arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h
-	{1, 1, "VALID", false, false, ""},
-	{1 << 6, 1 << 6, "USER", true, false, ""},
-	{1 << 7, 1 << 7, "RO", true, false, ""},
-	{1 << 7, 0, "RW", true, false, ""},
-	{3 << 8, 3 << 8, "SHARED", true, false, ""},
-	{1 << 10, 1 << 10, "AF", true, false, ""},
-	{1 << 11, 1 << 11, "NG", true, false, ""},
-	{1 << 51, 1 << 51, "DBM", true, false, ""},
-	{1 << 52, 1 << 52, "CONT", true, false, ""},
-	{1 << 53, 1 << 53, "PXN", true, false, ""},
-	{1 << 54, 1 << 54, "UXN", true, false, ""},
-	{1 << 55, 1 << 55, "DIRTY", true, false, ""},
-	{1 << 59, 1 << 59, "PXNTable", false, true, ""},
-	{1 << 60, 1 << 60, "UXNTable", false, true, ""},
+	{Mask: 1, Value: 1, Name: "VALID"},
+	{Mask: 1 << 6, Value: 1 << 6, Name: "USER", Leaf: true},
+	{Mask: 1 << 7, Value: 1 << 7, Name: "RO", Leaf: true},
+	{Mask: 1 << 7, Name: "RW", Leaf: true},
+	{Mask: 3 << 8, Value: 3 << 8, Name: "SHARED", Leaf: true},
+	{Mask: 1 << 10, Value: 1 << 10, Name: "AF", Leaf: true},
+	{Mask: 1 << 11, Value: 1 << 11, Name: "NG", Leaf: true},
+	{Mask: 1 << 51, Value: 1 << 51, Name: "DBM", Leaf: true},
+	{Mask: 1 << 52, Value: 1 << 52, Name: "CONT", Leaf: true},
+	{Mask: 1 << 53, Value: 1 << 53, Name: "PXN", Leaf: true},
+	{Mask: 1 << 54, Value: 1 << 54, Name: "UXN", Leaf: true},
+	{Mask: 1 << 55, Value: 1 << 55, Name: "DIRTY", Leaf: true},
+	{Mask: 1 << 59, Value: 1 << 59, Name: "PXNTable", Table: true},
+	{Mask: 1 << 60, Value: 1 << 60, Name: "UXNTable", Table: true},
 }
 
 // arm64 explains an entry of VMSAv8-64 and of LPAE (Arm ARM, D8.3): of the two lowest

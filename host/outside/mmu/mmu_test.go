@@ -113,6 +113,46 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// TestOwn: on 32-bit arm the hardware's entry of a page that was not accessed since it became
+// old is empty, and the kernel's own says what is mapped.
+func TestOwn(t *testing.T) {
+	f := Find("arm, short descriptors")
+	const va, root, table = 0xb6b4e000, 0x4000, 0x8800
+	for _, tt := range []struct {
+		name       string
+		entry, own uint64
+		mapped     bool
+		phys       uint64
+		flags      string
+	}{
+		{name: "young", entry: 0x4849dc7f, own: 0x4849d75f, mapped: true, phys: 0x4849d000, flags: "USER RW B C SHARED NG XN YOUNG DIRTY WRITE"},
+		{name: "old", own: 0x4849d7dd, mapped: true, phys: 0x4849d000, flags: "OLD DIRTY"},
+		{name: "PROT_NONE", own: 0x4849df5f},
+		{name: "swapped", own: 0x4849d70c},
+		{name: "none"},
+	} {
+		m := make(memory, 1<<20)
+		m.put(f, root+va>>20*4, table|0x35)
+		m.put(f, table+va>>12&0xff*4, tt.entry)
+		m.put(f, table-2048+va>>12&0xff*4, tt.own)
+		w, err := Table{Format: f, Root: root}.Walk(bytes.NewReader(m), va)
+		var no *NotMappedError
+		if !tt.mapped {
+			if !errors.As(err, &no) {
+				t.Errorf("%s: %+v, %v; want that it is not mapped", tt.name, w, err)
+			}
+			continue
+		}
+		if err != nil || w.Phys != tt.phys || w.Page != 4096 || len(w.Steps) != 2 {
+			t.Errorf("%s: %+v, %v; want %#x", tt.name, w, err, tt.phys)
+			continue
+		}
+		if got := strings.Join(f.Names(w.Steps[1]), " "); got != tt.flags {
+			t.Errorf("%s: %s; want %s", tt.name, got, tt.flags)
+		}
+	}
+}
+
 // TestWide: the bits of an address above 47 are where each format has them.
 func TestWide(t *testing.T) {
 	for name, c := range map[string]struct{ entry, phys uint64 }{

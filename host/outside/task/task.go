@@ -500,9 +500,10 @@ func (t *Tasks) frames(r unwind.Regs, exact bool) stack.Stack {
 	if exact && len(s.Frames) > 0 {
 		if at := t.returnAddress(s.Frames[0], r[unwind.RegSP]); at != 0 {
 			if ret, err := t.look.Pointer(at); err == nil {
-				caller := stack.At(t.find, ret, false)
-				caller.Note = stack.FromReturnAddress
-				s.InsertCaller(0, caller)
+				if caller := stack.At(t.find, ret, false); caller.Name != "" {
+					caller.Note = stack.FromReturnAddress
+					s.InsertCaller(0, caller)
+				}
 			}
 		}
 	}
@@ -546,10 +547,11 @@ func (t *Tasks) unframed(f stack.Frame) bool {
 }
 
 // returnAddress is where on the stack the return address of a function is that has not made
-// its frame yet, in a kernel for amd64 that walks frame pointers; 0 of others. The frame
-// pointer is its caller's still, whose record leads past the caller.
+// its frame yet, in a kernel for amd64 that walks frame pointers; 0 of others, and of what
+// enters the kernel, which nobody has called. The frame pointer is its caller's still, whose
+// record leads past the caller.
 func (t *Tasks) returnAddress(f stack.Frame, sp uint64) uint64 {
-	if _, orc := t.look.K.Addr("__start_orc_unwind_ip"); t.look.K.Image.Arch != "amd64" || orc || f.Name == "" {
+	if _, orc := t.look.K.Addr("__start_orc_unwind_ip"); t.look.K.Image.Arch != "amd64" || orc || f.Name == "" || t.entry(f.PC) {
 		return 0
 	}
 	var code [prologue]byte
