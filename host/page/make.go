@@ -178,8 +178,7 @@ func quoted(argv []string) string {
 // lab adds what a lab's result shows.
 func (p *Page) lab(d record.Dir, find judge.FindLab) error {
 	r, err := judge.Read(d.Path, find)
-	var unfinished *judge.UnfinishedError
-	if err != nil && !errors.As(err, &unfinished) {
+	if err != nil && (r == nil || r.Unfinished == nil) {
 		return err
 	}
 	p.Title = view.Words{EN: r.Lab.ID + " " + r.Lab.Title.In("en"), KO: r.Lab.ID + " " + r.Lab.Title.In("ko")}
@@ -190,9 +189,9 @@ func (p *Page) lab(d record.Dir, find judge.FindLab) error {
 		p.add("claims", "What is claimed", "주장", claims(rep))
 		p.add("see", "What there is to see", "볼 것", see.Views(r.Lab, r.Result)...)
 	}
-	if unfinished != nil {
+	if r.Unfinished != nil {
 		p.add("checks", "Checks", "검사", notJudged("unfinished", view.Words{
-			EN: "the run failed: " + unfinished.Why, KO: "실행이 실패했습니다: " + unfinished.Why,
+			EN: "the run failed: " + r.Unfinished.Why, KO: "실행이 실패했습니다: " + r.Unfinished.Why,
 		}))
 	}
 	p.add("checks", "Checks", "검사", checks(rep, r.Result.Exercise)...)

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -19,6 +20,8 @@ type Run struct {
 	Lab    *lab.Lab
 	Result *result.Result
 	Report *Report // nil when there is nothing to judge
+	// Unfinished is why there is no Report, of a run that failed.
+	Unfinished *UnfinishedError
 }
 
 // FindLab finds a lab by its id.
@@ -39,11 +42,12 @@ func Read(dir string, find FindLab) (*Run, error) {
 		r.Record = *run
 	}
 	r.Report, err = Judge(r.Lab, r.Result)
+	errors.As(err, &r.Unfinished)
 	return r, err
 }
 
 // ReadAll judges the records in the directories of one directory, or the one that it
-// is itself when they have none.
+// is itself when they have none. Of several one that cannot be judged keeps no other from it.
 func ReadAll(dir string, find FindLab) ([]*Run, error) {
 	if err := bounded.CheckDir(dir); err != nil {
 		return nil, fmt.Errorf("%s: %w; give the directory that was --out", dir, err)
@@ -58,7 +62,7 @@ func ReadAll(dir string, find FindLab) ([]*Run, error) {
 	var runs []*Run
 	for _, f := range files {
 		r, err := Read(filepath.Dir(f), find)
-		if err != nil {
+		if err != nil && (len(files) == 1 || r == nil || r.Unfinished == nil) {
 			return nil, err
 		}
 		runs = append(runs, r)

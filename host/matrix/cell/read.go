@@ -63,7 +63,11 @@ func ReadLabs(dir string, find judge.FindLab) ([]show.Ran, error) {
 	all, err := judge.ReadAll(dir, find)
 	var runs []show.Ran
 	for _, r := range all {
-		runs = append(runs, show.Ran{Run: r})
+		one := show.Ran{Run: r}
+		if r.Unfinished != nil {
+			one.Why = r.Unfinished.Error()
+		}
+		runs = append(runs, one)
 	}
 	return runs, err
 }
