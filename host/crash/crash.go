@@ -73,7 +73,7 @@ func (k Kind) sanitizer() bool {
 type Report struct {
 	Kind   Kind
 	Title  string   // "Attempted to kill init! exitcode=0x00000200"
-	Cause  string   // cause of a panic, if known: "init died", and what labinit said of it
+	Cause  string   // cause of a panic, if known: "init died", and what the console has of why
 	Victim *Task    // of an OOM report: the killed task
 	Lines  []string // the console from the first line of the report, cleaned, at most 400 lines of at most 1 KiB
 
@@ -150,7 +150,7 @@ type Scanner struct {
 	before       *Report
 	beforeCaller string
 	ended        bool   // the panic's last line has been seen
-	lastWords    string // of labinit, which says in one line why it cannot go on
+	lastWords    string // of labinit, it seems, which says in one line why it cannot go on
 }
 
 // Write never fails.
@@ -350,7 +350,7 @@ func (s *Scanner) begin(kind Kind, title string, l line) {
 		if kind == Panic {
 			s.current().Cause = cause(title)
 			if s.current().Cause == initDied && s.lastWords != "" {
-				s.current().Cause += ": " + s.lastWords
+				s.current().Cause += `; on the console: "labinit: ` + s.lastWords + `"`
 			}
 		}
 	}

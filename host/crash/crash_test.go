@@ -694,8 +694,8 @@ func TestLastWords(t *testing.T) {
 	const died = "[    1.650469] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\r\n"
 	for _, tt := range []struct{ name, in, want string }{
 		{"before there is /dev/kmsg", "[    0.880795] Run /labctl/labinit as init process\r\nlabinit: read boot time: function not implemented\r\n" + died,
-			"init died: read boot time: function not implemented"},
-		{"by /dev/kmsg", "[    0.900000][    T1] labinit: open \x1b[2J/dev/x\r\n" + died, "init died: open \ufffd[2J/dev/x"},
+			`init died; on the console: "labinit: read boot time: function not implemented"`},
+		{"by /dev/kmsg", "[    0.900000][    T1] labinit: open \x1b[2J/dev/x\r\n" + died, "init died; on the console: \"labinit: open \ufffd[2J/dev/x\""},
 		{"a program's", "# labinit: not so\n" + died, "init died"},
 		{"nothing", died, "init died"},
 		{"another panic", "labinit: x\n[    1.000000] Kernel panic - not syncing: sysrq triggered crash\n", "sysrq"},

@@ -144,8 +144,8 @@ func (r *reading) each(name string, f func(tid int64, t *task.Task, err error)) 
 func (r *reading) task(t *task.Task) result.OutsideTask {
 	out := result.OutsideTask{
 		TID: int64(t.TID), PID: int64(t.PID), PPID: int64(t.PPID), Own: r.own(t), Comm: t.Comm, Kernel: t.Kernel,
-		State: t.State, CPU: int64(t.CPU), Policy: t.Policy, Nice: int64(t.Nice), Address: signed(r.look, t.Addr),
-		Stack: signed(r.look, t.Stack), StackSize: int64(t.StackSize), StackUsed: int64(t.StackUsed),
+		State: t.State, CPU: int64(t.CPU), Policy: t.Policy, Nice: int64(t.Nice), Address: integer(r.look, t.Addr),
+		Stack: integer(r.look, t.Stack), StackSize: int64(t.StackSize), StackUsed: int64(t.StackUsed),
 	}
 	if t.Stack != 0 {
 		if word, err := r.look.Pointer(t.Stack); err == nil {
@@ -155,9 +155,9 @@ func (r *reading) task(t *task.Task) result.OutsideTask {
 	return out
 }
 
-// signed is an address as a number of an expression: negative in the kernel's half of 64
+// integer is an address as a number of an expression: negative in the kernel's half of 64
 // bits. Of 32 bits it is what a pointer's value is, which nothing extends.
-func signed(l *kern.Look, addr uint64) int64 {
+func integer(l *kern.Look, addr uint64) int64 {
 	if l.K.Word() == 4 {
 		return int64(uint32(addr))
 	}
@@ -275,7 +275,7 @@ func (r *reading) structure(s lab.PointStruct, of string, tid int64, addr uint64
 	if err != nil {
 		return fail(err)
 	}
-	out.Address = signed(r.look, addr)
+	out.Address = integer(r.look, addr)
 	if size, err := r.g.Size(s.Type); err == nil {
 		out.Size = int64(size)
 	}
@@ -288,7 +288,7 @@ func (r *reading) structure(s lab.PointStruct, of string, tid int64, addr uint64
 		case err != nil:
 			m.There, m.Error = true, message(err)
 		default:
-			m.There, m.Type, m.Address, m.Number = true, one.Type, signed(r.look, one.Addr), int64(one.Number)
+			m.There, m.Type, m.Address, m.Number = true, one.Type, integer(r.look, one.Addr), int64(one.Number)
 			one.Name = ""
 			m.Text, m.Error = text.Line(one.String(), maxPrinted), one.Error
 			if place, err := r.g.Member(s.Type, name); err == nil {
